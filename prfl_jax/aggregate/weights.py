@@ -1,0 +1,70 @@
+"""Aggregation weights (Eq. 7), known to the host because staleness is a matter of the clock (NumPy only)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What a client's buffer slot holds: the window after which its model was sent, n'(i)."""
+
+    version: int
+    window: int  # in which it arrived
+
+
+def staleness_weight(tau: np.ndarray, kind: str, a: float, b: float) -> np.ndarray:
+    """s(tau) of FedAsync (Xie et al., section 5.2); `[...]`, tau >= 0.
+
+    constant: 1. polynomial: (tau+1)^-a. hinge: 1 if tau <= b, else 1 / (a(tau-b) + 1).
+    """
+    tau = np.asarray(tau, np.float64)
+    if np.any(tau < 0):
+        raise ValueError(f"staleness {tau.min()} is negative")
+    if kind == "constant":
+        return np.ones_like(tau)
+    if kind == "polynomial":
+        return (tau + 1.0) ** -a
+    if kind == "hinge":
+        # inf * 0 would be nan for b = inf; maximum keeps the other branch finite
+        late = np.maximum(tau - b, 0.0)
+        return np.where(tau <= b, 1.0, 1.0 / (a * late + 1.0))
+    raise ValueError(f"unknown staleness {kind!r}")
+
+
+def client_weights(kind: str, samples_per_round: np.ndarray, dataset_sizes: np.ndarray) -> np.ndarray:
+    """p_i `[M]`, the same choice for all methods, normalised over all clients."""
+    raw = {
+        "samples_per_round": samples_per_round,
+        "dataset": dataset_sizes,
+        "uniform": np.ones(len(dataset_sizes)),
+    }[kind]
+    weights = np.asarray(raw, np.float64)
+    return weights / weights.sum()
+
+
+def aggregation_weights(cfg: Any, window: int, slots: list[Slot | None], p: np.ndarray) -> np.ndarray:
+    """Weights of the slots at the close of `window`; float64 `[M]`, sum 1, or all 0 where nothing counts.
+
+    Args:
+      cfg: `config.aggregation`.
+      window: n, from 1.
+      slots: what each client's slot holds; None is an empty slot and weighs 0.
+      p: `[M]` from `client_weights`.
+
+    `buffered_maskfedavg` counts every filled slot with staleness
+    tau_i = n - 1 - n'(i), taken anew at every aggregation, so a slot ages.
+    `fedavg` counts the arrivals of this window, by p alone.
+    """
+    filled = np.array([slot is not None for slot in slots])
+    tau = np.array([0 if slot is None else window - 1 - slot.version for slot in slots])
+    if cfg.name == "fedavg":
+        counts = filled & np.array([slot is not None and slot.window == window for slot in slots])
+        raw = np.where(counts, p, 0.0)
+    else:
+        raw = np.where(filled, p * staleness_weight(tau, cfg.staleness, cfg.staleness_a, cfg.staleness_b), 0.0)
+    total = raw.sum()
+    return raw / total if total > 0 else raw

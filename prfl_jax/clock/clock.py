@@ -1,0 +1,212 @@
+"""The clock: windows, one after another, over the fluid network of `transfers.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals
+from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.stream import Taker
+from prfl_jax.clock.transfers import Transfers
+from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Network, Window, WindowRule
+from prfl_jax.errors import UserError
+
+_MB = 1e6
+_RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
+
+
+class Clock:
+    """Simulated time of all clients, window by window; nothing in it depends on what is learned.
+
+    Everybody is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
+    the window before (so costs may be changed in between), then runs to the window's close.
+
+    Close rules (`WindowRule.close`); an arrival exactly at a close belongs to that window (Eq. 1):
+      fixed         T_n = T_{n-1} + dt; a window may stay without arrivals. With
+                    `first_waits_for_all` the first ends with the last client's first arrival.
+      all           every client that is in flight at the start has arrived.
+      k_arrivals, each_arrival   the k-th (first) arrival.
+      release       the first two windows wait for all; then max(release_min_s, bytes dispatched at
+                    the start / the server's sending rate in this window + 0.1 s), stretched to the
+                    arrival of a second client (a first, if only one is in flight).
+
+    Args:
+      network: speeds, MB/s.
+      rule: when windows close and clients are dispatched.
+      transport: delta | distinct | one_copy | unicast (see `transfers.py`).
+      seed: root seed; the k-th transfer of client i draws its factor from (seed, direction, i, k).
+      costs: bytes and seconds of each client's dispatches, [M].
+
+    Raises:
+      UserError: an unknown transport, or a rule that would never close a window.
+      ValueError: costs of another number of clients.
+    """
+
+    def __init__(self, network: Network, rule: WindowRule, transport: str, seed: int, costs: Costs) -> None:
+        if transport not in TRANSPORTS:
+            raise UserError(f"transport.name: {transport!r} is not one of {', '.join(TRANSPORTS)}")
+        clients = network.num_clients
+        if rule.close == "k_arrivals" and rule.dispatch == "window_end" and rule.k > clients:
+            raise UserError(
+                f"window.k: {rule.k} arrivals never come from {clients} clients that wait for the window's end; "
+                f"use at most {clients}, or window.dispatch on_arrival"
+            )
+        self.network = network
+        self.rule = rule
+        self._transfers = Transfers(network, transport, seed)
+        self._server_up = LogNormals(seed, SERVER_UP, network.server_sigma)
+        self._server_down = LogNormals(seed, SERVER_DOWN, network.server_sigma)
+        self._time_s = 0.0
+        self._windows = 0
+        self._index = [0] * clients  # dispatches of each client so far
+        self._mask_due = [True] * clients
+        self._waiting: list[int] = list(range(clients))  # to be dispatched at the next start, by id
+        self.set_costs(costs)
+
+    @property
+    def time_s(self) -> float:
+        """End of the last window, s."""
+        return self._time_s
+
+    @property
+    def windows(self) -> int:
+        """Windows so far; the number of the last one."""
+        return self._windows
+
+    @property
+    def in_flight(self) -> tuple[int, ...]:
+        """Clients with a dispatch that has not arrived, by id."""
+        return tuple(sorted(self._transfers.flights))
+
+    @property
+    def costs(self) -> Costs:
+        return self._costs
+
+    def set_costs(self, costs: Costs) -> None:
+        """Costs of the dispatches from now on: a new generation of masks, so each client is due its mask again."""
+        clients = self.network.num_clients
+        if len(costs.group) != clients:
+            raise ValueError(f"costs for {len(costs.group)} clients, the network has {clients}")
+        self._costs = costs
+        self._down: list[int] = costs.down_bytes.tolist()
+        self._mask: list[int] = costs.mask_bytes.tolist()
+        self._up: list[int] = costs.up_bytes.tolist()
+        self._compute: list[float] = costs.compute_s.tolist()
+        self._group: list[int] = costs.group.tolist()
+        self._mask_due = [True] * clients
+
+    def next_window(self) -> Window:
+        """Runs the next window and returns what happened in it."""
+        number, start = self._windows + 1, self._time_s
+        server_up = _MB * self.network.server_up * self._server_up.factor(0, number)
+        server_down = _MB * self.network.server_down * self._server_down.factor(0, number)
+        self._transfers.begin_window(server_up, server_down)
+        dispatches: list[Dispatch] = []
+        to_send = self._dispatch(self._waiting, start, False, dispatches)
+        limit, need, distinct = self._close_rule(number, start, to_send / server_up)
+
+        arrivals: list[Arrival] = []
+        arrived: set[int] = set()
+        now, here = start, self._transfers.settle(start)
+        while True:
+            arrivals += here
+            arrived.update(arrival.client for arrival in here)
+            enough = (len(arrived) if distinct else len(arrivals)) >= need
+            if here and self.rule.dispatch == "on_arrival" and not (enough and now >= limit):
+                self._check_progress(here)
+                self._dispatch([arrival.client for arrival in here], now, True, dispatches)
+                here = self._transfers.settle(now)
+                continue
+            upcoming = self._transfers.peek()
+            if enough and upcoming > max(now, limit):
+                break
+            if upcoming == math.inf:
+                raise RuntimeError(f"window {number} cannot close: nothing is in flight")
+            now = upcoming
+            here = self._transfers.settle(now)
+        end = max(now, limit)
+
+        if self.rule.dispatch == "on_arrival":  # the others have their next model already
+            self._waiting = sorted({arrival.client for arrival in arrivals} - self._transfers.flights.keys())
+        else:
+            self._waiting = sorted(arrived)
+        waiting_s = np.zeros(self.network.num_clients)
+        for arrival in arrivals:
+            if self.rule.dispatch == "window_end":
+                waiting_s[arrival.client] = end - arrival.arrived_s
+        sent, received, up = self._transfers.count(end)
+        self._time_s, self._windows = end, number
+        return Window(number, start, end, tuple(dispatches), tuple(arrivals), sent, received, up, waiting_s)
+
+    def _close_rule(self, number: int, start: float, sending_s: float) -> tuple[float, int, bool]:
+        """The window closes at the first time >= limit with `need` arrivals (of distinct clients?)."""
+        flying = len(self._transfers.flights)
+        rule = self.rule
+        waits_for_all = rule.close == "all" or (rule.close == "release" and number <= 2)
+        if waits_for_all or (rule.close == "fixed" and rule.first_waits_for_all and number == 1):
+            return start, flying, True
+        if rule.close == "fixed":
+            return start + rule.dt_s, 0, False
+        if rule.close == "release":
+            return start + max(rule.release_min_s, sending_s + _RELEASE_EXTRA_S), min(2, flying), True
+        return start, rule.k if rule.close == "k_arrivals" else 1, False
+
+    def _dispatch(self, clients: Sequence[int], now_s: float, on_arrival: bool, log: list[Dispatch]) -> int:
+        """Sends the current model to clients (by id); returns the bytes the server has to send."""
+        version = self._windows
+        flights = []
+        for client in clients:
+            index = self._index[client]
+            self._index[client] = index + 1
+            mask = self._mask[client] if self._mask_due[client] else 0
+            self._mask_due[client] = False
+            flights.append(
+                Flight(
+                    client,
+                    index,
+                    version,
+                    now_s,
+                    self._compute[client],
+                    self._up[client],
+                    values=Taker(client, self._down[client], 0.0, None if mask else now_s),
+                    mask=Taker(client, mask, 0.0, now_s) if mask else None,
+                )
+            )
+            log.append(Dispatch(client, index, version, now_s, on_arrival))
+        return self._transfers.dispatch(flights, self._group, now_s)
+
+    def _check_progress(self, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            if arrival.arrived_s <= arrival.dispatched_s:
+                raise UserError(
+                    f"window.dispatch: on_arrival, but a round of client {arrival.client} takes 0 s, so it never ends; "
+                    "use window_end"
+                )
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that changes, as JSON can hold it (floats keep every bit); between windows."""
+        return {
+            "time_s": self._time_s,
+            "windows": self._windows,
+            "index": list(self._index),
+            "mask_due": list(self._mask_due),
+            "waiting": list(self._waiting),
+            "costs": self._costs.to_state(),
+            "transfers": self._transfers.to_state(),
+        }
+
+    @classmethod
+    def from_state(cls, network: Network, rule: WindowRule, transport: str, seed: int, state: dict[str, Any]) -> Clock:
+        """A clock that goes on exactly where `to_state` was taken, with the same first four arguments."""
+        clock = cls(network, rule, transport, seed, Costs.from_state(state["costs"]))
+        clock._time_s = state["time_s"]
+        clock._windows = state["windows"]
+        clock._index = list(state["index"])
+        clock._mask_due = list(state["mask_due"])
+        clock._waiting = list(state["waiting"])
+        clock._transfers.load_state(state["transfers"])
+        return clock

@@ -1,0 +1,42 @@
+"""Keyed random factors: the k-th draw of a source depends on nothing but (seed, purpose, source, k).
+
+So methods that are compared meet the same network (common random numbers), and a resumed
+run needs no generator's state.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN = range(4)
+_BLOCK = 256
+
+
+class LogNormals:
+    """Factors exp(sigma * N(0, 1)).
+
+    Args:
+      seed: root seed of the run (any integer).
+      purpose: which of the four uses above.
+      sigma: deviation of the logarithm.
+    """
+
+    def __init__(self, seed: int, purpose: int, sigma: float) -> None:
+        self._seed = seed % 2**64
+        self._purpose = purpose
+        self._sigma = sigma
+        self._blocks: dict[int, tuple[int, list[float]]] = {}  # source -> its newest block
+
+    def factor(self, source: int, k: int) -> float:
+        """The k-th factor (from 0) of a source (a client's id; 0 for the server)."""
+        if self._sigma == 0.0:
+            return 1.0
+        number, place = divmod(k, _BLOCK)
+        held = self._blocks.get(source)
+        if held is None or held[0] != number:
+            key = np.random.SeedSequence((self._seed, self._purpose, source, number))
+            held = (number, np.random.Generator(np.random.PCG64(key)).standard_normal(_BLOCK).tolist())
+            self._blocks[source] = held
+        return math.exp(self._sigma * held[1][place])

@@ -1,0 +1,262 @@
+"""The fluid network: what is under way between the server and its clients, moment by moment.
+
+A *stream* is something the server sends (to the clients) or receives (from one client). The
+streams of a direction have a begin order. At each instant the server's rate in that direction
+(its MB/s times one log-normal factor per window) goes to the earliest-begun stream with bytes
+left, up to that stream's own rate, the rest to the next: strict priority, nothing left idle.
+Without contention every stream gets min(own rate, server's rate).
+
+Upload: one stream per client; its own rate is the client's upload speed times the factor of this
+transfer. It begins when the client has computed; ties by client id.
+
+Download: a stream has takers (client, prefix). Its own rate is the highest download rate (speed
+times factor) among the takers whose prefix is not yet sent. What is sent lies in a network
+buffer, and a taker takes it at its own rate as it becomes available. With A(t) the bytes sent
+by t, a taker ready at b with rate d and prefix S ends at
+
+    max(b, max over s with A(s) <= S of s - A(s)/d) + S/d,   not before S is sent,
+
+so a fresh prefix without competition takes S / min(own download, server upload).
+
+Which streams a dispatch makes is the transport:
+
+  delta     one per version; nested prefixes, so the increments of Algorithm 3 in ascending order
+            (Eq. 12, 13) are one stream, of which each client takes the beginning.
+  distinct  one per version and distinct sub-model (`Costs.group`), the smallest first.
+  one_copy  one per version; all take what they need of the same copy (with sub-models that are
+            nested this is `delta`; it is meant for a model that all clients share).
+  unicast   one per client.
+
+A client that is dispatched later from the same version joins the stream that is there: what has
+been sent lies in the buffer, and only what it needs beyond is sent. A mask is a stream of its
+own for one client, which takes its mask first; the masks of a batch of dispatches come before
+its values in the begin order, by client id.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
+from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.link import Link
+from prfl_jax.clock.stream import Stream, Taker
+from prfl_jax.clock.types import Arrival, Network
+
+_MB = 1e6
+_SENT, _RECEIVED, _MASKED, _COMPUTED = range(4)
+_MASK, _VALUES = 0, 1
+
+
+class Transfers:
+    """All dispatches in flight, as events.
+
+    Args:
+      network: speeds, MB/s.
+      transport: one of the four above.
+      seed: root seed of the factors.
+    """
+
+    def __init__(self, network: Network, transport: str, seed: int) -> None:
+        self.flights: dict[int, Flight] = {}  # by client
+        self._transport = transport
+        self._down = LogNormals(seed, CLIENT_DOWN, network.client_sigma)
+        self._up = LogNormals(seed, CLIENT_UP, network.client_sigma)
+        self._down_speed = [_MB * float(speed) for speed in network.client_down]
+        self._up_speed = [_MB * float(speed) for speed in network.client_up]
+        self._queue: list[tuple] = []
+        self._numbers = itertools.count()
+        self._sending = Link(network.contention, self._queue, _SENT, self._numbers)
+        self._receiving = Link(network.contention, self._queue, _RECEIVED, self._numbers)
+        self._open: dict[tuple[int, int], Stream] = {}  # (version, group) -> stream that may be joined
+        self._downloading: dict[int, Flight] = {}
+        self._received = 0  # by clients, since the last `count`
+        self._batch = 0
+
+    def begin_window(self, server_up: float, server_down: float) -> None:
+        """New rates of the server, bytes/s; streams of older versions take no new clients."""
+        self._sending.set_capacity(server_up)
+        self._receiving.set_capacity(server_down)
+        self._open.clear()
+
+    def dispatch(self, flights: Iterable[Flight], groups: list[int], now_s: float) -> int:
+        """Sends models; `groups` is [M]. Returns the bytes the server has to send for them."""
+        to_send = 0
+        self._batch += 1
+        for flight in flights:
+            client = flight.client
+            self.flights[client] = self._downloading[client] = flight
+            rate = self._down_speed[client] * self._down.factor(client, flight.index)
+            flight.values.rate = rate
+            if flight.mask is not None:
+                flight.mask.rate = rate
+                flight.mask_stream = Stream((self._batch, _MASK, 0, client), now_s)
+                flight.mask_stream.join(flight.mask, now_s)
+                self._sending.touch(flight.mask_stream)
+                to_send += flight.mask.prefix
+            to_send += self._join(flight, groups[client], now_s)
+        return to_send
+
+    def peek(self) -> float:
+        """Time of the next event, s; infinite if nothing is under way."""
+        self._settle_queue()
+        return self._queue[0][0] if self._queue else math.inf
+
+    def settle(self, now_s: float) -> list[Arrival]:
+        """Handles everything that happens at this instant; returns the arrivals by client id."""
+        arrivals: list[Arrival] = []
+        while True:
+            while self._queue and self._queue[0][0] <= now_s:
+                self._handle(heapq.heappop(self._queue), now_s, arrivals)
+            if not (self._sending.dirty or self._receiving.dirty):
+                arrivals.sort(key=lambda arrival: arrival.client)
+                return arrivals
+            if self._sending.dirty:
+                self._sending.share(now_s)
+            if self._receiving.dirty:
+                self._receiving.share(now_s)
+
+    def count(self, now_s: float) -> tuple[int, int, int]:
+        """Whole bytes since the last call: sent by the server, received by clients, received by the server."""
+        received, self._received = self._received, 0
+        for client, flight in list(self._downloading.items()):
+            done = flight.values.end_s is not None and flight.values.end_s <= now_s
+            got = max(flight.counted, flight.received(now_s))
+            received += got - flight.counted
+            flight.counted = got
+            if done:
+                del self._downloading[client]
+        return self._sending.count(now_s), received, self._receiving.count(now_s)
+
+    def _join(self, flight: Flight, group: int, now_s: float) -> int:
+        taker = flight.values
+        if taker.prefix == 0:
+            taker.sent_s, taker.keeps_up = now_s, flight.mask is None
+            self._resolve(flight)
+            return 0
+        if self._transport == "unicast":
+            stream = Stream((self._batch, _VALUES, 0, flight.client), now_s)
+        else:
+            # Between batches the smallest goes first; within a version the group tells streams apart.
+            name = (flight.version, group if self._transport == "distinct" else 0)
+            found = self._open.get(name)
+            if found is None:
+                size = taker.prefix if self._transport == "distinct" else 0
+                found = self._open[name] = Stream((self._batch, _VALUES, size, name[1]), now_s)
+            stream = found
+        before = stream.groups[0].prefix if stream.groups else int(stream.sent)
+        if stream.join(taker, now_s):
+            flight.stream = stream
+            self._sending.touch(stream)
+        self._resolve(flight)
+        return max(0, taker.prefix - before)
+
+    def _resolve(self, flight: Flight) -> None:
+        """Plans the upload once the end of the download is known."""
+        if flight.values.resolve():
+            assert flight.values.end_s is not None
+            flight.computed_s = flight.values.end_s + flight.compute_s
+            self._push(flight.computed_s, _COMPUTED, flight)
+
+    def _handle(self, event: tuple, now_s: float, arrivals: list[Arrival]) -> None:
+        _, _, kind, subject, stamp = event
+        if kind == _COMPUTED:
+            self._begin_upload(subject, now_s, arrivals)
+        elif kind == _MASKED:
+            subject.values.ready_s = now_s
+            subject.mask_stream = None
+            self._resolve(subject)
+        elif stamp != subject.stamp:
+            return
+        elif kind == _RECEIVED:
+            (taker,) = self._receiving.reach(subject, now_s)
+            self._land(self.flights[taker.client], now_s, arrivals)
+        else:
+            for taker in self._sending.reach(subject, now_s):
+                flight = self.flights[taker.client]
+                if taker is flight.mask:
+                    taker.resolve()
+                    self._push(taker.end_s, _MASKED, flight)
+                else:
+                    flight.stream = None
+                    self._resolve(flight)
+
+    def _begin_upload(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+        flight.uploading = True
+        if flight.up_bytes == 0:
+            self._land(flight, now_s, arrivals)
+            return
+        rate = self._up_speed[flight.client] * self._up.factor(flight.client, flight.index)
+        stream = Stream((now_s, flight.client), now_s)
+        stream.join(Taker(flight.client, flight.up_bytes, rate, now_s), now_s)
+        self._receiving.touch(stream)
+
+    def _land(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+        del self.flights[flight.client]
+        if self._downloading.pop(flight.client, None) is not None:
+            whole = flight.values.prefix + (flight.mask.prefix if flight.mask is not None else 0)
+            self._received += whole - flight.counted
+        assert flight.values.end_s is not None and flight.computed_s is not None
+        arrivals.append(
+            Arrival(
+                flight.client,
+                flight.index,
+                flight.version,
+                flight.dispatched_s,
+                flight.values.end_s,
+                flight.computed_s,
+                now_s,
+            )
+        )
+
+    def _push(self, time_s: float | None, kind: int, flight: Flight) -> None:
+        heapq.heappush(self._queue, (time_s, next(self._numbers), kind, flight, 0))
+
+    def _settle_queue(self) -> None:
+        """Drops events that a change of rate has outdated."""
+        queue = self._queue
+        while queue and queue[0][2] in (_SENT, _RECEIVED) and queue[0][4] != queue[0][3].stamp:
+            heapq.heappop(queue)
+
+    def to_state(self) -> dict[str, Any]:
+        """Between windows only: everything that is under way."""
+        return {
+            "flights": [flight.to_state() for _, flight in sorted(self.flights.items())],
+            "downloading": sorted(self._downloading),
+            "sending": [stream.to_state() for stream in self._sending.active],
+            "receiving": [
+                {**stream.to_state(), "taker": stream.groups[0].takers[0].to_state()}
+                for stream in self._receiving.active
+            ],
+            "capacity": [self._sending.capacity, self._receiving.capacity],
+            "batch": self._batch,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `to_state`, on a new object."""
+        self._batch = state["batch"]
+        self.flights = {entry["client"]: Flight.from_state(entry) for entry in state["flights"]}
+        self._downloading = {client: self.flights[client] for client in state["downloading"]}
+        values = {client: flight.values for client, flight in self.flights.items()}
+        masks = {client: flight.mask for client, flight in self.flights.items() if flight.mask is not None}
+        sending = []
+        for entry in state["sending"]:
+            mask = entry["key"][1] == _MASK
+            stream = Stream.from_state(entry, masks if mask else values)
+            sending.append(stream)
+            for group in stream.groups:
+                for taker in group.takers:
+                    setattr(self.flights[taker.client], "mask_stream" if mask else "stream", stream)
+        receiving = []
+        for entry in state["receiving"]:
+            taker = Taker.from_state(entry["taker"])
+            receiving.append(Stream.from_state(entry, {taker.client: taker}))
+        self._sending.restore(state["capacity"][0], sending)
+        self._receiving.restore(state["capacity"][1], receiving)
+        for flight in self.flights.values():
+            if flight.computed_s is not None and not flight.uploading:
+                self._push(flight.computed_s, _COMPUTED, flight)

@@ -1,0 +1,204 @@
+"""What the clock is given and what it gives back: plain values and NumPy arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from prfl_jax.errors import UserError
+
+CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release")
+DISPATCH_RULES = ("window_end", "on_arrival")
+TRANSPORTS = ("delta", "distinct", "one_copy", "unicast")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Speeds of the clients and of the server (Table II).
+
+    Args:
+      client_up: [M] MB/s (MB = 10^6 bytes) each client sends with.
+      client_down: [M] MB/s each client receives with.
+      server_up: MB/s the server sends with, to all clients together.
+      server_down: MB/s the server receives with, from all clients together.
+      client_sigma: deviation of the logarithm of the factor on each transfer's speed.
+      server_sigma: the same for the server's factor, one per window and direction.
+      contention: False: every stream may use the server's whole speed, nothing is shared.
+
+    Raises:
+      UserError: a speed that is not positive, a negative sigma, lists of different length.
+    """
+
+    client_up: Sequence[float]
+    client_down: Sequence[float]
+    server_up: float
+    server_down: float
+    client_sigma: float = 0.3
+    server_sigma: float = 0.1
+    contention: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.client_up) != len(self.client_down) or not len(self.client_up):
+            raise UserError(
+                f"clients.up_mb_s has {len(self.client_up)} and clients.down_mb_s {len(self.client_down)} values: "
+                "both need one for each client"
+            )
+        speeds: dict[str, Sequence[float]] = {
+            "clients.up_mb_s": self.client_up,
+            "clients.down_mb_s": self.client_down,
+            "server.up_mb_s": (self.server_up,),
+            "server.down_mb_s": (self.server_down,),
+        }
+        for key, values in speeds.items():
+            for value in values:
+                if not (value > 0 and math.isfinite(value)):
+                    raise UserError(f"{key}: {value} MB/s is not a positive finite number")
+        for key, sigma in (("clients.sigma", self.client_sigma), ("server.sigma", self.server_sigma)):
+            if not (sigma >= 0 and math.isfinite(sigma)):
+                raise UserError(f"{key}: {sigma} is not a finite number of at least 0")
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.client_up)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowRule:
+    """When a window closes and when a client that arrived gets the next model (Eq. 1; design: the window seam).
+
+    Args:
+      close: `fixed` (T_n = T_{n-1} + dt_s), `all` (everything in flight has arrived), `k_arrivals`,
+        `each_arrival` (k = 1), `release` (the published code's stretching window).
+      dt_s: length of a fixed window, s.
+      first_waits_for_all: a fixed rule's first window ends with the last first arrival instead
+        (Algorithm 1, line 2).
+      k: arrivals that close a `k_arrivals` window.
+      dispatch: `window_end` (arrived clients wait for the close) or `on_arrival` (they get the
+        model of the last closed window at once).
+      release_min_s: shortest `release` window, s.
+
+    Raises:
+      UserError: an unknown name, a length that is not positive, `all` with `on_arrival`.
+    """
+
+    close: str = "fixed"
+    dt_s: float = 14.0
+    first_waits_for_all: bool = True
+    k: int = 1
+    dispatch: str = "window_end"
+    release_min_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.close not in CLOSE_RULES:
+            raise UserError(f"window.close: {self.close!r} is not one of {', '.join(CLOSE_RULES)}")
+        if self.dispatch not in DISPATCH_RULES:
+            raise UserError(f"window.dispatch: {self.dispatch!r} is not one of {', '.join(DISPATCH_RULES)}")
+        if self.close == "fixed" and not (self.dt_s > 0 and math.isfinite(self.dt_s)):
+            raise UserError(f"window.dt_s: {self.dt_s} s is not a positive finite number")
+        if self.close == "k_arrivals" and self.k < 1:
+            raise UserError(f"window.k: {self.k} is below 1")
+        if self.close == "release" and not (self.release_min_s >= 0 and math.isfinite(self.release_min_s)):
+            raise UserError(f"window.release_min_s: {self.release_min_s} s is not a finite number of at least 0")
+        if self.close == "all" and self.dispatch == "on_arrival":
+            raise UserError("window.dispatch: on_arrival makes no sense with window.close all; use window_end")
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What one dispatch of each client costs; the same for all dispatches until the next `Clock.set_costs`.
+
+    Args:
+      down_bytes: [M] integers, values of the client's sub-model: a prefix of the nested order of weights.
+      mask_bytes: [M] integers, sent once to each client, with its first dispatch under these costs.
+      up_bytes: [M] integers, what the client sends back.
+      compute_s: [M] s of local training.
+      group: [M] integers, equal for clients whose sub-models are the same (transport `distinct`).
+
+    Raises:
+      ValueError: arrays of different length, negative or non-finite values.
+    """
+
+    down_bytes: np.ndarray
+    mask_bytes: np.ndarray
+    up_bytes: np.ndarray
+    compute_s: np.ndarray
+    group: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            dtype = np.float64 if field.name == "compute_s" else np.int64
+            values = np.asarray(getattr(self, field.name), dtype=dtype)
+            if values.ndim != 1 or len(values) != len(self.down_bytes):
+                raise ValueError(f"Costs.{field.name} has shape {values.shape}, not [M]")
+            if field.name != "group" and not (np.isfinite(values).all() and (values >= 0).all()):
+                raise ValueError(f"Costs.{field.name} has a negative or non-finite value")
+            object.__setattr__(self, field.name, values)
+
+    def to_state(self) -> dict[str, list]:
+        return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, list]) -> Costs:
+        return cls(**{name: np.asarray(values) for name, values in state.items()})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dispatch:
+    """The server gives client `client` a model at `time_s`.
+
+    `index` counts the client's dispatches from 0; `version` is the window whose model it is (0: the
+    initial model).
+    """
+
+    client: int
+    index: int
+    version: int
+    time_s: float
+    on_arrival: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arrival:
+    """A client's update has reached the server; `index` and `version` are those of its dispatch. Times in s."""
+
+    client: int
+    index: int
+    version: int
+    dispatched_s: float
+    downloaded_s: float
+    computed_s: float
+    arrived_s: float
+
+    @property
+    def round_s(self) -> float:
+        """t_i of Eq. 3: download, computing and upload, without the wait for the window's end (s)."""
+        return self.arrived_s - self.dispatched_s
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Window:
+    """One window (T_{n-1}, T_n], and everything that happened in it.
+
+    Attributes:
+      index: n, from 1.
+      start_s, end_s: T_{n-1} and T_n.
+      dispatches: those at its start in the order of client ids, then those on arrival, in order of time.
+      arrivals: in order of time, ties by client id (Eq. 1).
+      bytes_down: what the server sent in this window.
+      bytes_client_down: what the clients received, each counted.
+      bytes_up: what the server received.
+      waiting_s: [M] s between a client's arrival and this window's end.
+    """
+
+    index: int
+    start_s: float
+    end_s: float
+    dispatches: tuple[Dispatch, ...]
+    arrivals: tuple[Arrival, ...]
+    bytes_down: int
+    bytes_client_down: int
+    bytes_up: int
+    waiting_s: np.ndarray

@@ -1,0 +1,127 @@
+"""The settings of one experiment: every key, its default, its unit.
+
+A config is an `ml_collections.ConfigDict` made by `default_config()`, changed by
+a file under `configs/` and by `--config.a.b=value`. `validate.py` holds what each
+key may be.
+"""
+
+from __future__ import annotations
+
+from ml_collections import config_dict
+
+# Paper, Table II: MB/s of the ten clients (MB = 10^6 bytes).
+TABLE2_UP_MB_S = (5.0, 4.0, 3.0, 2.5, 1.5, 1.0, 0.6, 0.5, 0.5, 0.4)
+TABLE2_DOWN_MB_S = (20.0, 18.0, 12.0, 10.0, 6.0, 4.0, 2.5, 2.0, 2.0, 1.5)
+
+
+def _group(**keys: object) -> config_dict.ConfigDict:
+    return config_dict.ConfigDict(keys)
+
+
+def default_config() -> config_dict.ConfigDict:
+    """Every key with its default: PR-FL in the setting of the paper's FEMNIST column.
+
+    `None` (a placeholder) means "derived"; the comment says from what.
+    """
+    c = config_dict.ConfigDict()
+    c.seed = 0
+    c.strategy = "prfl"  # a row of strategies.py; fills the keys of the six seams below
+    c.rounds = 1000  # windows, at most
+    c.horizon_s = config_dict.placeholder(float)  # simulated seconds, at most; None: no limit
+    c.eval_every_s = 100.0  # the evaluation grid, simulated seconds
+    c.compare = ()  # strategies run afterwards to the same simulated second, for the summary
+    c.stop_early = False  # True: end where the stop rule (Algorithm 1, lines 17-19) fires
+
+    c.data = _group(
+        name="mnist_embedded",  # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz
+        dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
+        partition="dirichlet",  # iid | dirichlet | labels | writer | fedmp
+        alpha=1.0,  # dirichlet: concentration over labels
+        labels_per_client=2,  # labels
+        fedmp_level=0,  # fedmp: the non-IID level y
+        writers=193,  # writer: how many writers (the lowest ids)
+        min_images_per_writer=20,
+        train_limit=config_dict.placeholder(int),  # use only so many training images (drawn by seed)
+        test_limit=config_dict.placeholder(int),  # likewise for test images
+        holdout_fraction=0.1,  # of the training data, for early-stopping signals
+        holdout_max=2000,
+        augment="none",  # none | crop_flip
+        normalize="unit",  # unit: x/255 | inverted: 1-x/255 | cifar10: channel mean and deviation
+    )
+    c.model = _group(
+        name="conv2",  # conv2 | vgg11 | module:object (a Flax module class)
+        width=1.0,  # multiplies hidden widths
+        classes=config_dict.placeholder(int),  # outputs; None: as many as the data has (62 in the paper's Conv2)
+        init="release",  # release | he | flax
+        size_mb=config_dict.placeholder(float),  # MB of the full model as the clock sees it; None: 4 bytes a parameter
+        loss="sigmoid",  # sigmoid | softmax
+    )
+    c.clients = _group(
+        number=10,
+        up_mb_s=TABLE2_UP_MB_S,
+        down_mb_s=TABLE2_DOWN_MB_S,
+        flop_s=(),  # FLOP/s of each client; (): computing takes 0 s, as in the paper
+        sigma=0.3,  # of the logarithm of each transfer's speed factor
+    )
+    c.server = _group(up_mb_s=20.0, down_mb_s=100.0, sigma=0.1, contention=True)
+    c.local = _group(
+        name="sgd",  # the one choice so far at the seam of local work
+        steps=5,
+        batch_size=20,
+        lr=0.25,
+        momentum=0.0,
+        lr_decay=1.0,  # lr * lr_decay ** (simulated time / (lr_dt_ref_s * lr_decay_rounds))
+        lr_decay_rounds=10000,
+        lr_dt_ref_s=config_dict.placeholder(float),  # None: window.dt_s
+    )
+
+    # The six seams. `strategy` fills in `name`/`close`; a config file or the command line may then override.
+    c.submodel = _group(
+        name="nested",  # nested | full
+        importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
+    )
+    c.density = _group(
+        name="recovery",  # full | time_balance | recovery
+        rule="normalised",  # normalised | damped | literal
+        interval=50,  # I, windows between two decisions
+        min_density=0.05,
+        delta_rho=0.2,
+        patience=10,  # evaluations (one per interval)
+        min_delta=0.0,
+    )
+    c.aggregation = _group(
+        name="buffered_maskfedavg",  # buffered_maskfedavg | fedavg
+        server_lr=1.0,  # eta_g, Eq. 11
+        staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)
+        staleness_a=0.6,
+        staleness_b=4.0,
+        client_weight="samples_per_round",  # samples_per_round | dataset | uniform
+    )
+    c.window = _group(
+        close="fixed",  # fixed | all | k_arrivals | each_arrival | release
+        dt_s=14.0,
+        first_waits_for_all=True,
+        k=1,
+        dispatch="window_end",  # window_end | on_arrival
+        release_min_s=0.5,
+    )
+    c.transport = _group(
+        name="delta",  # delta | distinct | one_copy | unicast
+        bytes="counted",  # counted: 4 bytes a value plus masks | density: density x model size
+    )
+
+    c.eval = _group(
+        model="mask",  # mask | fedavg: the headline server model
+        signal="heldout",  # heldout | test: what early stopping sees
+        batch_size=500,
+        thresholds=(0.8, 0.9),
+    )
+    c.engine = _group(
+        clients="auto",  # auto | map | vmap
+        chunk_windows=0,  # 0: from the measured speed, about chunk_s of host time
+        chunk_s=3.0,
+        unroll=True,
+        deterministic=False,
+    )
+    c.checkpoint = _group(every_s=120.0, keep=3)
+    return c

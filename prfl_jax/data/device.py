@@ -1,0 +1,195 @@
+"""Training images on the device, and batches drawn there by key.
+
+A client's batch depends on `(key, client, how often it has trained)` alone: not on
+how many clients there are, how long the longest index list is, whether clients run
+under `lax.map` or `vmap`, or where a chunk ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax.data.partition import Split
+from prfl_jax.data.sources import Dataset
+
+CROP_PADDING = 4  # pixels on each side
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+_AUGMENT_STREAM = 0x61756731  # folded in before the client's number; larger than any of those
+_ROUNDS = 16  # of the shuffling network; below 12 a test tells its orders of few images from chance
+
+
+class DeviceData(NamedTuple):
+    """The clients' images, once, and who holds which.
+
+    Attributes:
+        x: `[N, H, W, C]` uint8, the images that some client holds.
+        y: `[N]` int32.
+        index: `[M, L]` int32 rows of `x`; after a client's last one the row repeats 0.
+        size: `[M]` int32, how many entries of each row of `index` count.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    index: jax.Array
+    size: jax.Array
+
+
+def to_device(dataset: Dataset, split: Split) -> DeviceData:
+    """Copy what the clients hold to the default device; images nobody holds stay behind.
+
+    `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
+    """
+    sizes = np.array([len(c) for c in split.clients], np.int32)
+    held = np.sort(np.concatenate(split.clients))
+    index = np.zeros((len(sizes), int(sizes.max(initial=1))), np.int32)
+    for row, client in zip(index, split.clients, strict=True):
+        row[: len(client)] = np.searchsorted(held, client)
+    return DeviceData(
+        jnp.asarray(dataset.x_train[held]), jnp.asarray(dataset.y_train[held]), jnp.asarray(index), jnp.asarray(sizes)
+    )
+
+
+def _mix(word: jax.Array) -> jax.Array:
+    """A bijection of 32-bit words in which every input bit moves every output bit.
+
+    Shifts and factors are those of the last step of MurmurHash3 (Appleby, public domain).
+    """
+    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)
+
+
+def _shuffled(key: jax.Array, position: jax.Array, n: jax.Array) -> jax.Array:
+    """Entries at `position` (`[B]` uint32, below `n`) of a keyed permutation of `0 .. n-1`.
+
+    A Feistel network over a grid of a x b >= n cells, walked until it falls below n:
+    the generalised network and the cycle walk of Black and Rogaway, "Ciphers with
+    arbitrary finite domains" (2002). It costs B evaluations instead of a sort of all
+    of the client's images, and cannot depend on how far the index list is padded.
+    """
+    words = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    a = jnp.sqrt(n.astype(jnp.float32)).astype(jnp.uint32) + 1
+    b = (n + a - 1) // a
+
+    def once(cell: jax.Array) -> jax.Array:
+        left, right = cell % a, cell // a
+        for r in range(_ROUNDS):
+            side = a if r % 2 == 0 else b
+            moved = (left + _mix(right ^ words[r]) % side) % side
+            left, right = right, moved
+        return left + a * right
+
+    def walk(cell: jax.Array) -> jax.Array:
+        return jnp.where(cell >= n, once(cell), cell)
+
+    return jax.lax.while_loop(lambda cell: jnp.any(cell >= n), walk, once(position))
+
+
+def batch_indices(
+    data: DeviceData, key: jax.Array, client: Any, count: Any, steps: int, batch_size: int
+) -> jax.Array:
+    """Rows of `data.x` for the `count`-th local round of a client.
+
+    A client goes through its images in epochs of `n // batch_size` batches without
+    repeating one; the remainder rests until the next epoch, which has an order of its
+    own. Local round `count` takes the steps `count * steps ..` of that endless line.
+
+    Args:
+        data: from `to_device`.
+        key: for the order of data, the same all through the experiment.
+        client: its number, a whole number or a traced scalar.
+        count: local rounds it has done so far, likewise.
+        steps: local steps per round.
+        batch_size: images per step; each client holds at least so many (`split` sees
+            to that; one with fewer would repeat images within a batch).
+
+    Returns:
+        `[steps, batch_size]` int32.
+    """
+    client = jnp.asarray(client, jnp.int32)
+    n = jnp.maximum(data.size[client], 1).astype(jnp.uint32)
+    per_epoch = jnp.maximum(n // batch_size, 1).astype(jnp.int32)
+    step = jnp.asarray(count, jnp.int32) * steps + jnp.arange(steps, dtype=jnp.int32)
+    own_key = jax.random.fold_in(key, client)
+
+    def one(s: jax.Array) -> jax.Array:
+        place = (s % per_epoch) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+        return _shuffled(jax.random.fold_in(own_key, s // per_epoch), place.astype(jnp.uint32) % n, n)
+
+    return data.index[client, jax.vmap(one)(step).astype(jnp.int32)]
+
+
+def preprocess(x: jax.Array, normalize: str) -> jax.Array:
+    """Pixels `[..., H, W, C]` uint8 to float32 of the same shape.
+
+    `unit`: x/255. `inverted`: 1 - x/255 (FEMNIST, whose background is white).
+    `cifar10`: x/255, less CIFAR-10's channel mean, over its deviation (3 channels).
+    """
+    unit = x.astype(jnp.float32) / 255
+    if normalize == "unit":
+        return unit
+    if normalize == "inverted":
+        return 1 - unit
+    if normalize == "cifar10":
+        if x.shape[-1] != 3:
+            raise ValueError(f"normalize=cifar10 wants 3 channels, the images have {x.shape[-1]}")
+        return (unit - jnp.array(CIFAR10_MEAN)) / jnp.array(CIFAR10_STD)
+    raise ValueError(f"normalize={normalize!r}: allowed are unit, inverted, cifar10")
+
+
+def augment(key: jax.Array, x: jax.Array, kind: str) -> jax.Array:
+    """Change a batch `[B, H, W, C]` uint8 at random; the shape stays.
+
+    `none`: as it is. `crop_flip`: each image is shifted by -4 .. 4 pixels both ways,
+    what comes in from outside being 0 (a crop of H x W out of the image with four
+    pixels of padding), and mirrored left to right half of the time.
+    """
+    if kind == "none":
+        return x
+    if kind != "crop_flip":
+        raise ValueError(f"augment={kind!r}: allowed are none, crop_flip")
+    count, height, width, _ = x.shape
+    crop_key, flip_key = jax.random.split(key)
+    top, left = jax.random.randint(crop_key, (2, count), 0, 2 * CROP_PADDING + 1)
+    flip = jax.random.bernoulli(flip_key, 0.5, (count,))
+    border = (CROP_PADDING, CROP_PADDING)
+    padded = jnp.pad(x, ((0, 0), border, border, (0, 0)))
+    rows = top[:, None] + jnp.arange(height)
+    columns = left[:, None] + jnp.where(flip[:, None], jnp.arange(width)[::-1], jnp.arange(width))
+    return padded[jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+_augment = augment  # `draw_batches` has an argument of that name
+
+
+def draw_batches(
+    data: DeviceData,
+    key: jax.Array,
+    client: Any,
+    count: Any,
+    steps: int,
+    batch_size: int,
+    normalize: str,
+    augment: str,
+) -> tuple[jax.Array, jax.Array]:
+    """The batches of one local round, ready for the model.
+
+    The arguments are those of `batch_indices`, `preprocess` and `augment`. What an
+    image becomes depends on `(key, client, step, place in the batch)`.
+
+    Returns:
+        x: `[steps, batch_size, H, W, C]` float32.
+        y: `[steps, batch_size]` int32.
+    """
+    rows = batch_indices(data, key, client, count, steps, batch_size)
+    x = data.x[rows]
+    if augment != "none":
+        own_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT_STREAM), client)
+        step = jnp.asarray(count, jnp.int32) * steps + jnp.arange(steps, dtype=jnp.int32)
+        x = jax.vmap(lambda s, images: _augment(jax.random.fold_in(own_key, s), images, augment))(step, x)
+    return preprocess(x, normalize), data.y[rows]

@@ -1,0 +1,190 @@
+"""Making the data sets that `load` reads out of the files their authors publish."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pathlib
+import shutil
+import tarfile
+import tempfile
+import zlib
+
+import numpy as np
+
+from prfl_jax.errors import UserError
+
+MNIST_FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+QMNIST_FILES = {"train": "qmnist-train-labels.idx2-int", "test": "qmnist-test-labels.idx2-int"}
+CIFAR10_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
+_CIFAR10_FOLDER = "cifar-10-batches-bin"
+_CIFAR10_RECORD = 1 + 3 * 32 * 32  # label, then the red, green and blue plane
+_IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
+_QMNIST_CLASS, _QMNIST_SERIES, _QMNIST_WRITER = 0, 1, 2  # columns of QMNIST's label rows
+
+
+def prepare_mnist_by_writer(
+    mnist_dir: pathlib.Path, qmnist_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False
+) -> pathlib.Path:
+    """Join MNIST's images with QMNIST's writers into `mnist_by_writer.npz`.
+
+    Args:
+        mnist_dir: holds the four files of `MNIST_FILES`, gzipped (`.gz`) or not, as
+            published with MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0).
+        qmnist_dir: holds the two label files of `QMNIST_FILES`, likewise, as published
+            in the QMNIST repository (Yadav and Bottou 2019; BSD).
+        data_dir: where the result goes.
+        force: replace an existing result.
+
+    Returns:
+        The file: `x_*` `[N, 28, 28]` uint8, `y_*` uint8, `writer_*` int16, `hsf_*` uint8
+        (NIST's series) for train and test.
+
+    Raises:
+        UserError: a file is missing or damaged, counts differ, or QMNIST's classes are
+            not MNIST's labels; the message names the file.
+    """
+    out = _new_file(data_dir / "mnist_by_writer.npz", force)
+    mnist = {name: _read_idx(mnist_dir, file) for name, file in MNIST_FILES.items()}
+    arrays: dict[str, np.ndarray] = {}
+    for part, file in QMNIST_FILES.items():
+        x, y, rows = mnist[f"x_{part}"], mnist[f"y_{part}"], _read_idx(qmnist_dir, file)
+        if x.ndim != 3 or y.shape != x.shape[:1]:
+            raise UserError(f"{mnist_dir}: MNIST's {part} images are {x.shape}, its labels {y.shape}")
+        if rows.ndim != 2 or rows.shape[1] < 3 or len(rows) < len(y):
+            raise UserError(f"{qmnist_dir / file}: {rows.shape}, expected at least ({len(y)}, 8)")
+        rows = rows[: len(y)]  # QMNIST's test set begins with MNIST's and goes on
+        differ = np.count_nonzero(rows[:, _QMNIST_CLASS] != y)
+        if differ:
+            raise UserError(f"{qmnist_dir / file}: {differ} of {len(y)} classes are not MNIST's {part} labels")
+        arrays |= {
+            f"x_{part}": x,
+            f"y_{part}": y,
+            f"writer_{part}": rows[:, _QMNIST_WRITER].astype(np.int16),
+            f"hsf_{part}": rows[:, _QMNIST_SERIES].astype(np.uint8),
+        }
+    return _write_npz(out, arrays)
+
+
+def prepare_cifar10(cifar_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False) -> pathlib.Path:
+    """Turn CIFAR-10's binary version into `cifar10.npz`.
+
+    Args:
+        cifar_dir: the folder of `CIFAR10_FILES` (or the one above it), or the archive
+            `cifar-10-binary.tar.gz` of CIFAR-10's page (Krizhevsky 2009).
+        data_dir: where the result goes.
+        force: replace an existing result.
+
+    Returns:
+        The file: `x_*` `[N, 32, 32, 3]` uint8 and `y_*` uint8, in the files' order.
+
+    Raises:
+        UserError: a file is missing, is not whole records, or has a label above 9.
+    """
+    out = _new_file(data_dir / "cifar10.npz", force)
+    arrays: dict[str, np.ndarray] = {}
+    for part, files in CIFAR10_FILES.items():
+        raw = [_cifar10_bytes(cifar_dir, file) for file in files]
+        for file, content in zip(files, raw, strict=True):
+            if not content or len(content) % _CIFAR10_RECORD:
+                raise UserError(f"{cifar_dir}: {file} has {len(content)} bytes, not records of {_CIFAR10_RECORD}")
+        records = np.frombuffer(b"".join(raw), np.uint8).reshape(-1, _CIFAR10_RECORD)
+        if records[:, 0].max() > 9:
+            raise UserError(f"{cifar_dir}: {part} has label {records[:, 0].max()}, allowed are 0..9")
+        arrays[f"x_{part}"] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        arrays[f"y_{part}"] = records[:, 0]
+    return _write_npz(out, arrays)
+
+
+def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False) -> pathlib.Path:
+    """Prepare FEMNIST from LEAF's JSON folder with tensorflow-datasets, without TensorFlow.
+
+    Args:
+        leaf_dir: holds `train/*.json` and `test/*.json` (or undivided `*.json`), as
+            LEAF's FEMNIST preprocessing writes them.
+        data_dir: the data folder; the result goes to `femnist/` in it.
+        force: replace an existing result.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the JSON files are missing or not LEAF's.
+    """
+    from prfl_jax.data.femnist import leaf
+
+    target = data_dir / "femnist"
+    _new_file(target, force)
+    leaf.parts(leaf_dir)  # complain before anything is moved
+    import tensorflow_datasets as tfds
+
+    from prfl_jax.data.femnist import Femnist
+
+    with tempfile.TemporaryDirectory(prefix=".femnist-", dir=data_dir) as scratch:
+        builder = Femnist(data_dir=scratch, file_format="array_record")
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(leaf_dir)))
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(pathlib.Path(scratch) / "femnist", target)
+    return target
+
+
+def _new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
+    if path.exists() and not force:
+        raise UserError(f"{path} is there already; --force replaces it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> pathlib.Path:
+    """Write under another name, then rename: nobody ever sees half a file."""
+    handle, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".npz", dir=path.parent)
+    os.close(handle)
+    try:
+        np.savez_compressed(part, allow_pickle=False, **arrays)
+        os.replace(part, path)
+    finally:
+        pathlib.Path(part).unlink(missing_ok=True)
+    return path
+
+
+def _read_idx(folder: pathlib.Path, name: str) -> np.ndarray:
+    """An idx file: 0, 0, type, rank, the sizes as big-endian int32, then the values."""
+    # Some mirrors write a dot for the hyphen before idx.
+    names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
+    path = next((folder / n for n in names if (folder / n).is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: no file {name} or {name}.gz")
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as e:
+        raise UserError(f"{path}: damaged ({e}); fetch it again") from e
+    dtype = _IDX_TYPES.get(raw[2]) if len(raw) >= 4 and raw[:2] == b"\0\0" else None
+    if dtype is None or len(raw) < 4 + 4 * raw[3]:
+        raise UserError(f"{path}: not an idx file of bytes or 32-bit integers")
+    shape = tuple(int(n) for n in np.frombuffer(raw, ">i4", raw[3], 4))
+    body = raw[4 + 4 * raw[3] :]
+    if len(body) != int(np.prod(shape)) * dtype.itemsize:
+        raise UserError(f"{path}: {len(body)} bytes of values, its header announces {shape}; fetch it again")
+    return np.frombuffer(body, dtype).reshape(shape)
+
+
+def _cifar10_bytes(source: pathlib.Path, file: str) -> bytes:
+    if source.is_dir():
+        for path in (source / file, source / _CIFAR10_FOLDER / file):
+            if path.is_file():
+                return path.read_bytes()
+        raise UserError(f"{source}: no file {file}; needed are {', '.join(sum(CIFAR10_FILES.values(), []))}")
+    if not source.is_file():
+        raise UserError(f"{source}: no such folder or archive")
+    try:
+        with tarfile.open(source) as archive:
+            member = archive.extractfile(f"{_CIFAR10_FOLDER}/{file}")
+            return member.read() if member else b""
+    except (tarfile.TarError, KeyError, OSError, EOFError, zlib.error) as e:
+        raise UserError(f"{source}: cannot read {_CIFAR10_FOLDER}/{file} from it ({e})") from e

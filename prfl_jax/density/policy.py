@@ -1,0 +1,165 @@
+"""Who trains which density, decided after windows I, 2I, ... (Algorithm 1, lines 6-22)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.clock.types import Arrival
+from prfl_jax.density.early_stopping import EarlyStopping
+from prfl_jax.density.time_balance import TimeBalance
+from prfl_jax.errors import UserError
+from prfl_jax.submodel.size import to_percent
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What one decision changed.
+
+    Attributes:
+      percents: [M] densities of the dispatches from now on, whole percents.
+      min_densities: [M] rho_min_i in (0, 1].
+      mean_times: [M] tbar_i of Eq. 3 in s, NaN where nothing has arrived (normalised if the rule is).
+      triggered: [M] bool, clients below density 1 whose early stopping fired: their rho_min_i rose.
+      stop: all densities were 1 and the server's early stopping fired (lines 17-19).
+    """
+
+    percents: np.ndarray
+    min_densities: np.ndarray
+    mean_times: np.ndarray
+    triggered: np.ndarray
+    stop: bool
+
+
+class FullDensity:
+    """Density 1 for everybody, and the server's stop rule.
+
+    Args:
+      config: the group `density` of a config.
+      num_clients: M.
+    """
+
+    def __init__(self, config: Any, num_clients: int) -> None:
+        self._num_clients = num_clients
+        self._percents = np.full(num_clients, 100, dtype=np.int64)
+        self._min_densities = np.ones(num_clients)
+        self._times = TimeBalance(config.rule, num_clients, config.interval)
+        self._server = EarlyStopping(config.patience, config.min_delta)
+
+    @property
+    def percents(self) -> np.ndarray:
+        """[M] densities of new dispatches, whole percents; all 100 until the first decision."""
+        return self._percents.copy()
+
+    def observe(self, arrivals: Sequence[Arrival], percents_they_ran_at: Sequence[int] | np.ndarray) -> None:
+        """Takes the arrivals of a window, in order, with the density (percent) each dispatch ran at."""
+        for arrival, percent in zip(arrivals, percents_they_ran_at, strict=True):
+            self._times.add(arrival.client, arrival.round_s, int(percent))
+
+    def decide(self, client_accuracy: np.ndarray | None, server_accuracy: float | None) -> Decision:
+        """Decides the densities until the next decision.
+
+        Args:
+          client_accuracy: [M], of the model in each client's slot; NaN where the slot is empty.
+          server_accuracy: of the headline server model. None (either): nothing was evaluated.
+        """
+        triggered = self._recover(client_accuracy)
+        whole = bool((self._percents == 100).all())
+        fired = server_accuracy is not None and self._server.update(server_accuracy)
+        self._balance()
+        return Decision(
+            self.percents, self._min_densities.copy(), self._times.mean_times(), triggered, stop=whole and fired
+        )
+
+    def _recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
+        """Lines 7-14; nothing to recover here."""
+        return np.zeros(self._num_clients, dtype=bool)
+
+    def _balance(self) -> None:
+        """Line 22; nothing to balance here."""
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that changes, as JSON can hold it."""
+        return {
+            "percents": self._percents.tolist(),
+            "min_densities": self._min_densities.tolist(),
+            "times": self._times.to_state(),
+            "server": self._server.to_state(),
+        }
+
+    def from_state(self, state: dict[str, Any]) -> FullDensity:
+        """Takes over a saved state of the same policy; returns itself."""
+        self._percents = np.array(state["percents"], dtype=np.int64)
+        self._min_densities = np.array(state["min_densities"], dtype=np.float64)
+        self._times.from_state(state["times"])
+        self._server.from_state(state["server"])
+        return self
+
+
+class BalancedDensity(FullDensity):
+    """Time balance without recovery (the paper's noRecover row): Eq. 2-4 with one fixed minimum.
+
+    Raises:
+      UserError: a minimum density outside (0, 1].
+    """
+
+    def __init__(self, config: Any, num_clients: int) -> None:
+        super().__init__(config, num_clients)
+        if not 0.0 < config.min_density <= 1.0:
+            raise UserError(f"density.min_density: {config.min_density} is not in (0, 1]")
+        self._min_densities = np.full(num_clients, float(config.min_density))
+
+    def _balance(self) -> None:
+        wanted = self._times.densities(self._percents / 100.0, self._min_densities)
+        self._percents = np.array([to_percent(float(density)) for density in wanted], dtype=np.int64)
+
+
+class RecoveringDensity(BalancedDensity):
+    """PR-FL: time balance, then recovery by delta_rho where a client stops improving (Eq. 5).
+
+    Raises:
+      UserError: also a delta_rho outside (0, 1].
+    """
+
+    def __init__(self, config: Any, num_clients: int) -> None:
+        super().__init__(config, num_clients)
+        if not 0.0 < config.delta_rho <= 1.0:
+            raise UserError(f"density.delta_rho: {config.delta_rho} is not in (0, 1]")
+        self._delta_rho = float(config.delta_rho)
+        self._clients = [EarlyStopping(config.patience, config.min_delta) for _ in range(num_clients)]
+
+    def _recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
+        triggered = np.zeros(self._num_clients, dtype=bool)
+        if client_accuracy is None:
+            return triggered
+        for client, accuracy in enumerate(client_accuracy):
+            if self._clients[client].update(float(accuracy)) and self._percents[client] < 100:
+                triggered[client] = True
+                self._min_densities[client] = min(self._percents[client] / 100.0 + self._delta_rho, 1.0)
+        return triggered
+
+    def to_state(self) -> dict[str, Any]:
+        return {**super().to_state(), "clients": [stopping.to_state() for stopping in self._clients]}
+
+    def from_state(self, state: dict[str, Any]) -> RecoveringDensity:
+        super().from_state(state)
+        for stopping, saved in zip(self._clients, state["clients"], strict=True):
+            stopping.from_state(saved)
+        return self
+
+
+DENSITIES = {"full": FullDensity, "time_balance": BalancedDensity, "recovery": RecoveringDensity}
+
+
+def make_density(config: Any, num_clients: int) -> FullDensity:
+    """The policy that the group `density` of a config names.
+
+    Raises:
+      UserError: an unknown name, or a value that is not allowed.
+    """
+    if config.name not in DENSITIES:
+        raise UserError(f"density.name: {config.name!r} is not one of {', '.join(DENSITIES)}")
+    return DENSITIES[config.name](config, num_clients)

@@ -1,0 +1,34 @@
+"""Which density each dispatch runs at: densities change while dispatches are under way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.clock.types import Arrival, Window
+
+
+class RunningPercents:
+    """Remembers the density of every dispatch until it arrives."""
+
+    def __init__(self) -> None:
+        self._percents: dict[tuple[int, int], int] = {}  # (client, dispatch index) -> percent
+
+    def take(self, window: Window, percents: np.ndarray) -> list[int]:
+        """Percent each of the window's arrivals ran at, in order; `percents` [M] is what it dispatched."""
+        for dispatch in window.dispatches:
+            self._percents[dispatch.client, dispatch.index] = int(percents[dispatch.client])
+        return self._pop(window.arrivals)
+
+    def _pop(self, arrivals: Sequence[Arrival]) -> list[int]:
+        return [self._percents.pop((arrival.client, arrival.index)) for arrival in arrivals]
+
+    def to_state(self) -> list[list[int]]:
+        return [[client, index, percent] for (client, index), percent in sorted(self._percents.items())]
+
+    def from_state(self, state: list[list[Any]]) -> RunningPercents:
+        """Takes over a saved state; returns itself."""
+        self._percents = {(client, index): percent for client, index, percent in state}
+        return self

@@ -1,0 +1,223 @@
+"""The device side: one jitted, buffer-donating call runs a whole chunk of windows.
+
+Clients live stacked as `[M, ...]`. Nothing goes to the host inside a chunk: who
+arrives when, with what weight and learning rate, comes as small arrays in a `Plan`.
+A client is trained when its update arrives, from the model it was sent; what never
+arrives is never computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prfl_jax.aggregate import fedavg, maskfedavg
+from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.models.build import Model
+from prfl_jax.models.losses import Loss
+from prfl_jax.plan import Plan
+from prfl_jax.submodel.importance import Importance, add_arrival, init_importance
+from prfl_jax.submodel.layout import Layout, empty_bits
+from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack, unpack_masks
+
+
+class State(NamedTuple):
+    """Everything on the device that a window changes; a pytree, donated to each chunk.
+
+    Attributes:
+      params: the server model W.
+      sent: `[M, ...]` the model each client was last sent (w_sent), 0 where masked.
+      sent_bits: its masks, packed `[M, ceil(n/8)]` uint8 a prunable leaf.
+      buffer: `[M, ...]` the latest client update in each slot (w_{i,n'}).
+      buffer_bits: its masks.
+      importance: accumulators for the next pruning.
+      levels: int8 a prunable leaf: the current generation of nested masks.
+    """
+
+    params: Any
+    sent: Any
+    sent_bits: tuple[jax.Array, ...]
+    buffer: Any
+    buffer_bits: tuple[jax.Array, ...]
+    importance: Importance
+    levels: tuple[jax.Array, ...]
+
+
+class Keys(NamedTuple):
+    """Keys split from the root seed by purpose."""
+
+    data: jax.Array
+    dropout: jax.Array
+
+
+def split_keys(seed: int) -> tuple[jax.Array, Keys]:
+    """(key for init, keys of a chunk)."""
+    root = jax.random.key(seed)
+    init, data, dropout = (jax.random.fold_in(root, purpose) for purpose in range(3))
+    return init, Keys(data, dropout)
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """What a chunk does, besides the plan.
+
+    Args:
+      clients: `map` (one arrival after another, the absent cost nothing) or `vmap`
+        (all slots at once, the absent computed and dropped).
+      aggregation: `buffered_maskfedavg` or `fedavg`: which kernel averages the slots.
+      importance: kind of score to accumulate, None for full models.
+    """
+
+    clients: str
+    aggregation: str
+    server_lr: float
+    importance: str | None
+    normalize: str
+    augment: str
+    work: LocalWork
+
+
+class Engine:
+    """Builds the initial `State` and the chunk function for one model, loss and layout."""
+
+    def __init__(self, model: Model, loss: Loss, layout: Layout, num_clients: int, config: EngineConfig) -> None:
+        self.model, self.layout, self.num_clients, self.config = model, layout, num_clients, config
+        squares = config.importance == "client_sq_grad"
+        self._local_round = make_local_round(
+            model, loss, layout, dataclasses.replace(config.work, square_gradients=squares)
+        )
+        self.run_chunk = jax.jit(self._run_chunk, donate_argnums=0)
+
+    def init_state(self, key: jax.Array) -> State:
+        """W_0 from `key`; empty slots; every weight in every sub-model."""
+        params = self.model.init(key)
+        stack = jax.tree.map(lambda w: jnp.zeros((self.num_clients, *w.shape), w.dtype), params)
+        bits = tuple(jnp.asarray(b) for b in empty_bits(self.layout, self.num_clients))
+        return State(
+            params=params,
+            sent=stack,
+            sent_bits=bits,
+            buffer=jax.tree.map(jnp.copy, stack),
+            buffer_bits=jax.tree.map(jnp.copy, bits),
+            importance=init_importance(self.layout, self.config.importance),
+            levels=full_levels(self.layout),
+        )
+
+    # One window: dispatch, arrivals, aggregation.
+
+    def _run_chunk(
+        self, state: State, data: DeviceData, plan: Plan, rows: jax.Array, keys: Keys
+    ) -> tuple[State, jax.Array]:
+        """Runs the first `rows` rows of `plan`; returns the state and mean training losses `[L, M]`.
+
+        `rows` is a device scalar, so one executable serves every chunk length up to L.
+        """
+        arrivals = self._arrivals_map if self.config.clients == "map" else self._arrivals_vmap
+
+        def row(r: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+            state, losses = carry
+            now = jax.tree.map(lambda a: a[r], plan)
+            state = self._dispatch(state, now)
+            state, row_losses = arrivals(state, data, now, keys)
+            params = lax.cond(now.close, self._aggregate, lambda state, weights: state.params, state, now.weights)
+            return state._replace(params=params), losses.at[r].set(row_losses)
+
+        losses = jnp.zeros(plan.arrive.shape, jnp.float32)
+        return lax.fori_loop(0, rows, row, (state, losses))
+
+    def _aggregate(self, state: State, weights: jax.Array) -> Any:
+        if self.config.aggregation == "fedavg":
+            return fedavg(state.params, state.buffer, weights)
+        return maskfedavg(
+            self.layout, state.params, state.buffer, state.buffer_bits, weights, self.config.server_lr
+        )
+
+    def _dispatch(self, state: State, now: Plan) -> State:
+        """Algorithm 3 in place: each dispatched client gets W under its own mask."""
+
+        def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...]]) -> tuple[Any, tuple[jax.Array, ...]]:
+            sent, bits = slots
+            client = now.dispatch[k]
+            masks = level_masks(state.levels, now.percent[client])
+            sub_model = apply_masks(self.layout, state.params, masks)
+            sent = jax.tree.map(lambda stack, w: stack.at[client].set(w), sent, sub_model)
+            bits = tuple(b.at[client].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
+            return sent, bits
+
+        sent, bits = lax.fori_loop(0, now.dispatch_count, send, (state.sent, state.sent_bits))
+        return state._replace(sent=sent, sent_bits=bits)
+
+    def _client_update(
+        self, sent: Any, bits: tuple[jax.Array, ...], data: DeviceData, client: jax.Array, count: jax.Array,
+        lr: jax.Array, keys: Keys,
+    ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        """One client's local round: (update, loss, squared gradients, masks)."""
+        config = self.config
+        x, y = draw_batches(
+            data, keys.data, client, count, config.work.steps, config.work.batch_size, config.normalize, config.augment
+        )
+        masks = unpack_masks(self.layout, bits)
+        key = jax.random.fold_in(jax.random.fold_in(keys.dropout, client), count)
+        result = self._local_round(sent, masks, x, y, lr, key)
+        squares: tuple[jax.Array, ...] = ()
+        if config.importance == "client_sq_grad":
+            squares = result.squares
+        elif config.importance in ("server_sq_grad", "product"):
+            before, after = jax.tree.leaves(sent), jax.tree.leaves(result.params)
+            squares = tuple(((before[i] - after[i]) / lr) ** 2 for i in self.layout.prunable)
+        return result.params, result.loss, squares, masks
+
+    def _arrivals_map(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
+        def arrive(k: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            buffer, buffer_bits, importance, losses = carry
+            client = now.arrive[k]
+            sent = jax.tree.map(lambda stack: stack[client], state.sent)
+            bits = tuple(b[client] for b in state.sent_bits)
+            update, loss, squares, masks = self._client_update(
+                sent, bits, data, client, now.count[k], now.lr[k], keys
+            )
+            buffer = jax.tree.map(lambda stack, w: stack.at[client].set(w), buffer, update)
+            buffer_bits = tuple(b.at[client].set(new) for b, new in zip(buffer_bits, bits, strict=True))
+            if squares:
+                importance = add_arrival(importance, squares, masks)
+            return buffer, buffer_bits, importance, losses.at[k].set(loss)
+
+        losses = jnp.zeros(self.num_clients, jnp.float32)
+        start = (state.buffer, state.buffer_bits, state.importance, losses)
+        buffer, bits, importance, losses = lax.fori_loop(0, now.arrive_count, arrive, start)
+        return state._replace(buffer=buffer, buffer_bits=bits, importance=importance), losses
+
+    def _arrivals_vmap(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
+        ids = jnp.minimum(now.arrive, self.num_clients - 1)  # absent: padded with M, computed and dropped
+        here = jnp.arange(self.num_clients) < now.arrive_count
+        target = jnp.where(here, ids, self.num_clients)
+        sent = jax.tree.map(lambda stack: stack[ids], state.sent)
+        bits = tuple(b[ids] for b in state.sent_bits)
+        lr = jnp.where(here, now.lr, 1.0)  # the padding's 0 would divide
+        updates, losses, squares, masks = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, None))(
+            sent, bits, data, ids, now.count, lr, keys
+        )
+
+        def put(stack: jax.Array, new: jax.Array) -> jax.Array:
+            return stack.at[target].set(new, mode="drop")
+
+        importance = state.importance
+        if squares:
+            present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]
+            importance = Importance(
+                tuple(t + jnp.sum(jnp.where(p, s, 0), axis=0)
+                      for t, s, p in zip(importance.total, squares, present, strict=True)),
+                tuple(h + jnp.sum(m & p, axis=0, dtype=jnp.int32)
+                      for h, m, p in zip(importance.held, masks, present, strict=True)),
+            )
+        state = state._replace(
+            buffer=jax.tree.map(put, state.buffer, updates),
+            buffer_bits=tuple(put(b, new) for b, new in zip(state.buffer_bits, bits, strict=True)),
+            importance=importance,
+        )
+        return state, jnp.where(here, losses, 0.0)

@@ -1,0 +1,5 @@
+"""What a client does with the model it was sent."""
+
+from prfl_jax.local.sgd import LocalResult, LocalWork, make_local_round
+
+__all__ = ["LocalResult", "LocalWork", "make_local_round"]

@@ -1,0 +1,76 @@
+"""Local SGD on a sub-model (Algorithm 1, line 29)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from prfl_jax.models.build import Model
+from prfl_jax.models.losses import Loss
+from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.masks import apply_masks
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalWork:
+    """Settings of one local round: `steps` SGD steps on batches of `batch_size`."""
+
+    steps: int = 5
+    batch_size: int = 20
+    momentum: float = 0.0
+    unroll: bool = True
+    square_gradients: bool = False  # also return the sum over steps of g^2
+
+
+class LocalResult(NamedTuple):
+    """A client update: trained params, mean training loss, squared gradients (empty if not asked for)."""
+
+    params: Any
+    loss: jax.Array
+    squares: tuple[jax.Array, ...]
+
+
+def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) -> Callable[..., LocalResult]:
+    """Returns `local_round(params, masks, x, y, lr, key)` for one client.
+
+    Args of the returned function:
+      params: the sub-model as sent, 0 where masked.
+      masks: boolean masks in the prunable leaves' shapes; () for the full model.
+      x, y: float32 `[steps, B, ...]` and int32 `[steps, B]`.
+      lr: scalar, the learning rate of the whole round.
+      key: for dropout.
+
+    Masked weights stay exactly 0: gradients flow only into the sub-model.
+    """
+    trace = optax.trace(decay=work.momentum) if work.momentum else optax.identity()
+
+    def local_round(params: Any, masks: tuple[jax.Array, ...], x: jax.Array, y: jax.Array, lr: jax.Array, key: jax.Array) -> LocalResult:
+        masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
+
+        def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
+            return jnp.mean(loss(model.apply(p, batch_x, True, step_key), batch_y))
+
+        def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+            p, momentum, squares = carry
+            batch_x, batch_y, number = batch
+            value, gradient = jax.value_and_grad(batch_loss)(p, batch_x, batch_y, jax.random.fold_in(key, number))
+            if work.square_gradients:
+                kept = layout.select(masked(gradient))
+                squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
+            update, momentum = trace.update(gradient, momentum)
+            p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
+            return (p, momentum, squares), value
+
+        squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if work.square_gradients else ()
+        (params, _, squares), losses = lax.scan(
+            step, (params, trace.init(params), squares), (x, y, jnp.arange(work.steps)), unroll=work.unroll
+        )
+        return LocalResult(params, jnp.mean(losses), squares)
+
+    return local_round

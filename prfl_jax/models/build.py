@@ -1,0 +1,254 @@
+"""Any Flax module, linen or nnx, behind one interface of pure functions over a params pytree."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+
+from prfl_jax.errors import UserError
+from prfl_jax.models.matmul_conv import matmul_conv, with_matmul_conv
+from prfl_jax.models.nets import VGG11, Conv2
+
+Params = Any  # nested dict of arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network as pure functions.
+
+    Args:
+      name: what the report calls it.
+      input_shape: one sample, `(H, W, C)`.
+      classes: number of outputs.
+      init: key -> params, a nested dict of float32 arrays.
+      apply: (params, x `[B, H, W, C]`, train, key or None) -> logits `[B, classes]`.
+      leaf_flop: forward FLOP per sample of each leaf, by `/`-joined path.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array, bool, jax.Array | None], jax.Array]
+    leaf_flop: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def shapes(self) -> Params:
+        """The params as `ShapeDtypeStruct`s; computes nothing."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def num_parameters(self) -> int:
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
+
+
+def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int) -> Model:
+    """The model of `config.model` for images of `input_shape` and labels `0..data_classes-1`.
+
+    `cfg.name` is `conv2`, `vgg11`, or `module:object` / `file.py:object`: a linen or
+    nnx module class or a linen instance, which need know nothing of this package. A
+    class that takes `classes` (or `num_classes`) gets it; its own initialisers are used.
+
+    Raises:
+      UserError: the module cannot be found, keeps state between calls, or has too few outputs.
+    """
+    classes = int(cfg.classes or data_classes)
+    if classes < data_classes:
+        raise UserError(f"config.model.classes: {classes}; allowed: at least the data's {data_classes} classes")
+    builtin = {"conv2": Conv2, "vgg11": VGG11}
+    if cfg.name in builtin:
+        module = builtin[cfg.name](classes=classes, width=cfg.width, init_name=cfg.init)
+        return wrap_linen(cfg.name, module, input_shape, classes)
+    return wrap_module(cfg.name, find_object(cfg.name, "config.model.name"), input_shape, classes)
+
+
+def find_object(spec: str, key: str) -> Any:
+    """`package.module:object` or `path/file.py:object` -> the object.
+
+    Raises:
+      UserError: naming `key` and `spec`, where it cannot be imported.
+    """
+    where, _, name = spec.partition(":")
+    try:
+        if where.endswith(".py"):
+            found = importlib.util.spec_from_file_location(os.path.basename(where)[:-3], where)
+            assert found is not None and found.loader is not None
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+        return getattr(module, name)
+    except (ImportError, AttributeError, FileNotFoundError, SyntaxError, ValueError) as error:
+        raise UserError(f"{key}: {spec!r} cannot be loaded ({type(error).__name__}: {error}); allowed: module:object") from error
+
+
+def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
+    """A user's linen class or instance, or nnx class, as a `Model`."""
+    if isinstance(module, nn.Module):
+        return wrap_linen(name, module, input_shape, classes)
+    if not isinstance(module, type) or not issubclass(module, (nn.Module, nnx.Module)):
+        raise UserError(f"config.model.name: {name!r} is {module!r}; allowed: a flax linen or nnx module")
+    # nnx's metaclass hides the signature of the class, not that of __init__
+    takes = inspect.signature(module.__init__).parameters
+    outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
+    is_linen = issubclass(module, nn.Module)
+    try:
+        trial = module(**outputs) if is_linen else jax.eval_shape(lambda: nnx.state(module(**outputs, rngs=nnx.Rngs(0))))
+    except TypeError as error:
+        raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {error}") from error
+    if is_linen:
+        return wrap_linen(name, trial, input_shape, classes)
+    options = _call_options(module.__call__)
+    return wrap_nnx(name, lambda rngs: module(**outputs, rngs=rngs), options, input_shape, classes)
+
+
+def _call_options(function: Any) -> Callable[[bool], dict[str, bool]]:
+    """How a module wants to be told of training: `train`/`training`, `deterministic`, or not at all."""
+    takes = inspect.signature(function).parameters
+    for key in ("train", "training"):
+        if key in takes:
+            return lambda train: {key: train}
+    if "deterministic" in takes:
+        return lambda train: {"deterministic": not train}
+    return lambda train: {}
+
+
+def wrap_linen(name: str, module: nn.Module, input_shape: tuple[int, ...], classes: int) -> Model:
+    """A linen module as a `Model`; its convolutions become matmuls by interception."""
+    options = _call_options(type(module).__call__)
+    sample = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+
+    @with_matmul_conv
+    def init_variables(key: jax.Array) -> Any:
+        rngs = {"params": key, "dropout": key}
+        return module.init(rngs, jnp.zeros(sample.shape, sample.dtype), **options(False))
+
+    @with_matmul_conv
+    def apply(params: Params, x: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
+        rngs = None if key is None else {"dropout": key}
+        return module.apply({"params": params}, x, rngs=rngs, **options(train))
+
+    state = [c for c in jax.eval_shape(init_variables, jax.random.key(0)) if c != "params"]
+    if state:
+        raise UserError(
+            f"config.model.name: {name!r} keeps state {state} between calls; allowed: modules with params only "
+            "(batch norm without tracked statistics, or group norm)"
+        )
+    model = Model(name, tuple(input_shape), classes, lambda key: init_variables(key)["params"], apply)
+    return _checked(model, lambda: _linen_flop(model))
+
+
+def wrap_nnx(
+    name: str,
+    make: Callable[[nnx.Rngs], Any],
+    options: Callable[[bool], dict[str, bool]],
+    input_shape: tuple[int, ...],
+    classes: int,
+) -> Model:
+    """An nnx module as a `Model`."""
+
+    def build(key: jax.Array) -> Any:
+        module = make(nnx.Rngs(params=key, dropout=jax.random.fold_in(key, 1)))
+        for _, part in nnx.iter_graph(module):
+            if isinstance(part, nnx.Conv):
+                part.conv_general_dilated = matmul_conv
+        return module
+
+    def init(key: jax.Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(build(key), nnx.Param))
+
+    def apply(params: Params, x: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
+        # rebuilt under the trace: only its structure is used, the values are params
+        module = build(jax.random.key(0) if key is None else key)
+        state = nnx.state(module, nnx.Param)
+        nnx.replace_by_pure_dict(state, params)
+        nnx.update(module, state)
+        module.train() if train else module.eval()
+        return module(x, **options(train))
+
+    kinds = jax.eval_shape(lambda key: nnx.to_pure_dict(nnx.state(build(key), nnx.BatchStat)), jax.random.key(0))
+    if jax.tree.leaves(kinds):
+        raise UserError(f"config.model.name: {name!r} tracks batch statistics; allowed: modules with params only")
+    model = Model(name, tuple(input_shape), classes, init, apply)
+    return _checked(model, lambda: {})
+
+
+def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
+    """Checks shapes without computing, and fills `leaf_flop`."""
+    try:
+        out = jax.eval_shape(
+            lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes()
+        )
+    except (TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"config.model.name: {model.name!r} does not take images {model.input_shape}: {first}") from error
+    if out.shape != (2, model.classes):
+        raise UserError(
+            f"config.model.name: {model.name!r} returns {out.shape} for 2 images; allowed: (2, {model.classes})"
+        )
+    counted = flop()
+    paths = flat_paths(model.shapes())
+    full = {path: counted.get(path, 2.0 * math.prod(leaf.shape)) for path, leaf in paths.items()}
+    return dataclasses.replace(model, leaf_flop=full)
+
+
+def flat_paths(params: Params) -> dict[str, Any]:
+    """Leaves by `/`-joined path, in the order of `jax.tree.leaves`."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in flat}
+
+
+def _linen_flop(model: Model) -> dict[str, float]:
+    """Forward FLOP per sample of each `kernel`: 2 x its size x the positions it is applied at.
+
+    Other leaves, and nnx modules, count 2 FLOP a parameter.
+    """
+    flop: dict[str, float] = {}
+
+    def interceptor(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        out = next_fun(*args, **kwargs)
+        module = context.module
+        if isinstance(module, (nn.Conv, nn.Dense)) and context.method_name == "__call__":
+            kernel = module.variables["params"]["kernel"]
+            path = "/".join((*module.path, "kernel"))
+            positions = math.prod(out.shape[1:-1])
+            flop[path] = flop.get(path, 0.0) + 2.0 * math.prod(kernel.shape) * positions
+        return out
+
+    def forward(params: Params) -> jax.Array:
+        with nn.intercept_methods(interceptor):
+            return model.apply(params, jnp.zeros((1, *model.input_shape)), False, None)
+
+    jax.eval_shape(forward, model.shapes())
+    return flop
+
+
+def save_model(path: str, params: Params) -> None:
+    """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic."""
+    part = f"{path}.part"
+    with open(part, "wb") as f:
+        np.savez(f, **{key: np.asarray(leaf) for key, leaf in flat_paths(params).items()})
+    os.replace(part, path)
+
+
+def load_model(path: str) -> Params:
+    """Reads params written by `save_model` (nested dict of NumPy arrays).
+
+    Raises:
+      UserError: no such file, or not one of these.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return traverse_util.unflatten_dict({key: file[key] for key in file.files}, sep="/")
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{path}: not a saved model ({error}); allowed: a final_model.npz of a run") from error

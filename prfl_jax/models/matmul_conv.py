@@ -1,0 +1,131 @@
+"""Convolution as slices, one concatenation and one matmul.
+
+On CPU, `lax.conv` inside a loop (`scan`, `map`, `while`) is 10 or more times slower
+than this, and a per-client kernel under `vmap` becomes a grouped convolution, which
+is slower still. Flax's `Conv` takes the function as `conv_general_dilated=`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def matmul_conv(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    **others: Any,
+) -> jax.Array:
+    """Drop-in for `jax.lax.conv_general_dilated`.
+
+    Two-dimensional NHWC x HWIO convolutions with any stride, padding and kernel
+    dilation become one matmul; everything else (groups, transposed convolutions,
+    other layouts or ranks) goes to `lax.conv_general_dilated` unchanged.
+
+    Args:
+      lhs: images `[B, H, W, C]`.
+      rhs: kernel `[kh, kw, C, O]`.
+
+    Returns:
+      `[B, H', W', O]`.
+    """
+    plain = (
+        lhs.ndim == 4
+        and feature_group_count == 1
+        and batch_group_count == 1
+        and all(value is None for value in others.values())  # such as out_sharding
+        and (lhs_dilation is None or all(d == 1 for d in lhs_dilation))
+        and _is_nhwc_hwio(lhs.shape, rhs.shape, dimension_numbers)
+    )
+    if not plain:
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            dimension_numbers=dimension_numbers,
+            feature_group_count=feature_group_count,
+            batch_group_count=batch_group_count,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+            **others,
+        )
+    kh, kw, channels, features = rhs.shape
+    sh, sw = window_strides
+    dh, dw = rhs_dilation or (1, 1)
+    span = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], span, (sh, sw), padding)
+    (top, bottom), (left, right) = padding
+    if (top, bottom, left, right) != (0, 0, 0, 0):
+        # lax.pad also takes negative padding, as lax.conv does
+        zero = jnp.zeros((), lhs.dtype)
+        lhs = lax.pad(lhs, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
+    batch, height, width, _ = lhs.shape
+    out_h, out_w = (height - span[0]) // sh + 1, (width - span[1]) // sw + 1
+    patches = [
+        lax.slice(
+            lhs,
+            (0, i * dh, j * dw, 0),
+            (batch, i * dh + (out_h - 1) * sh + 1, j * dw + (out_w - 1) * sw + 1, channels),
+            (1, sh, sw, 1),
+        )
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    columns = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=-1)
+    out = lax.dot_general(
+        columns.reshape(batch * out_h * out_w, kh * kw * channels),
+        rhs.reshape(kh * kw * channels, features),
+        (((1,), (0,)), ((), ())),
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    return out.reshape(batch, out_h, out_w, features)
+
+
+def _is_nhwc_hwio(lhs_shape: tuple[int, ...], rhs_shape: tuple[int, ...], dimension_numbers: Any) -> bool:
+    """Whether the layout is images NHWC, kernel HWIO, output NHWC (lax's own default is NCHW)."""
+    numbers = lax.conv_dimension_numbers(lhs_shape, rhs_shape, dimension_numbers)
+    return numbers.lhs_spec == (0, 3, 1, 2) == numbers.out_spec and numbers.rhs_spec == (3, 2, 0, 1)
+
+
+def with_matmul_conv(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs `function` with every linen `Conv` that chose no convolution of its own using `matmul_conv`.
+
+    This is how a user's own module gets it without knowing of it. flax.nnx modules
+    are converted by `build.py` instead.
+    """
+
+    def interceptor(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if not isinstance(module, nn.Conv) or module.conv_general_dilated is not None:
+            return next_fun(*args, **kwargs)
+        # linen modules are frozen; the field is put back as it was at once
+        object.__setattr__(module, "conv_general_dilated", matmul_conv)
+        try:
+            return next_fun(*args, **kwargs)
+        finally:
+            object.__setattr__(module, "conv_general_dilated", None)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(interceptor):
+            return function(*args, **kwargs)
+
+    return wrapped

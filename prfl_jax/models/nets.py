@@ -1,0 +1,116 @@
+"""The paper's two networks (PR-FL, section IV-A).
+
+Conv2 is LEAF's FEMNIST network, 6,603,710 parameters with 62 outputs; VGG-11 with
+two hidden dense layers of 512, 9,750,922 parameters with 10 outputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prfl_jax.models.matmul_conv import matmul_conv
+
+VGG11_CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
+
+
+def uniform(bound: float) -> jax.nn.initializers.Initializer:
+    """Uniform in [-bound, bound]."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def scaled(width: float, size: int) -> int:
+    """A hidden width, at least 1."""
+    return max(1, round(width * size))
+
+
+def conv(x: jax.Array, features: int, size: int, init: str, name: str) -> jax.Array:
+    """A SAME convolution with bias. `init`: release (PyTorch's default, bias too) | he | flax."""
+    bound = 1.0 / math.sqrt(size * size * x.shape[-1])
+    kernel_init = {
+        "release": uniform(bound),
+        "he": nn.initializers.he_uniform(),
+        "flax": nn.initializers.lecun_normal(),
+    }[init]
+    bias_init = uniform(bound) if init == "release" else nn.initializers.zeros
+    return nn.Conv(
+        features,
+        (size, size),
+        padding="SAME",
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        conv_general_dilated=matmul_conv,
+        name=name,
+    )(x)
+
+
+def dense(x: jax.Array, features: int, init: str, release_bound: float, name: str) -> jax.Array:
+    """A dense layer with zero bias; `release_bound` is the release's uniform bound for its kernel."""
+    kernel_init = {
+        "release": uniform(release_bound),
+        "he": nn.initializers.he_uniform(),
+        "flax": nn.initializers.lecun_normal(),
+    }[init]
+    return nn.Dense(features, kernel_init=kernel_init, name=name)(x)
+
+
+class Conv2(nn.Module):
+    """Two 5x5 convolutions (32, 64), each with a 2x2 max-pool, a dense layer of 2048, the output.
+
+    Attributes:
+      classes: outputs.
+      width: multiplies the hidden widths.
+      init_name: release (dense bound sqrt(6 / fan_out): 0.054 and 0.31 at full size) | he | flax.
+    """
+
+    classes: int = 62
+    width: float = 1.0
+    init_name: str = "release"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images `[B, 28, 28, 1]` to logits `[B, classes]`."""
+        for i, features in enumerate((32, 64)):
+            x = nn.relu(conv(x, scaled(self.width, features), 5, self.init_name, f"conv{i}"))
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = x.reshape(x.shape[0], -1)
+        hidden = scaled(self.width, 2048)
+        x = nn.relu(dense(x, hidden, self.init_name, math.sqrt(6.0 / hidden), "dense0"))
+        return dense(x, self.classes, self.init_name, math.sqrt(6.0 / self.classes), "dense1")
+
+
+class VGG11(nn.Module):
+    """VGG-11 without normalisation, then dense 512, 512 and the output.
+
+    Attributes:
+      classes: outputs.
+      width: multiplies the hidden widths.
+      init_name: release (dense bound sqrt(6 / fan_in), the last sqrt(6 / (3.25 fan_out))) | he | flax.
+    """
+
+    classes: int = 10
+    width: float = 1.0
+    init_name: str = "release"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images `[B, 32, 32, 3]` to logits `[B, classes]`."""
+        layer = 0
+        for item in VGG11_CHANNELS:
+            if isinstance(item, str):
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            else:
+                x = nn.relu(conv(x, scaled(self.width, item), 3, self.init_name, f"conv{layer}"))
+                layer += 1
+        x = x.reshape(x.shape[0], -1)
+        for i in range(2):
+            bound = math.sqrt(6.0 / x.shape[-1])
+            x = nn.relu(dense(x, scaled(self.width, 512), self.init_name, bound, f"dense{i}"))
+        return dense(x, self.classes, self.init_name, math.sqrt(6.0 / (3.25 * self.classes)), "dense2")

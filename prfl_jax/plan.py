@@ -1,0 +1,82 @@
+"""The plan of a chunk: what the host's clock tells the device, as small arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Plan(NamedTuple):
+    """L rows for the device. A row dispatches, takes arrivals, and may close a window.
+
+    A window is one row, unless a client is dispatched on arrival in the middle of it:
+    what is dispatched before the close gets the old model, so it opens another row.
+
+    Attributes:
+      dispatch: `[L, M]` int32 client ids, the first `dispatch_count` count; the rest is M.
+      dispatch_count: `[L]` int32.
+      percent: `[L, M]` int32 density (percent) each client is dispatched with.
+      arrive: `[L, M]` int32 client ids in order of arrival, padded with M.
+      arrive_count: `[L]` int32.
+      count: `[L, M]` int32, how often the k-th arriving client had trained before.
+      lr: `[L, M]` float32 learning rate of the k-th arrival's round.
+      close: `[L]` bool: aggregate at the end of this row.
+      weights: `[L, M]` float32 aggregation weights by client.
+    """
+
+    dispatch: Any
+    dispatch_count: Any
+    percent: Any
+    arrive: Any
+    arrive_count: Any
+    count: Any
+    lr: Any
+    close: Any
+    weights: Any
+
+
+def empty_row(num_clients: int) -> Plan:
+    """A row that does nothing."""
+    m = num_clients
+    return Plan(
+        dispatch=np.full(m, m, np.int32),
+        dispatch_count=np.int32(0),
+        percent=np.full(m, 100, np.int32),
+        arrive=np.full(m, m, np.int32),
+        arrive_count=np.int32(0),
+        count=np.zeros(m, np.int32),
+        lr=np.zeros(m, np.float32),
+        close=np.bool_(False),
+        weights=np.zeros(m, np.float32),
+    )
+
+
+def make_row(
+    num_clients: int,
+    dispatch: Sequence[int],
+    percents: np.ndarray,
+    arrivals: Sequence[tuple[int, int, float]],
+    weights: np.ndarray | None,
+) -> Plan:
+    """One row. `arrivals` are (client, rounds trained before, learning rate); `weights` None: no close."""
+    row = empty_row(num_clients)
+    row.dispatch[: len(dispatch)] = dispatch
+    row.percent[:] = percents
+    for k, (client, count, lr) in enumerate(arrivals):
+        row.arrive[k], row.count[k], row.lr[k] = client, count, lr
+    if weights is not None:
+        row.weights[:] = weights
+    return row._replace(
+        dispatch_count=np.int32(len(dispatch)),
+        arrive_count=np.int32(len(arrivals)),
+        close=np.bool_(weights is not None),
+    )
+
+
+def stack_rows(rows: Sequence[Plan], length: int) -> Plan:
+    """Rows as arrays `[length, ...]`, padded with rows that do nothing (they are not even run)."""
+    m = len(rows[0].dispatch)
+    padded = list(rows) + [empty_row(m)] * (length - len(rows))
+    return Plan(*(np.stack(column) for column in zip(*padded, strict=True)))

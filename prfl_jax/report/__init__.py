@@ -1,0 +1,60 @@
+"""What a run leaves behind: metrics, report, figure, summary; and its progress bar.
+
+Names are loaded when first used, so that importing the package costs nothing and
+matplotlib is imported by those who draw.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prfl_jax.report.build import SCHEMA_VERSION, build_report, comparable
+    from prfl_jax.report.figure import run_figure
+    from prfl_jax.report.metrics import MetricsWriter, metrics_line, read_metrics
+    from prfl_jax.report.progress import Progress
+    from prfl_jax.report.schema import load_schema, read_report, write_report
+    from prfl_jax.report.summary import summary_text
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "MetricsWriter",
+    "Progress",
+    "build_report",
+    "comparable",
+    "load_schema",
+    "metrics_line",
+    "read_metrics",
+    "read_report",
+    "run_figure",
+    "summary_text",
+    "write_report",
+]
+
+_HOMES = {
+    "SCHEMA_VERSION": "build",
+    "MetricsWriter": "metrics",
+    "Progress": "progress",
+    "build_report": "build",
+    "comparable": "build",
+    "load_schema": "schema",
+    "metrics_line": "metrics",
+    "read_metrics": "metrics",
+    "read_report": "schema",
+    "run_figure": "figure",
+    "summary_text": "summary",
+    "write_report": "schema",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

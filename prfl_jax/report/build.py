@@ -1,0 +1,213 @@
+"""`report.json` of a run, made in one pass over its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prfl_jax.report.compare import beside
+from prfl_jax.report.plain import compact, plain
+from prfl_jax.report.series import columns, thin
+from prfl_jax.report.totals import CURVES, Record, RunTotals
+
+SCHEMA_VERSION = 1
+# What may differ between two runs of the same experiment on the same machine type.
+HOST_KEYS = ("host", "peak_memory_mb", "commit", "device", "versions")
+MAX_BYTES = 1_000_000
+_TARGET_BYTES = 900_000  # of the comparable part; what remains is for HOST_KEYS and line ends
+_LIST_LIMIT = 1000  # entries of any one list, before the size asks for fewer
+_DENSITY_POINTS = 6000  # over all clients
+
+
+def comparable(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report without what depends on the host: equal for two equal runs, to the bit."""
+    return {key: value for key, value in report.items() if key not in HOST_KEYS}
+
+
+def build_report(
+    *,
+    config: Mapping[str, Any],
+    config_hash: str,
+    commit: str | None,
+    versions: Mapping[str, str],
+    device: Any,
+    flags: Any,
+    seed: int,
+    split_summary: Any,
+    model: Mapping[str, Any],
+    records: Iterable[Record],
+    thresholds: Sequence[float],
+    headline: str,
+    host: Mapping[str, Any],
+    peak_memory_mb: float | None,
+    clients: int,
+    compare: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The report of one run, as plain JSON values; `schema.json` says what it holds.
+
+    Args:
+      config: every setting; lists of more than 1,000 entries are thinned (config.json has all).
+      split_summary: how the data was partitioned, as the partitioner tells it.
+      model: `name`, `parameters`, `size_mb` (MB).
+      records: of `metrics.jsonl`, in its order; read once.
+      thresholds: accuracies in (0, 1] whose first grid second is reported.
+      headline: the server model behind `final.accuracy`: "mask" or "fedavg" (facts, Definitions).
+      host: `compile_s`, `steady_s`, `total_s` and others, in seconds. If only part of the run was
+        measured (after a resume), `updates` and `windows` say how many fell into `steady_s`.
+      peak_memory_mb: MB, None where the backend does not tell.
+      clients: M.
+      compare: reports of other strategies run to the same simulated second, by strategy.
+
+    Raises:
+      ValueError: for a headline that is neither, or a record of unknown kind.
+    """
+    if headline not in CURVES:
+        raise ValueError(f"headline {headline!r}: one of {', '.join(CURVES)}")
+    totals = RunTotals(clients, thresholds, density_points=min(200, max(8, _DENSITY_POINTS // clients)))
+    for record in records:
+        totals.add(record)
+
+    limit = _LIST_LIMIT
+    while True:
+        report = plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "strategy": config["strategy"],
+                "seed": seed,
+                "config": _shorten(config, limit),
+                "config_hash": config_hash,
+                "commit": commit,
+                "versions": versions,
+                "device": device,
+                "flags": flags,
+                "model": model,
+                "partition": _shorten(split_summary, limit),
+                "host": _host(host, totals),
+                "peak_memory_mb": peak_memory_mb,
+                "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
+                **_results(totals, headline, limit),
+            }
+        )
+        if limit <= 2 or len(compact(comparable(report)).encode()) < _TARGET_BYTES:
+            return report
+        limit //= 2
+
+
+def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
+    """What the records alone determine."""
+    final = totals.final or {}
+    updates = int(totals.clients.updates.sum())
+    saved = totals.bytes["bytes_client_down"] - totals.bytes["bytes_down"]
+    chosen = final.get(headline) or {}
+    return {
+        "windows": totals.windows,
+        "simulated_s": totals.simulated_s,
+        "client_updates": updates,
+        **totals.bytes,
+        "delta_saved": {"bytes": saved, "fraction": _ratio(saved, totals.bytes["bytes_client_down"])},
+        "final": {
+            "model": headline,
+            "accuracy": chosen.get("accuracy"),
+            "loss": chosen.get("loss"),
+            "window": final.get("window"),
+            "t_s": final.get("t_s"),
+            **{name: _final_scores(final.get(name)) for name in CURVES},
+        },
+        "worst_client": chosen.get("worst_client"),
+        "per_class": chosen.get("per_class") or [],
+        "time_to_accuracy": totals.curves[headline].reached_s,
+        "time_to_accuracy_curves": {name: totals.curves[name].reached_s for name in CURVES},
+        "curves": {name: _curve(totals, name, limit) for name in CURVES},
+        "clients": _clients(totals, chosen.get("per_client") or [], limit),
+        "clients_total": len(totals.clients.updates),
+        "window_stats": {
+            "arrivals_mean": _ratio(updates, totals.windows),
+            "arrivals_min": totals.arrivals_min,
+            "arrivals_max": totals.arrivals_max,
+            "empty": totals.empty_windows,
+            "length_mean_s": _ratio(totals.simulated_s, totals.windows),
+            "length_min_s": totals.length_min_s,
+            "length_max_s": totals.length_max_s,
+        },
+        "stop_rule": totals.stop_rule,
+        "ended": _ended(totals),
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _final_scores(scores: Record | None) -> dict[str, Any] | None:
+    """One model's scores without `per_client`, which the list of clients has for the headline."""
+    if scores is None:
+        return None
+    return {key: scores.get(key) for key in ("accuracy", "loss", "worst_client", "per_class")}
+
+
+def _curve(totals: RunTotals, name: str, limit: int) -> dict[str, list[Any]]:
+    return columns(("t_s", "accuracy", "loss", "model_s"), thin(totals.curves[name].points.rows(), limit))
+
+
+def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) -> list[dict[str, Any]]:
+    """An entry per client; of more than `limit` clients an even selection."""
+    sums, densities = totals.clients, totals.densities
+    points = max(2, _DENSITY_POINTS * limit // _LIST_LIMIT // len(sums.updates))
+    entries = []
+    for client in thin(range(len(sums.updates)), limit):
+        updates = int(sums.updates[client])
+        steps = thin(densities.points[client].rows(), points)
+        entries.append(
+            {
+                "client": client,
+                "updates": updates,
+                "staleness_mean": _ratio(int(sums.staleness_sum[client]), updates),
+                "staleness_max": int(sums.staleness_max[client]) if updates else None,
+                "round_s_mean": _ratio(float(sums.round_s_sum[client]), updates),
+                "waiting_s": sums.waiting_s[client],
+                "bytes_up": None if sums.bytes_up is None else _whole(sums.bytes_up[client]),
+                "bytes_down": None if sums.bytes_down is None else _whole(sums.bytes_down[client]),
+                "densities": columns(("window", "t_s", "percent"), steps),
+                "lowest_density": densities.lowest[client] / 100,
+                "recovered_s": densities.recovered_s[client],
+                "triggers": int(sums.triggers[client]),
+                "accuracy": accuracies[client] if client < len(accuracies) else None,
+            }
+        )
+    return entries
+
+
+def _whole(count: float) -> float | int:
+    """A count of bytes as an integer, which it is unless bytes are density times model size."""
+    return int(count) if float(count).is_integer() else float(count)
+
+
+def _ended(totals: RunTotals) -> dict[str, Any]:
+    if totals.end is None:
+        return {"how": "interrupted", "detail": "no end was recorded", "client": None, "window": totals.windows}
+    return {key: totals.end.get(key) for key in ("how", "detail", "client", "window")}
+
+
+def _host(host: Mapping[str, Any], totals: RunTotals) -> dict[str, Any]:
+    """Host seconds, with the speed in the steady part (compile time is not in it)."""
+    updates = host.get("updates", int(totals.clients.updates.sum()))
+    windows = host.get("windows", totals.windows)
+    speed = {
+        "updates_per_s": _ratio(updates, host["steady_s"]),
+        "s_per_window": _ratio(host["steady_s"], windows),
+    }
+    return {**host, **speed}
+
+
+def _shorten(value: Any, limit: int) -> Any:
+    """`value` with every list of more than `limit` + 1 entries thinned, saying so."""
+    if isinstance(value, Mapping):
+        return {key: _shorten(item, limit) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        items = [_shorten(item, limit) for item in value]
+        if len(items) > limit + 1:
+            return {"thinned_from": len(items), "values": thin(items, limit)}
+        return items
+    return value

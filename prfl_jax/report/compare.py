@@ -1,0 +1,47 @@
+"""A run beside others at the same simulated second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prfl_jax.report.series import columns, thin, value_at
+
+_KEPT = (
+    "seed",
+    "time_to_accuracy",
+    "windows",
+    "simulated_s",
+    "client_updates",
+    "bytes_up",
+    "bytes_down",
+    "bytes_client_down",
+)
+
+
+def beside(
+    own: Mapping[str, Sequence[Any]], others: Mapping[str, Mapping[str, Any]], points: int
+) -> dict[str, dict[str, Any]]:
+    """Each other run beside this one at `t_s`, the last grid second that both reached.
+
+    Args:
+      own: this run's headline curve, `t_s` and `accuracy`.
+      others: reports by strategy.
+      points: at most so many (+ 1) of each other curve are kept.
+    """
+    entries = {}
+    for strategy, other in others.items():
+        curve = other["curves"][other["final"]["model"]]
+        both = bool(own["t_s"] and curve["t_s"])
+        t_s = min(own["t_s"][-1], curve["t_s"][-1]) if both else None
+        shown = thin(list(zip(curve["t_s"], curve["accuracy"], strict=True)), points)
+        entries[strategy] = {
+            "model": other["final"]["model"],
+            "t_s": t_s,
+            "own_accuracy": None if t_s is None else value_at(own["t_s"], own["accuracy"], t_s),
+            "accuracy": None if t_s is None else value_at(curve["t_s"], curve["accuracy"], t_s),
+            "final_accuracy": other["final"]["accuracy"],
+            "curve": columns(("t_s", "accuracy"), shown),
+            **{key: other[key] for key in _KEPT},
+        }
+    return entries

@@ -1,0 +1,173 @@
+"""The figure of a run: accuracy over simulated time, the clients' densities under it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from prfl_jax.report.names import CURVE_NAMES, strategy_name, title_of
+
+# Okabe and Ito's palette, which people with any colour vision can tell apart; black is the run itself.
+_OWN, _OTHER_CURVE = "#000000", "#0072B2"
+_COMPARISONS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COMPARISON_STYLES = ("-", "--", "-.", ":")
+_NAMED_CLIENTS = 12  # more are told apart by a colour scale
+_SIZE_INCHES = (8.5, 6.4)
+
+
+def run_figure(
+    report_or_list: Mapping[str, Any] | Sequence[Mapping[str, Any]], path_png: str | os.PathLike[str]
+) -> None:
+    """Draws a run and saves it as PNG (or another format, by the ending of the path).
+
+    Above: test accuracy (%) of both server models over simulated time (s), beside
+    other strategies. Below: each client's density as a step line.
+
+    Args:
+      report_or_list: a report, whose `compare` gives the other strategies; or several
+        reports, the first being the run whose densities are shown.
+      path_png: the file, which is replaced.
+
+    Raises:
+      ValueError: for an empty list.
+    """
+    reports = [report_or_list] if isinstance(report_or_list, Mapping) else list(report_or_list)
+    if not reports:
+        raise ValueError("run_figure needs at least one report")
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _draw_accuracy(upper, reports)
+    _draw_densities(figure, lower, reports[0])
+    figure.suptitle(title_of(reports[0]), fontsize=11)
+    lower.set_xlabel("simulated time (s)")
+    lower.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _limit_time(lower, reports)
+    path = Path(path_png)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
+    main = reports[0]
+    headline = main["final"]["model"]
+    own = strategy_name(main["strategy"])
+    for name, curve in main["curves"].items():
+        if not curve["t_s"]:
+            continue
+        (line,) = axes.plot(curve["t_s"], _percents(curve["accuracy"]), label=f"{own}: {CURVE_NAMES[name]}")
+        if name == headline:
+            line.set(color=_OWN, linewidth=2.0, zorder=4)
+        else:
+            line.set(color=_OTHER_CURVE, linewidth=1.1, linestyle=(0, (4, 1.5)), zorder=5)
+    for place, (label, times, accuracies) in enumerate(_others(reports)):
+        color = _COMPARISONS[place % len(_COMPARISONS)]
+        style_name = _COMPARISON_STYLES[place // len(_COMPARISONS) % len(_COMPARISON_STYLES)]
+        axes.plot(times, _percents(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
+    for threshold in main["time_to_accuracy"]:
+        level = 100 * float(threshold)
+        axes.axhline(level, color="0.45", lw=0.9, ls=":", zorder=2)
+        axes.annotate(
+            f"{level:g} %", (1, level), xycoords=axes.get_yaxis_transform(), xytext=(3, 0),
+            textcoords="offset points", va="center", fontsize=8, color="0.4",
+        )  # fmt: skip
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_axisbelow(True)
+    axes.grid(True, color="0.92")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", fontsize=9, framealpha=0.9)
+    else:
+        axes.text(0.5, 0.5, "no evaluation was reached", transform=axes.transAxes, ha="center", color="0.4")
+
+
+def _others(reports: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float], list[float | None]]]:
+    """Label, times and accuracies of what the first report is compared with."""
+    main, found = reports[0], []
+    for strategy, entry in main["compare"].items():
+        found.append((strategy_name(strategy), entry["curve"]["t_s"], entry["curve"]["accuracy"]))
+    for report in reports[1:]:
+        curve = report["curves"][report["final"]["model"]]
+        label = strategy_name(report["strategy"])
+        if report["seed"] != main["seed"]:
+            label += f", seed {report['seed']}"
+        if report["strategy"] not in main["compare"]:
+            found.append((label, curve["t_s"], curve["accuracy"]))
+    return [entry for entry in found if entry[1]]
+
+
+def _percents(shares: Sequence[float | None]) -> list[float]:
+    """Accuracies in %; an accuracy that is not there leaves a gap."""
+    return [float("nan") if share is None else 100 * share for share in shares]
+
+
+def _draw_densities(figure: Figure, axes: Axes, report: Mapping[str, Any]) -> None:
+    clients, end_s = report["clients"], report["simulated_s"]
+    few = len(clients) <= _NAMED_CLIENTS
+    colours, norm = _client_colours(), Normalize(0, max(1, report["clients_total"] - 1))
+    for entry in clients:
+        steps = entry["densities"]
+        if not steps["t_s"]:
+            continue
+        axes.step(
+            [*steps["t_s"], end_s],
+            [percent / 100 for percent in [*steps["percent"], steps["percent"][-1]]],
+            where="post",
+            color=colours(norm(entry["client"])),
+            lw=1.6 if few else 0.8,
+            alpha=1.0 if few else 0.6,
+            label=str(entry["client"]),
+        )
+    if few and axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            title="client", loc="center left", bbox_to_anchor=(1.005, 0.5), fontsize=8, title_fontsize=8,
+            handlelength=1.4, labelspacing=0.25, borderaxespad=0.0, frameon=False,
+        )  # fmt: skip
+    elif not few:
+        times, means = _mean_density(clients)
+        (line,) = axes.step([*times, end_s], [*means, means[-1]], where="post", color=_OWN, lw=1.8, ls="--")
+        axes.legend([line], ["mean of the clients"], loc="lower right", fontsize=9, framealpha=0.9)
+        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="client", pad=0.01, aspect=15)
+    axes.set_ylabel("density of each client")
+    axes.set_ylim(0, 1.05)
+    axes.set_axisbelow(True)
+    axes.grid(True, color="0.92")
+
+
+def _mean_density(clients: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """The mean of the clients' step functions: times at which any steps, and the mean from there on."""
+    changes = sorted(
+        (t_s, client, percent / 100)
+        for client, entry in enumerate(clients)
+        for t_s, percent in zip(entry["densities"]["t_s"], entry["densities"]["percent"], strict=True)
+    )
+    now = [1.0] * len(clients)
+    means: dict[float, float] = {0.0: 1.0}
+    total = float(len(clients))
+    for t_s, client, density in changes:
+        total += density - now[client]
+        now[client] = density
+        means[t_s] = total / len(clients)
+    return list(means), list(means.values())
+
+
+def _client_colours() -> Colormap:
+    """From the first client (dark) to the last (yellow), evenly in brightness too; white paper stays readable."""
+    viridis = matplotlib.colormaps["viridis"]
+    return ListedColormap([viridis(0.92 * step / 255) for step in range(256)])
+
+
+def _limit_time(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
+    ends = [report["simulated_s"] for report in reports]
+    ends += [entry["curve"]["t_s"][-1] for entry in reports[0]["compare"].values() if entry["curve"]["t_s"]]
+    if max(ends) > 0:
+        axes.set_xlim(0, max(ends))

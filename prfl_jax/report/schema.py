@@ -1,0 +1,51 @@
+"""The schema of `report.json`, and the report as a file."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.errors import UserError
+from prfl_jax.report.plain import readable
+
+
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that every `report.json` follows."""
+    text = importlib.resources.files("prfl_jax.report").joinpath("schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
+    """Writes a report: keys sorted, all of it or nothing.
+
+    Raises:
+      ValueError: for a number that is not finite; nothing is written then.
+    """
+    path = Path(path)
+    text = readable(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spare = path.with_name(path.name + ".tmp")
+    spare.write_text(text, encoding="utf-8")
+    os.replace(spare, path)
+
+
+def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what `write_report` wrote.
+
+    Raises:
+      UserError: for a missing file or one that is not a report.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a run that has ended leaves report.json in its --workdir") from None
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or "schema_version" not in report:
+        raise UserError(f"{path}: not a report; give the report.json of a run")
+    return report

@@ -1,0 +1,208 @@
+"""The end of a run in words and small tables, for a plain terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prfl_jax.report.compare import beside
+from prfl_jax.report.names import (
+    CURVE_NAMES,
+    bytes_text,
+    duration_text,
+    percent_text,
+    seconds_text,
+    strategy_name,
+    title_of,
+)
+from prfl_jax.report.series import thin, value_at
+
+WIDTH = 100
+_CLIENT_ROWS = 20
+_ENDINGS = {
+    "horizon": "the horizon was reached",
+    "rounds": "all windows are done",
+    "stop_rule": "the stop rule fired",
+    "not_finite": "STOPPED: a loss was not finite",
+    "interrupted": "interrupted",
+}
+
+
+def summary_text(report: Mapping[str, Any], compare: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """A readable summary, at most 100 columns wide, without a line end at its end.
+
+    Args:
+      report: of `build_report`.
+      compare: reports of other strategies; None: what the report itself compares with.
+    """
+    own = report["curves"][report["final"]["model"]]
+    others = report["compare"] if compare is None else beside(own, compare, points=1000)
+    title = title_of(report)
+    blocks = [
+        [title[:WIDTH], "=" * min(WIDTH, len(title)), *_ending(report)],
+        _accuracy(report, others),
+        _clients(report),
+        _traffic(report),
+        _host(report),
+    ]
+    return "\n\n".join("\n".join(line[:WIDTH].rstrip() for line in block) for block in blocks)
+
+
+def _ending(report: Mapping[str, Any]) -> list[str]:
+    ended, stats, stop = report["ended"], report["window_stats"], report["stop_rule"]
+    place = "" if ended["how"] != "not_finite" else f" in window {ended['window']}"
+    place += "" if ended["client"] is None else f" at client {ended['client']}"
+    detail = "" if not ended["detail"] else f": {ended['detail']}"
+    lines = textwrap.wrap(
+        f"Ended after {report['windows']:,} windows, {seconds_text(report['simulated_s'])} simulated; "
+        f"{_ENDINGS[ended['how']]}{place}{detail}",
+        WIDTH,
+        subsequent_indent="  ",
+    )
+    if report["windows"]:
+        lines.append(
+            f"{report['client_updates']:,} client updates, {stats['arrivals_mean']:.1f} per window of "
+            f"{stats['length_mean_s']:.1f} s (from {stats['arrivals_min']} to {stats['arrivals_max']}, "
+            f"{stats['empty']:,} windows empty)"
+        )
+    if stop is not None:
+        lines.append(f"The stop rule first held after window {stop['window']:,}, at {seconds_text(stop['t_s'])}")
+    return lines
+
+
+def _accuracy(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row per server model and per other strategy."""
+    headline = report["final"]["model"]
+    own = report["curves"][headline]
+    ends = [entry["t_s"] for entry in others.values() if entry["t_s"] is not None]
+    t_s = min(ends) if ends else (own["t_s"][-1] if own["t_s"] else None)
+    thresholds = list(report["time_to_accuracy"])
+    rows = [["Test accuracy", f"at {seconds_text(t_s)}", "at the end"]]
+    rows[0] += [f"{100 * float(level):g} % after" for level in thresholds]
+    for name in sorted(CURVE_NAMES, key=lambda name: name != headline):
+        curve, final = report["curves"][name], report["final"][name]
+        if not curve["t_s"] and final is None:
+            continue
+        label = f"  {strategy_name(report['strategy'])}, {CURVE_NAMES[name]}{' *' if name == headline else ''}"
+        rows.append(
+            _accuracy_row(label, curve, t_s, final and final["accuracy"], report["time_to_accuracy_curves"][name])
+        )
+    for strategy, entry in others.items():
+        label = f"  {strategy_name(strategy)}"
+        row = _accuracy_row(label, entry["curve"], t_s, entry["final_accuracy"], entry["time_to_accuracy"])
+        if entry["t_s"] == t_s:  # exact, where the curve is thinned
+            row[1] = percent_text(entry["accuracy"])
+        rows.append(row[: 3 + len(thresholds)])
+    lines = _table(rows)
+    lines.append("  * the headline model" + _worst(report))
+    return lines
+
+
+def _accuracy_row(
+    label: str, curve: Mapping[str, Any], t_s: float | None, final: float | None, reached: Mapping[str, float | None]
+) -> list[str]:
+    at_t = None if t_s is None else value_at(curve["t_s"], curve["accuracy"], t_s)
+    times = [seconds_text(second, "never") for second in reached.values()]
+    return [label, percent_text(at_t), percent_text(final), *times]
+
+
+def _worst(report: Mapping[str, Any]) -> str:
+    worst, classes = report["worst_client"], [share for share in report["per_class"] if share is not None]
+    text = ""
+    if worst and worst["accuracy"] is not None:
+        text += f"; worst client {worst['client']} at {percent_text(worst['accuracy'])}"
+    if classes:
+        text += f", worst class {report['per_class'].index(min(classes))} at {percent_text(min(classes))}"
+    return text
+
+
+def _clients(report: Mapping[str, Any]) -> list[str]:
+    """A row per client; of many, an even selection, and what the others came to."""
+    entries = report["clients"]
+    speeds = report["config"].get("clients", {}).get("up_mb_s")
+    known = isinstance(speeds, list) and len(speeds) == report["clients_total"]
+    rows = [["Client", "up MB/s", "updates", "staleness", "lowest density", "back at density 1"]]
+    for entry in thin(entries, _CLIENT_ROWS) if len(entries) > _CLIENT_ROWS else entries:
+        staleness = entry["staleness_mean"]
+        rows.append(
+            [
+                f"  {entry['client']}",
+                f"{speeds[entry['client']]:.3g}" if known else "",
+                f"{entry['updates']:,}",
+                "-" if staleness is None else f"{staleness:.2f}",
+                f"{entry['lowest_density']:.2f}",
+                _recovery(entry),
+            ]
+        )
+    if not known:
+        rows = [row[:1] + row[2:] for row in rows]
+    lines = _table(rows)
+    if len(entries) > _CLIENT_ROWS:
+        lines.append(f"  ... {len(rows) - 1} of {report['clients_total']:,} clients shown")
+    pruned = [entry for entry in entries if entry["lowest_density"] < 1]
+    back = [entry for entry in pruned if entry["recovered_s"] is not None]
+    if not pruned:
+        lines.append("  No client was pruned")
+    elif len(entries) < report["clients_total"]:
+        pass  # the report lists a selection, which cannot be counted for all
+    elif back:
+        last = max(back, key=lambda entry: entry["recovered_s"])
+        lines.append(
+            f"  {len(back)} of {len(pruned)} pruned clients are back at density 1, "
+            f"the last one (client {last['client']}) at {seconds_text(last['recovered_s'])}"
+        )
+    else:
+        lines.append(f"  None of {len(pruned)} pruned clients is back at density 1")
+    return lines
+
+
+def _recovery(entry: Mapping[str, Any]) -> str:
+    if entry["lowest_density"] == 1:
+        return "never lower"
+    return seconds_text(entry["recovered_s"], "not yet")
+
+
+def _traffic(report: Mapping[str, Any]) -> list[str]:
+    saved = report["delta_saved"]
+    split = report["config"].get("transport", {}).get("name", "delta") == "delta"
+    rows = [
+        ["Traffic", "in all", "per update"],
+        ["  clients sent", *_per_update(report, "bytes_up")],
+        ["  clients received", *_per_update(report, "bytes_client_down")],
+        ["  server sent", *_per_update(report, "bytes_down")],
+    ]
+    what = "The delta split" if split else "Sending shared parts once"
+    share = "" if saved["fraction"] is None else f" ({percent_text(saved['fraction'])} of what clients received)"
+    return [*_table(rows), f"  {what} saved {bytes_text(saved['bytes'])}{share}"]
+
+
+def _per_update(report: Mapping[str, Any], key: str) -> list[str]:
+    updates = report["client_updates"]
+    return [bytes_text(report[key]), bytes_text(report[key] / updates) if updates else "-"]
+
+
+def _host(report: Mapping[str, Any]) -> list[str]:
+    host, memory = report["host"], report["peak_memory_mb"]
+    speed = "no updates were measured"
+    if host["updates_per_s"] is not None and host["s_per_window"] is not None:
+        speed = f"{host['updates_per_s']:,.1f} client updates/s, {host['s_per_window']:.3g} s per window"
+    parts = [
+        f"steady {duration_text(host['steady_s'])}",
+        f"compiling, not counted, {duration_text(host['compile_s'])}",
+        f"in all {duration_text(host['total_s'])}",
+    ]
+    lines = [f"Host speed: {speed}", f"  {'; '.join(parts)}"]
+    if memory is not None:
+        lines[1] += f"; peak memory {memory:,.0f} MB"
+    return lines
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as text: the first column to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("   ".join([row[0].ljust(widths[0]), *cells]))
+    return lines

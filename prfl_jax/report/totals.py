@@ -1,0 +1,163 @@
+"""What a run adds up to, in one pass over its records.
+
+Three accumulators, each with an `add_...` per record kind it needs, and `RunTotals`,
+which hands every record to those concerned. Nothing here depends on host time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.report.series import Thinned
+
+CURVES = ("mask", "fedavg")
+CURVE_POINTS = 1000
+Record = Mapping[str, Any]
+
+
+def threshold_key(threshold: float) -> str:
+    """The name of an accuracy threshold in a report: 0.8 is "0.8"."""
+    return f"{threshold:g}"
+
+
+class CurveTotals:
+    """One server model's curve over the evaluation grid, and when it first reached each threshold."""
+
+    def __init__(self, thresholds: Sequence[float]) -> None:
+        self.points: Thinned[tuple[Any, ...]] = Thinned(CURVE_POINTS)  # (t_s, accuracy, loss, model_s)
+        self.thresholds = tuple(thresholds)
+        self.reached_s: dict[str, float | None] = {threshold_key(level): None for level in thresholds}
+
+    def add_eval(self, t_s: float, model_s: float, scores: Record | None) -> None:
+        """`scores` holds `accuracy` and `loss`, None where not finite; None when the run has no such model."""
+        if scores is None:
+            return
+        accuracy = scores["accuracy"]
+        self.points.add((t_s, accuracy, scores["loss"], model_s))
+        for level in self.thresholds:
+            key = threshold_key(level)
+            if accuracy is not None and accuracy >= level and self.reached_s[key] is None:
+                self.reached_s[key] = t_s
+
+
+class DensityTotals:
+    """The step function of each client's density, in percent: each value holds from its `t_s` on."""
+
+    def __init__(self, clients: int, points: int) -> None:
+        self.now: list[int] = []
+        self.points: list[Thinned[tuple[int, float, int]]] = [Thinned(points) for _ in range(clients)]
+        self.lowest = [100] * clients
+        self.recovered_s: list[float | None] = [None] * clients  # start of the stretch at 1 that lasts until now
+
+    def add(self, percents: Sequence[int], window: int, t_s: float) -> None:
+        """`percents` [M] hold from `t_s` on, the end of `window`."""
+        if percents == self.now:
+            return
+        for client, percent in enumerate(percents):
+            if self.now and percent == self.now[client]:
+                continue
+            self.points[client].add((window, round(t_s, 3), percent))
+            self.lowest[client] = min(self.lowest[client], percent)
+            pruned_before = self.lowest[client] < 100
+            self.recovered_s[client] = t_s if percent == 100 and pruned_before else None
+        self.now = list(percents)
+
+
+class ClientTotals:
+    """Sums per client over its arrivals, each an array [M]."""
+
+    def __init__(self, clients: int) -> None:
+        self.updates = np.zeros(clients, np.int64)
+        self.staleness_sum = np.zeros(clients, np.int64)
+        self.staleness_max = np.zeros(clients, np.int64)
+        self.round_s_sum = np.zeros(clients)
+        self.waiting_s = np.zeros(clients)
+        self.triggers = np.zeros(clients, np.int64)
+        self.bytes_up: np.ndarray | None = None  # until a record tells
+        self.bytes_down: np.ndarray | None = None
+
+    def add_window(self, record: Record) -> None:
+        """Adds one window's arrivals; `waiting_s` [M] is what was waited in this window alone."""
+        for client, staleness, round_s in zip(
+            record["arrivals"], record["staleness"], record["round_s"], strict=True
+        ):
+            self.updates[client] += 1
+            self.staleness_sum[client] += staleness
+            self.staleness_max[client] = max(self.staleness_max[client], staleness)
+            self.round_s_sum[client] += round_s
+        self.waiting_s += np.asarray(record["waiting_s"], float)
+        if "client_bytes_up" in record:
+            up = zip(record["arrivals"], record["client_bytes_up"], strict=True)
+            self.bytes_up = _add_pairs(self.bytes_up, up, len(self.updates))
+        if "client_bytes_down" in record:
+            self.bytes_down = _add_pairs(self.bytes_down, record["client_bytes_down"], len(self.updates))
+
+
+def _add_pairs(sums: np.ndarray | None, pairs: Any, clients: int) -> np.ndarray:
+    """`sums` [M] (None: nothing yet) plus each (client, bytes)."""
+    sums = np.zeros(clients) if sums is None else sums  # float64 is exact for bytes below 2^53
+    for client, count in pairs:
+        sums[client] += count
+    return sums
+
+
+class RunTotals:
+    """Everything a report needs from the records; `add` takes them in the order of the file."""
+
+    def __init__(self, clients: int, thresholds: Sequence[float], density_points: int) -> None:
+        self.curves = {name: CurveTotals(thresholds) for name in CURVES}
+        self.densities = DensityTotals(clients, density_points)
+        self.clients = ClientTotals(clients)
+        self.windows = 0
+        self.simulated_s = 0.0
+        self.bytes = {"bytes_up": 0, "bytes_down": 0, "bytes_client_down": 0}
+        self.arrivals_min: int | None = None
+        self.arrivals_max: int | None = None
+        self.empty_windows = 0
+        self.length_min_s: float | None = None
+        self.length_max_s: float | None = None
+        self.stop_rule: dict[str, Any] | None = None
+        self.final: Record | None = None
+        self.end: Record | None = None
+
+    def add(self, record: Record) -> None:
+        """Takes one record.
+
+        Raises:
+          ValueError: for a kind that is not known.
+        """
+        kind = record["kind"]
+        if kind == "window":
+            self._add_window(record)
+        elif kind == "eval":
+            for name in CURVES:
+                self.curves[name].add_eval(record["t_s"], record["model_s"], record.get(name))
+        elif kind == "interval":
+            self.densities.add(record["percents"], record["window"], record["t_s"])
+            self.clients.triggers += np.asarray(record["triggered"], np.int64)
+            if record["stop"] and self.stop_rule is None:
+                self.stop_rule = {"window": record["window"], "t_s": record["t_s"]}
+        elif kind == "final":
+            self.final = record
+        elif kind == "end":
+            self.end = record
+        else:
+            raise ValueError(f"record of unknown kind {kind!r}")
+
+    def _add_window(self, record: Record) -> None:
+        arrivals, length_s = len(record["arrivals"]), record["end_s"] - record["start_s"]
+        self.windows = record["window"]
+        self.simulated_s = record["end_s"]
+        for name in self.bytes:
+            self.bytes[name] += record[name]
+        self.arrivals_min = arrivals if self.arrivals_min is None else min(self.arrivals_min, arrivals)
+        self.arrivals_max = arrivals if self.arrivals_max is None else max(self.arrivals_max, arrivals)
+        self.empty_windows += arrivals == 0
+        self.length_min_s = length_s if self.length_min_s is None else min(self.length_min_s, length_s)
+        self.length_max_s = length_s if self.length_max_s is None else max(self.length_max_s, length_s)
+        # A window's densities were decided when the window before it ended.
+        self.densities.add(record["percents"], record["window"] - 1, record["start_s"])
+        self.clients.add_window(record)

@@ -1,0 +1,226 @@
+"""What each key of a config may be: one table, dotted key -> `Rule`.
+
+A rule holds the type, the test of a value and the same in words; the command
+line, the check of a whole config and the JSON form all read this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import numbers
+import re
+from collections.abc import Callable
+
+from prfl_jax import strategies
+from prfl_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What one key may be.
+
+    Args:
+      type: of the value, or of each element where `many`.
+      test: whether a value (or element) of that type is allowed.
+      allowed: the same in words, to follow "allowed is".
+      many: the value is a tuple.
+      optional: None is allowed too.
+      per_client: a tuple of one element per client (`clients.number`).
+    """
+
+    type: type
+    test: Callable[..., bool]
+    allowed: str
+    many: bool = False
+    optional: bool = False
+    per_client: bool = False
+
+    def accepts(self, value: object) -> bool:
+        if value is None:
+            return self.optional
+        if not self.many:
+            return _is(value, self.type) and self.test(value)
+        return isinstance(value, tuple | list) and all(_is(v, self.type) and self.test(v) for v in value)
+
+    def canonical(self, value: object) -> object:
+        """An accepted value as plain Python: int, float, bool, str, None or a tuple of them."""
+        if value is None:
+            return None
+        if isinstance(value, tuple | list):
+            return tuple(self.type(v) for v in value)
+        return self.type(value)
+
+
+def _is(value: object, type_: type) -> bool:
+    # A bool counts as an int in Python, and an int is a fine float; here only the second is meant.
+    if type_ is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if type_ is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, type_)
+
+
+def _choice(*names: str) -> Rule:
+    return Rule(str, lambda v: v in names, f"one of {', '.join(names)}")
+
+
+def _integer(low: int, high: int | None = None, **more: bool) -> Rule:
+    words = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    return Rule(int, lambda v: v >= low and (high is None or v <= high), words + _or_none(more), **more)
+
+
+def _number(test: Callable[[float], bool], words: str, **more: bool) -> Rule:
+    return Rule(float, test, f"a finite number {words}" + _or_none(more), **more)
+
+
+def _positive(**more: bool) -> Rule:
+    return _number(lambda v: v > 0, "> 0", **more)
+
+
+def _not_negative() -> Rule:
+    return _number(lambda v: v >= 0, ">= 0")
+
+
+def _speeds(words: str) -> Rule:
+    return Rule(float, lambda v: v > 0, words, many=True, per_client=True)
+
+
+def _or_none(more: dict[str, bool]) -> str:
+    return " or None" if more.get("optional") else ""
+
+
+FLAG = Rule(bool, lambda v: True, "True or False")
+FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
+
+DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
+_DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
+_MODULE_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+MODELS = ("conv2", "vgg11")
+
+
+def _whole_percent(density: float) -> bool:
+    return 0 < density <= 1 and abs(100 * density - round(100 * density)) < 1e-9 and round(100 * density) >= 1
+
+
+RULES: dict[str, Rule] = {
+    "seed": _integer(0, 2**32 - 1),
+    "strategy": _choice(*strategies.ROWS),
+    "rounds": _integer(1),
+    "horizon_s": _positive(optional=True),
+    "eval_every_s": _positive(),
+    "compare": Rule(
+        str, lambda v: v in strategies.ROWS, f"a tuple of strategies among {', '.join(strategies.ROWS)}", many=True
+    ),
+    "stop_early": FLAG,
+    "data.name": Rule(
+        str,
+        lambda v: _DATA_NAME.fullmatch(v) is not None,
+        f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz",
+    ),
+    "data.dir": Rule(str, lambda v: v.strip() != "", "a folder or None", optional=True),
+    "data.partition": _choice("iid", "dirichlet", "labels", "writer", "fedmp"),
+    "data.alpha": _positive(),
+    "data.labels_per_client": _integer(1),
+    "data.fedmp_level": _integer(0, 100),
+    "data.writers": _integer(1),
+    "data.min_images_per_writer": _integer(1),
+    "data.train_limit": _integer(1, optional=True),
+    "data.test_limit": _integer(1, optional=True),
+    "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
+    "data.holdout_max": _integer(1),
+    "data.augment": _choice("none", "crop_flip"),
+    "data.normalize": _choice("unit", "inverted", "cifar10"),
+    "model.name": Rule(
+        str,
+        lambda v: v in MODELS or _MODULE_OBJECT.fullmatch(v) is not None,
+        f"one of {', '.join(MODELS)}, or module:object",
+    ),
+    "model.width": _positive(),
+    "model.classes": _integer(2, optional=True),
+    "model.init": _choice("release", "he", "flax"),
+    "model.size_mb": _positive(optional=True),
+    "model.loss": _choice("sigmoid", "softmax"),
+    "clients.number": _integer(1),
+    "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client"),
+    "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client"),
+    "clients.flop_s": _speeds("() or a tuple of numbers > 0 (FLOP/s), one per client"),
+    "clients.sigma": _not_negative(),
+    "server.up_mb_s": _positive(),
+    "server.down_mb_s": _positive(),
+    "server.sigma": _not_negative(),
+    "server.contention": FLAG,
+    "local.name": _choice("sgd"),
+    "local.steps": _integer(1),
+    "local.batch_size": _integer(1),
+    "local.lr": _positive(),
+    "local.momentum": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
+    "local.lr_decay": FRACTION,
+    "local.lr_decay_rounds": _integer(1),
+    "local.lr_dt_ref_s": _positive(optional=True),
+    "submodel.name": _choice("nested", "full"),
+    "submodel.importance": _choice("server_sq_grad", "client_sq_grad", "weight", "product"),
+    "density.name": _choice("full", "time_balance", "recovery"),
+    "density.rule": _choice("normalised", "damped", "literal"),
+    "density.interval": _integer(1),
+    "density.min_density": _number(_whole_percent, "in (0, 1] that is a whole percent, such as 0.05"),
+    "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
+    "density.patience": _integer(1),
+    "density.min_delta": _not_negative(),
+    "aggregation.name": _choice("buffered_maskfedavg", "fedavg"),
+    "aggregation.server_lr": _positive(),
+    "aggregation.staleness": _choice("constant", "polynomial", "hinge"),
+    "aggregation.staleness_a": _not_negative(),
+    "aggregation.staleness_b": _not_negative(),
+    "aggregation.client_weight": _choice("samples_per_round", "dataset", "uniform"),
+    "window.close": _choice("fixed", "all", "k_arrivals", "each_arrival", "release"),
+    "window.dt_s": _positive(),
+    "window.first_waits_for_all": FLAG,
+    "window.k": _integer(1),
+    "window.dispatch": _choice("window_end", "on_arrival"),
+    "window.release_min_s": _positive(),
+    "transport.name": _choice("delta", "distinct", "one_copy", "unicast"),
+    "transport.bytes": _choice("counted", "density"),
+    "eval.model": _choice("mask", "fedavg"),
+    "eval.signal": _choice("heldout", "test"),
+    "eval.batch_size": _integer(1),
+    "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
+    "engine.clients": _choice("auto", "map", "vmap"),
+    "engine.chunk_windows": _integer(0),
+    "engine.chunk_s": _positive(),
+    "engine.unroll": FLAG,
+    "engine.deterministic": FLAG,
+    "checkpoint.every_s": _positive(),
+    "checkpoint.keep": _integer(1),
+}
+
+
+GROUPS = tuple(dict.fromkeys(key.split(".")[0] for key in RULES if "." in key))
+
+
+def shown(value: object) -> str:
+    """`repr`, on one line and not longer than a reader wants."""
+    text = " ".join(line.strip() for line in repr(value).splitlines())
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def refuse(key: str, value: object, allowed: str) -> UserError:
+    """The error for a value that is not allowed (to be raised)."""
+    return UserError(f"config.{key}={shown(value)}: allowed is {allowed}")
+
+
+def unknown(key: str, *value: object) -> UserError:
+    """The error for a key that does not exist (with the value it was given), naming the nearest that do."""
+    head = f"config.{key}" + "".join(f"={shown(v)}" for v in value)
+    if key in GROUPS:
+        keys = ", ".join(k for k in RULES if k.startswith(key + "."))
+        return UserError(f"{head} is a group: allowed is one of its keys {keys}")
+    near = difflib.get_close_matches(key, [*RULES, *GROUPS], n=1, cutoff=0.75)
+    last = key.split(".")[-1]
+    near = near or [k for k in RULES if k.split(".")[-1] == last]
+    near = near or difflib.get_close_matches(key, RULES, n=3, cutoff=0.5)
+    if near:
+        return UserError(f"{head} does not exist: did you mean {' or '.join(near)}?")
+    top = [k for k in RULES if "." not in k]
+    return UserError(f"{head} does not exist: allowed are {', '.join(top)} and the groups {', '.join(GROUPS)}")

@@ -1,0 +1,140 @@
+"""A method is six choices: the table of them.
+
+A row names one choice for each seam (sub-model, density, aggregation, window,
+transport, local work); the settings inside a seam (`window.dt_s`,
+`aggregation.staleness`, ...) are shared by all rows, so that methods which are
+compared differ in nothing else. `use` writes a row into a config, after which a
+config file or the command line may override single keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+from ml_collections import config_dict
+
+from prfl_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The window seam, itself three choices."""
+
+    close: str  # when a window ends
+    first_waits_for_all: bool  # the first-window rule
+    dispatch: str  # who is sent the new model, and when
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row: the six choices and where the method comes from."""
+
+    submodel: str
+    density: str
+    aggregation: str
+    window: Window
+    transport: str
+    local: str
+    source: str
+
+    def keys(self) -> dict[str, str | bool]:
+        """The row as dotted config keys; every row sets the same ones, so that switching leaves nothing behind."""
+        return {
+            "submodel.name": self.submodel,
+            "density.name": self.density,
+            "aggregation.name": self.aggregation,
+            "window.close": self.window.close,
+            "window.first_waits_for_all": self.window.first_waits_for_all,
+            "window.dispatch": self.window.dispatch,
+            "transport.name": self.transport,
+            "local.name": self.local,
+        }
+
+
+FIXED = Window(close="fixed", first_waits_for_all=True, dispatch="window_end")
+EVERYBODY = Window(close="all", first_waits_for_all=False, dispatch="window_end")
+
+PRFL = Method(
+    submodel="nested",
+    density="recovery",
+    aggregation="buffered_maskfedavg",
+    window=FIXED,
+    transport="delta",
+    local="sgd",
+    source="PR-FL, Algorithms 1-3",
+)
+
+METHODS: dict[str, Method] = {
+    "prfl": PRFL,
+    "prfl_norecover": dataclasses.replace(
+        PRFL, density="time_balance", source="PR-FL's ablation noRecover: densities stay where Eq. 2 puts them"
+    ),
+    "fedavg": Method(
+        submodel="full",
+        density="full",
+        aggregation="fedavg",
+        window=EVERYBODY,
+        transport="one_copy",
+        local="sgd",
+        source="McMahan et al. 2017, all clients in each round (PR-FL's Syn-FL)",
+    ),
+}
+
+# strategy -> {dotted config key: value}
+ROWS: dict[str, dict[str, str | bool]] = {name: method.keys() for name, method in METHODS.items()}
+
+
+def row(name: str) -> dict[str, str | bool]:
+    """The config keys of a strategy.
+
+    Raises:
+      UserError: there is no such strategy; the text lists those there are.
+    """
+    if not isinstance(name, str) or name not in ROWS:
+        raise UserError(f"config.strategy={name!r}: allowed is one of {', '.join(ROWS)}")
+    return ROWS[name]
+
+
+def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
+    """Makes `cfg` (changed in place and returned) a config of that strategy.
+
+    Call it in a config file before setting keys of the six seams: a later
+    assignment overrides the row, an earlier one is overwritten.
+
+    Raises:
+      UserError: there is no such strategy.
+    """
+    values = row(name)
+    cfg.strategy = name
+    cfg.update_from_flattened_dict(values)
+    return cfg
+
+
+def for_comparison(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
+    """A copy of `cfg` that runs another strategy to the horizon, all else equal.
+
+    The copy compares with nobody, and does not stop early: a run that is
+    compared goes to the horizon.
+    """
+    other = use(copy.deepcopy(cfg), name)
+    other.compare = ()
+    other.stop_early = False
+    return other
+
+
+def forgotten(cfg: config_dict.ConfigDict) -> str | None:
+    """The text of an error if `cfg.strategy` was assigned without its row, else None.
+
+    A row may be overridden key by key, but a config that differs from PR-FL in
+    not one of the keys that set its strategy apart is PR-FL under another name.
+    """
+    apart = {key: value for key, value in row(cfg.strategy).items() if value != ROWS["prfl"][key]}
+    flat = {key: cfg[key.split(".")[0]][key.split(".")[1]] for key in apart}
+    if not apart or any(flat[key] != ROWS["prfl"][key] for key in apart):
+        return None
+    key, value = next(iter(apart.items()))
+    return (
+        f"config.strategy={cfg.strategy!r} with {key}={flat[key]!r}, as in prfl: allowed is {value!r}; "
+        f"in a config file call strategies.use(cfg, {cfg.strategy!r}) instead of assigning cfg.strategy"
+    )

@@ -1,0 +1,77 @@
+"""Which leaves of a model can be pruned, and how large each is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from prfl_jax.models.build import Model, flat_paths
+from prfl_jax.submodel.size import ModelSize
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The prunable leaves of a params pytree, by position in `jax.tree.leaves`.
+
+    Biases and everything else of rank 1 or 0 are never pruned (facts: biases are
+    never pruned and always counted). With `prune=False` nothing is: the full model.
+    """
+
+    paths: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    prunable: tuple[int, ...]
+    treedef: Any
+
+    @classmethod
+    def of(cls, params: Any, prune: bool = True) -> Layout:
+        """From params or their `ShapeDtypeStruct`s."""
+        named = flat_paths(params)
+        shapes = tuple(tuple(leaf.shape) for leaf in named.values())
+        prunable = tuple(i for i, shape in enumerate(shapes) if prune and len(shape) >= 2)
+        return cls(tuple(named), shapes, prunable, jax.tree.structure(params))
+
+    def sizes(self) -> tuple[int, ...]:
+        """Weights of each prunable leaf."""
+        return tuple(math.prod(self.shapes[i]) for i in self.prunable)
+
+    def select(self, params: Any) -> tuple[jax.Array, ...]:
+        """The prunable leaves, each flattened to its last axes: `[..., n]`."""
+        leaves = jax.tree.leaves(params)
+        out = []
+        for i in self.prunable:
+            lead = leaves[i].ndim - len(self.shapes[i])
+            out.append(leaves[i].reshape(*leaves[i].shape[:lead], -1))
+        return tuple(out)
+
+    def map_pruned(self, params: Any, per_leaf: tuple[Any, ...], function: Any) -> Any:
+        """Applies `function(leaf, item)` to each prunable leaf with its item of `per_leaf`; others stay."""
+        leaves = list(jax.tree.leaves(params))
+        for i, item in zip(self.prunable, per_leaf, strict=True):
+            leaves[i] = function(leaves[i], item)
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    def model_size(self, model: Model, size_mb: float | None, min_density_percent: int) -> ModelSize:
+        """Counts for the clock; `size_mb` replaces 4 bytes a value by a paper's MB of the full model."""
+        total = int(sum(math.prod(shape) for shape in self.shapes))
+        layers = self.sizes()
+        return ModelSize(
+            layers=layers,
+            fixed=total - sum(layers),
+            bytes_per_value=4.0 if size_mb is None else size_mb * 1e6 / total,
+            layer_flop=tuple(model.leaf_flop[self.paths[i]] for i in self.prunable),
+            min_percent=min_density_percent,
+        )
+
+
+def bits_length(n: int) -> int:
+    """Bytes of a packed mask of n weights."""
+    return -(-n // 8)
+
+
+def empty_bits(layout: Layout, clients: int) -> tuple[np.ndarray, ...]:
+    """All-zero packed masks, one `[M, ceil(n/8)]` uint8 array a prunable leaf."""
+    return tuple(np.zeros((clients, bits_length(n)), np.uint8) for n in layout.sizes())

@@ -1,0 +1,67 @@
+"""How large a model is, and how large its nested sub-models are (NumPy only).
+
+Densities are snapped to whole percents (`percent`, 1..100), so one int8 level per
+weight describes every client's mask. The counts here are exact: the level kernel
+selects exactly that many weights, and the clock charges exactly their bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+def to_percent(density: float) -> int:
+    """Snaps a density in (0, 1] to a whole percent, halves rounded up, at least 1."""
+    if not 0.0 < density <= 1.0:
+        raise ValueError(f"density {density} is not in (0, 1]")
+    return max(1, math.floor(100.0 * density + 0.5))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """Sizes of one model.
+
+    Args:
+      layers: weights of each prunable leaf (kernels), in the order of the leaves.
+      fixed: values that are never pruned and always sent (biases, norms).
+      bytes_per_value: what the clock charges for one value; 4 for float32, or
+        `size_mb * 1e6 / (prunable + fixed)` where a config keeps a paper's MB.
+      layer_flop: forward FLOP per sample of each prunable leaf, same order.
+      min_percent: the smallest density in use (percent); each layer keeps at
+        least its own share of it, so that no layer empties.
+    """
+
+    layers: tuple[int, ...]
+    fixed: int
+    bytes_per_value: float = 4.0
+    layer_flop: tuple[float, ...] = ()
+    min_percent: int = 1
+
+    @property
+    def prunable(self) -> int:
+        return sum(self.layers)
+
+    @property
+    def total(self) -> int:
+        return self.prunable + self.fixed
+
+    def base_counts(self) -> tuple[int, ...]:
+        """Weights every sub-model keeps in each layer: the layer's own min-density share, at least 1."""
+        return tuple(max(1, n * self.min_percent // 100) for n in self.layers)
+
+    def count(self, percent: int) -> int:
+        """Prunable weights a sub-model of that density keeps (halves rounded up)."""
+        if not 1 <= percent <= 100:
+            raise ValueError(f"percent {percent} is not in 1..100")
+        return max((self.prunable * percent + 50) // 100, sum(self.base_counts()))
+
+    def value_bytes(self, percent: int) -> int:
+        """Bytes of the values of a sub-model: its weights and everything that is never pruned."""
+        return round((self.count(percent) + self.fixed) * self.bytes_per_value)
+
+    def mask_bytes(self, percent: int) -> int:
+        """Bytes that describe a mask: the cheaper of a bitmap and 4-byte indices; none for the full model."""
+        if percent == 100:
+            return 0
+        return min(math.ceil(self.prunable / 8), 4 * self.count(percent))

@@ -1,0 +1,73 @@
+"""Algorithm 3 (Eq. 12-13): split a model into increments, merge a prefix of them, count them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prfl_jax.submodel.layout import Layout
+
+
+@partial(jax.jit, static_argnames=("layout",))
+def split_model(params: Any, levels: tuple[jax.Array, ...], percents: jax.Array, *, layout: Layout) -> Any:
+    """The increments of one model, by ascending density (Eq. 12).
+
+    Args:
+      params: W, a pytree.
+      levels: int8 levels in the shapes of the prunable leaves.
+      percents: int32 `[K]` ascending, the distinct densities sent.
+
+    Returns:
+      A pytree of `[K, ...]`: increment k holds the weights with
+      `percents[k-1] < level <= percents[k]`, exactly 0 elsewhere. What is never pruned
+      (biases) travels in increment 0.
+    """
+    lower = jnp.concatenate([jnp.zeros(1, percents.dtype), percents[:-1]])
+
+    def leaf_increments(w: jax.Array, level: jax.Array | None) -> jax.Array:
+        if level is None:
+            return jnp.zeros((percents.shape[0], *w.shape), w.dtype).at[0].set(w)
+        wide = level.astype(percents.dtype)[None]
+        shape = (-1,) + (1,) * w.ndim
+        inside = (wide > lower.reshape(shape)) & (wide <= percents.reshape(shape))
+        return jnp.where(inside, w[None], jnp.zeros((), w.dtype))
+
+    by_leaf = dict(zip(layout.prunable, levels, strict=True))
+    leaves = [leaf_increments(w, by_leaf.get(i)) for i, w in enumerate(jax.tree.leaves(params))]
+    return jax.tree.unflatten(layout.treedef, leaves)
+
+
+@jax.jit
+def merge_increments(increments: Any, index: jax.Array) -> Any:
+    """What a client with `Index = [1, index + 1]` (Eq. 13) puts together: the first increments, summed.
+
+    Each weight is non-zero in one increment at most, so the sum is exact to the bit.
+
+    Args:
+      increments: pytree of `[K, ...]` from `split_model`.
+      index: the client's own increment, 0..K-1.
+    """
+
+    def merge(parts: jax.Array) -> jax.Array:
+        taken = jnp.arange(parts.shape[0]) <= index
+        return jnp.sum(jnp.where(taken.reshape(-1, *([1] * (parts.ndim - 1))), parts, 0), axis=0, dtype=parts.dtype)
+
+    return jax.tree.map(merge, increments)
+
+
+@jax.jit
+def count_levels(levels: tuple[jax.Array, ...], percents: jax.Array) -> jax.Array:
+    """Weights each sub-model holds in each leaf: int32 `[K, leaves]`, one histogram of the levels.
+
+    The differences along K are the sizes of the increments, which is what the delta
+    split sends; the clock's byte counts are checked against them.
+    """
+
+    def of_leaf(level: jax.Array) -> jax.Array:
+        histogram = jnp.zeros(102, jnp.int32).at[level.reshape(-1).astype(jnp.int32)].add(1)
+        return jnp.cumsum(histogram)[percents]
+
+    return jnp.stack([of_leaf(level) for level in levels], axis=1)

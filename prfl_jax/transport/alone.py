@@ -1,0 +1,81 @@
+"""The clock alone: windows, densities and bytes of a config without any training."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.clock import Clock, network_from_config, rule_from_config
+from prfl_jax.density import FullDensity, RunningPercents, make_density
+from prfl_jax.submodel.layers import model_size_from_config
+from prfl_jax.transport.costs import make_costs
+
+
+def run_clock(config: Any, windows: int) -> dict[str, Any]:
+    """Runs the clock of a config for so many windows.
+
+    Densities follow from times only: without accuracies no client recovers and the stop rule
+    never fires.
+
+    Args:
+      config: a whole config.
+      windows: at least 1.
+
+    Returns:
+      Plain values: `seed`, `windows`, `simulated_s`, per client `updates` (arrivals), `in_flight`
+      (0 or 1 at the end), `waiting_s`, `staleness_mean` (null without arrivals) and `density`; `bytes_down` (sent by
+      the server), `bytes_client_down` (received by clients), `bytes_up` (received by the server),
+      `host_s`, `note`. Staleness is that of an update when it arrives, n - 1 - version.
+
+    Raises:
+      UserError: a value that is not allowed.
+    """
+    begin = time.perf_counter()
+    clients = config.clients.number
+    size = model_size_from_config(config)
+    samples = config.local.steps * config.local.batch_size
+    policy = make_density(config.density, clients)
+
+    def costs(policy: FullDensity) -> Any:
+        return make_costs(size, policy.percents, samples, config.clients.flop_s, config.transport.bytes)
+
+    clock = Clock(
+        network_from_config(config), rule_from_config(config), config.transport.name, config.seed, costs(policy)
+    )
+    running = RunningPercents()
+    updates, staleness = np.zeros(clients, dtype=np.int64), np.zeros(clients, dtype=np.int64)
+    waiting = np.zeros(clients)
+    down = received = up = 0
+    for number in range(1, windows + 1):
+        percents = policy.percents
+        window = clock.next_window()
+        policy.observe(window.arrivals, running.take(window, percents))
+        for arrival in window.arrivals:
+            updates[arrival.client] += 1
+            staleness[arrival.client] += number - 1 - arrival.version
+        waiting += window.waiting_s
+        down, received, up = down + window.bytes_down, received + window.bytes_client_down, up + window.bytes_up
+        if number % config.density.interval == 0:
+            decision = policy.decide(None, None)
+            if (decision.percents != percents).any():
+                clock.set_costs(costs(policy))
+    flying = set(clock.in_flight)
+    return {
+        "seed": config.seed,
+        "windows": clock.windows,
+        "simulated_s": clock.time_s,
+        "updates": updates.tolist(),
+        "in_flight": [int(client in flying) for client in range(clients)],
+        "waiting_s": waiting.tolist(),
+        "staleness_mean": [
+            float(total / count) if count else None for total, count in zip(staleness, updates, strict=True)
+        ],
+        "density": (policy.percents / 100.0).tolist(),
+        "bytes_down": down,
+        "bytes_client_down": received,
+        "bytes_up": up,
+        "host_s": time.perf_counter() - begin,
+        "note": "no training: densities follow from round times only, recovery and the stop rule need accuracies",
+    }

@@ -1,0 +1,72 @@
+"""What a dispatch costs: bytes of a sub-model and of its mask, seconds of local training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prfl_jax.clock.types import Costs
+from prfl_jax.errors import UserError
+from prfl_jax.submodel.size import ModelSize
+
+BYTE_RULES = ("counted", "density")
+_PASSES = 3.0  # forward, and twice as much backward
+
+
+def make_costs(
+    size: ModelSize,
+    percents: np.ndarray,
+    samples_per_round: float | np.ndarray,
+    flop_s: Sequence[float] = (),
+    byte_rule: str = "counted",
+    flop_share: np.ndarray | None = None,
+) -> Costs:
+    """Costs of every client's next dispatches (facts.md, section 1).
+
+    Args:
+      size: the whole model.
+      percents: [M] densities, whole percents.
+      samples_per_round: samples one client trains on in a round; a number or [M].
+      flop_s: [M] FLOP/s of the clients; () means that computing takes 0 s.
+      byte_rule: `counted`: the values a sub-model has, and its mask once; `density`: density x model
+        bytes, no masks (the paper's).
+      flop_share: [M] share of the model's forward FLOP that each sub-model has; None: its density.
+
+    Raises:
+      UserError: an unknown rule, a speed that is not positive.
+      ValueError: `flop_s` without `size.layer_flop`, or arrays of another length.
+    """
+    if byte_rule not in BYTE_RULES:
+        raise UserError(f"transport.bytes: {byte_rule!r} is not one of {', '.join(BYTE_RULES)}")
+    percents = np.asarray(percents, dtype=np.int64)
+    values, masks = {}, {}
+    for percent in np.unique(percents).tolist():
+        if byte_rule == "counted":
+            values[percent], masks[percent] = size.value_bytes(percent), size.mask_bytes(percent)
+        else:
+            values[percent], masks[percent] = round(size.total * size.bytes_per_value * percent / 100), 0
+    down = np.array([values[percent] for percent in percents.tolist()], dtype=np.int64)
+    mask = np.array([masks[percent] for percent in percents.tolist()], dtype=np.int64)
+    seconds = _compute_s(size, percents, samples_per_round, flop_s, flop_share)
+    return Costs(down_bytes=down, mask_bytes=mask, up_bytes=down.copy(), compute_s=seconds, group=percents.copy())
+
+
+def _compute_s(
+    size: ModelSize,
+    percents: np.ndarray,
+    samples_per_round: float | np.ndarray,
+    flop_s: Sequence[float],
+    flop_share: np.ndarray | None,
+) -> np.ndarray:
+    if not len(flop_s):
+        return np.zeros(len(percents))
+    speeds = np.asarray(flop_s, dtype=np.float64)
+    if speeds.shape != percents.shape:
+        raise ValueError(f"flop_s has shape {speeds.shape}, percents {percents.shape}")
+    if not (speeds > 0).all():
+        raise UserError(f"clients.flop_s: {speeds.min():g} FLOP/s is not positive")
+    if not size.layer_flop:
+        raise ValueError("clients.flop_s needs the FLOP of each layer (ModelSize.layer_flop)")
+    share = percents / 100.0 if flop_share is None else np.asarray(flop_share, dtype=np.float64)
+    return _PASSES * sum(size.layer_flop) * share * np.asarray(samples_per_round, dtype=np.float64) / speeds

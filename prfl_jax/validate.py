@@ -1,0 +1,218 @@
+"""Checks a config before anything is computed; its JSON form; its hash.
+
+The rules of single keys are the table in `rules.py`; here are those that tie
+several keys together. Nothing here imports jax.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from prfl_jax import strategies
+from prfl_jax.config import default_config
+from prfl_jax.errors import UserError
+from prfl_jax.rules import GROUPS, RULES, refuse, unknown
+
+# Keys that change where files lie, how often the host looks in, or what is run afterwards, but not
+# one number of the run itself. A run may be resumed with other values of these; everything else is hashed.
+# `engine.clients`, `engine.unroll` and `eval.batch_size` stay: they may move the last bits of a float.
+NOT_HASHED = frozenset(
+    {"data.dir", "engine.chunk_windows", "engine.chunk_s", "checkpoint.every_s", "checkpoint.keep", "compare"}
+)
+
+_GREY = ("mnist_embedded", "mnist_by_writer", "femnist")  # one channel
+_NO_WRITERS = ("mnist_embedded", "cifar10")
+
+
+def validate(cfg: config_dict.ConfigDict) -> None:
+    """Refuses a config that is not complete and possible.
+
+    Raises:
+      UserError: an unknown or missing key, a value of a wrong type or out of
+        range, or keys that contradict each other; one line, the key first.
+    """
+    flat = canonical(cfg)
+    for check in _CROSS_CHECKS:
+        check(flat)
+    text = strategies.forgotten(cfg)
+    if text:
+        raise UserError(text)
+    for name in flat["compare"]:
+        try:
+            validate(strategies.for_comparison(cfg, name))
+        except UserError as e:
+            raise UserError(f"config.compare={name!r} cannot run with the other keys: {e}") from None
+
+
+def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
+    """The config as {dotted key: value}, in the order of the rules.
+
+    Raises:
+      UserError: a key that does not exist, a group that is not a group, or a
+        key that is missing.
+    """
+    if not isinstance(cfg, config_dict.ConfigDict):
+        raise UserError(f"the config is a {type(cfg).__name__}: allowed is an ml_collections ConfigDict")
+    found = dict(_leaves(cfg))
+    for key, value in found.items():
+        if key not in RULES:
+            raise unknown(key, value)
+    for key in RULES:
+        if key not in found:
+            raise UserError(f"config.{key} is missing: allowed is {RULES[key].allowed}")
+    return {key: found[key] for key in RULES}
+
+
+def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
+    """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
+
+    Raises:
+      UserError: as `flatten`, or a value that its rule refuses.
+    """
+    flat = flatten(cfg)
+    for key, value in flat.items():
+        if not RULES[key].accepts(value):
+            raise refuse(key, value, RULES[key].allowed)
+    return {key: RULES[key].canonical(value) for key, value in flat.items()}
+
+
+def _leaves(cfg: config_dict.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in cfg.items():
+        if isinstance(value, config_dict.ConfigDict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# --- rules that tie keys together; each raises, naming the key to change first ---
+
+
+def _per_client(flat: Mapping[str, Any]) -> None:
+    number = flat["clients.number"]
+    for key, rule in RULES.items():
+        value = flat[key]
+        if not rule.per_client or (key == "clients.flop_s" and value == ()):
+            continue
+        length = len(value)
+        if length != number:
+            raise refuse(key, value, f"a tuple of clients.number={number} numbers, not {length}")
+
+
+def _window(flat: Mapping[str, Any]) -> None:
+    close, dispatch, k, number = (
+        flat[key] for key in ("window.close", "window.dispatch", "window.k", "clients.number")
+    )
+    if close == "all" and dispatch == "on_arrival":
+        raise refuse("window.dispatch", dispatch, "'window_end' with window.close='all'")
+    if close == "k_arrivals" and dispatch == "window_end" and k > number:
+        raise refuse("window.k", k, f"at most clients.number={number} with window.dispatch='window_end'")
+
+
+def _submodel(flat: Mapping[str, Any]) -> None:
+    density = flat["density.name"]
+    if density != "full":
+        if flat["submodel.name"] == "full":
+            raise refuse("density.name", density, "'full' with submodel.name='full'")
+        if flat["transport.name"] == "one_copy":
+            raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
+    elif flat["stop_early"]:
+        raise refuse("stop_early", True, "False with density.name='full' (the stop rule needs density decisions)")
+
+
+def _data(flat: Mapping[str, Any]) -> None:
+    name, limit = flat["data.name"], flat["data.train_limit"]
+    if name in _GREY and flat["data.normalize"] == "cifar10":
+        raise refuse("data.normalize", "cifar10", f"unit or inverted with data.name={name!r} (one channel)")
+    if flat["data.partition"] == "writer":
+        if name in _NO_WRITERS:
+            raise refuse("data.partition", "writer", f"iid, dirichlet, labels or fedmp with data.name={name!r}")
+        if flat["data.writers"] < flat["clients.number"]:
+            allowed = f"at least clients.number={flat['clients.number']} with data.partition='writer'"
+            raise refuse("data.writers", flat["data.writers"], allowed)
+    least = flat["clients.number"] * flat["local.batch_size"]
+    if limit is not None and limit < least:
+        raise refuse("data.train_limit", limit, f"None or at least {least}, one batch for every client")
+
+
+def _signals(flat: Mapping[str, Any]) -> None:
+    needed = flat["density.name"] == "recovery" or flat["stop_early"]
+    if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
+        allowed = "in (0, 1) with eval.signal='heldout' and density.name='recovery' or stop_early=True"
+        raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
+
+
+_CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_per_client, _window, _submodel, _data, _signals)
+
+
+# --- JSON form and hash ---
+
+
+def to_dict(cfg: config_dict.ConfigDict) -> dict[str, Any]:
+    """The config as nested plain Python that JSON can hold (tuples become lists).
+
+    Equal configs give equal dicts, whatever the order of their keys.
+
+    Raises:
+      UserError: the config is not valid key by key.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in canonical(cfg).items():
+        group, _, leaf = key.rpartition(".")
+        holder = tree.setdefault(group, {}) if group else tree
+        holder[leaf] = list(value) if isinstance(value, tuple) else value
+    return tree
+
+
+def from_dict(tree: Mapping[str, Any]) -> config_dict.ConfigDict:
+    """The config that `to_dict` wrote, also after a trip through JSON; placeholders keep their type.
+
+    Raises:
+      UserError: an unknown or missing key, or a value of a wrong type.
+    """
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in GROUPS and isinstance(value, Mapping):
+            found |= {f"{key}.{leaf}": v for leaf, v in value.items()}
+        else:
+            found[key] = value
+    cfg = default_config()
+    for key, value in found.items():
+        assign(cfg, key, value)
+    for key in RULES:
+        if key not in found:
+            raise UserError(f"config.{key} is missing: allowed is {RULES[key].allowed}")
+    return cfg
+
+
+def assign(cfg: config_dict.ConfigDict, key: str, value: object) -> None:
+    """Sets one dotted key, in the key's own type (lists become tuples, ints in float keys floats).
+
+    Raises:
+      UserError: no such key, or a value its rule refuses.
+    """
+    if key not in RULES:
+        raise unknown(key, value)
+    if not RULES[key].accepts(value):
+        raise refuse(key, value, RULES[key].allowed)
+    group, _, leaf = key.rpartition(".")
+    holder = cfg[group] if group else cfg
+    with holder.ignore_type():  # the rule has checked the type; a file may have left a wrong one behind
+        holder[leaf] = RULES[key].canonical(value)
+
+
+def config_hash(cfg: config_dict.ConfigDict) -> str:
+    """16 hexadecimal digits that two configs share exactly if they describe the same run.
+
+    SHA-256 over canonical JSON (sorted keys, no spaces), of every key but `NOT_HASHED`.
+
+    Raises:
+      UserError: the config is not valid key by key.
+    """
+    kept = {key: value for key, value in canonical(cfg).items() if key not in NOT_HASHED}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,67 @@
+"""Make a data set that `--config.data.name=...` can name, from the files its authors publish.
+
+    python scripts/prepare_data.py --what=mnist_by_writer --mnist_dir=FOLDER [--qmnist_dir=FOLDER]
+    python scripts/prepare_data.py --what=cifar10 --cifar_dir=FOLDER_OR_ARCHIVE
+    python scripts/prepare_data.py --what=femnist --leaf_dir=FOLDER
+
+mnist_by_writer wants MNIST's four files train-images-idx3-ubyte, train-labels-idx1-ubyte,
+t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (from the MNIST page of LeCun, Cortes and
+Burges or one of its mirrors) and QMNIST's qmnist-train-labels.idx2-int and
+qmnist-test-labels.idx2-int (from Facebook Research's repository qmnist on GitHub), each
+with or without .gz. cifar10 wants the binary version, cifar-10-binary.tar.gz from the
+CIFAR page of the University of Toronto, or the folder unpacked from it. femnist wants the
+JSON files that the FEMNIST preprocessing of LEAF (the repository TalwalkarLab/leaf on
+GitHub) writes. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from prfl_jax.data import prepare
+from prfl_jax.data.sources import DATA_DIR_VARIABLE
+from prfl_jax.errors import UserError
+
+_WHAT = flags.DEFINE_enum("what", None, ["mnist_by_writer", "cifar10", "femnist"], "The data set to make.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, f"Where it goes; by default ${DATA_DIR_VARIABLE}, else ~/prfl_data.")
+_MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "mnist_by_writer: folder of MNIST's four idx files.")
+_QMNIST_DIR = flags.DEFINE_string("qmnist_dir", None, "mnist_by_writer: folder of QMNIST's label files; by default mnist_dir.")
+_CIFAR_DIR = flags.DEFINE_string("cifar_dir", None, "cifar10: folder of the .bin files, or the archive.")
+_LEAF_DIR = flags.DEFINE_string("leaf_dir", None, "femnist: LEAF's folder with train/*.json and test/*.json.")
+_FORCE = flags.DEFINE_bool("force", False, "Replace what is there.")
+
+
+def _path(flag: flags.FlagHolder[str | None]) -> pathlib.Path:
+    if not flag.value:
+        raise UserError(f"--what={_WHAT.value} needs --{flag.name}=FOLDER")
+    path = pathlib.Path(flag.value).expanduser()
+    if not path.exists():
+        raise UserError(f"--{flag.name}={flag.value}: no such folder")
+    return path
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"not a flag: {argv[1]}")
+    data_dir = pathlib.Path(_DATA_DIR.value or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data").expanduser()
+    try:
+        if _WHAT.value == "mnist_by_writer":
+            mnist_dir = _path(_MNIST_DIR)
+            qmnist_dir = _path(_QMNIST_DIR) if _QMNIST_DIR.value else mnist_dir
+            made = prepare.prepare_mnist_by_writer(mnist_dir, qmnist_dir, data_dir, _FORCE.value)
+        elif _WHAT.value == "cifar10":
+            made = prepare.prepare_cifar10(_path(_CIFAR_DIR), data_dir, _FORCE.value)
+        else:
+            made = prepare.prepare_femnist(_path(_LEAF_DIR), data_dir, _FORCE.value)
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    print(made)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,37 @@
+"""The package `prfl_jax`; pyproject.toml holds the settings of the tools, BUILD.md the reason for each dependency."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="prfl_jax",
+    version="0.1.0",
+    description="Asynchronous, heterogeneous federated learning with sub-models, on a simulated network, in JAX.",
+    packages=find_packages(include=["prfl_jax", "prfl_jax.*"]),
+    package_data={"prfl_jax": ["py.typed"], "prfl_jax.report": ["*.json"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "numpy>=2.4",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources>=7.1",
+        "absl-py>=2.5",
+        "ml_collections>=1.1",
+        "mlxtend>=0.25",
+        "tqdm>=4.70",
+        "matplotlib>=3.11",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=9.2",
+            "pytest-cov>=7.1",
+            "hypothesis>=6.170",
+            "jsonschema>=4.26",
+            "ruff>=0.17",
+            "mypy>=2.4",
+        ],
+        "bench": ["torch"],
+    },
+)

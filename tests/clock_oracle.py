@@ -1,0 +1,242 @@
+"""A slow, obvious model of the clock: every stream, every client, every byte held, moved from event to event.
+
+Shares nothing with `prfl_jax.clock` but the data classes and the random factors (which have tests
+of their own). Whatever can change is looked at after every step; a byte count within EPS is reached.
+"""
+
+from __future__ import annotations
+
+import math
+
+from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, SERVER_DOWN, SERVER_UP, LogNormals
+
+EPS = 1e-4  # bytes
+
+
+class Job:
+    """One client's dispatch."""
+
+    def __init__(self, client, index, version, now, costs, mask):
+        self.client, self.index, self.version, self.dispatched = client, index, version, now
+        self.phase = "mask"
+        self.mask_need, self.mask_got = mask, 0.0
+        self.need, self.got = int(costs.down_bytes[client]), 0.0
+        self.up_need, self.up_got = int(costs.up_bytes[client]), 0.0
+        self.compute = float(costs.compute_s[client])
+        self.down_rate = self.up_rate = 0.0
+        self.mask_stream = self.stream = None
+        self.downloaded = self.computed = None
+
+
+class Sent:
+    """A download stream: how much of it each job needs."""
+
+    def __init__(self):
+        self.sent, self.rate, self.needs = 0.0, 0.0, []  # needs: (job, bytes)
+
+    def open(self):
+        return [(job, need) for job, need in self.needs if need > self.sent + EPS]
+
+
+class Oracle:
+    def __init__(self, network, rule, transport, seed, costs):
+        self.net, self.rule, self.transport, self.costs = network, rule, transport, costs
+        self.m = len(network.client_up)
+        self.draw = {
+            purpose: LogNormals(seed, purpose, sigma)
+            for purpose, sigma in (
+                (CLIENT_DOWN, network.client_sigma),
+                (CLIENT_UP, network.client_sigma),
+                (SERVER_UP, network.server_sigma),
+                (SERVER_DOWN, network.server_sigma),
+            )
+        }
+        self.now, self.n = 0.0, 0
+        self.index = [0] * self.m
+        self.has_mask = [False] * self.m
+        self.ready = list(range(self.m))
+        self.jobs, self.down, self.up, self.shared = {}, [], [], {}
+        self.bytes_down = self.bytes_client_down = self.bytes_up = 0.0
+
+    def set_costs(self, costs):
+        self.costs, self.has_mask = costs, [False] * self.m
+
+    # --- dispatch ---
+
+    def dispatch(self, clients):
+        jobs = []
+        for i in sorted(clients):
+            mask = 0 if self.has_mask[i] else int(self.costs.mask_bytes[i])
+            self.has_mask[i] = True
+            job = Job(i, self.index[i], self.n, self.now, self.costs, mask)
+            job.down_rate = 1e6 * self.net.client_down[i] * self.draw[CLIENT_DOWN].factor(i, job.index)
+            job.up_rate = 1e6 * self.net.client_up[i] * self.draw[CLIENT_UP].factor(i, job.index)
+            self.index[i] += 1
+            self.jobs[i] = job
+            jobs.append(job)
+        will_send = 0
+        for job in jobs:
+            if job.mask_need:
+                job.mask_stream = Sent()
+                job.mask_stream.needs.append((job, job.mask_need))
+                self.down.append(job.mask_stream)
+                will_send += job.mask_need
+        order = jobs
+        if self.transport == "distinct":
+            order = sorted(jobs, key=lambda job: (job.need, int(self.costs.group[job.client]), job.client))
+        for job in order:
+            name = {"unicast": (job.client, job.index), "distinct": int(self.costs.group[job.client])}.get(
+                self.transport, "all"
+            )
+            stream = self.shared.get((self.n, name))
+            if stream is None:
+                stream = self.shared[self.n, name] = Sent()
+                self.down.append(stream)
+            before = max([need for _, need in stream.needs], default=0)
+            stream.needs.append((job, job.need))
+            job.stream = stream
+            will_send += max(0, job.need - before)
+        return will_send
+
+    # --- what happens between events ---
+
+    def allocate(self, up_capacity, down_capacity):
+        left = up_capacity
+        for stream in self.down:
+            own = max([job.down_rate for job, _ in stream.open()], default=0.0)
+            stream.rate = min(own, left if self.net.contention else up_capacity)
+            left -= stream.rate
+        left = down_capacity
+        self.up_rates = {}
+        for job in self.up:
+            self.up_rates[job] = min(job.up_rate, left if self.net.contention else down_capacity)
+            left -= self.up_rates[job]
+
+    @staticmethod
+    def taking(job):
+        """(stream, bytes held, bytes needed) of the part that a job takes now."""
+        if job.phase == "mask":
+            return job.mask_stream, job.mask_got, job.mask_need
+        return job.stream, job.got, job.need
+
+    def taking_rate(self, job):
+        stream, got, need = self.taking(job)
+        if got < stream.sent - EPS:
+            return job.down_rate
+        return min(job.down_rate, stream.rate if need > stream.sent + EPS else 0.0)
+
+    def next_step(self, limit):
+        steps = [limit - self.now] if limit > self.now else []
+        for stream in self.down:
+            if stream.rate > 0:
+                steps += [(need - stream.sent) / stream.rate for _, need in stream.open()]
+        for job in self.jobs.values():
+            if job.phase in ("mask", "values"):
+                stream, got, need = self.taking(job)
+                rate = self.taking_rate(job)
+                if rate > 0:
+                    steps.append((need - got) / rate)
+                if got < stream.sent - EPS and rate > stream.rate:
+                    steps.append((stream.sent - got) / (rate - stream.rate))
+            elif job.phase == "compute":
+                steps.append(job.computed - self.now)
+            elif self.up_rates[job] > 0:
+                steps.append((job.up_need - job.up_got) / self.up_rates[job])
+        return max(0.0, min(steps, default=math.inf))
+
+    def advance(self, step):
+        rates = {job: self.taking_rate(job) for job in self.jobs.values() if job.phase in ("mask", "values")}
+        for job, rate in rates.items():
+            if job.phase == "mask":
+                job.mask_got += rate * step
+            else:
+                job.got += rate * step
+            self.bytes_client_down += rate * step
+        for stream in self.down:
+            stream.sent += stream.rate * step
+            self.bytes_down += stream.rate * step
+        for job in self.up:
+            job.up_got += self.up_rates[job] * step
+            self.bytes_up += self.up_rates[job] * step
+        self.now += step
+
+    def instant(self):
+        """Everything that is finished by now moves on; returns the jobs that arrived."""
+        arrived, again = [], True
+        while again:
+            again = False
+            begun = []
+            for job in self.jobs.values():
+                if job.phase == "mask" and job.mask_got >= job.mask_need - EPS:
+                    job.phase, again = "values", True
+                if job.phase == "values" and job.got >= job.need - EPS:
+                    job.phase, again = "compute", True
+                    job.downloaded, job.computed = self.now, self.now + job.compute
+                if job.phase == "compute" and job.computed <= self.now + 1e-12 * max(1.0, self.now):
+                    job.phase, again = "upload", True
+                    begun.append(job)
+            self.up += sorted(begun, key=lambda job: job.client)
+            for job in list(self.up):
+                if job.up_got >= job.up_need - EPS:
+                    self.up.remove(job)
+                    del self.jobs[job.client]
+                    job.arrived = self.now
+                    arrived.append(job)
+                    again = True
+        self.down = [stream for stream in self.down if stream.open() or stream in self.shared.values()]
+        return sorted(arrived, key=lambda job: job.client)
+
+    # --- a window ---
+
+    def next_window(self):
+        """(end, arrived jobs in order, bytes sent, bytes received by clients, bytes received by the server)."""
+        counters = self.bytes_down, self.bytes_client_down, self.bytes_up
+        start, number, rule = self.now, self.n + 1, self.rule
+        up_capacity = 1e6 * self.net.server_up * self.draw[SERVER_UP].factor(0, number)
+        down_capacity = 1e6 * self.net.server_down * self.draw[SERVER_DOWN].factor(0, number)
+        will_send = self.dispatch(self.ready)
+        flying = len(self.jobs)
+
+        def closed(arrivals):
+            """May the window close now, given who arrived?"""
+            who = {job.client for job in arrivals}
+            if rule.close == "fixed" and not (number == 1 and rule.first_waits_for_all):
+                return self.now >= start + rule.dt_s
+            if rule.close in ("fixed", "all") or (rule.close == "release" and number <= 2):
+                return len(who) == flying
+            if rule.close == "release":
+                least = start + max(rule.release_min_s, will_send / up_capacity + 0.1)
+                return self.now >= least and len(who) >= min(2, flying)
+            return len(arrivals) >= (rule.k if rule.close == "k_arrivals" else 1)
+
+        limit = -math.inf
+        if rule.close == "fixed" and not (number == 1 and rule.first_waits_for_all):
+            limit = start + rule.dt_s
+        elif rule.close == "release" and number > 2:
+            limit = start + max(rule.release_min_s, will_send / up_capacity + 0.1)
+
+        arrivals = []
+        while True:
+            here = self.instant()
+            arrivals += here
+            if closed(arrivals):
+                break
+            if here and rule.dispatch == "on_arrival":
+                self.dispatch([job.client for job in here])
+                continue
+            self.allocate(up_capacity, down_capacity)
+            step = self.next_step(limit)
+            assert step < math.inf
+            before = self.now
+            self.advance(step)
+            if abs(self.now - limit) < 1e-12 * max(1.0, abs(limit)) or before + step == limit:
+                self.now = limit
+        last = self.now
+        if rule.dispatch == "on_arrival":
+            self.ready = [job.client for job in arrivals if job.arrived == last and job.client not in self.jobs]
+        else:
+            self.ready = [job.client for job in arrivals]
+        self.n = number
+        self.shared = {name: stream for name, stream in self.shared.items() if stream.open()}
+        after = self.bytes_down, self.bytes_client_down, self.bytes_up
+        return (last, arrivals, *(b - a for a, b in zip(counters, after, strict=True)))

@@ -1,0 +1,91 @@
+"""The clock against the slow oracle, on random networks, rules, transports and costs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from clock_oracle import Oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prfl_jax.clock import TRANSPORTS, Clock, Costs, Network, WindowRule
+
+RULES = (
+    WindowRule("fixed", dt_s=1.5, first_waits_for_all=True),
+    WindowRule("fixed", dt_s=0.8, first_waits_for_all=False),
+    WindowRule("fixed", dt_s=1.5, first_waits_for_all=False, dispatch="on_arrival"),
+    WindowRule("fixed", dt_s=0.9, first_waits_for_all=True, dispatch="on_arrival"),
+    WindowRule("all"),
+    WindowRule("k_arrivals", k=2),
+    WindowRule("k_arrivals", k=3, dispatch="on_arrival"),
+    WindowRule("each_arrival"),
+    WindowRule("each_arrival", dispatch="on_arrival"),
+    WindowRule("release", release_min_s=0.3),
+    WindowRule("release", release_min_s=0.3, dispatch="on_arrival"),
+)
+
+
+def random_network(rng, clients, contention):
+    return Network(
+        client_up=tuple(rng.uniform(0.3, 5.0, clients)),
+        client_down=tuple(rng.uniform(1.0, 8.0, clients)),
+        server_up=float(rng.uniform(2.0, 12.0)),
+        server_down=float(rng.uniform(1.0, 8.0)),
+        client_sigma=0.3,
+        server_sigma=0.2,
+        contention=contention,
+    )
+
+
+def random_costs(rng, clients):
+    """Sub-models of a few sizes; some dispatches without bytes, without a mask, without computing."""
+    sizes = np.sort(rng.integers(1, 3_000_000, 4))
+    group = rng.integers(0, 4, clients)
+    zero = rng.random((4, clients)) < 0.15
+    down = np.where(zero[0], 0, sizes[group])
+    return Costs(
+        down_bytes=down,
+        mask_bytes=np.where(zero[1], 0, rng.integers(0, 400_000, clients)),
+        up_bytes=np.where(zero[2], 0, rng.integers(1, 3_000_000, clients)),
+        compute_s=np.where(zero[3], 0.0, rng.uniform(0.05, 1.0, clients)),
+        group=np.where(down == 0, -1, group),
+    )
+
+
+def compare(clock, oracle, windows, change):
+    for number in range(1, windows + 1):
+        if number in change:
+            clock.set_costs(change[number])
+            oracle.set_costs(change[number])
+        window = clock.next_window()
+        end, jobs, sent, received, up = oracle.next_window()
+        assert window.end_s == pytest.approx(end, rel=1e-9, abs=1e-9)
+        assert [(a.client, a.index, a.version) for a in window.arrivals] == [
+            (job.client, job.index, job.version) for job in jobs
+        ]
+        for a, job in zip(window.arrivals, jobs, strict=True):
+            assert (a.dispatched_s, a.downloaded_s, a.computed_s, a.arrived_s) == pytest.approx(
+                (job.dispatched, job.downloaded, job.computed, job.arrived), rel=1e-9, abs=1e-8
+            )
+        slack = 4 * clock.network.num_clients  # each counter holds whole bytes of each transfer
+        assert abs(window.bytes_down - sent) <= slack
+        assert abs(window.bytes_client_down - received) <= slack
+        assert abs(window.bytes_up - up) <= slack
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.close}-{rule.dispatch}-{rule.first_waits_for_all}")
+@settings(deadline=None, max_examples=6)
+@given(st.integers(0, 2**32), st.integers(3, 7), st.booleans())
+def test_same_as_oracle(transport, rule, seed, clients, contention):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, clients, contention)
+    costs = random_costs(rng, clients)
+    if rule.dispatch == "on_arrival":  # a round of 0 s would never end
+        costs = dataclasses.replace(costs, up_bytes=np.maximum(costs.up_bytes, 50_000))
+    change = {4: random_costs(rng, clients), 8: random_costs(rng, clients)}
+    if rule.dispatch == "on_arrival":
+        change = {n: dataclasses.replace(c, up_bytes=np.maximum(c.up_bytes, 50_000)) for n, c in change.items()}
+    clock = Clock(network, rule, transport, seed, costs)
+    oracle = Oracle(network, rule, transport, seed, costs)
+    compare(clock, oracle, 12, change)
