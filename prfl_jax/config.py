@@ -113,7 +113,7 @@ def default_config() -> config_dict.ConfigDict:
     c.eval = _group(
         model="mask",  # mask | fedavg: the headline server model
         signal="heldout",  # heldout | test: what early stopping sees
-        batch_size=500,
+        batch_size=100,  # images per evaluation call (im2col memory grows with it)
         thresholds=(0.8, 0.9),
     )
     c.engine = _group(

@@ -85,6 +85,9 @@ class Oracle:
         if self.transport == "distinct":
             order = sorted(jobs, key=lambda job: (job.need, int(self.costs.group[job.client]), job.client))
         for job in order:
+            if not job.need:  # begins no stream
+                job.stream = Sent()
+                continue
             name = {"unicast": (job.client, job.index), "distinct": int(self.costs.group[job.client])}.get(
                 self.transport, "all"
             )

@@ -100,7 +100,8 @@ def test_mean_density_against_the_obvious_one(prfl):
     for t_s, mean in zip(times, means, strict=True):
         now = []
         for entry in prfl["clients"]:
-            held = [p for t, p in zip(entry["densities"]["t_s"], entry["densities"]["percent"], strict=True) if t <= t_s]
+            steps = zip(entry["densities"]["t_s"], entry["densities"]["percent"], strict=True)
+            held = [percent for begin, percent in steps if begin <= t_s]
             now.append(held[-1] / 100)
         assert mean == pytest.approx(np.mean(now), abs=1e-12)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -108,13 +109,30 @@ def test_a_terminal_gets_a_bar():
     assert "50%|" in last and "left" in last
 
 
-def test_the_longest_text_leaves_room_for_a_bar_in_80_columns(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = Terminal()
-    with Progress(10_000, stream=stream) as progress:
-        progress.update(9_999, 139_986.0, accuracy=0.905, arrivals_per_window=8, percents=[8, 100])
-    last = stream.getvalue().rstrip().split("\r")[-1]
-    assert len(last) <= 80 and last.endswith(" left")
+def read_all(reader):
+    """Everything written to the other, closed side of a pseudo-terminal."""
+    parts = []
+    while True:
+        try:
+            part = os.read(reader, 4096)
+        except OSError:  # Linux says so that the other side is closed
+            part = b""
+        if not part:
+            os.close(reader)
+            return b"".join(parts)
+        parts.append(part)
+
+
+def test_the_longest_text_leaves_room_for_a_bar_in_80_columns():
+    termios = pytest.importorskip("termios")
+    reader, writer = os.openpty()
+    termios.tcsetwinsize(writer, (24, 80))
+    with open(writer, "w", encoding="utf-8") as stream:
+        with Progress(10_000, stream=stream) as progress:
+            progress.update(9_999, 139_986.0, accuracy=0.905, arrivals_per_window=8, percents=[8, 100])
+    shown = read_all(reader).decode()
+    last = shown.rstrip().split("\r")[-1]
+    assert len(last) <= 80 and "window 9999/10000  139,986 s" in last and last.endswith(" left")
 
 
 def test_a_terminal_that_cannot_write_greek_gets_a_word():

@@ -108,7 +108,7 @@ class Stream:
 
     def join(self, taker: Taker, now_s: float) -> bool:
         """Adds a client; True if the stream has to send more, or sooner, for it."""
-        if taker.prefix <= self.sent:  # lies in the buffer already
+        if taker.prefix <= self.sent_at(now_s):  # lies in the buffer already
             taker.sent_s = now_s if taker.ready_s is None else taker.ready_s
             return False
         place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)
@@ -130,7 +130,7 @@ class Stream:
 
     def earliest(self, rate: float) -> float:
         """Max of s - A(s)/rate; A is convex between falls of its rate, so the corners suffice."""
-        return max((s - sent / rate for s, sent in self.corners), default=_NEVER)
+        return max((s - sent / rate for s, sent in self.corners), default=-_NEVER)
 
     def set_rate(self, rate: float, now_s: float) -> None:
         """Changes the rate of the frontier from now on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import zipfile
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,18 @@ from prfl_jax.errors import UserError
 _MAX_CLASSES = 10_000  # a larger label is a mistake, not a data set
 
 
-def read_npz(path: pathlib.Path, num_classes: int | None = None) -> tuple[dict[str, np.ndarray | None], int]:
+class Arrays(NamedTuple):
+    """The arrays of a `Dataset`, in its types and shapes, and its number of classes."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+    writer_train: np.ndarray | None
+
+
+def read_npz(path: pathlib.Path, num_classes: int | None = None) -> Arrays:
     """Read and check `x_train`, `y_train`, `x_test`, `y_test` and, if there, `writer_train`.
 
     Args:
@@ -21,47 +33,41 @@ def read_npz(path: pathlib.Path, num_classes: int | None = None) -> tuple[dict[s
             labels and writers whole numbers `[N]`, none negative.
         num_classes: what the labels must be below; None: the largest label + 1.
 
-    Returns:
-        The five arrays by name as `Dataset` wants them (`[N, H, W, C]` uint8, int32;
-        `writer_train` may be None), and the number of classes.
-
     Raises:
         UserError: the file is damaged or an array is missing or not as described.
     """
-    arrays = _read(path)
-    out: dict[str, np.ndarray | None] = {"writer_train": None}
-    for part in ("train", "test"):
-        x, y = _array(path, arrays, f"x_{part}"), _array(path, arrays, f"y_{part}")
-        out[f"x_{part}"] = _images(path, f"x_{part}", x)
-        out[f"y_{part}"] = _numbers(path, f"y_{part}", y, len(x), (num_classes or _MAX_CLASSES) - 1)
-    x_train, x_test = out["x_train"], out["x_test"]
-    assert x_train is not None and x_test is not None
+    found = _read(path)
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        if name not in found:
+            raise UserError(f"{path}: no array {name}; expected x_train, y_train, x_test, y_test")
+    x_train, x_test = (_images(path, name, found[name]) for name in ("x_train", "x_test"))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise UserError(
             f"{path}: x_train is {_shape(x_train.shape)} and x_test {_shape(x_test.shape)}: images must be of one shape"
         )
-    if "writer_train" in arrays:
-        out["writer_train"] = _numbers(path, "writer_train", arrays["writer_train"], len(x_train), 2**31 - 1)
-    largest = max(int(np.max(out[f"y_{part}"])) for part in ("train", "test"))  # type: ignore[type-var]
-    return out, num_classes or largest + 1
+    largest = (num_classes or _MAX_CLASSES) - 1
+    y_train = _numbers(path, "y_train", found["y_train"], len(x_train), largest)
+    y_test = _numbers(path, "y_test", found["y_test"], len(x_test), largest)
+    writer = found.get("writer_train")
+    if writer is not None:
+        writer = _numbers(path, "writer_train", writer, len(x_train), 2**31 - 1)
+    classes = num_classes or int(max(y_train.max(), y_test.max())) + 1
+    return Arrays(x_train, y_train, x_test, y_test, classes, writer)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     wanted = {"x_train", "y_train", "x_test", "y_test", "writer_train"}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: a single array, expected a .npz file with x_train, y_train, x_test, y_test")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise UserError(f"{path}: a single array, expected a .npz file with x_train, y_train, x_test, y_test")
+        with file:
             return {name: file[name] for name in file.files if name in wanted}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, NotImplementedError) as e:
         detail = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise UserError(f"{path}: damaged, or not a .npz file of plain arrays ({detail}); make or fetch it again") from e
-
-
-def _array(path: pathlib.Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in arrays:
-        raise UserError(f"{path}: no array {name}; expected x_train, y_train, x_test, y_test")
-    return arrays[name]
+        raise UserError(
+            f"{path}: damaged, or not a .npz file of plain arrays ({detail}); make or fetch it again"
+        ) from e
 
 
 def _shape(shape: tuple[int, ...]) -> str:

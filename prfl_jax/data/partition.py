@@ -61,7 +61,9 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
     pool = np.setdiff1d(pool, holdout, assume_unique=True)
 
     if not len(pool):
-        raise UserError(f"data.holdout_fraction={data_cfg.holdout_fraction}: {held} held-out images leave none to train on")
+        raise UserError(
+            f"data.holdout_fraction={data_cfg.holdout_fraction}: {held} held-out images leave none to train on"
+        )
 
     rng, labels, classes = generator(seed, "data/partition"), dataset.y_train[pool], dataset.num_classes
     extra: dict[str, Any] = {}
@@ -155,7 +157,7 @@ def _share_labels(labels: np.ndarray, num_clients: int, k: int, rng: np.random.G
     holders: list[list[int]] = [[] for _ in present]
     for client in rng.permutation(num_clients):
         # The k labels with the fewest holders so far, chance deciding between equals.
-        order = np.lexsort((rng.random(len(present)), [len(h) for h in holders]))
+        order = np.lexsort((rng.random(len(present)), np.array([len(h) for h in holders])))
         for label in order[:k]:
             holders[label].append(int(client))
     parts: list[Clients] = [[] for _ in range(num_clients)]
@@ -186,7 +188,7 @@ def fedmp(labels: np.ndarray, num_clients: int, level: int, num_classes: int, rn
         return iid(len(labels), num_clients, rng)
     if num_classes <= 10:
         if not 0 <= level <= 100:
-            raise UserError(f"data.fedmp_level={level}: allowed are 0..100 (percent of one label) with {present} labels")
+            raise UserError(f"data.fedmp_level={level}: allowed are 0..100 (percent of one label)")
         return _main_label(labels, num_clients, level, rng)
     most = present - -(-present // num_clients)
     if not 0 <= level <= most:

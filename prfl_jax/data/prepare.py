@@ -20,11 +20,11 @@ MNIST_FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-QMNIST_FILES = {"train": "qmnist-train-labels.idx2-int", "test": "qmnist-test-labels.idx2-int"}
+QMNIST_FILES = {"train": "qmnist-train-labels-idx2-int", "test": "qmnist-test-labels-idx2-int"}
 CIFAR10_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 _CIFAR10_FOLDER = "cifar-10-batches-bin"
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # label, then the red, green and blue plane
-_IDX_TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
+_IDX_TYPES: dict[int, np.dtype] = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 _QMNIST_CLASS, _QMNIST_SERIES, _QMNIST_WRITER = 0, 1, 2  # columns of QMNIST's label rows
 
 
@@ -155,7 +155,7 @@ def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> pathlib.Pat
 
 def _read_idx(folder: pathlib.Path, name: str) -> np.ndarray:
     """An idx file: 0, 0, type, rank, the sizes as big-endian int32, then the values."""
-    # Some mirrors write a dot for the hyphen before idx.
+    # Both the hyphen and a dot before idx are about.
     names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
     path = next((folder / n for n in names if (folder / n).is_file()), None)
     if path is None:

@@ -7,30 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.data.npz import Arrays
 from prfl_jax.errors import UserError
 
-Arrays = dict[str, np.ndarray | None]
 
-
-def read_femnist(folder: pathlib.Path) -> tuple[Arrays, int]:
+def read_femnist(folder: pathlib.Path) -> Arrays:
     """FEMNIST as `scripts/prepare_data.py` left it in `folder`.
 
-    Returns:
-        The arrays of `Dataset` by name, and the number of classes. `writer_train`
-        numbers LEAF's writers in the order of their names.
+    `writer_train` numbers LEAF's writers in the order of their names.
 
     Raises:
         UserError: it cannot be read.
     """
     from prfl_jax.data.femnist import Femnist
 
-    arrays, classes, writers = _read("femnist", Femnist(data_dir=str(folder), file_format="array_record"), folder)
-    _, writer = np.unique(writers, return_inverse=True)
-    arrays["writer_train"] = writer.astype(np.int32)
-    return arrays, classes
+    run = f"run: python scripts/prepare_data.py --what=femnist --force --leaf_dir=FOLDER --data_dir={folder}"
+    builder = Femnist(data_dir=str(folder), file_format="array_record")
+    arrays, writers = _read("femnist", builder, folder, run)
+    _, numbers = np.unique(writers, return_inverse=True)
+    return arrays._replace(writer_train=numbers.astype(np.int32))
 
 
-def read_prepared(name: str, folder: pathlib.Path) -> tuple[Arrays, int]:
+def read_prepared(name: str, folder: pathlib.Path) -> Arrays:
     """Any prepared data set with splits `train` and `test` and features `image` and `label`.
 
     Args:
@@ -46,8 +44,8 @@ def read_prepared(name: str, folder: pathlib.Path) -> tuple[Arrays, int]:
         builder = tfds.builder(name, data_dir=str(folder))
     except Exception as e:
         raise UserError(f"data.name=tfds:{name}: not found in {folder} ({_line(e)}); {_how_to(name, folder)}") from e
-    arrays, classes, _ = _read(f"tfds:{name}", builder, folder)
-    return arrays, classes
+    arrays, _ = _read(f"tfds:{name}", builder, folder, _how_to(name, folder))
+    return arrays
 
 
 def _how_to(name: str, folder: pathlib.Path) -> str:
@@ -63,12 +61,12 @@ def _line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _read(name: str, builder: Any, folder: pathlib.Path) -> tuple[Arrays, int, list[Any]]:
-    """Arrays, number of classes, and the training records' `writer`, None where they have none."""
+def _read(name: str, builder: Any, folder: pathlib.Path, run: str) -> tuple[Arrays, list[Any]]:
+    """The arrays without writers, and the training records' `writer`, None where they have none."""
     missing = {"image", "label"} - set(builder.info.features or {})
     if missing:
         raise UserError(f"data.name={name}: no feature {' and '.join(sorted(missing))}; needed are image and label")
-    arrays: Arrays = {"writer_train": None}
+    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     writers: list[Any] = []
     try:
         for part in ("train", "test"):
@@ -80,12 +78,11 @@ def _read(name: str, builder: Any, folder: pathlib.Path) -> tuple[Arrays, int, l
                 x[i], y[i] = _grey(record["image"]), record["label"]
                 if part == "train":
                     writers.append(record.get("writer"))
-            arrays[f"x_{part}"], arrays[f"y_{part}"] = x, y
-    except Exception as e:
-        is_femnist = name == "femnist"
-        run = "run: python scripts/prepare_data.py --what=femnist --force" if is_femnist else _how_to(name.removeprefix('tfds:'), folder)
+            parts[part] = x, y
+        classes = int(builder.info.features["label"].num_classes)
+    except Exception as e:  # whatever it raises, the remedy is the same
         raise UserError(f"data.name={name}: cannot be read from {folder} ({_line(e)}); {run}") from e
-    return arrays, int(builder.info.features["label"].num_classes), writers
+    return Arrays(*parts["train"], *parts["test"], classes, None), writers
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -119,8 +119,7 @@ def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str =
     if not path.is_file():
         run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
         raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
-    arrays, classes = read_npz(path, num_classes)
-    return Dataset(name, **arrays, num_classes=classes, source=f"file {path.name}")
+    return Dataset(name, *read_npz(path, num_classes), source=f"file {path.name}")
 
 
 def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
@@ -145,15 +144,14 @@ def _femnist(name: str, folder: pathlib.Path) -> Dataset:
         raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     from prfl_jax.data.prepared import read_femnist
 
-    arrays, classes = read_femnist(folder)
-    return Dataset(name, **arrays, num_classes=classes, source="FEMNIST from LEAF's JSON, by tensorflow-datasets")
+    return Dataset(name, *read_femnist(folder), source="FEMNIST from LEAF's JSON, by tensorflow-datasets")
 
 
 def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
     from prfl_jax.data.prepared import read_prepared
 
-    arrays, classes = read_prepared(name.removeprefix("tfds:"), folder)
-    return Dataset(name, **arrays, num_classes=classes, source=f"tensorflow-datasets {name.removeprefix('tfds:')}")
+    name_there = name.removeprefix("tfds:")
+    return Dataset(name, *read_prepared(name_there, folder), source=f"tensorflow-datasets {name_there}")
 
 
 _NAMED: dict[str, Callable[[str, pathlib.Path], Dataset]] = {

@@ -26,6 +26,17 @@ def uniform(bound: float) -> jax.nn.initializers.Initializer:
     return init
 
 
+def max_pool2(x: jax.Array) -> jax.Array:
+    """2x2 max-pool with stride 2 of `[B, H, W, C]`, odd edges dropped.
+
+    As a reduction over a reshaped array: its gradient is a compare and a select, where
+    `reduce_window`'s is a select-and-scatter that costs a fifth of a training step on CPU.
+    """
+    b, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2]
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+
+
 def scaled(width: float, size: int) -> int:
     """A hidden width, at least 1."""
     return max(1, round(width * size))
@@ -79,7 +90,7 @@ class Conv2(nn.Module):
         """Images `[B, 28, 28, 1]` to logits `[B, classes]`."""
         for i, features in enumerate((32, 64)):
             x = nn.relu(conv(x, scaled(self.width, features), 5, self.init_name, f"conv{i}"))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool2(x)
         x = x.reshape(x.shape[0], -1)
         hidden = scaled(self.width, 2048)
         x = nn.relu(dense(x, hidden, self.init_name, math.sqrt(6.0 / hidden), "dense0"))
@@ -105,7 +116,7 @@ class VGG11(nn.Module):
         layer = 0
         for item in VGG11_CHANNELS:
             if isinstance(item, str):
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = max_pool2(x)
             else:
                 x = nn.relu(conv(x, scaled(self.width, item), 3, self.init_name, f"conv{layer}"))
                 layer += 1

@@ -1,0 +1,109 @@
+"""Checkpoints between chunks: device state by Orbax, host state as JSON beside it.
+
+Each save has a checksum of every array. A newest checkpoint that cannot be read, or
+whose checksums differ, is set aside and the one before is used, with a message.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from prfl_jax.models.build import flat_paths
+
+
+def host_copy(tree: Any) -> Any:
+    """NumPy copies of device arrays.
+
+    On CPU a NumPy view may share memory with the device array, which the next chunk
+    is free to overwrite because its state is donated: so always copy.
+    """
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """CRC-32 of every array, by path."""
+    return {path: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1)) for path, leaf in flat_paths(tree).items()}
+
+
+class Checkpoints:
+    """The numbered checkpoints of one workdir; writing happens in the background.
+
+    Args:
+      folder: absolute path of the workdir.
+      keep: how many of the last ones stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder = folder / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, state: Any, host: dict[str, Any]) -> None:
+        """Copies `state`, then writes it and `host` (JSON values) as the next number."""
+        copy = host_copy(state)
+        number = max(self._manager.all_steps(), default=0) + 1
+        named = flat_paths(copy)
+        self._manager.save(
+            number,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(named),
+                host=ocp.args.JsonSave({**host, "checksums": checksums(copy)}),
+            ),
+        )
+
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]] | None:
+        """The newest readable checkpoint, or None where there is none.
+
+        Args:
+          like: a pytree of `ShapeDtypeStruct`s as saved.
+
+        Returns:
+          (state as NumPy arrays, host values, messages about damaged ones).
+        """
+        messages: list[str] = []
+        for number in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state, host = self._read(number, like)
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                aside = self._set_aside(number)
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                messages.append(f"checkpoint {number} is damaged ({first}); it is now {aside}, the one before is used")
+                continue
+            return state, host, messages
+        return None if not messages else (None, {}, messages)
+
+    def _read(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        named = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in flat_paths(like).items()}
+        read = self._manager.restore(
+            number, args=ocp.args.Composite(state=ocp.args.StandardRestore(named), host=ocp.args.JsonRestore())
+        )
+        host = dict(read["host"])
+        want = host.pop("checksums")
+        found = checksums(read["state"])
+        wrong = [path for path in want if found.get(path) != want[path]]
+        if wrong or set(found) != set(want):
+            raise ValueError(f"checksum of {wrong[0] if wrong else 'an array'} differs")
+        leaves = [read["state"][path] for path in flat_paths(like)]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), host
+
+    def _set_aside(self, number: int) -> str:
+        source = self._folder / str(number)
+        k = 0
+        while (target := self._folder.parent / f"damaged_checkpoint_{number}_{k}").exists():
+            k += 1
+        source.rename(target)
+        self._manager.reload()
+        return target.name
+
+    def wait(self) -> None:
+        """Until everything is on the disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()

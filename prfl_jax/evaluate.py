@@ -1,0 +1,103 @@
+"""Accuracy and loss of a model on images that lie on the device as uint8."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax.data.device import preprocess
+from prfl_jax.models.build import Model
+from prfl_jax.models.losses import Loss
+
+
+class EvalSet(NamedTuple):
+    """Images `[pieces, B, H, W, C]` uint8 and labels `[pieces, B]` int32, padded with label -1."""
+
+    x: jax.Array
+    y: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Sums over one data set.
+
+    Attributes:
+      correct, count: `[classes]` by true label.
+      loss: summed over the samples.
+    """
+
+    correct: np.ndarray
+    count: np.ndarray
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.sum() / self.count.sum())
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.loss / self.count.sum())
+
+    def per_class(self) -> list[float | None]:
+        """Accuracy by true label; None for a class without samples."""
+        return [float(c / n) if n else None for c, n in zip(self.correct, self.count, strict=True)]
+
+    def under(self, labels: np.ndarray) -> float | None:
+        """Accuracy on test data with a client's own mix of labels `[classes]` (counts); None without any."""
+        shares = np.where(self.count > 0, labels, 0).astype(np.float64)
+        if not shares.sum():
+            return None
+        return float(np.sum(shares * self.correct / np.maximum(self.count, 1)) / shares.sum())
+
+
+def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int) -> EvalSet:
+    """Copies images to the device in pieces of one shape."""
+    size = min(batch_size, len(x))
+    pieces = -(-len(x) // size)
+    padding = pieces * size - len(x)
+    x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
+    y = np.concatenate([y.astype(np.int32), np.full(padding, -1, np.int32)])
+    return EvalSet(jnp.asarray(x.reshape(pieces, size, *x.shape[1:])), jnp.asarray(y.reshape(pieces, size)))
+
+
+class Evaluator:
+    """Evaluates params; `check` is called between pieces, so that a signal need not wait for a whole test set."""
+
+    def __init__(
+        self, model: Model, loss: Loss, normalize: str, data_classes: int, check: Callable[[], None] | None = None
+    ) -> None:
+        self._check = check or (lambda: None)
+
+        def piece(params: Any, data: EvalSet, number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            x, y = data.x[number], data.y[number]
+            logits = model.apply(params, preprocess(x, normalize), False, None)
+            valid = y >= 0
+            label = jnp.where(valid, y, 0)
+            right = valid & (jnp.argmax(logits, axis=-1) == label)
+            zeros = jnp.zeros(data_classes, jnp.int32)
+            return (
+                zeros.at[label].add(right.astype(jnp.int32)),
+                zeros.at[label].add(valid.astype(jnp.int32)),
+                jnp.sum(jnp.where(valid, loss(logits, label), 0.0)),
+            )
+
+        self._piece = jax.jit(piece)
+        self._take = jax.jit(lambda stack, client: jax.tree.map(lambda leaf: leaf[client], stack))
+
+    def __call__(self, params: Any, data: EvalSet) -> Scores:
+        correct = count = 0
+        loss = 0.0
+        for number in range(data.x.shape[0]):
+            self._check()
+            c, n, s = jax.device_get(self._piece(params, data, jnp.int32(number)))
+            correct, count, loss = correct + c, count + n, loss + float(s)
+        return Scores(np.asarray(correct), np.asarray(count), loss)
+
+    def client(self, buffer: Any, client: int, data: EvalSet) -> Scores:
+        """The model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask."""
+        return self(self._take(buffer, jnp.int32(client)), data)

@@ -1,0 +1,197 @@
+"""The host side of a chunk: clock, densities and aggregation weights become a `Plan`.
+
+Nothing here depends on what is learned: inside an interval densities are constant, so
+the clock may run ahead of the device. Host values only; imports no jax.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.aggregate.weights import Slot, aggregation_weights
+from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Window
+from prfl_jax.density import FullDensity
+from prfl_jax.plan import Plan, make_row
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedWindow:
+    """One window, ready for the device.
+
+    Attributes:
+      window: what the clock says happened.
+      rows: its rows of the plan; the last one closes the window.
+      percents: `[M]` densities (percent) that its dispatches use.
+      staleness: tau of each arrival, n - 1 - n'(i).
+      weights: `[M]` aggregation weights at its close.
+      bytes_up: bytes each arrival sent.
+      bytes_down: (client, bytes) of each dispatch, mask included.
+    """
+
+    window: Window
+    rows: tuple[Plan, ...]
+    percents: np.ndarray
+    staleness: tuple[int, ...]
+    weights: np.ndarray
+    bytes_up: tuple[int, ...]
+    bytes_down: tuple[tuple[int, int], ...]
+
+
+class Planner:
+    """Plans windows one after another.
+
+    Args:
+      clock: from the config; this object drives it.
+      policy: the density policy, told of every arrival.
+      aggregation: `config.aggregation`.
+      local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
+      p: `[M]` client weights p_i.
+    """
+
+    def __init__(
+        self, clock: Clock, policy: FullDensity, aggregation: Any, local: Any, dt_ref_s: float, p: np.ndarray
+    ) -> None:
+        self.clock, self.policy = clock, policy
+        self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
+        clients = len(p)
+        self._ahead: collections.deque[Window] = collections.deque()
+        self._slots: list[Slot | None] = [None] * clients
+        self._trained = [0] * clients  # local rounds each client has done
+        self._flying: dict[int, tuple[int, int]] = {}  # client -> (percent, bytes it will send)
+        self._mask_due = [True] * clients
+
+    def peek(self, k: int = 0) -> Window:
+        """The k-th window that is not taken yet; runs the clock as far as needed."""
+        while len(self._ahead) <= k:
+            self._ahead.append(self.clock.next_window())
+        return self._ahead[k]
+
+    def set_costs(self, costs: Costs) -> None:
+        """A new generation of densities and masks; only where no window is planned ahead.
+
+        Raises:
+          RuntimeError: the clock has already dispatched beyond this point.
+        """
+        if self._ahead:
+            raise RuntimeError("densities can only change where the clock has not gone ahead")
+        self.clock.set_costs(costs)
+        self._mask_due = [True] * len(self._p)
+
+    def learning_rate(self, dispatched_s: float) -> float:
+        """lr * decay ^ (simulated time / (dt_ref * decay_rounds)): the same clock for every method."""
+        local = self._local
+        return local.lr * local.lr_decay ** (dispatched_s / (self._dt_ref_s * local.lr_decay_rounds))
+
+    def take(self) -> PlannedWindow:
+        """Takes the next window: its rows, weights and bytes; tells the density policy of its arrivals."""
+        window = self.peek()
+        self._ahead.popleft()
+        costs, percents = self.clock.costs, self.policy.percents
+        bytes_down: list[tuple[int, int]] = []
+        bytes_up: list[int] = []
+        ran_at: list[int] = []
+        rows: list[Plan] = []
+        dispatch: list[int] = []
+        arrivals: list[tuple[int, int, float]] = []
+
+        def send(item: Dispatch) -> None:
+            client = item.client
+            mask = int(costs.mask_bytes[client]) if self._mask_due[client] else 0
+            self._mask_due[client] = False
+            bytes_down.append((client, int(costs.down_bytes[client]) + mask))
+            self._flying[client] = (int(percents[client]), int(costs.up_bytes[client]))
+            dispatch.append(client)
+
+        def flush(weights: np.ndarray | None) -> None:
+            rows.append(make_row(len(self._p), dispatch, percents, arrivals, weights))
+            dispatch.clear()
+            arrivals.clear()
+
+        on_arrival = collections.deque(d for d in window.dispatches if d.on_arrival)
+        for item in window.dispatches:
+            if not item.on_arrival:
+                send(item)
+        # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
+        # window opens another row; all of them get the model from before the close.
+        again: list[Dispatch] = []
+        for arrival in window.arrivals:
+            if any(d.client == arrival.client for d in again):
+                flush(None)
+                for d in again:
+                    send(d)
+                again.clear()
+            percent, sent = self._flying.pop(arrival.client)
+            ran_at.append(percent)
+            bytes_up.append(sent)
+            arrivals.append((arrival.client, self._trained[arrival.client], self.learning_rate(arrival.dispatched_s)))
+            self._trained[arrival.client] += 1
+            self._slots[arrival.client] = Slot(arrival.version, window.index)
+            if on_arrival and on_arrival[0].client == arrival.client and on_arrival[0].time_s == arrival.arrived_s:
+                again.append(on_arrival.popleft())
+        again += on_arrival
+        if again:
+            flush(None)
+            for d in again:
+                send(d)
+        weights = aggregation_weights(self._aggregation, window.index, self._slots, self._p)
+        flush(weights)
+        self.policy.observe(window.arrivals, ran_at)
+        staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
+        return PlannedWindow(
+            window, tuple(rows), percents, staleness, weights, tuple(bytes_up), tuple(bytes_down)
+        )
+
+    def filled(self) -> np.ndarray:
+        """`[M]` bool: which slots hold a client update."""
+        return np.array([slot is not None for slot in self._slots])
+
+    def slot_windows(self) -> list[int]:
+        """`[M]` window in which each slot was filled last; 0 for an empty one."""
+        return [0 if slot is None else slot.window for slot in self._slots]
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything that changes, as JSON can hold it (floats keep every bit)."""
+        return {
+            "clock": self.clock.to_state(),
+            "policy": self.policy.to_state(),
+            "ahead": [_window_state(window) for window in self._ahead],
+            "slots": [None if s is None else [s.version, s.window] for s in self._slots],
+            "trained": list(self._trained),
+            "flying": [[client, *item] for client, item in sorted(self._flying.items())],
+            "mask_due": list(self._mask_due),
+        }
+
+    def from_state(self, state: dict[str, Any], clock: Clock) -> Planner:
+        """Takes over a saved state, with the clock made from `state["clock"]`; returns itself."""
+        self.clock = clock
+        self.policy.from_state(state["policy"])
+        self._ahead = collections.deque(_window_from(saved) for saved in state["ahead"])
+        self._slots = [None if s is None else Slot(*s) for s in state["slots"]]
+        self._trained = list(state["trained"])
+        self._flying = {client: (percent, sent) for client, percent, sent in state["flying"]}
+        self._mask_due = list(state["mask_due"])
+        return self
+
+
+def _window_state(window: Window) -> dict[str, Any]:
+    return {
+        **{key: getattr(window, key) for key in ("index", "start_s", "end_s", "bytes_down", "bytes_client_down", "bytes_up")},
+        "dispatches": [dataclasses.astuple(d) for d in window.dispatches],
+        "arrivals": [dataclasses.astuple(a) for a in window.arrivals],
+        "waiting_s": window.waiting_s.tolist(),
+    }
+
+
+def _window_from(saved: dict[str, Any]) -> Window:
+    return Window(
+        **{
+            **saved,
+            "dispatches": tuple(Dispatch(*d) for d in saved["dispatches"]),
+            "arrivals": tuple(Arrival(*a) for a in saved["arrivals"]),
+            "waiting_s": np.asarray(saved["waiting_s"]),
+        }
+    )

@@ -1,0 +1,79 @@
+"""A run's folder: whose it is, and that only one run writes there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from prfl_jax.errors import UserError
+
+
+class Workdir:
+    """The folder of one run, locked while open.
+
+    Args:
+      path: made where it is not there.
+      config: `to_dict` of the config.
+      config_hash: of it.
+
+    Raises:
+      UserError: the folder holds a run of another config, another run is writing
+        there, or it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: dict[str, Any], config_hash: str) -> None:
+        self.path = Path(path).absolute()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = open(self.path / ".lock", "a+")  # noqa: SIM115 - lives as long as the run
+        except OSError as error:
+            raise UserError(f"--workdir={path}: {error.strerror}; allowed: a folder that can be written to") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(f"--workdir={path}: another run is writing there; wait for it, or use a new folder") from None
+        try:
+            self._claim(config, config_hash)
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, config: dict[str, Any], config_hash: str) -> None:
+        file = self.path / "config.json"
+        if not file.exists():
+            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            if others:
+                raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; allowed: an empty folder")
+            write_text(file, json.dumps({"config_hash": config_hash, "config": config}, indent=1, sort_keys=True) + "\n")
+            return
+        try:
+            there = json.loads(file.read_text())
+            same, theirs = there["config_hash"] == config_hash, there["config"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{file}: cannot be read ({error}); use a new --workdir") from None
+        if not same:
+            raise UserError(f"--workdir={self.path}: holds a run of another config ({_difference(theirs, config)}); use a new folder")
+
+    def close(self) -> None:
+        """Releases the folder."""
+        self._lock.close()
+
+
+def _difference(there: Any, here: Any, key: str = "config") -> str:
+    """The first key in which two configs differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            if there.get(name) != here.get(name):
+                return _difference(there.get(name), here.get(name), f"{key}.{name}")
+    return f"{key} is {there!r} there and {here!r} here"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or none."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
