@@ -14,7 +14,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from prfl_jax.models.build import flat_paths
+
+def named(tree: Any) -> dict[str, Any]:
+    """Leaves by position: names that any storage takes."""
+    return {f"leaf_{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def host_copy(tree: Any) -> Any:
@@ -27,8 +30,8 @@ def host_copy(tree: Any) -> Any:
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """CRC-32 of every array, by path."""
-    return {path: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1)) for path, leaf in flat_paths(tree).items()}
+    """CRC-32 of every array, by position."""
+    return {name: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)) for name, leaf in named(tree).items()}
 
 
 class Checkpoints:
@@ -48,11 +51,10 @@ class Checkpoints:
         """Copies `state`, then writes it and `host` (JSON values) as the next number."""
         copy = host_copy(state)
         number = max(self._manager.all_steps(), default=0) + 1
-        named = flat_paths(copy)
         self._manager.save(
             number,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(named),
+                state=ocp.args.StandardSave(named(copy)),
                 host=ocp.args.JsonSave({**host, "checksums": checksums(copy)}),
             ),
         )
@@ -79,17 +81,17 @@ class Checkpoints:
         return None if not messages else (None, {}, messages)
 
     def _read(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        named = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in flat_paths(like).items()}
+        empty = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named(like).items()}
         read = self._manager.restore(
-            number, args=ocp.args.Composite(state=ocp.args.StandardRestore(named), host=ocp.args.JsonRestore())
+            number, args=ocp.args.Composite(state=ocp.args.StandardRestore(empty), host=ocp.args.JsonRestore())
         )
         host = dict(read["host"])
         want = host.pop("checksums")
         found = checksums(read["state"])
-        wrong = [path for path in want if found.get(path) != want[path]]
-        if wrong or set(found) != set(want):
-            raise ValueError(f"checksum of {wrong[0] if wrong else 'an array'} differs")
-        leaves = [read["state"][path] for path in flat_paths(like)]
+        wrong = [name for name in {*want, *found} if found.get(name) != want.get(name)]
+        if wrong:
+            raise ValueError(f"{len(wrong)} arrays have another checksum")
+        leaves = [read["state"][name] for name in named(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), host
 
     def _set_aside(self, number: int) -> str:

@@ -123,7 +123,8 @@ class Link:
                 if rates[last] == 0.0:
                     served -= 1
             rates[stream] = self._rest(stream.own_rate - need)
-            served = max(served, place + 1)
+            if rates[stream] > 0.0:
+                served = max(served, place + 1)
         while served and rates.get(self.active[served - 1], self.active[served - 1].rate) == 0.0:
             served -= 1
         left = self._rest(left)

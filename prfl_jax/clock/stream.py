@@ -103,7 +103,7 @@ class Stream:
         self.due_s = _NEVER  # when the frontier reaches the next prefix, if nothing changes
         self.stamp = 0  # outdates events in the queue
         self.peak_rate = 0.0
-        self.corners: list[tuple[float, float]] = []  # (s, A(s)) where the rate rose
+        self.corners: list[tuple[float, float]] = []  # (s, A(s)) where the rate rose, as far as needed
         self.counted = 0  # bytes already reported
 
     def join(self, taker: Taker, now_s: float) -> bool:
@@ -129,7 +129,7 @@ class Stream:
         return min(self.sent + self.rate * (now_s - self.since_s), float(self.groups[-1].prefix))
 
     def earliest(self, rate: float) -> float:
-        """Max of s - A(s)/rate; A is convex between falls of its rate, so the corners suffice."""
+        """Max of s - A(s)/rate over the past: where the frontier turned from slower to faster than `rate`."""
         return max((s - sent / rate for s, sent in self.corners), default=-_NEVER)
 
     def set_rate(self, rate: float, now_s: float) -> None:
@@ -137,10 +137,22 @@ class Stream:
         self.sent = self.sent_at(now_s)
         self.since_s = now_s
         if rate > self.rate:
-            self.corners.append((now_s, self.sent))
+            self._add_corner(now_s, self.sent)
             self.peak_rate = max(self.peak_rate, rate)
         self.rate = rate
         self.outdate()
+
+    def _add_corner(self, s: float, sent: float) -> None:
+        """Keeps the corners that are the maximum for some rate: their upper hull in the plane (A, s)."""
+        corners = self.corners
+        while corners and corners[-1][1] == sent:
+            corners.pop()
+        while len(corners) > 1:
+            (s0, sent0), (s1, sent1) = corners[-2:]
+            if (s1 - s0) * (sent - sent0) > (s - s0) * (sent1 - sent0):
+                break
+            corners.pop()
+        corners.append((s, sent))
 
     def outdate(self) -> None:
         self.stamp += 1

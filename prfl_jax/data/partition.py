@@ -100,9 +100,9 @@ def dirichlet(
     """Each label's images shared in proportions drawn from Dir(alpha, ..., alpha) over the clients.
 
     Small alpha: few clients hold a label; large: IID. As in Yurochkin et al.,
-    "Bayesian nonparametric federated learning of neural networks" (2019); facts §5 give
-    alpha = 1.0 for PR-FL's non-IID CIFAR-10. All is drawn again until every client
-    holds `least` images, `MAX_DRAWS` times at most.
+    "Bayesian nonparametric federated learning of neural networks" (2019); the release of
+    PR-FL's authors has alpha = 1.0 for non-IID CIFAR-10. All is drawn again until every
+    client holds `least` images, `MAX_DRAWS` times at most.
 
     Returns:
         The clients' positions, and how many draws it took.

@@ -16,9 +16,6 @@ from typing import Any
 from prfl_jax.errors import UserError
 from prfl_jax.report.plain import has_non_finite, plain
 
-# Said once, at the end of a run; a run that goes on says them again.
-_CLOSING_KINDS = ("final", "end")
-
 
 def metrics_line(record: Mapping[str, Any]) -> str:
     """`record` as one line of JSON without the line end.
@@ -36,9 +33,8 @@ def metrics_line(record: Mapping[str, Any]) -> str:
 class MetricsWriter:
     """Appends records to a file; each is handed to the system before `write` returns.
 
-    To resume from a checkpoint made after window n, everything up to and including
-    window n has to be written (and `sync`ed) before that checkpoint is saved; then
-    `truncate_after(n)` restores the file to what it was at the checkpoint.
+    A checkpoint saves `bytes_written` after a `sync`; on resume `truncate_at` restores
+    the file to what it was then.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,40 +52,25 @@ class MetricsWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def truncate_after(self, window: int) -> None:
-        """Drops what was written after the checkpoint of `window` (0: drops everything).
+    def bytes_written(self) -> int:
+        """Length of the file, to be saved with a checkpoint after `sync`."""
+        return self._file.tell()
 
-        Dropped are records of later windows, closing records (`final`, `end`), and
-        all from the first damaged line on, such as one that was cut in the middle.
+    def truncate_at(self, length: int) -> None:
+        """Drops what was written after a checkpoint that recorded this `bytes_written`.
 
         Raises:
-          UserError: when the file does not reach back to `window`, so that a report
-            made from it would have a hole. The file is then left as it was.
+          UserError: when the file is shorter, so that a report made from it would have
+            a hole. The file is then left as it was.
         """
-        self._file.close()
-        try:
-            kept, reached = [], 0
-            for text, record in _lines(self.path):
-                if record is None:
-                    break
-                if record["kind"] in _CLOSING_KINDS or record["window"] > window or window == 0:
-                    continue
-                kept.append(text)
-                if record["kind"] == "window":
-                    reached = max(reached, record["window"])
-            if reached != window:
-                raise UserError(
-                    f"{self.path}: its records end at window {reached}, the checkpoint is at window {window}; "
-                    "use a new --workdir, or remove the checkpoints after that window"
-                )
-            spare = self.path.with_name(self.path.name + ".tmp")
-            with open(spare, "wb") as out:
-                out.writelines(kept)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(spare, self.path)
-        finally:
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        there = os.path.getsize(self.path)
+        if there < length:
+            raise UserError(
+                f"{self.path}: has {there} bytes, the checkpoint was made after {length}; "
+                "use a new --workdir, or remove the newest checkpoints"
+            )
+        self._file.truncate(length)
+        self._file.seek(length)
 
     def close(self) -> None:
         """Closes the file; closing twice does no harm."""

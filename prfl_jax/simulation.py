@@ -1,0 +1,201 @@
+"""The parts of one experiment, built from its config: data, model, clock, densities, engine.
+
+`Simulation` knows the method; `experiment.py` runs it through time and writes files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax import data as data_room
+from prfl_jax.aggregate import fedavg
+from prfl_jax.aggregate.weights import client_weights
+from prfl_jax.clock import Clock, Costs, network_from_config, rule_from_config
+from prfl_jax.data.device import to_device
+from prfl_jax.density import make_density
+from prfl_jax.engine import Engine, EngineConfig, State, split_keys
+from prfl_jax.errors import UserError
+from prfl_jax.evaluate import make_eval_set
+from prfl_jax.local import LocalWork
+from prfl_jax.models import build_model, make_loss
+from prfl_jax.planner import Planner
+from prfl_jax.submodel.importance import importance_scores
+from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.levels import compute_levels
+from prfl_jax.submodel.size import ModelSize, to_percent
+from prfl_jax.submodel.split import count_levels
+from prfl_jax.transport.costs import make_costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What the config says of the six seams, resolved: no array is made yet."""
+
+    model: Any
+    layout: Layout
+    size: ModelSize
+    loss: Any
+    importance: str | None
+    clients_axis: str
+
+
+def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Method:
+    """Model, layout and sizes of a validated config.
+
+    Raises:
+      UserError: the model cannot be built for this data.
+    """
+    model = build_model(config.model, input_shape, data_classes)
+    nested = config.submodel.name == "nested"
+    layout = Layout.of(model.shapes(), prune=nested)
+    least = to_percent(config.density.min_density) if nested else 100
+    prunes = nested and config.density.name != "full"
+    axis = config.engine.clients
+    if axis == "auto":
+        axis = "map" if jax.default_backend() == "cpu" else "vmap"
+    return Method(
+        model=model,
+        layout=layout,
+        size=layout.model_size(model, config.model.size_mb, least),
+        loss=make_loss(config.model.loss),
+        importance=config.submodel.importance if prunes else None,
+        clients_axis=axis,
+    )
+
+
+class Simulation:
+    """One experiment's parts.
+
+    Args:
+      config: validated.
+
+    Raises:
+      UserError: data, partition or model cannot be had as the config says.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        if config.engine.deterministic and jax.default_backend() == "gpu":
+            if "--xla_gpu_deterministic_ops=true" not in os.environ.get("XLA_FLAGS", ""):
+                raise UserError(
+                    "config.engine.deterministic=True: allowed with XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+                    "set before JAX starts, as scripts/train.py does"
+                )
+        seed, clients = config.seed, config.clients.number
+        self.dataset = data_room.load(config.data, seed)
+        self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
+        self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
+        self.init_key, self.keys = split_keys(seed)
+        method = self.method
+        self.engine = Engine(
+            method.model,
+            method.loss,
+            method.layout,
+            clients,
+            EngineConfig(
+                clients=method.clients_axis,
+                aggregation=config.aggregation.name,
+                server_lr=config.aggregation.server_lr,
+                importance=method.importance,
+                normalize=config.data.normalize,
+                augment=config.data.augment,
+                work=LocalWork(
+                    steps=config.local.steps,
+                    batch_size=config.local.batch_size,
+                    momentum=config.local.momentum,
+                    unroll=config.engine.unroll,
+                ),
+            ),
+        )
+        self.init_state = jax.jit(self.engine.init_state)
+        self.fedavg_model = jax.jit(lambda state, weights: fedavg(state.params, state.buffer, weights))
+        self._scores = jax.jit(self._importance_scores)
+
+    # Host side.
+
+    @property
+    def samples_per_round(self) -> int:
+        return self.config.local.steps * self.config.local.batch_size
+
+    def new_planner(self) -> Planner:
+        """Clock and densities at time 0."""
+        config, clients = self.config, self.config.clients.number
+        policy = make_density(config.density, clients)
+        clock = Clock(
+            network_from_config(config), rule_from_config(config), config.transport.name, config.seed,
+            self.costs(policy.percents),
+        )  # fmt: skip
+        sizes = np.array([len(c) for c in self.split.clients], float)
+        p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
+        dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
+        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p)
+
+    def restored_planner(self, state: dict[str, Any]) -> Planner:
+        """Clock and densities as `Planner.to_state` left them."""
+        config = self.config
+        clock = Clock.from_state(
+            network_from_config(config), rule_from_config(config), config.transport.name, config.seed, state["clock"]
+        )
+        return self.new_planner().from_state(state, clock)
+
+    def costs(self, percents: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
+        """Bytes and seconds of dispatches at these densities `[M]`."""
+        config, size = self.config, self.method.size
+        costs = make_costs(
+            size, percents, float(self.samples_per_round), tuple(config.clients.flop_s), config.transport.bytes, flop_share
+        )  # fmt: skip
+        if self.method.importance == "client_sq_grad":
+            # the client also uploads a squared gradient for each weight it holds
+            extra = [round(size.count(int(p)) * size.bytes_per_value) for p in percents]
+            costs = dataclasses.replace(costs, up_bytes=costs.up_bytes + np.array(extra, np.int64))
+        return costs
+
+    # Device side.
+
+    def device_data(self) -> Any:
+        return to_device(self.dataset, self.split)
+
+    def eval_sets(self) -> tuple[Any, Any]:
+        """(test data, data for early-stopping signals or None)."""
+        d, batch = self.dataset, self.config.eval.batch_size
+        test = make_eval_set(d.x_test, d.y_test, batch)
+        if self.config.eval.signal == "test":
+            return test, test
+        held = self.split.holdout
+        return test, make_eval_set(d.x_train[held], d.y_train[held], batch) if len(held) else None
+
+    def prune(self, state: State, percents: np.ndarray) -> tuple[State, Costs]:
+        """Prune_model (Algorithm 1, line 23): new levels for these densities, and what they cost.
+
+        Raises:
+          RuntimeError: the counts on the device differ from those the clock charges.
+        """
+        method = self.method
+        if method.importance is None or (percents == 100).all():
+            return state, self.costs(percents)
+        scores = self._scores(state)
+        # One shape for every generation: the densities in use and 1, padded with 1.
+        used = sorted({int(p) for p in percents} | {100})
+        padded = used + [100] * (len(percents) + 1 - len(used))
+        counts = [method.size.count(p) for p in padded]
+        levels = compute_levels(
+            scores, jnp.asarray(padded, jnp.int32), jnp.asarray(counts, jnp.int32), base=method.size.base_counts()
+        )
+        held = np.asarray(count_levels(levels, jnp.asarray(padded, jnp.int32)))  # [K, leaves]
+        if held.sum(axis=1).tolist() != counts:
+            raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
+        flop = np.asarray(method.size.layer_flop)
+        share = {p: float(flop @ (held[k] / np.asarray(method.size.layers)) / flop.sum()) for k, p in enumerate(padded)}
+        costs = self.costs(percents, np.array([share[int(p)] for p in percents]))
+        return state._replace(levels=levels), costs
+
+    def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
+        leaves = jax.tree.leaves(state.params)
+        weights = tuple(leaves[i] for i in self.method.layout.prunable)
+        return importance_scores(state.importance, self.config.submodel.importance, weights)
