@@ -75,7 +75,9 @@ def test_nothing_to_do_takes_no_time(contention):
 THREE = dict(down=[1.0, 0.66, 0.33], group=[100, 66, 33])
 
 
-@pytest.mark.parametrize(("transport", "sent"), [("delta", 1.0), ("distinct", 1.99), ("one_copy", 1.0), ("unicast", 1.99)])
+@pytest.mark.parametrize(
+    ("transport", "sent"), [("delta", 1.0), ("distinct", 1.99), ("one_copy", 1.0), ("unicast", 1.99)]
+)
 def test_paper_example_of_the_split(transport, sent):
     """Section III-D: densities 1, .66, .33 cost 1.99 models as distinct sub-models and 1 with the split."""
     window = Clock(network([1.0] * 3), ALL, transport, 0, costs(**THREE)).next_window()

@@ -100,8 +100,9 @@ def test_bytes_over_many_short_windows_add_up(seed, transport, contention):
     network, costs = setting(seed, 4, contention)
     steady = dataclasses.replace(network, server_sigma=0.0)
     whole = Clock(steady, WindowRule("all"), transport, seed, costs[0]).next_window()
-    clock = Clock(steady, WindowRule("fixed", dt_s=whole.end_s / 37, first_waits_for_all=False), transport, seed, costs[0])
-    # Nobody may come twice: stop the clients by letting them wait (arrivals are dispatched at a start).
+    rule = WindowRule("fixed", dt_s=whole.end_s / 37, first_waits_for_all=False)
+    clock = Clock(steady, rule, transport, seed, costs[0])
+    # Nobody may come twice: only the dispatches at 0 s are made.
     clock._dispatch = _only_once(clock._dispatch)
     cut = [clock.next_window() for _ in range(38)]
     for name in ("bytes_down", "bytes_client_down", "bytes_up"):

@@ -12,7 +12,8 @@ from prfl_jax.errors import UserError
 
 
 def config(**changes):
-    keys = dict(name="recovery", rule="normalised", interval=3, min_density=0.05, delta_rho=0.2, patience=2, min_delta=0.0)
+    keys = dict(name="recovery", rule="normalised", interval=3, min_density=0.05, delta_rho=0.2)
+    keys.update(patience=2, min_delta=0.0)
     return types.SimpleNamespace(**{**keys, **changes})
 
 
@@ -171,7 +172,8 @@ def test_recovered_minimum_survives_the_time_balance():
 def test_empty_slots_do_not_count():
     policy = make_density(config(patience=1), 2)
     observe(policy, [10, 100])
-    seen = [policy.decide(np.array([0.5, accuracy]), None).triggered[1] for accuracy in (np.nan, np.nan, 0.4, np.nan, 0.3)]
+    accuracies = (np.nan, np.nan, 0.4, np.nan, 0.3)
+    seen = [policy.decide(np.array([0.5, accuracy]), None).triggered[1] for accuracy in accuracies]
     assert seen == [False, False, False, False, True]
     assert policy.percents.tolist() == [100, 30]
 
