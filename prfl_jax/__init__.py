@@ -1,0 +1,51 @@
+"""prfl_jax: asynchronous, heterogeneous federated learning with sub-models, simulated.
+
+    import prfl_jax
+    config = prfl_jax.load_config("configs/quickstart.py", {"rounds": 20})
+    run = prfl_jax.Experiment(config).run("runs/first")
+
+Names are loaded when first used, so that the clock can be imported without JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prfl_jax.cli import load_config
+    from prfl_jax.config import default_config
+    from prfl_jax.errors import UserError
+    from prfl_jax.experiment import Experiment, Finished
+    from prfl_jax.models.build import build_model, load_model, save_model
+
+__version__ = "0.1.0"
+__all__ = [
+    "Experiment",
+    "Finished",
+    "UserError",
+    "build_model",
+    "default_config",
+    "load_config",
+    "load_model",
+    "save_model",
+]
+
+_HOMES = {
+    "Experiment": "experiment",
+    "Finished": "experiment",
+    "UserError": "errors",
+    "build_model": "models.build",
+    "default_config": "config",
+    "load_config": "cli",
+    "load_model": "models.build",
+    "save_model": "models.build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -6,6 +6,7 @@ whose checksums differ, is set aside and the one before is used, with a message.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,16 @@ def host_copy(tree: Any) -> Any:
 
 def checksums(tree: Any) -> dict[str, int]:
     """CRC-32 of every array, by position."""
-    return {name: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)) for name, leaf in named(tree).items()}
+    return {name: zlib.crc32(np.ascontiguousarray(leaf).data.cast("B")) for name, leaf in named(tree).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint: state as NumPy arrays (None: there is none), host values, messages about damaged ones."""
+
+    state: Any
+    host: dict[str, Any]
+    messages: list[str]
 
 
 class Checkpoints:
@@ -59,14 +69,11 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]] | None:
-        """The newest readable checkpoint, or None where there is none.
+    def restore(self, like: Any) -> Restored:
+        """The newest readable checkpoint.
 
         Args:
           like: a pytree of `ShapeDtypeStruct`s as saved.
-
-        Returns:
-          (state as NumPy arrays, host values, messages about damaged ones).
         """
         messages: list[str] = []
         for number in sorted(self._manager.all_steps(), reverse=True):
@@ -77,8 +84,8 @@ class Checkpoints:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 messages.append(f"checkpoint {number} is damaged ({first}); it is now {aside}, the one before is used")
                 continue
-            return state, host, messages
-        return None if not messages else (None, {}, messages)
+            return Restored(state, host, messages)
+        return Restored(None, {}, messages)
 
     def _read(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
         empty = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named(like).items()}

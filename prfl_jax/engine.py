@@ -133,9 +133,7 @@ class Engine:
     def _aggregate(self, state: State, weights: jax.Array) -> Any:
         if self.config.aggregation == "fedavg":
             return fedavg(state.params, state.buffer, weights)
-        return maskfedavg(
-            self.layout, state.params, state.buffer, state.buffer_bits, weights, self.config.server_lr
-        )
+        return maskfedavg(self.layout, state.params, state.buffer, state.buffer_bits, weights, self.config.server_lr)
 
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""
@@ -153,8 +151,14 @@ class Engine:
         return state._replace(sent=sent, sent_bits=bits)
 
     def _client_update(
-        self, sent: Any, bits: tuple[jax.Array, ...], data: DeviceData, client: jax.Array, count: jax.Array,
-        lr: jax.Array, keys: Keys,
+        self,
+        sent: Any,
+        bits: tuple[jax.Array, ...],
+        data: DeviceData,
+        client: jax.Array,
+        count: jax.Array,
+        lr: jax.Array,
+        keys: Keys,
     ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """One client's local round: (update, loss, squared gradients, masks)."""
         config = self.config
@@ -178,9 +182,7 @@ class Engine:
             client = now.arrive[k]
             sent = jax.tree.map(lambda stack: stack[client], state.sent)
             bits = tuple(b[client] for b in state.sent_bits)
-            update, loss, squares, masks = self._client_update(
-                sent, bits, data, client, now.count[k], now.lr[k], keys
-            )
+            update, loss, squares, masks = self._client_update(sent, bits, data, client, now.count[k], now.lr[k], keys)
             buffer = jax.tree.map(lambda stack, w: stack.at[client].set(w), buffer, update)
             buffer_bits = tuple(b.at[client].set(new) for b, new in zip(buffer_bits, bits, strict=True))
             if squares:
@@ -210,10 +212,14 @@ class Engine:
         if squares:
             present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]
             importance = Importance(
-                tuple(t + jnp.sum(jnp.where(p, s, 0), axis=0)
-                      for t, s, p in zip(importance.total, squares, present, strict=True)),
-                tuple(h + jnp.sum(m & p, axis=0, dtype=jnp.int32)
-                      for h, m, p in zip(importance.held, masks, present, strict=True)),
+                tuple(
+                    t + jnp.sum(jnp.where(p, s, 0), axis=0)
+                    for t, s, p in zip(importance.total, squares, present, strict=True)
+                ),
+                tuple(
+                    h + jnp.sum(m & p, axis=0, dtype=jnp.int32)
+                    for h, m, p in zip(importance.held, masks, present, strict=True)
+                ),
             )
         state = state._replace(
             buffer=jax.tree.map(put, state.buffer, updates),

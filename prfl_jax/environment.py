@@ -60,8 +60,8 @@ def flags() -> dict[str, Any]:
     """Settings outside the config that can change numbers."""
     return {
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
-        "jax_enable_x64": jax.config.jax_enable_x64,
+        "jax_default_matmul_precision": jax.config.values["jax_default_matmul_precision"],
+        "jax_enable_x64": jax.config.values["jax_enable_x64"],
     }
 
 

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from prfl_jax.data.device import preprocess
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+
+IMAGES_PER_CALL = 1000  # one device call; about two seconds for the largest model on two CPU cores
 
 
 class EvalSet(NamedTuple):
@@ -20,6 +23,14 @@ class EvalSet(NamedTuple):
 
     x: jax.Array
     y: jax.Array
+
+
+class Sums(NamedTuple):
+    """Running sums on the device: correct and samples `[classes]` by true label, loss."""
+
+    correct: jax.Array
+    samples: jax.Array
+    loss: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,36 +77,43 @@ def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int) -> EvalSet:
 
 
 class Evaluator:
-    """Evaluates params; `check` is called between pieces, so that a signal need not wait for a whole test set."""
+    """Evaluates params; `check` is called between calls, so that a signal need not wait for a whole test set."""
 
     def __init__(
         self, model: Model, loss: Loss, normalize: str, data_classes: int, check: Callable[[], None] | None = None
     ) -> None:
         self._check = check or (lambda: None)
 
-        def piece(params: Any, data: EvalSet, number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def piece(params: Any, data: EvalSet, number: jax.Array, sums: Sums) -> Sums:
             x, y = data.x[number], data.y[number]
             logits = model.apply(params, preprocess(x, normalize), False, None)
             valid = y >= 0
             label = jnp.where(valid, y, 0)
             right = valid & (jnp.argmax(logits, axis=-1) == label)
-            zeros = jnp.zeros(data_classes, jnp.int32)
-            return (
-                zeros.at[label].add(right.astype(jnp.int32)),
-                zeros.at[label].add(valid.astype(jnp.int32)),
-                jnp.sum(jnp.where(valid, loss(logits, label), 0.0)),
+            return Sums(
+                sums.correct.at[label].add(right.astype(jnp.int32)),
+                sums.samples.at[label].add(valid.astype(jnp.int32)),
+                jnp.sum(jnp.where(valid, loss(logits, label), 0.0)) + sums.loss,
             )
 
-        self._piece = jax.jit(piece)
+        def pieces(params: Any, data: EvalSet, first: jax.Array, end: jax.Array) -> Sums:
+            zeros = jnp.zeros(data_classes, jnp.int32)
+            start = Sums(zeros, zeros, jnp.float32(0.0))
+            return lax.fori_loop(first, end, lambda i, sums: piece(params, data, i, sums), start)
+
+        self._pieces = jax.jit(pieces)
         self._take = jax.jit(lambda stack, client: jax.tree.map(lambda leaf: leaf[client], stack))
 
     def __call__(self, params: Any, data: EvalSet) -> Scores:
+        """Scores of one model on all of `data`."""
+        total, size = data.y.shape
+        step = max(1, IMAGES_PER_CALL // size)
         correct = count = 0
         loss = 0.0
-        for number in range(data.x.shape[0]):
+        for first in range(0, total, step):
             self._check()
-            c, n, s = jax.device_get(self._piece(params, data, jnp.int32(number)))
-            correct, count, loss = correct + c, count + n, loss + float(s)
+            sums = jax.device_get(self._pieces(params, data, jnp.int32(first), jnp.int32(min(first + step, total))))
+            correct, count, loss = correct + sums.correct, count + sums.samples, loss + float(sums.loss)
         return Scores(np.asarray(correct), np.asarray(count), loss)
 
     def client(self, buffer: Any, client: int, data: EvalSet) -> Scores:

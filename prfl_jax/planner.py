@@ -141,9 +141,7 @@ class Planner:
         flush(weights)
         self.policy.observe(window.arrivals, ran_at)
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
-        return PlannedWindow(
-            window, tuple(rows), percents, staleness, weights, tuple(bytes_up), tuple(bytes_down)
-        )
+        return PlannedWindow(window, tuple(rows), percents, staleness, weights, tuple(bytes_up), tuple(bytes_down))
 
     def filled(self) -> np.ndarray:
         """`[M]` bool: which slots hold a client update."""
@@ -178,8 +176,9 @@ class Planner:
 
 
 def _window_state(window: Window) -> dict[str, Any]:
+    plain = ("index", "start_s", "end_s", "bytes_down", "bytes_client_down", "bytes_up")
     return {
-        **{key: getattr(window, key) for key in ("index", "start_s", "end_s", "bytes_down", "bytes_client_down", "bytes_up")},
+        **{key: getattr(window, key) for key in plain},
         "dispatches": [dataclasses.astuple(d) for d in window.dispatches],
         "arrivals": [dataclasses.astuple(a) for a in window.arrivals],
         "waiting_s": window.waiting_s.tolist(),

@@ -127,10 +127,8 @@ class Simulation:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
         policy = make_density(config.density, clients)
-        clock = Clock(
-            network_from_config(config), rule_from_config(config), config.transport.name, config.seed,
-            self.costs(policy.percents),
-        )  # fmt: skip
+        network, rule = network_from_config(config), rule_from_config(config)
+        clock = Clock(network, rule, config.transport.name, config.seed, self.costs(policy.percents))
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
@@ -147,9 +145,8 @@ class Simulation:
     def costs(self, percents: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
         """Bytes and seconds of dispatches at these densities `[M]`."""
         config, size = self.config, self.method.size
-        costs = make_costs(
-            size, percents, float(self.samples_per_round), tuple(config.clients.flop_s), config.transport.bytes, flop_share
-        )  # fmt: skip
+        samples, speeds = float(self.samples_per_round), tuple(config.clients.flop_s)
+        costs = make_costs(size, percents, samples, speeds, config.transport.bytes, flop_share)
         if self.method.importance == "client_sq_grad":
             # the client also uploads a squared gradient for each weight it holds
             extra = [round(size.count(int(p)) * size.bytes_per_value) for p in percents]

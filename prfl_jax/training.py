@@ -11,8 +11,6 @@ from typing import Any
 from prfl_jax import strategies
 from prfl_jax.validate import config_hash, validate
 
-_ENDLESS = 1_000_000  # windows: a comparison ends with simulated time
-
 
 def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool = False) -> int:
     """Runs (or goes on with) an experiment and its comparisons; returns the exit code.
@@ -35,6 +33,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
         return 0
     from prfl_jax.experiment import Experiment
     from prfl_jax.interrupt import Interrupted, InterruptGuard
+    from prfl_jax.loop import ENDLESS
     from prfl_jax.report import run_figure, summary_text, write_report
 
     folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
@@ -45,7 +44,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
             for name in config.compare:
                 if name != config.strategy and done.report["ended"]["how"] != "not_finite":
                     other = strategies.for_comparison(config, name)
-                    other.horizon_s, other.rounds = float(done.report["simulated_s"]), _ENDLESS
+                    other.horizon_s, other.rounds = float(done.report["simulated_s"]), ENDLESS
                     validate(other)
                     print(f"comparing with {name} to the same simulated second", file=sys.stderr)
                     others[name] = Experiment(other).run(folder / "compare" / name, guard=guard).report

@@ -35,7 +35,7 @@ class Workdir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise UserError(f"--workdir={path}: another run is writing there; wait for it, or use a new folder") from None
+            raise UserError(f"--workdir={path}: another run is writing there; wait, or use a new folder") from None
         try:
             self._claim(config, config_hash)
         except BaseException:
@@ -47,8 +47,9 @@ class Workdir:
         if not file.exists():
             others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
             if others:
-                raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; allowed: an empty folder")
-            write_text(file, json.dumps({"config_hash": config_hash, "config": config}, indent=1, sort_keys=True) + "\n")
+                raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; use an empty folder")
+            content = {"config_hash": config_hash, "config": config}
+            write_text(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
             return
         try:
             there = json.loads(file.read_text())
@@ -56,7 +57,8 @@ class Workdir:
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file}: cannot be read ({error}); use a new --workdir") from None
         if not same:
-            raise UserError(f"--workdir={self.path}: holds a run of another config ({_difference(theirs, config)}); use a new folder")
+            difference = _difference(theirs, config)
+            raise UserError(f"--workdir={self.path}: holds a run of another config ({difference}); use a new folder")
 
     def close(self) -> None:
         """Releases the folder."""

@@ -50,7 +50,9 @@ def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) 
     """
     trace = optax.trace(decay=work.momentum) if work.momentum else optax.identity()
 
-    def local_round(params: Any, masks: tuple[jax.Array, ...], x: jax.Array, y: jax.Array, lr: jax.Array, key: jax.Array) -> LocalResult:
+    def local_round(
+        params: Any, masks: tuple[jax.Array, ...], x: jax.Array, y: jax.Array, lr: jax.Array, key: jax.Array
+    ) -> LocalResult:
         masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
 
         def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:

@@ -89,7 +89,8 @@ def find_object(spec: str, key: str) -> Any:
             module = importlib.import_module(where)
         return getattr(module, name)
     except (ImportError, AttributeError, FileNotFoundError, SyntaxError, ValueError) as error:
-        raise UserError(f"{key}: {spec!r} cannot be loaded ({type(error).__name__}: {error}); allowed: module:object") from error
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: module:object") from error
 
 
 def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
@@ -102,14 +103,18 @@ def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: i
     takes = inspect.signature(module.__init__).parameters
     outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
     is_linen = issubclass(module, nn.Module)
+    make: Any = module
     try:
-        trial = module(**outputs) if is_linen else jax.eval_shape(lambda: nnx.state(module(**outputs, rngs=nnx.Rngs(0))))
+        if is_linen:
+            trial: Any = make(**outputs)
+        else:
+            jax.eval_shape(lambda: nnx.state(make(**outputs, rngs=nnx.Rngs(0))))
     except TypeError as error:
         raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {error}") from error
     if is_linen:
         return wrap_linen(name, trial, input_shape, classes)
     options = _call_options(module.__call__)
-    return wrap_nnx(name, lambda rngs: module(**outputs, rngs=rngs), options, input_shape, classes)
+    return wrap_nnx(name, lambda rngs: make(**outputs, rngs=rngs), options, input_shape, classes)
 
 
 def _call_options(function: Any) -> Callable[[bool], dict[str, bool]]:
@@ -123,7 +128,7 @@ def _call_options(function: Any) -> Callable[[bool], dict[str, bool]]:
     return lambda train: {}
 
 
-def wrap_linen(name: str, module: nn.Module, input_shape: tuple[int, ...], classes: int) -> Model:
+def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
     """A linen module as a `Model`; its convolutions become matmuls by interception."""
     options = _call_options(type(module).__call__)
     sample = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
@@ -186,12 +191,11 @@ def wrap_nnx(
 def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
     """Checks shapes without computing, and fills `leaf_flop`."""
     try:
-        out = jax.eval_shape(
-            lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes()
-        )
+        out = jax.eval_shape(lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes())
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"config.model.name: {model.name!r} does not take images {model.input_shape}: {first}") from error
+        shape = model.input_shape
+        raise UserError(f"config.model.name: {model.name!r} does not take images {shape}: {first}") from error
     if out.shape != (2, model.classes):
         raise UserError(
             f"config.model.name: {model.name!r} returns {out.shape} for 2 images; allowed: (2, {model.classes})"
@@ -237,7 +241,8 @@ def save_model(path: str, params: Params) -> None:
     """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic."""
     part = f"{path}.part"
     with open(part, "wb") as f:
-        np.savez(f, **{key: np.asarray(leaf) for key, leaf in flat_paths(params).items()})
+        arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
+        np.savez(f, **arrays)
     os.replace(part, path)
 
 

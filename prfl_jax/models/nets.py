@@ -7,6 +7,7 @@ two hidden dense layers of 512, 9,750,922 parameters with 10 outputs.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ from prfl_jax.models.matmul_conv import matmul_conv
 VGG11_CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 
 
-def uniform(bound: float) -> jax.nn.initializers.Initializer:
+def uniform(bound: float) -> Any:
     """Uniform in [-bound, bound]."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:

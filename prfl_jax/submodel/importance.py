@@ -31,14 +31,10 @@ def init_importance(layout: Layout, kind: str | None) -> Importance:
     if kind not in ACCUMULATING:
         return Importance((), ())
     shapes = [layout.shapes[i] for i in layout.prunable]
-    return Importance(
-        tuple(jnp.zeros(s, jnp.float32) for s in shapes), tuple(jnp.zeros(s, jnp.int32) for s in shapes)
-    )
+    return Importance(tuple(jnp.zeros(s, jnp.float32) for s in shapes), tuple(jnp.zeros(s, jnp.int32) for s in shapes))
 
 
-def add_arrival(
-    importance: Importance, squares: tuple[jax.Array, ...], masks: tuple[jax.Array, ...]
-) -> Importance:
+def add_arrival(importance: Importance, squares: tuple[jax.Array, ...], masks: tuple[jax.Array, ...]) -> Importance:
     """Adds one arrival's squared gradients `squares` (exactly 0 outside its `masks`)."""
     return Importance(
         tuple(t + s for t, s in zip(importance.total, squares, strict=True)),
@@ -46,15 +42,11 @@ def add_arrival(
     )
 
 
-def importance_scores(
-    importance: Importance, kind: str, weights: tuple[jax.Array, ...]
-) -> tuple[jax.Array, ...]:
+def importance_scores(importance: Importance, kind: str, weights: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """Scores >= 0 in the leaves' shapes; `weights` are the server's prunable leaves."""
     if kind == "weight":
         return tuple(jnp.abs(w) for w in weights)
-    mean = tuple(
-        t / jnp.maximum(h, 1).astype(t.dtype) for t, h in zip(importance.total, importance.held, strict=True)
-    )
+    mean = tuple(t / jnp.maximum(h, 1).astype(t.dtype) for t, h in zip(importance.total, importance.held, strict=True))
     if kind == "product":
         return tuple(jnp.abs(w) * m for w, m in zip(weights, mean, strict=True))
     return mean

@@ -143,6 +143,5 @@ def compute_levels(
     # index K (none) reads 101
     table = jnp.concatenate([percents.astype(jnp.int32), jnp.asarray([101], jnp.int32)]).astype(jnp.int8)
     return tuple(
-        jnp.where(b, table[0], table[r]).reshape(score.shape)
-        for b, r, score in zip(in_base, rest, scores, strict=True)
+        jnp.where(b, table[0], table[r]).reshape(score.shape) for b, r, score in zip(in_base, rest, scores, strict=True)
     )

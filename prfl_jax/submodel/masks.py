@@ -38,8 +38,7 @@ def unpack(bits: jax.Array, n: int) -> jax.Array:
 def unpack_masks(layout: Layout, bits: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """Bits of one slot to boolean masks in the leaves' shapes."""
     return tuple(
-        unpack(b, n).reshape(layout.shapes[i])
-        for b, n, i in zip(bits, layout.sizes(), layout.prunable, strict=True)
+        unpack(b, n).reshape(layout.shapes[i]) for b, n, i in zip(bits, layout.sizes(), layout.prunable, strict=True)
     )
 
 

@@ -1,0 +1,135 @@
+"""What the benchmarks run on: Conv2, ten clients, random images; a few hundredths of it for a smoke test."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from prfl_jax import strategies
+from prfl_jax.config import default_config
+from prfl_jax.data.device import DeviceData
+from prfl_jax.engine import Engine, EngineConfig, Keys, State, split_keys
+from prfl_jax.local import LocalWork
+from prfl_jax.plan import Plan, make_row, stack_rows
+from prfl_jax.simulation import Method, resolve
+
+INPUT_SHAPE, CLASSES = (28, 28, 1), 62
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Sizes of one suite.
+
+    Attributes:
+      width: multiplies Conv2's hidden widths.
+      images: training images of each client.
+      test_images: images of an evaluation.
+      steps, batch_size: of one local round.
+    """
+
+    clients: int = 10
+    width: float = 1.0
+    images: int = 400
+    test_images: int = 1000
+    steps: int = 5
+    batch_size: int = 20
+    lr: float = 0.25
+
+    def config(self, strategy: str) -> config_dict.ConfigDict:
+        """The defaults of a strategy, with this model."""
+        config = strategies.use(default_config(), strategy)
+        config.model.classes, config.model.width = CLASSES, self.width
+        return config
+
+    def percents(self) -> np.ndarray:
+        """`[M]` int32 densities, spread evenly up to 100."""
+        return np.array([max(1, round(100 * (c + 1) / self.clients)) for c in range(self.clients)], np.int32)
+
+    def host_data(self) -> dict[str, np.ndarray]:
+        """`DeviceData` by field, as NumPy arrays: random images, dealt out to the clients."""
+        rng = np.random.default_rng(0)
+        n = self.clients * self.images
+        return {
+            "x": rng.integers(0, 256, (n, *INPUT_SHAPE), np.uint8),
+            "y": rng.integers(0, CLASSES, n, np.int32),
+            "index": rng.permutation(n).astype(np.int32).reshape(self.clients, self.images),
+            "size": np.full(self.clients, self.images, np.int32),
+        }
+
+
+SIZES = {
+    "full": Workload(),
+    "small": Workload(clients=3, width=0.05, images=12, test_images=20, steps=2, batch_size=4),
+}
+
+
+class Chunks:
+    """An engine of one strategy, whose chunks are one row long.
+
+    Args:
+      importance: whether arrivals also count towards the next pruning.
+    """
+
+    def __init__(self, work: Workload, strategy: str, data: DeviceData, importance: bool = False) -> None:
+        config = work.config(strategy)
+        self.work, self.data = work, data
+        self.method: Method = resolve(config, INPUT_SHAPE, CLASSES)
+        local = LocalWork(work.steps, work.batch_size, config.local.momentum, config.engine.unroll)
+        self.engine = Engine(
+            self.method.model,
+            self.method.loss,
+            self.method.layout,
+            work.clients,
+            EngineConfig(
+                clients=self.method.clients_axis,
+                aggregation=config.aggregation.name,
+                server_lr=config.aggregation.server_lr,
+                importance=self.method.importance if importance else None,
+                normalize="unit",
+                augment="none",
+                work=local,
+            ),
+        )
+        init_key, keys = split_keys(0)
+        self.keys: Keys = keys
+        self.state: State = jax.jit(self.engine.init_state)(init_key)
+        self._rounds = 0
+
+    def _row(self, dispatch: list[int], arrivals: list[tuple[int, int, float]]) -> Plan:
+        row = make_row(self.work.clients, dispatch, self.work.percents(), arrivals, None)
+        return jax.tree.map(jnp.asarray, stack_rows([row], 1))
+
+    def _run(self, plan: Plan) -> jax.Array:
+        self.state, losses = self.engine.run_chunk(self.state, self.data, plan, jnp.int32(1), self.keys)
+        return losses
+
+    def dispatch(self) -> jax.Array:
+        """All clients are sent the server's model, each under its own mask."""
+        return self._run(self._row(list(range(self.work.clients)), []))
+
+    def train(self) -> jax.Array:
+        """All clients draw their next batches and train from what they were sent: losses `[1, M]`."""
+        arrivals = [(client, self._rounds, self.work.lr) for client in range(self.work.clients)]
+        self._rounds += 1
+        return self._run(self._row([], arrivals))
+
+
+def scores(shapes: tuple[tuple[int, ...], ...], tied: bool) -> tuple[jax.Array, ...]:
+    """Random importance >= 0; `tied`: only eleven values, half of the weights at 0."""
+    rng = np.random.default_rng(1)
+    out = []
+    for shape in shapes:
+        draw = rng.standard_normal(shape, np.float32) ** 2
+        out.append(jnp.asarray(np.floor(np.minimum(2 * draw, 10)) if tied else draw))
+    return tuple(out)
+
+
+def copies(params: Any, clients: int) -> Any:
+    """`[M, ...]` of params, each leaf different for each client."""
+    factor = jnp.linspace(0.5, 1.5, clients)
+    return jax.jit(lambda p: jax.tree.map(lambda w: factor.reshape(-1, *([1] * w.ndim)) * w[None], p))(params)

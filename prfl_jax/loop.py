@@ -1,0 +1,338 @@
+"""A run through simulated time: plan, run a chunk, evaluate, adapt, checkpoint.
+
+Order at the end of windows I, 2I, ...: aggregate, evaluate, decide densities, prune;
+then the next window dispatches under the new masks. Evaluations lie on a grid of
+simulated seconds: a grid second is answered by the model in force at it, so methods
+with windows of different length are read at the same times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax.checkpoint import Checkpoints
+from prfl_jax.density import RecoveringDensity
+from prfl_jax.engine import State
+from prfl_jax.evaluate import EvalSet, Evaluator, Scores
+from prfl_jax.hosttime import HostTime
+from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.plan import empty_row, stack_rows
+from prfl_jax.planner import PlannedWindow
+from prfl_jax.records import final_record, interval_record, window_record
+from prfl_jax.report import MetricsWriter, Progress
+from prfl_jax.simulation import Simulation
+
+MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
+ENDLESS = 1_000_000  # windows: only the horizon ends the run
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands, besides what is on the device and in the planner; saved with every checkpoint."""
+
+    window: int = 0
+    time_s: float = 0.0
+    grid: int = 0  # next point of the evaluation grid
+    interval_due: bool = False  # `window` ended an interval that is not decided yet
+    updates: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    bytes_client_down: int = 0
+    weights: list[float] = dataclasses.field(default_factory=list)  # at the last close
+    last_eval: dict[str, Any] | None = None  # of the window it names
+    slot_accuracy: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # client -> [window, accuracy]
+    ended: dict[str, Any] | None = None
+    total_s: float = 0.0  # host seconds so far
+
+
+class Loop:
+    """Runs a simulation in a folder; `state`, `at` and `time` tell the outcome.
+
+    Args:
+      folder: the locked workdir.
+      guard: asked between pieces of work whether a signal has come.
+      progress: show a bar on stderr.
+    """
+
+    def __init__(self, simulation: Simulation, folder: Path, guard: InterruptGuard, progress: bool) -> None:
+        self.sim, self.config, self.guard = simulation, simulation.config, guard
+        self.at, self.time = Position(), HostTime()
+        self._progress = progress
+        self._evaluator = Evaluator(
+            simulation.method.model,
+            simulation.method.loss,
+            self.config.data.normalize,
+            simulation.dataset.num_classes,
+            guard.check,
+        )
+        self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
+        self._metrics = MetricsWriter(folder / "metrics.jsonl")
+        self._counted_at = self._saved_at = time.monotonic()
+        self._chunk_windows = max(1, self.config.engine.chunk_windows)
+        self._longest_step_s = 0.0
+        self._arrivals_mean: float | None = None
+
+    def run(self) -> None:
+        """To the end.
+
+        Raises:
+          Interrupted: a signal came; a checkpoint was saved.
+        """
+        try:
+            messages = self._start()
+            with self._make_progress() as self._bar:
+                for message in messages:
+                    self._bar.write(message)
+                try:
+                    while self.at.ended is None:
+                        self._step()
+                    self._close_records()
+                except Interrupted:
+                    self._save()
+                    self._checkpoints.wait()
+                    raise
+        finally:
+            self._metrics.close()
+            self._checkpoints.close()
+
+    def _start(self) -> list[str]:
+        """Device data, the state (new, or from the newest checkpoint), the executable; messages for the user."""
+        sim = self.sim
+        self._data = sim.device_data()
+        self._test, self._signal = sim.eval_sets()
+        found = self._checkpoints.restore(jax.eval_shape(sim.init_state, sim.init_key))
+        messages = found.messages
+        if found.state is None:
+            self.planner = sim.new_planner()
+            self._metrics.truncate_at(0)
+            with self.time.spent("steady"):
+                self.state: State = jax.block_until_ready(sim.init_state(sim.init_key))
+        else:
+            self.at = Position(**found.host["at"])
+            self.time = HostTime(found.host["seconds"])
+            self.planner = sim.restored_planner(found.host["planner"])
+            self._metrics.truncate_at(found.host["metrics_bytes"])
+            # copies: the chunk donates these buffers
+            self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), found.state)
+            messages = [*messages, f"going on after window {self.at.window} ({self.at.time_s:,.0f} simulated s)"]
+        self.guard.check()
+        if self.at.ended is None:
+            plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
+            with self.time.spent("compile"):
+                lowered = sim.engine.run_chunk.lower(self.state, self._data, plan, np.int32(0), sim.keys)
+                self._chunk = lowered.compile()
+        return messages
+
+    def _make_progress(self) -> Progress:
+        config = self.config
+        windows = None if config.rounds >= ENDLESS else config.rounds
+        stream = None if self._progress else open(os.devnull, "w")  # noqa: SIM115 - closed with the process
+        return Progress(windows, config.horizon_s, window=self.at.window, simulated_s=self.at.time_s, stream=stream)
+
+    def _step(self) -> None:
+        """One piece of work, with a checkpoint where one is due."""
+        at, horizon, begin = self.at, self.config.horizon_s, time.monotonic()
+        if at.interval_due:
+            self._end_interval()
+        else:
+            upcoming = self.planner.peek()
+            past_horizon = horizon is not None and upcoming.end_s > horizon
+            if past_horizon or at.window >= self.config.rounds:
+                self._evaluate_grid(horizon if past_horizon else at.time_s, inclusive=True)
+                at.ended = {"how": "horizon" if past_horizon else "rounds", "detail": None, "client": None}
+                return
+            self._evaluate_grid(upcoming.end_s, inclusive=False)
+            self._run_chunk()
+        now = time.monotonic()
+        self._longest_step_s = max(self._longest_step_s, now - begin)
+        if now - self._saved_at + 2 * self._longest_step_s > self.config.checkpoint.every_s:
+            self._save()
+        self.guard.check()
+
+    # Windows.
+
+    def _take(self) -> list[PlannedWindow]:
+        """The next windows of one chunk: up to an interval's end, a grid point, the horizon, the plan's length."""
+        config = self.config
+        taken = [self.planner.take()]
+        rows = len(taken[0].rows)
+        while len(taken) < self._chunk_windows and taken[-1].window.index % config.density.interval:
+            upcoming = self.planner.peek()
+            over = config.horizon_s is not None and upcoming.end_s > config.horizon_s
+            # the model at the end of the last window answers a grid point before the next close
+            grid_point = self.at.grid * config.eval_every_s < upcoming.end_s
+            # a window has at most a row for each arrival and two more
+            full = rows + 1 + (len(upcoming.arrivals) + 1 if config.window.dispatch == "on_arrival" else 0) > MAX_ROWS
+            if over or grid_point or full or upcoming.index > config.rounds:
+                break
+            taken.append(self.planner.take())
+            rows += len(taken[-1].rows)
+        return taken
+
+    def _run_chunk(self) -> None:
+        planned = self._take()
+        rows = [row for item in planned for row in item.rows]
+        losses: list[np.ndarray] = []
+        begin = time.monotonic()
+        with self.time.spent("steady"):
+            for first in range(0, len(rows), MAX_ROWS):  # one call, unless one window alone has more rows
+                part = rows[first : first + MAX_ROWS]
+                self.state, result = self._chunk(
+                    self.state, self._data, stack_rows(part, MAX_ROWS), np.int32(len(part)), self.sim.keys
+                )
+                losses += list(np.asarray(result)[: len(part)])
+        if not self.config.engine.chunk_windows:
+            speed = len(planned) / max(time.monotonic() - begin, 1e-6)
+            self._chunk_windows = max(1, min(MAX_ROWS, int(self.config.engine.chunk_s * speed)))
+        for item in planned:
+            own, losses = losses[: len(item.rows)], losses[len(item.rows) :]
+            self._record_window(
+                item, [float(v) for row, values in zip(item.rows, own, strict=True) for v in values[: row.arrive_count]]
+            )
+            if self.at.ended is not None:
+                return
+        self._arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
+        self.at.interval_due = self.at.window % self.config.density.interval == 0
+        self._show()
+
+    def _record_window(self, item: PlannedWindow, loss: list[float]) -> None:
+        at, window = self.at, item.window
+        at.window, at.time_s = window.index, window.end_s
+        at.updates += len(window.arrivals)
+        at.bytes_up += window.bytes_up
+        at.bytes_down += window.bytes_down
+        at.bytes_client_down += window.bytes_client_down
+        at.weights = item.weights.tolist()
+        self._metrics.write(window_record(item, loss))
+        for arrival, value in zip(window.arrivals, loss, strict=True):
+            if not math.isfinite(value):
+                detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"
+                at.ended = {"how": "not_finite", "detail": detail, "client": arrival.client}
+                return
+
+    # Evaluation.
+
+    def _fedavg_model(self) -> Any:
+        """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself."""
+        if self.config.aggregation.name == "fedavg":
+            return self.state.params
+        weights = self.at.weights or [0.0] * self.config.clients.number
+        return self.sim.fedavg_model(self.state, jnp.asarray(weights, jnp.float32))
+
+    def _score(self, data: EvalSet) -> dict[str, Scores]:
+        """Both server models."""
+        with self.time.spent("eval"):
+            mask = self._evaluator(self.state.params, data)
+            same = self.config.aggregation.name == "fedavg"
+            return {"mask": mask, "fedavg": mask if same else self._evaluator(self._fedavg_model(), data)}
+
+    def _evaluate_grid(self, until_s: float, inclusive: bool) -> None:
+        """Answers the grid points before `until_s` with the present model, on test data."""
+        at, every = self.at, self.config.eval_every_s
+        while (t_s := at.grid * every) < until_s or (inclusive and t_s == until_s):
+            if at.last_eval is None or at.last_eval["window"] != at.window:
+                scores = self._score(self._test)
+                at.last_eval = {
+                    "window": at.window,
+                    **{name: {"accuracy": s.accuracy, "loss": s.mean_loss} for name, s in scores.items()},
+                }
+            self._metrics.write(
+                {
+                    "kind": "eval",
+                    "t_s": t_s,
+                    "model_s": at.time_s,
+                    **at.last_eval,
+                    **{key: getattr(at, key) for key in ("updates", "bytes_up", "bytes_down", "bytes_client_down")},
+                    "host_s": sum(self.time.seconds.values()),
+                }
+            )
+            at.grid += 1
+            self._show()
+
+    def _end_interval(self) -> None:
+        """Algorithm 1, lines 6-24: early stopping of clients and server, densities, pruning."""
+        at, policy = self.at, self.planner.policy
+        client_accuracy: np.ndarray | None = None
+        server_accuracy: float | None = None
+        if self._signal is not None:
+            with self.time.spent("eval"):
+                if isinstance(policy, RecoveringDensity):
+                    client_accuracy = self._client_accuracy(self._signal)
+                server_accuracy = self._evaluator(self._fedavg_model(), self._signal).accuracy
+        decision = policy.decide(client_accuracy, server_accuracy)
+        with self.time.spent("prune"):
+            self.state, costs = self.sim.prune(self.state, decision.percents)
+        self.planner.set_costs(costs)
+        at.interval_due = False
+        self._metrics.write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
+        if decision.stop and self.config.stop_early:
+            self._evaluate_grid(at.time_s, inclusive=True)
+            at.ended = {"how": "stop_rule", "detail": None, "client": None}
+
+    def _client_accuracy(self, data: EvalSet) -> np.ndarray:
+        """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again."""
+        out = np.full(self.config.clients.number, np.nan)
+        for client, filled_in in enumerate(self.planner.slot_windows()):
+            if not filled_in:
+                continue
+            known = self.at.slot_accuracy.get(str(client))
+            if known is None or known[0] != filled_in:
+                known = [filled_in, self._evaluator.client(self.state.buffer, client, data).accuracy]
+                self.at.slot_accuracy[str(client)] = known
+            out[client] = known[1]
+        return out
+
+    # Ends and checkpoints.
+
+    def _close_records(self) -> None:
+        """How the run ended, with final scores by class and client (none where a loss was not finite)."""
+        at, sim = self.at, self.sim
+        assert at.ended is not None
+        record = None
+        if at.ended["how"] != "not_finite":
+            classes = sim.dataset.num_classes
+            mixes = [np.bincount(sim.dataset.y_train[own], minlength=classes) for own in sim.split.clients]
+            record = final_record(at.window, at.time_s, self._score(self._test), mixes)
+        self._save()  # before the closing records: a run that is started again writes them again
+        self._checkpoints.wait()
+        if record is not None:
+            self._metrics.write(record)
+        self._metrics.write({"kind": "end", "window": at.window, **at.ended})
+        self._metrics.sync()
+
+    def _save(self) -> None:
+        """A checkpoint of everything: state, position, planner, length of the metrics file."""
+        now = time.monotonic()
+        self.at.total_s += now - self._counted_at
+        self._counted_at = now
+        with self.time.spent("checkpoint"):
+            self._metrics.sync()
+            self._checkpoints.save(
+                self.state,
+                {
+                    "at": dataclasses.asdict(self.at),
+                    "seconds": self.time.seconds,
+                    "planner": self.planner.to_state(),
+                    "metrics_bytes": self._metrics.bytes_written(),
+                },
+            )
+        self._saved_at = time.monotonic()
+
+    def _show(self) -> None:
+        at = self.at
+        self._bar.update(
+            at.window,
+            at.time_s,
+            accuracy=None if at.last_eval is None else at.last_eval[self.config.eval.model]["accuracy"],
+            arrivals_per_window=self._arrivals_mean,
+            percents=self.planner.policy.percents.tolist(),
+        )

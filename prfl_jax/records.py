@@ -1,0 +1,77 @@
+"""The lines of `metrics.jsonl`, as plain dicts; `report/` reads them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.density import Decision
+from prfl_jax.evaluate import Scores
+from prfl_jax.planner import PlannedWindow
+
+
+def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
+    """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched."""
+    window = item.window
+    return {
+        "kind": "window",
+        "window": window.index,
+        "start_s": window.start_s,
+        "end_s": window.end_s,
+        "arrivals": [a.client for a in window.arrivals],
+        "staleness": list(item.staleness),
+        "round_s": [a.round_s for a in window.arrivals],
+        "loss": loss,
+        "bytes_up": window.bytes_up,
+        "bytes_down": window.bytes_down,
+        "bytes_client_down": window.bytes_client_down,
+        "client_bytes_up": list(item.bytes_up),
+        "client_bytes_down": [list(pair) for pair in item.bytes_down],
+        "waiting_s": window.waiting_s,
+        "percents": item.percents,
+    }
+
+
+def interval_record(
+    window: int, t_s: float, decision: Decision, client_accuracy: np.ndarray | None, server_accuracy: float | None
+) -> dict[str, Any]:
+    """A density decision after window I, 2I, ...; `percents` are the new ones."""
+    clients = len(decision.percents)
+    accuracy = [math.nan] * clients if client_accuracy is None else client_accuracy.tolist()
+    return {
+        "kind": "interval",
+        "window": window,
+        "t_s": t_s,
+        "percents": decision.percents,
+        "min_densities": decision.min_densities,
+        "mean_times_s": [None if math.isnan(t) else t for t in decision.mean_times.tolist()],
+        "client_accuracy": [None if math.isnan(a) else a for a in accuracy],
+        "server_accuracy": server_accuracy,
+        "triggered": decision.triggered,
+        "stop": decision.stop,
+    }
+
+
+def final_record(window: int, t_s: float, scores: dict[str, Scores], mixes: list[np.ndarray]) -> dict[str, Any]:
+    """Test scores at the end, by server model.
+
+    Per class: accuracy by true label. Per client: test accuracy under the client's own mix
+    of labels, since test images belong to nobody; the worst of them is `worst_client`.
+
+    Args:
+      mixes: each client's training images by label, `[classes]` counts.
+    """
+    record: dict[str, Any] = {"kind": "final", "window": window, "t_s": t_s}
+    for name, score in scores.items():
+        own = [score.under(mix) for mix in mixes]
+        worst = min(((a, c) for c, a in enumerate(own) if a is not None), default=(None, None))
+        record[name] = {
+            "accuracy": score.accuracy,
+            "loss": score.mean_loss,
+            "per_class": score.per_class(),
+            "worst_client": {"client": worst[1], "accuracy": worst[0]},
+            "per_client": own,
+        }
+    return record
