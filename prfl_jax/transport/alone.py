@@ -10,10 +10,11 @@ import numpy as np
 from prfl_jax.clock import Clock, network_from_config, rule_from_config
 from prfl_jax.density import FullDensity, RunningPercents, make_density
 from prfl_jax.submodel.layers import model_size_from_config
+from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.costs import make_costs
 
 
-def run_clock(config: Any, windows: int) -> dict[str, Any]:
+def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[str, Any]:
     """Runs the clock of a config for so many windows.
 
     Densities follow from times only: without accuracies no client recovers and the stop rule
@@ -22,6 +23,7 @@ def run_clock(config: Any, windows: int) -> dict[str, Any]:
     Args:
       config: a whole config.
       windows: at least 1.
+      size: of the model; None: from the table of built-in models.
 
     Returns:
       Plain values: `seed`, `windows`, `simulated_s`, per client `updates` (arrivals), `in_flight`
@@ -34,7 +36,7 @@ def run_clock(config: Any, windows: int) -> dict[str, Any]:
     """
     begin = time.perf_counter()
     clients = config.clients.number
-    size = model_size_from_config(config)
+    size = size or model_size_from_config(config)
     samples = config.local.steps * config.local.batch_size
     policy = make_density(config.density, clients)
 
@@ -58,9 +60,8 @@ def run_clock(config: Any, windows: int) -> dict[str, Any]:
         waiting += window.waiting_s
         down, received, up = down + window.bytes_down, received + window.bytes_client_down, up + window.bytes_up
         if number % config.density.interval == 0:
-            decision = policy.decide(None, None)
-            if (decision.percents != percents).any():
-                clock.set_costs(costs(policy))
+            policy.decide(None, None)
+            clock.set_costs(costs(policy))  # pruned anew: another generation of masks, even at equal densities
     flying = set(clock.in_flight)
     return {
         "seed": config.seed,

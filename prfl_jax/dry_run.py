@@ -1,0 +1,89 @@
+"""What a run would need, from shapes and the clock alone: nothing is trained, no image is put on a device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+
+from prfl_jax import data as data_room
+from prfl_jax.report.names import bytes_text, duration_text
+from prfl_jax.simulation import resolve
+from prfl_jax.submodel.size import ModelSize
+from prfl_jax.transport.alone import run_clock
+
+# FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
+ASSUMED_FLOP_S = {"cpu": 1.0e11, "gpu": 1.0e13, "tpu": 1.0e13}
+_CLOCK_WINDOWS = 400
+
+
+def describe(config: Any) -> str:
+    """Text of `--dry_run`: clients, parameters, memory, bytes and a guess of host time.
+
+    The clock runs alone for up to 400 windows with densities from round times (no client
+    recovers), and its bytes are scaled to the whole run.
+
+    Raises:
+      UserError: the config is not possible, or its data cannot be had.
+    """
+    dataset = data_room.load(config.data, config.seed)
+    split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
+    method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
+    clients, size = config.clients.number, method.size
+    sizes = [len(c) for c in split.clients]
+
+    windows = min(_CLOCK_WINDOWS, config.rounds)
+    clock = run_clock(config, windows, size)
+    total = config.rounds
+    if config.horizon_s is not None:
+        total = min(total, math.ceil(config.horizon_s / (clock["simulated_s"] / windows)))
+    scale = total / windows
+    updates = sum(clock["updates"]) * scale
+
+    flop_sample = sum(method.model.leaf_flop.values())
+    flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
+    evaluations = clock["simulated_s"] * scale / config.eval_every_s * 2
+    intervals = total / config.density.interval
+    flop += flop_sample * (len(dataset.x_test) * evaluations + len(split.holdout) * intervals * (clients + 1))
+    backend = jax.default_backend()
+    speed = ASSUMED_FLOP_S.get(backend, 1e12)
+
+    memory = state_bytes(size, clients, method.importance is not None)
+    images = dataset.x_train[:1].nbytes * sum(sizes) + dataset.x_test.nbytes
+    guess = f"about {duration_text(flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
+    rows = [
+        ("strategy, seed", f"{config.strategy}, {config.seed}"),
+        ("data", f"{dataset.source}; {sum(sizes):,} training images, {len(dataset.x_test):,} test images"),
+        ("clients", f"{clients}, with {min(sizes):,} to {max(sizes):,} images"),
+        ("held out", f"{len(split.holdout):,} images for early stopping"),
+        ("parameters", f"{size.total:,} ({method.model.name}), {size.prunable:,} of them prunable"),
+        ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
+        ("windows", f"{total:,}, about {clock['simulated_s'] * scale:,.0f} simulated s"),
+        ("client updates", f"about {updates:,.0f}"),
+        ("bytes up", f"about {bytes_text(clock['bytes_up'] * scale)}"),
+        ("bytes down", f"about {bytes_text(clock['bytes_down'] * scale)} (without recovery)"),
+        (
+            "memory, state",
+            f"{bytes_text(sum(memory.values()))}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in memory.items()),
+        ),
+        ("memory, images", bytes_text(images)),
+        ("checkpoint", f"{bytes_text(sum(memory.values()))} before compression, {config.checkpoint.keep} are kept"),
+        ("host time", f"{guess}, evaluation included"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows) + "\nNothing was trained."
+
+
+def state_bytes(size: ModelSize, clients: int, importance: bool) -> dict[str, float]:
+    """Bytes of the device state by part: float32 values, packed masks, int8 levels."""
+    bits = sum(-(-n // 8) for n in size.layers)
+    parts = {
+        "server model": 4.0 * size.total,
+        "models in flight": 4.0 * size.total * clients,
+        "buffer": 4.0 * size.total * clients,
+        "masks": 2.0 * bits * clients + size.prunable,
+    }
+    if importance:
+        parts["importance"] = 8.0 * size.prunable
+    return {name: count for name, count in parts.items() if count}
