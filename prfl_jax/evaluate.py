@@ -77,13 +77,9 @@ def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int) -> EvalSet:
 
 
 class Evaluator:
-    """Evaluates params; `check` is called between calls, so that a signal need not wait for a whole test set."""
+    """Evaluates params on data whose labels are below `data_classes`."""
 
-    def __init__(
-        self, model: Model, loss: Loss, normalize: str, data_classes: int, check: Callable[[], None] | None = None
-    ) -> None:
-        self._check = check or (lambda: None)
-
+    def __init__(self, model: Model, loss: Loss, normalize: str, data_classes: int) -> None:
         def piece(params: Any, data: EvalSet, number: jax.Array, sums: Sums) -> Sums:
             x, y = data.x[number], data.y[number]
             logits = model.apply(params, preprocess(x, normalize), False, None)
@@ -104,18 +100,21 @@ class Evaluator:
         self._pieces = jax.jit(pieces)
         self._take = jax.jit(lambda stack, client: jax.tree.map(lambda leaf: leaf[client], stack))
 
-    def __call__(self, params: Any, data: EvalSet) -> Scores:
-        """Scores of one model on all of `data`."""
+    def __call__(self, params: Any, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
+        """Scores of one model on all of `data`.
+
+        `check` is called between device calls, so that a signal need not wait for a whole test set.
+        """
         total, size = data.y.shape
         step = max(1, IMAGES_PER_CALL // size)
         correct = count = 0
         loss = 0.0
         for first in range(0, total, step):
-            self._check()
+            check()
             sums = jax.device_get(self._pieces(params, data, jnp.int32(first), jnp.int32(min(first + step, total))))
             correct, count, loss = correct + sums.correct, count + sums.samples, loss + float(sums.loss)
         return Scores(np.asarray(correct), np.asarray(count), loss)
 
-    def client(self, buffer: Any, client: int, data: EvalSet) -> Scores:
+    def client(self, buffer: Any, client: int, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """The model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask."""
-        return self(self._take(buffer, jnp.int32(client)), data)
+        return self(self._take(buffer, jnp.int32(client)), data, check)

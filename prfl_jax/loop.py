@@ -22,16 +22,15 @@ import numpy as np
 from prfl_jax.checkpoint import Checkpoints
 from prfl_jax.density import RecoveringDensity
 from prfl_jax.engine import State
-from prfl_jax.evaluate import EvalSet, Evaluator, Scores
+from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
 from prfl_jax.interrupt import Interrupted, InterruptGuard
-from prfl_jax.plan import empty_row, stack_rows
+from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
 from prfl_jax.records import final_record, interval_record, window_record
 from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.simulation import Simulation
 
-MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
 ENDLESS = 1_000_000  # windows: only the horizon ends the run
 
 
@@ -67,13 +66,6 @@ class Loop:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
         self._progress = progress
-        self._evaluator = Evaluator(
-            simulation.method.model,
-            simulation.method.loss,
-            self.config.data.normalize,
-            simulation.dataset.num_classes,
-            guard.check,
-        )
         self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
@@ -126,10 +118,8 @@ class Loop:
             messages = [*messages, f"going on after window {self.at.window} ({self.at.time_s:,.0f} simulated s)"]
         self.guard.check()
         if self.at.ended is None:
-            plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
             with self.time.spent("compile"):
-                lowered = sim.engine.run_chunk.lower(self.state, self._data, plan, np.int32(0), sim.keys)
-                self._chunk = lowered.compile()
+                self._chunk = sim.executable(self.state, self._data)
         return messages
 
     def _make_progress(self) -> Progress:
@@ -231,9 +221,12 @@ class Loop:
     def _score(self, data: EvalSet) -> dict[str, Scores]:
         """Both server models."""
         with self.time.spent("eval"):
-            mask = self._evaluator(self.state.params, data)
+            mask = self._evaluate(self.state.params, data)
             same = self.config.aggregation.name == "fedavg"
-            return {"mask": mask, "fedavg": mask if same else self._evaluator(self._fedavg_model(), data)}
+            return {"mask": mask, "fedavg": mask if same else self._evaluate(self._fedavg_model(), data)}
+
+    def _evaluate(self, params: Any, data: EvalSet) -> Scores:
+        return self.sim.evaluator(params, data, self.guard.check)
 
     def _evaluate_grid(self, until_s: float, inclusive: bool) -> None:
         """Answers the grid points before `until_s` with the present model, on test data."""
@@ -267,7 +260,7 @@ class Loop:
             with self.time.spent("eval"):
                 if isinstance(policy, RecoveringDensity):
                     client_accuracy = self._client_accuracy(self._signal)
-                server_accuracy = self._evaluator(self._fedavg_model(), self._signal).accuracy
+                server_accuracy = self._evaluate(self._fedavg_model(), self._signal).accuracy
         decision = policy.decide(client_accuracy, server_accuracy)
         with self.time.spent("prune"):
             self.state, costs = self.sim.prune(self.state, decision.percents)
@@ -286,7 +279,8 @@ class Loop:
                 continue
             known = self.at.slot_accuracy.get(str(client))
             if known is None or known[0] != filled_in:
-                known = [filled_in, self._evaluator.client(self.state.buffer, client, data).accuracy]
+                scores = self.sim.evaluator.client(self.state.buffer, client, data, self.guard.check)
+                known = [filled_in, scores.accuracy]
                 self.at.slot_accuracy[str(client)] = known
             out[client] = known[1]
         return out

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
+
+
 class Plan(NamedTuple):
     """L rows for the device. A row dispatches, takes arrivals, and may close a window.
 

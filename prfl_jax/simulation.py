@@ -21,9 +21,10 @@ from prfl_jax.data.device import to_device
 from prfl_jax.density import make_density
 from prfl_jax.engine import Engine, EngineConfig, State, split_keys
 from prfl_jax.errors import UserError
-from prfl_jax.evaluate import make_eval_set
+from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.local import LocalWork
 from prfl_jax.models import build_model, make_loss
+from prfl_jax.plan import MAX_ROWS, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.submodel.importance import importance_scores
 from prfl_jax.submodel.layout import Layout
@@ -113,6 +114,8 @@ class Simulation:
                 ),
             ),
         )
+        self.evaluator = Evaluator(method.model, method.loss, config.data.normalize, self.dataset.num_classes)
+        self._executable: Any = None
         self.init_state = jax.jit(self.engine.init_state)
         self.fedavg_model = jax.jit(lambda state, weights: fedavg(state.params, state.buffer, weights))
         self._scores = jax.jit(self._importance_scores)
@@ -154,6 +157,13 @@ class Simulation:
         return costs
 
     # Device side.
+
+    def executable(self, state: State, data: Any) -> Any:
+        """The compiled chunk; one for every chunk length, kept for the next run of this object."""
+        if self._executable is None:
+            plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
+            self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
+        return self._executable
 
     def device_data(self) -> Any:
         return to_device(self.dataset, self.split)

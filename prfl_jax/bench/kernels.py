@@ -6,6 +6,7 @@ ten clients (`workload.py`).
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,107 +16,143 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.aggregate import fedavg, maskfedavg
-from prfl_jax.bench.timing import Row, Task, Timed, alternate
+from prfl_jax.bench.timing import Row, Timed, alternate
 from prfl_jax.bench.torch_process import TorchProcess, TorchUnavailable
-from prfl_jax.bench.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, Workload, copies, scores
+from prfl_jax.bench.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, scores, slots
 from prfl_jax.data.device import DeviceData
 from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.models.build import flat_paths
+from prfl_jax.simulation import resolve
 from prfl_jax.submodel.levels import compute_levels
-from prfl_jax.submodel.masks import apply_masks, level_masks, pack
 from prfl_jax.submodel.split import split_model
 
-LOCAL_RATIO, AGGREGATE_RATIO, LEVELS_S = 1.0, 3.0, 0.5
+LOCAL_RATIO, AGGREGATE_RATIO, LEVELS_S = 1.0, 3.0, 0.5  # the bounds
 PAUSE_S = 0.3  # longer than idle threads of either framework spin
 
 
 class KernelSuite:
-    """Runs the suite once.
+    """Measures the rows of the suite.
 
     Args:
-      size: `full` (the bounds are about this one) or `small` (a smoke test).
+      size: `full`, which the bounds are about, or `small`, a smoke test.
       repeats: runs of each kernel that count.
 
     Attributes:
-      torch: `about` of the PyTorch process, or why there is none.
+      torch: what the PyTorch process says of itself, or why there is none.
     """
 
     def __init__(self, size: str = "full", repeats: int = 7) -> None:
-        self.work: Workload = SIZES[size]
-        self.repeats, self.judged = repeats, size == "full"
+        self.work, self.repeats, self.judged = SIZES[size], repeats, size == "full"
         self.pause_s = PAUSE_S if self.judged else 0.0
-        self.torch: dict[str, Any] | str = "not asked"
-        self._data = self.work.host_data()
+        self.torch: dict[str, Any] | str = "not started"
+        self._host_data = self.work.host_data()
+        self._data = DeviceData(**{key: jnp.asarray(value) for key, value in self._host_data.items()})
+        self._method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)
 
     def rows(self) -> Iterator[Row]:
-        """The rows, each as soon as it is measured."""
-        data = DeviceData(**{key: jnp.asarray(value) for key, value in self._data.items()})
-        yield from self._local_training(data)
-        chunks = Chunks(self.work, "prfl", data)
-        sizes, shapes = chunks.method.size, chunks.method.layout.shapes
-        shapes = tuple(shapes[i] for i in chunks.method.layout.prunable)
+        """Each row as soon as it is measured."""
+        size, layout = self._method.size, self._method.layout
+        shapes = [layout.shapes[i] for i in layout.prunable]
         percents = self.work.percents()
-        counts = jnp.asarray([sizes.count(int(p)) for p in percents], jnp.int32)
-        percents = jnp.asarray(percents)
-        find = jax.jit(partial(compute_levels.__wrapped__, base=sizes.base_counts()))
+        counts = jnp.asarray([size.count(int(p)) for p in percents], jnp.int32)
+        find = jax.jit(partial(compute_levels, base=size.base_counts()))
+        note = f"{sum(size.layers)} weights, {len(percents)} densities"
         for name, tied in (("levels", False), ("levels_tied", True)):
             values = scores(shapes, tied)
-            note = f"{len(counts)} densities, {sum(sizes.layers)} weights" + ", eleven distinct scores" * tied
-            yield self._row(name, lambda values=values: find(values, percents, counts), LEVELS_S, note)
-        levels = compute_levels(scores(shapes, False), percents, counts, base=sizes.base_counts())
-        yield from self._aggregation(chunks, levels, percents)
-        yield from self._server(chunks, levels, percents)
+            note += ", eleven distinct scores" * tied
+            yield self._alone(name, partial(find, values, jnp.asarray(percents), counts), LEVELS_S, note)
+        levels = find(scores(shapes, False), jnp.asarray(percents), counts)
+        yield from self._local_training(levels)
+        chunks = Chunks(self.work, "prfl", self._data, levels)
+        yield from self._aggregation(chunks)
+        yield self._alone("dispatch", chunks.dispatch, note=f"all {self.work.clients} clients, under their masks")
+        increments = jax.jit(partial(split_model, layout=layout))
+        yield self._alone(
+            "split_model", partial(increments, chunks.state.params, levels, jnp.asarray(percents)),
+            note=f"{len(percents)} increments of the delta split",
+        )  # fmt: skip
+        yield self._evaluation(chunks)
 
-    def _row(self, kernel: str, call: Callable[[], Any], bound_s: float | None = None, note: str = "") -> Row:
-        timed = Timed(call, 0.1 if self.judged else 0.0)
+    def _timed(self, call: Callable[[], Any]) -> Timed:
+        return Timed(call, 0.1 if self.judged else 0.0)
+
+    def _alone(self, kernel: str, call: Callable[[], Any], bound_s: float | None = None, note: str = "") -> Row:
+        timed = self._timed(call)
         runs = alternate({kernel: timed}, self.repeats, 0.0)[kernel]
         return Row(
             kernel, runs, timed.compile_s(runs), bound=bound_s, bound_on="median", judged=self.judged,
-            note=f"{note}; {timed.calls} calls a run".removeprefix("; "),
+            note=f"{note}; {timed.calls} calls a run",
         )  # fmt: skip
 
-    def _local_training(self, data: DeviceData) -> Iterator[Row]:
+    def _local_training(self, levels: tuple[jax.Array, ...]) -> Iterator[Row]:
         """Local rounds of all clients in one chunk, batches drawn inside, nothing aggregated."""
         work = self.work
-        kinds = {
-            "local_training": (Chunks(work, "fedavg", data), "full models"),
-            "local_training_masked": (Chunks(work, "prfl", data), "sub-models of densities 10, 20, ..., 100 %"),
-            "local_training_importance": (
-                Chunks(work, "prfl", data, importance=True),
-                "as local_training_masked, and squared gradients summed for the next pruning",
-            ),
+        chunks = {
+            "local_training": Chunks(work, "fedavg", self._data),
+            "local_training_masked": Chunks(work, "prfl", self._data, levels),
+            "local_training_importance": Chunks(work, "prfl", self._data, levels, importance=True),
         }
-        if not self.judged:
-            kinds["local_training_masked"] = (kinds["local_training_masked"][0], "sub-models")
-        timed: dict[str, Timed] = {}
-        for name, (chunks, _) in kinds.items():
-            if name != "local_training":
-                self._set_levels(chunks)
-            chunks.dispatch()
-            # run_chunk is compiled for the dispatch; another engine's first call tells what it costs
-            timed[name] = Timed(chunks.train, 0.0)
-        first = kinds["local_training"][0]
-        leaves = {key: np.asarray(leaf) for key, leaf in flat_paths(first.state.params).items()}
+        notes = ("full models", "sub-models of all densities", "the same, squared gradients summed for pruning")
+        for item in chunks.values():
+            item.dispatch()
+        tasks: dict[str, Callable[[], float]] = {name: Timed(item.train, 0.0) for name, item in chunks.items()}
+        leaves = flat_paths(chunks["local_training"].state.params)
+        params = {key: np.asarray(leaf) for key, leaf in leaves.items()}
         device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         options = {"steps": work.steps, "batch_size": work.batch_size, "lr": work.lr, "device": device}
-        tasks: dict[str, Task] = dict(timed)
+        missing = ""
         try:
-            with TorchProcess(self._data, leaves, options) as process:
+            with TorchProcess(self._host_data, params, options) as process:
                 self.torch = process.about
                 runs = alternate({**tasks, "torch": process.round}, self.repeats, self.pause_s)
         except TorchUnavailable as why:
-            self.torch = str(why)
+            self.torch = missing = str(why)
             runs = {**alternate(tasks, self.repeats, self.pause_s), "torch": []}
-        for name, (chunks, what) in kinds.items():
-            losses = np.asarray(chunks.train())
+        for (name, item), note in zip(chunks.items(), notes, strict=True):
+            losses = np.asarray(item.train())
             if not np.isfinite(losses).all():
                 raise RuntimeError(f"{name}: losses {losses.tolist()}")
-            images = work.clients * work.steps * work.batch_size
-            note = f"{what}; {work.clients} clients x {work.steps} steps x {work.batch_size} images = {images} images"
-            if isinstance(self.torch, str):
-                note = f"{note}; {self.torch}"
-            bounded = name != "local_training_importance"
             yield Row(
-                name, runs[name], chunks.compile_s, "PyTorch, one client after another", runs["torch"],
-                LOCAL_RATIO if bounded else None, judged=self.judged, note=note,
+                name, runs[name], item.compile_s, "PyTorch, one client after another", runs["torch"],
+                None if name.endswith("importance") else LOCAL_RATIO, judged=self.judged, missing=missing,
+                note=f"{note}; {work.clients} clients x {work.steps} steps x {work.batch_size} images",
             )  # fmt: skip
+
+    def _aggregation(self, chunks: Chunks) -> Iterator[Row]:
+        """Both averages of a full buffer, the server's model replaced in place, against reading the buffer."""
+        layout = chunks.method.layout
+        buffer, bits = slots(chunks)
+        weights = jnp.full(self.work.clients, 1 / self.work.clients, jnp.float32)
+        masked = jax.jit(partial(maskfedavg, layout), donate_argnums=0)
+        plain = jax.jit(fedavg, donate_argnums=0)
+        model = {which: jax.tree.map(jnp.copy, chunks.state.params) for which in ("masked", "plain")}
+
+        def average(which: str, function: Callable[..., Any], *arguments: Any) -> Any:
+            model[which] = function(model[which], *arguments)
+            return model[which]
+
+        # The float32 values only: the masks, another 3 % that MaskFedAvg reads, are not counted for the reference.
+        read = jax.jit(lambda stacks: [jnp.sum(stack) for stack in jax.tree.leaves(stacks)])
+        tasks = {
+            "maskfedavg": self._timed(partial(average, "masked", masked, buffer, bits, weights)),
+            "fedavg": self._timed(partial(average, "plain", plain, buffer, weights)),
+            "read": self._timed(partial(read, buffer)),
+        }
+        runs = alternate(tasks, self.repeats, 0.0)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer))
+        rate = size / statistics.median(runs["read"]) / 1e9
+        for name in ("maskfedavg", "fedavg"):
+            yield Row(
+                name, runs[name], tasks[name].compile_s(runs[name]), "jitted sum of the buffer, reading it once",
+                runs["read"], AGGREGATE_RATIO if name == "maskfedavg" else None, judged=self.judged,
+                note=f"{size / 1e6:.1f} MB, read at {rate:.1f} GB/s; {tasks[name].calls} calls a run",
+            )  # fmt: skip
+
+    def _evaluation(self, chunks: Chunks) -> Row:
+        config, n = self.work.config("prfl"), self.work.test_images
+        rng = np.random.default_rng(2)
+        images, labels = rng.integers(0, 256, (n, *INPUT_SHAPE), np.uint8), rng.integers(0, CLASSES, n)
+        test = make_eval_set(images, labels, config.eval.batch_size)
+        evaluate = Evaluator(self._method.model, self._method.loss, "unit", CLASSES)
+        call = partial(evaluate, chunks.state.params, test)
+        return self._alone("evaluation", call, note=f"{n} images, {test.x.shape[1]} a call, results on the host")

@@ -26,7 +26,8 @@ class Row:
       reference_runs: s of the reference's runs, taken in turn with `runs`.
       bound: what `bound_on` ("ratio" or "median") may be at most; None: no bound.
       judged: False where the size is not the one the bound is about.
-      note: conditions, or why something is missing.
+      note: conditions of the measurement.
+      missing: why there is no reference, where there should be one.
     """
 
     kernel: str
@@ -38,6 +39,7 @@ class Row:
     bound_on: str = "ratio"
     judged: bool = True
     note: str = ""
+    missing: str = ""
 
     @property
     def median(self) -> float | None:
@@ -73,6 +75,7 @@ class Row:
             "bound_on": self.bound_on if self.bound is not None else None,
             "ok": self.ok,
             "note": self.note,
+            "missing": self.missing or None,
         }
 
 
@@ -130,7 +133,8 @@ def table(rows: Sequence[Row]) -> str:
     def milliseconds(value: float | None) -> str:
         return "-" if value is None else f"{1e3 * value:.2f}" if value < 0.1 else f"{1e3 * value:.0f}"
 
-    lines = [("kernel", "median ms", "min", "max", "compile s", "reference ms", "ratio", "bound", "")]
+    head = ("kernel", "median ms", "min", "max", "compile s", "reference ms", "ratio", "bound", "")
+    lines: list[tuple[str, ...]] = [head]
     for row in rows:
         reference = statistics.median(row.reference_runs) if row.reference_runs else None
         unit = " s" if row.bound_on == "median" else ""
@@ -149,5 +153,5 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     text = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
             for line in lines]
-    notes = list(dict.fromkeys(row.note for row in rows if row.note and not row.runs or "not installed" in row.note))
-    return "\n".join([line.rstrip() for line in text] + notes)
+    missing = list(dict.fromkeys(f"no comparison: {row.missing}" for row in rows if row.missing))
+    return "\n".join([line.rstrip() for line in text] + missing)

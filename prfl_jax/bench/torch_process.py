@@ -42,7 +42,8 @@ class TorchProcess:
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name) / "clients.npz"
-        np.savez(file, options=np.array(json.dumps(options)), **data, **params)
+        arrays: dict[str, Any] = {"options": np.array(json.dumps(options)), **data, **params}
+        np.savez(file, **arrays)
         self._errors = open(Path(self._folder.name) / "stderr", "w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "prfl_jax.bench.torch_worker", str(file)],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,10 +15,11 @@ from ml_collections import config_dict
 from prfl_jax import strategies
 from prfl_jax.config import default_config
 from prfl_jax.data.device import DeviceData
-from prfl_jax.engine import Engine, EngineConfig, Keys, State, split_keys
+from prfl_jax.engine import Engine, EngineConfig, split_keys
 from prfl_jax.local import LocalWork
 from prfl_jax.plan import Plan, make_row, stack_rows
-from prfl_jax.simulation import Method, resolve
+from prfl_jax.simulation import resolve
+from prfl_jax.submodel.masks import apply_masks, level_masks, pack
 
 INPUT_SHAPE, CLASSES = (28, 28, 1), 62
 
@@ -72,54 +75,65 @@ class Chunks:
     """An engine of one strategy, whose chunks are one row long.
 
     Args:
+      levels: of the nested sub-models; None leaves every weight in every sub-model.
       importance: whether arrivals also count towards the next pruning.
+
+    Attributes:
+      compile_s: s it took to compile the chunk.
     """
 
-    def __init__(self, work: Workload, strategy: str, data: DeviceData, importance: bool = False) -> None:
+    def __init__(
+        self, work: Workload, strategy: str, data: DeviceData, levels: tuple[jax.Array, ...] | None = None,
+        importance: bool = False,
+    ) -> None:  # fmt: skip
         config = work.config(strategy)
-        self.work, self.data = work, data
-        self.method: Method = resolve(config, INPUT_SHAPE, CLASSES)
-        local = LocalWork(work.steps, work.batch_size, config.local.momentum, config.engine.unroll)
-        self.engine = Engine(
-            self.method.model,
-            self.method.loss,
-            self.method.layout,
+        method = resolve(config, INPUT_SHAPE, CLASSES)
+        self.work, self.data, self.method = work, data, method
+        self._rounds = 0
+        engine = Engine(
+            method.model,
+            method.loss,
+            method.layout,
             work.clients,
             EngineConfig(
-                clients=self.method.clients_axis,
+                clients=method.clients_axis,
                 aggregation=config.aggregation.name,
                 server_lr=config.aggregation.server_lr,
-                importance=self.method.importance if importance else None,
+                importance=method.importance if importance else None,
                 normalize="unit",
                 augment="none",
-                work=local,
+                work=LocalWork(work.steps, work.batch_size, config.local.momentum, config.engine.unroll),
             ),
         )
-        init_key, keys = split_keys(0)
-        self.keys: Keys = keys
-        self.state: State = jax.jit(self.engine.init_state)(init_key)
-        self._rounds = 0
+        init_key, self.keys = split_keys(0)
+        self.state = jax.jit(engine.init_state)(init_key)
+        if levels is not None:
+            self.state = self.state._replace(levels=jax.tree.map(jnp.copy, levels))
+        start = time.perf_counter()
+        plan = self._plan([], [])
+        self._chunk = engine.run_chunk.lower(self.state, data, plan, jnp.int32(1), self.keys).compile()
+        self.compile_s = time.perf_counter() - start
 
-    def _row(self, dispatch: list[int], arrivals: list[tuple[int, int, float]]) -> Plan:
+    def _plan(self, dispatch: list[int], arrivals: list[tuple[int, int, float]]) -> Plan:
         row = make_row(self.work.clients, dispatch, self.work.percents(), arrivals, None)
         return jax.tree.map(jnp.asarray, stack_rows([row], 1))
 
     def _run(self, plan: Plan) -> jax.Array:
-        self.state, losses = self.engine.run_chunk(self.state, self.data, plan, jnp.int32(1), self.keys)
+        self.state, losses = self._chunk(self.state, self.data, plan, jnp.int32(1), self.keys)
         return losses
 
     def dispatch(self) -> jax.Array:
         """All clients are sent the server's model, each under its own mask."""
-        return self._run(self._row(list(range(self.work.clients)), []))
+        return self._run(self._plan(list(range(self.work.clients)), []))
 
     def train(self) -> jax.Array:
         """All clients draw their next batches and train from what they were sent: losses `[1, M]`."""
         arrivals = [(client, self._rounds, self.work.lr) for client in range(self.work.clients)]
         self._rounds += 1
-        return self._run(self._row([], arrivals))
+        return self._run(self._plan([], arrivals))
 
 
-def scores(shapes: tuple[tuple[int, ...], ...], tied: bool) -> tuple[jax.Array, ...]:
+def scores(shapes: Iterable[tuple[int, ...]], tied: bool) -> tuple[jax.Array, ...]:
     """Random importance >= 0; `tied`: only eleven values, half of the weights at 0."""
     rng = np.random.default_rng(1)
     out = []
@@ -129,7 +143,19 @@ def scores(shapes: tuple[tuple[int, ...], ...], tied: bool) -> tuple[jax.Array, 
     return tuple(out)
 
 
-def copies(params: Any, clients: int) -> Any:
-    """`[M, ...]` of params, each leaf different for each client."""
-    factor = jnp.linspace(0.5, 1.5, clients)
-    return jax.jit(lambda p: jax.tree.map(lambda w: factor.reshape(-1, *([1] * w.ndim)) * w[None], p))(params)
+def slots(chunks: Chunks) -> tuple[Any, tuple[jax.Array, ...]]:
+    """A full buffer `[M, ...]`, each slot other values under its own mask, and the packed masks."""
+    work, layout = chunks.work, chunks.method.layout
+    factors = jnp.linspace(0.5, 1.5, work.clients)
+
+    @jax.jit
+    def make(params: Any, levels: tuple[jax.Array, ...]) -> tuple[Any, tuple[jax.Array, ...]]:
+        def one(item: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple[jax.Array, ...]]:
+            factor, percent = item
+            masks = level_masks(levels, percent)
+            sub_model = apply_masks(layout, jax.tree.map(lambda w: factor * w, params), masks)
+            return sub_model, tuple(pack(mask.reshape(-1)) for mask in masks)
+
+        return jax.lax.map(one, (factors, jnp.asarray(work.percents())))
+
+    return make(chunks.state.params, chunks.state.levels)

@@ -8,6 +8,8 @@ import importlib.util
 import inspect
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -88,8 +90,8 @@ def find_object(spec: str, key: str) -> Any:
         else:
             module = importlib.import_module(where)
         return getattr(module, name)
-    except (ImportError, AttributeError, FileNotFoundError, SyntaxError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}"
+    except Exception as error:  # whatever a user's own code raises
+        said = f"{type(error).__name__}: {_first_line(error)}"
         raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: module:object") from error
 
 
@@ -109,8 +111,9 @@ def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: i
             trial: Any = make(**outputs)
         else:
             jax.eval_shape(lambda: nnx.state(make(**outputs, rngs=nnx.Rngs(0))))
-    except TypeError as error:
-        raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {error}") from error
+    except Exception as error:  # whatever a user's own code raises
+        said = _first_line(error)
+        raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {said}") from error
     if is_linen:
         return wrap_linen(name, trial, input_shape, classes)
     options = _call_options(module.__call__)
@@ -143,7 +146,11 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
         rngs = None if key is None else {"dropout": key}
         return module.apply({"params": params}, x, rngs=rngs, **options(train))
 
-    state = [c for c in jax.eval_shape(init_variables, jax.random.key(0)) if c != "params"]
+    try:
+        variables = jax.eval_shape(init_variables, jax.random.key(0))
+    except Exception as error:  # whatever a user's own code raises
+        raise _not_taken(name, input_shape, error) from error
+    state = [collection for collection in variables if collection != "params"]
     if state:
         raise UserError(
             f"config.model.name: {name!r} keeps state {state} between calls; allowed: modules with params only "
@@ -163,14 +170,14 @@ def wrap_nnx(
     """An nnx module as a `Model`."""
 
     def build(key: jax.Array) -> Any:
-        module = make(nnx.Rngs(params=key, dropout=jax.random.fold_in(key, 1)))
+        module = make(nnx.Rngs(jax.random.fold_in(key, 2), params=key, dropout=jax.random.fold_in(key, 1)))
         for _, part in nnx.iter_graph(module):
             if isinstance(part, nnx.Conv):
                 part.conv_general_dilated = matmul_conv
         return module
 
     def init(key: jax.Array) -> Params:
-        return nnx.to_pure_dict(nnx.state(build(key), nnx.Param))
+        return _text_keys(nnx.to_pure_dict(nnx.state(build(key), nnx.Param)))
 
     def apply(params: Params, x: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
         # rebuilt under the trace: only its structure is used, the values are params
@@ -192,18 +199,28 @@ def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
     """Checks shapes without computing, and fills `leaf_flop`."""
     try:
         out = jax.eval_shape(lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes())
-    except (TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        shape = model.input_shape
-        raise UserError(f"config.model.name: {model.name!r} does not take images {shape}: {first}") from error
-    if out.shape != (2, model.classes):
-        raise UserError(
-            f"config.model.name: {model.name!r} returns {out.shape} for 2 images; allowed: (2, {model.classes})"
-        )
+    except Exception as error:  # whatever a user's own code raises
+        raise _not_taken(model.name, model.input_shape, error) from error
+    found, wanted = getattr(out, "shape", f"a {type(out).__name__}"), (2, model.classes)
+    if found != wanted:
+        raise UserError(f"config.model.name: {model.name!r} returns {found} for 2 images; allowed: {wanted}")
     counted = flop()
     paths = flat_paths(model.shapes())
     full = {path: counted.get(path, 2.0 * math.prod(leaf.shape)) for path, leaf in paths.items()}
     return dataclasses.replace(model, leaf_flop=full)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _not_taken(name: str, shape: tuple[int, ...], error: Exception) -> UserError:
+    return UserError(f"config.model.name: {name!r} does not take images {tuple(shape)}: {_first_line(error)}")
+
+
+def _text_keys(tree: Any) -> Any:
+    """Numbers, which nnx counts the parts of a list by, as text: what a saved model has."""
+    return {str(key): _text_keys(part) for key, part in tree.items()} if isinstance(tree, dict) else tree
 
 
 def flat_paths(params: Params) -> dict[str, Any]:
@@ -255,5 +272,6 @@ def load_model(path: str) -> Params:
     try:
         with np.load(path, allow_pickle=False) as file:
             return traverse_util.unflatten_dict({key: file[key] for key in file.files}, sep="/")
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: not a saved model ({error}); allowed: a final_model.npz of a run") from error
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        said = _first_line(error)
+        raise UserError(f"{path}: not a saved model ({said}); allowed: a final_model.npz of a run") from error

@@ -45,13 +45,16 @@ def matmul_conv(
     """
     plain = (
         lhs.ndim == 4
+        and len(window_strides) == 2
         and feature_group_count == 1
         and batch_group_count == 1
         and all(value is None for value in others.values())  # such as out_sharding
         and (lhs_dilation is None or all(d == 1 for d in lhs_dilation))
         and _is_nhwc_hwio(lhs.shape, rhs.shape, dimension_numbers)
+        and lhs.shape[3] == rhs.shape[2]  # if not, lax says what is wrong
     )
-    if not plain:
+
+    def general() -> jax.Array:
         return lax.conv_general_dilated(
             lhs,
             rhs,
@@ -66,6 +69,9 @@ def matmul_conv(
             preferred_element_type=preferred_element_type,
             **others,
         )
+
+    if not plain:
+        return general()
     kh, kw, channels, features = rhs.shape
     sh, sw = window_strides
     dh, dw = rhs_dilation or (1, 1)
@@ -73,12 +79,14 @@ def matmul_conv(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], span, (sh, sw), padding)
     (top, bottom), (left, right) = padding
+    batch, height, width = lhs.shape[0], lhs.shape[1] + top + bottom, lhs.shape[2] + left + right
+    out_h, out_w = (height - span[0]) // sh + 1, (width - span[1]) // sw + 1
+    if out_h < 1 or out_w < 1:
+        return general()
     if (top, bottom, left, right) != (0, 0, 0, 0):
         # lax.pad also takes negative padding, as lax.conv does
         zero = jnp.zeros((), lhs.dtype)
         lhs = lax.pad(lhs, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
-    batch, height, width, _ = lhs.shape
-    out_h, out_w = (height - span[0]) // sh + 1, (width - span[1]) // sw + 1
     patches = [
         lax.slice(
             lhs,
