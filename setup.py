@@ -18,6 +18,7 @@ setup(
         "tensorflow-datasets>=4.9.10",
         "importlib_resources>=7.1",
         "absl-py>=2.5",
+        "pytest>=9.2",
         "ml_collections>=1.1",
         "mlxtend>=0.25",
         "tqdm>=4.70",
@@ -25,7 +26,6 @@ setup(
     ],
     extras_require={
         "test": [
-            "pytest>=9.2",
             "pytest-cov>=7.1",
             "hypothesis>=6.170",
             "jsonschema>=4.26",

@@ -144,7 +144,9 @@ class Loop:
             self._run_chunk()
         now = time.monotonic()
         self._longest_step_s = max(self._longest_step_s, now - begin)
-        if now - self._saved_at + 2 * self._longest_step_s > self.config.checkpoint.every_s:
+        # early enough that the next step, however long, does not overrun; but not after every one
+        every_s = self.config.checkpoint.every_s
+        if now - self._saved_at > max(every_s / 2, every_s - 1.5 * self._longest_step_s):
             self._save()
         self.guard.check()
 

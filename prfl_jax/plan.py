@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-
 MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 import prfl_jax
 from prfl_jax.checkpoint import Checkpoints, host_copy
@@ -27,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
     "rounds": 17,
     "compare": (),
-    "model.width": 0.05,
+    "model.name": "tiny:TwoLayers",
+    "model.classes": None,
+    "model.size_mb": 26.4,
     "eval_every_s": 30.0,
     "density.interval": 4,
     "density.patience": 1,
@@ -68,7 +71,7 @@ def whole(experiment, tmp_path_factory):
 
 def same(run, whole) -> None:
     assert comparable(run.report) == comparable(whole.report)
-    jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
+    tiny.same(run.params, whole.params)
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -78,7 +81,7 @@ def test_a_run_leaves_what_it_promises(whole):
     assert report["windows"] == 17 and report["ended"]["how"] == "rounds"
     assert report["host"]["compile_s"] > 0 and report["host"]["steady_s"] > 0
     loaded = prfl_jax.load_model(whole.workdir / "final_model.npz")
-    jax.tree.map(np.testing.assert_array_equal, loaded, whole.params)
+    tiny.same(loaded, whole.params)
 
 
 @pytest.mark.parametrize("checks", [2, 3, 5, 8, 13, 21, 34])
@@ -108,7 +111,7 @@ def test_chunk_length_may_change_on_resume(whole, experiment, tmp_path):
         experiment.run(tmp_path / "run", guard=StopAt(9), progress=False)
     other = prfl_jax.Experiment(small_config(**{"engine.chunk_windows": 1}))
     again = other.run(tmp_path / "run", progress=False)
-    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    tiny.same(again.params, whole.params)
 
 
 def newest(folder: Path) -> Path:
@@ -209,6 +212,19 @@ def test_only_the_last_checkpoints_stay(tmp_path):
 # --- as a process ---
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+
+
+def start(call: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        call, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def finish(call: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(call, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
 def command(folder: Path, **more: object) -> list[str]:
     changes = {**SMALL, "checkpoint.every_s": 1.0, **more}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
@@ -230,8 +246,9 @@ def wait_for_window(folder: Path, window: int, process: subprocess.Popen) -> Non
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_signals_and_the_same_command_again(how, tmp_path):
     folder = tmp_path / "run"
-    call = command(folder, rounds=400, **{"eval_every_s": 100.0, "engine.chunk_windows": 2})
-    process = subprocess.Popen(call, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    more = {"rounds": 1500, "eval_every_s": 1000.0, "density.interval": 50, "engine.chunk_windows": 2}
+    call = command(folder, **more)
+    process = start(call)
     wait_for_window(folder, 20, process)
     process.send_signal(how)
     begin = time.monotonic()
@@ -242,24 +259,19 @@ def test_signals_and_the_same_command_again(how, tmp_path):
         assert time.monotonic() - begin < 10
         assert process.returncode == 128 + how
         assert "to go on:" in err and str(folder) in err and "Traceback" not in err
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = finish(call)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())
-    straight = subprocess.run(
-        command(tmp_path / "other", rounds=400, **{"eval_every_s": 100.0, "engine.chunk_windows": 2}),
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    straight = finish(command(tmp_path / "other", **more))
     assert straight.returncode == 0, straight.stderr
     assert comparable(report) == comparable(json.loads((tmp_path / "other" / "report.json").read_text()))
 
 
 def test_two_processes_in_one_folder(tmp_path):
     folder = tmp_path / "run"
-    first = subprocess.Popen(
-        command(folder, rounds=400), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    first = start(command(folder, rounds=100_000))
     wait_for_window(folder, 1, first)
-    second = subprocess.run(command(folder, rounds=400), cwd=ROOT, capture_output=True, text=True, timeout=100)
+    second = finish(command(folder, rounds=100_000))
     first.kill()
     first.communicate()
     assert second.returncode == 2

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from prfl_jax.submodel.layout import Layout
 
@@ -44,7 +45,8 @@ def split_model(params: Any, levels: tuple[jax.Array, ...], percents: jax.Array,
 def merge_increments(increments: Any, index: jax.Array) -> Any:
     """What a client with `Index = [1, index + 1]` (Eq. 13) puts together: the first increments, summed.
 
-    Each weight is non-zero in one increment at most, so the sum is exact to the bit.
+    Each weight lies in one increment at most and is 0 in the others, so summing means
+    joining the bits, which is exact (for -0 too).
 
     Args:
       increments: pytree of `[K, ...]` from `split_model`.
@@ -53,7 +55,9 @@ def merge_increments(increments: Any, index: jax.Array) -> Any:
 
     def merge(parts: jax.Array) -> jax.Array:
         taken = jnp.arange(parts.shape[0]) <= index
-        return jnp.sum(jnp.where(taken.reshape(-1, *([1] * (parts.ndim - 1))), parts, 0), axis=0, dtype=parts.dtype)
+        bits = lax.bitcast_convert_type(parts, f"uint{8 * parts.dtype.itemsize}")
+        bits = jnp.where(taken.reshape(-1, *([1] * (parts.ndim - 1))), bits, 0)
+        return lax.bitcast_convert_type(jnp.bitwise_or.reduce(bits, axis=0), parts.dtype)
 
     return jax.tree.map(merge, increments)
 
