@@ -16,6 +16,7 @@ from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack,
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.split import count_levels, merge_increments, split_model
 
+
 def leaf_of(shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
