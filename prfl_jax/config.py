@@ -49,7 +49,7 @@ def default_config() -> config_dict.ConfigDict:
         normalize="unit",  # unit: x/255 | inverted: 1-x/255 | cifar10: channel mean and deviation
     )
     c.model = _group(
-        name="conv2",  # conv2 | vgg11 | module:object (a Flax module class)
+        name="conv2",  # conv2 | vgg11 | module:object or FILE.py:object (a Flax module class)
         width=1.0,  # multiplies hidden widths
         classes=config_dict.placeholder(int),  # outputs; None: as many as the data has (62 in the paper's Conv2)
         init="release",  # release | he | flax

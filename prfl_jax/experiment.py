@@ -92,7 +92,7 @@ class Experiment:
             commit=environment.commit(),
             versions=environment.versions(),
             device=environment.device(),
-            flags=environment.flags(),
+            flags={**environment.flags(), "clients_axis": method.clients_axis},
             seed=config.seed,
             split_summary={**self.simulation.split.summary, "source": self.simulation.dataset.source},
             model={
@@ -104,7 +104,6 @@ class Experiment:
             thresholds=tuple(config.eval.thresholds),
             headline=config.eval.model,
             host={
-                "clients_axis": method.clients_axis,
                 "total_s": loop.at.total_s,
                 **{f"{purpose}_s": spent for purpose, spent in seconds.items()},
             },

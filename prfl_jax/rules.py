@@ -96,7 +96,7 @@ FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 
 DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
 _DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
-_MODULE_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_MODULE_OBJECT = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 MODELS = ("conv2", "vgg11")
 
 
@@ -135,7 +135,7 @@ RULES: dict[str, Rule] = {
     "model.name": Rule(
         str,
         lambda v: v in MODELS or _MODULE_OBJECT.fullmatch(v) is not None,
-        f"one of {', '.join(MODELS)}, or module:object",
+        f"one of {', '.join(MODELS)}, or module:object or FILE.py:object",
     ),
     "model.width": _positive(),
     "model.classes": _integer(2, optional=True),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from jax.extend.core import jaxprs_in_params
+from tiny import primitives
 
 from prfl_jax.models.matmul_conv import matmul_conv, with_matmul_conv
 
@@ -20,20 +20,6 @@ paddings = st.one_of(st.sampled_from(["SAME", "VALID", "SAME_LOWER"]), st.tuples
 
 def drawn(shape, seed):
     return np.random.default_rng(seed).normal(size=shape)
-
-
-def primitives(function, *args):
-    """Names of all primitives in the jaxpr of a call, those of inner jaxprs included."""
-    names = []
-
-    def visit(jaxpr):
-        for equation in jaxpr.eqns:
-            names.append(equation.primitive.name)
-            for inner in jaxprs_in_params(equation.params):
-                visit(inner)
-
-    visit(jax.make_jaxpr(function)(*args).jaxpr)
-    return names
 
 
 def agree(lhs, rhs, *args, **kwargs):

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from flax import nnx
 from ml_collections import ConfigDict
-from test_models_matmul import primitives
+from tiny import primitives
 
 from prfl_jax.errors import UserError
 from prfl_jax.models import build_model, load_model, save_model

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
+from jax.extend.core import jaxprs_in_params
 
 from prfl_jax import strategies
 from prfl_jax.config import default_config
@@ -101,6 +102,20 @@ def run_experiment(experiment: Experiment) -> Ran:
 def run(strategy: str = "prfl", **changes: Any) -> Ran:
     """Runs `config(strategy, **changes)`, once a session for the same arguments; not to be changed by tests."""
     return run_experiment(Experiment(config(strategy, **changes)))
+
+
+def primitives(function: Any, *args: Any) -> list[str]:
+    """Names of all primitives in the jaxpr of a call, those of inner jaxprs included."""
+    names = []
+
+    def visit(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            names.append(equation.primitive.name)
+            for inner in jaxprs_in_params(equation.params):
+                visit(inner)
+
+    visit(jax.make_jaxpr(function)(*args).jaxpr)
+    return names
 
 
 def close(got: Any, want: Any, relative: float = 1e-5) -> None:

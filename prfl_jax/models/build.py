@@ -92,7 +92,7 @@ def find_object(spec: str, key: str) -> Any:
         return getattr(module, name)
     except Exception as error:  # whatever a user's own code raises
         said = f"{type(error).__name__}: {_first_line(error)}"
-        raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: module:object") from error
+        raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: module:object or FILE.py:object") from error
 
 
 def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
