@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
+from prfl_jax.loop import MAX_ROWS
 from prfl_jax.plan import make_row, stack_rows
 from prfl_jax.submodel.masks import unpack
 
@@ -21,10 +22,11 @@ def test_map_and_vmap_agree_after_20_windows(strategy):
     for one, other in zip(by_map.of("window"), by_vmap.of("window"), strict=True):
         np.testing.assert_allclose(other.pop("loss"), one.pop("loss"), rtol=1e-4)
         assert one == other  # arrivals, staleness, seconds, bytes
-    assert by_map.report["host"]["clients_axis"] == "map" and by_vmap.report["host"]["clients_axis"] == "vmap"
+    axes = [run.experiment.simulation.engine.config.clients for run in (by_map, by_vmap)]
+    assert axes == ["map", "vmap"]
     if strategy == "prfl":
         assert min(min(r["percents"]) for r in by_map.of("interval")) < 60
-        assert {len(w["arrivals"]) for w in by_map.of("window")} > {1, 4}
+        assert len({len(w["arrivals"]) for w in by_map.of("window")}) > 1  # some absent, some not
 
 
 @pytest.fixture(scope="module", params=["map", "vmap"])
@@ -43,7 +45,7 @@ def rows(request):
         make_row(4, [0, 1, 2, 3], percents, [(3, 0, LR)], np.array([1.0, 0.0, 0.0, 0.0])),
     ]
     chunk = simulation.engine.run_chunk
-    after, losses = chunk(state, simulation.device_data(), stack_rows(plan, 5), np.int32(2), simulation.keys)
+    after, losses = chunk(state, simulation.device_data(), stack_rows(plan, MAX_ROWS), np.int32(2), simulation.keys)
     return before, jax.device_get(after), np.asarray(losses)
 
 
@@ -92,9 +94,9 @@ def test_importance_counts_each_arrival_where_it_held_the_weight(rows):
     for k in range(2):
         held = sum((before.levels[k] <= percent).astype(int) for percent in (20, 60, 100))
         np.testing.assert_array_equal(after.importance.held[k], held)
-        change = sum(
-            ((np.where(before.levels[k] <= percent, kernels(before.params)[k], 0) - kernels(after.buffer, c)[k]) / LR) ** 2
-            for c, percent in ((0, 20), (1, 60), (2, 100))
-        )
-        tiny.close(after.importance.total[k], change, 1e-5)
+        total = np.zeros(held.shape)
+        for client, percent in ((0, 20), (1, 60), (2, 100)):
+            sent = np.where(before.levels[k] <= percent, kernels(before.params)[k], 0)
+            total += ((sent.astype(np.float64) - kernels(after.buffer, client)[k]) / LR) ** 2
+        tiny.close(after.importance.total[k], total, 1e-5)
     tiny.same(after.levels, before.levels)

@@ -7,20 +7,9 @@ import pytest
 import tiny
 
 from prfl_jax.experiment import Experiment
+from prfl_jax.loop import MAX_ROWS
 from prfl_jax.plan import empty_row, stack_rows
 from prfl_jax.report import comparable
-
-ROWS = 12
-
-
-def ready(strategy="prfl", windows=4, **changes):
-    """(simulation, arguments of a chunk of so many windows, all of them on the device)."""
-    simulation = tiny.simulation(strategy, **changes)
-    planner = simulation.new_planner()
-    rows = [row for _ in range(windows) for row in planner.take().rows]
-    plan = jax.device_put(stack_rows(rows, ROWS))
-    state = simulation.init_state(simulation.init_key)
-    return simulation, (state, simulation.device_data(), plan, jax.device_put(np.int32(len(rows))), simulation.keys)
 
 
 def talks_to_the_host(names):
@@ -30,8 +19,12 @@ def talks_to_the_host(names):
 @pytest.mark.parametrize("axis", ["map", "vmap"])
 @pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
 def test_a_chunk_has_no_callback_into_the_host(strategy, axis):
-    simulation, arguments = ready(strategy, engine__clients=axis)
-    names = tiny.primitives(simulation.engine.run_chunk, *arguments)
+    simulation = tiny.simulation(strategy, engine__clients=axis)
+    state = jax.eval_shape(simulation.init_state, simulation.init_key)
+    plan = stack_rows([empty_row(4)], MAX_ROWS)
+    names = tiny.primitives(
+        simulation.engine.run_chunk, state, simulation.device_data(), plan, np.int32(1), simulation.keys
+    )
     assert "dot_general" in names and not talks_to_the_host(names)
 
 
@@ -46,7 +39,13 @@ def test_a_callback_would_be_found():
 
 @pytest.fixture(scope="module")
 def prfl():
-    simulation, arguments = ready()
+    """(simulation, arguments of a chunk of four windows, all of them on the device, the compiled chunk)."""
+    simulation = tiny.simulation("prfl")
+    planner = simulation.new_planner()
+    rows = [row for _ in range(4) for row in planner.take().rows]
+    plan, count = jax.device_put((stack_rows(rows, MAX_ROWS), np.int32(len(rows))))
+    state = simulation.init_state(simulation.init_key)
+    arguments = (state, simulation.device_data(), plan, count, simulation.keys)
     return simulation, arguments, simulation.engine.run_chunk.lower(*arguments).compile()
 
 
@@ -101,8 +100,8 @@ def test_windows_that_do_nothing_change_nothing(prfl):
     _, data, _, _, keys = fresh(simulation, arguments)
     once, _ = chunk(*fresh(simulation, arguments))
     before = jax.device_get(once)
-    nothing = jax.device_put(stack_rows([empty_row(4)] * ROWS, ROWS))
-    after, losses = chunk(once, data, nothing, jax.device_put(np.int32(ROWS)), keys)
+    nothing = jax.device_put(stack_rows([empty_row(4)] * MAX_ROWS, MAX_ROWS))
+    after, losses = chunk(once, data, nothing, jax.device_put(np.int32(MAX_ROWS)), keys)
     tiny.same(jax.device_get(after), before)
     assert not np.asarray(losses).any()
 
@@ -150,7 +149,7 @@ def chunks_of(windows, config):
     """How many chunks these windows make: cut at intervals, at points of the evaluation grid, at the length."""
     count, length, grid, end_s = 0, 0, 0, 0.0
     for window in windows:
-        new = length == 0 or length == config.engine.chunk_windows or (window["window"] - 1) % config.density.interval == 0
+        new = length in (0, config.engine.chunk_windows) or (window["window"] - 1) % config.density.interval == 0
         while grid * config.eval_every_s < window["end_s"]:  # the model before this window answers it
             grid, new = grid + 1, True
         assert window["start_s"] == end_s

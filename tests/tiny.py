@@ -10,6 +10,7 @@ import atexit
 import functools
 import tempfile
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -50,6 +51,7 @@ SETTINGS: dict[str, Any] = {
     "eval_every_s": 9.0,
     "data.train_limit": 400,
     "data.test_limit": 200,
+    "data.partition": "iid",  # the same shapes for every seed: compiled once
     "model.name": "tiny:TwoLayers",
     "model.size_mb": 8.0,
     "clients.number": 4,
@@ -93,8 +95,8 @@ class Ran:
 
 
 def run_experiment(experiment: Experiment) -> Ran:
-    """Runs an experiment in a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Runs an experiment in a folder that is removed afterwards; draws no figure."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch("prfl_jax.experiment.run_figure"):
         return Ran(experiment, experiment.run(folder, progress=False))
 
 

@@ -1,4 +1,4 @@
-"""Convolution as slices, one concatenation and one matmul.
+"""Convolution as slices, concatenation and matrix products.
 
 On CPU, `lax.conv` inside a loop (`scan`, `map`, `while`) is 10 or more times slower
 than this, and a per-client kernel under `vmap` becomes a grouped convolution, which
@@ -7,6 +7,7 @@ is slower still. Flax's `Conv` takes the function as `conv_general_dilated=`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from prfl_jax.models.products import dot_general
+
+ROW_SIZE = 64  # kw x channels from which a row of the kernel is worth a product of its own
 
 def matmul_conv(
     lhs: jax.Array,
@@ -33,8 +37,10 @@ def matmul_conv(
     """Drop-in for `jax.lax.conv_general_dilated`.
 
     Two-dimensional NHWC x HWIO convolutions with any stride, padding and kernel
-    dilation become one matmul; everything else (groups, transposed convolutions,
-    other layouts or ranks) goes to `lax.conv_general_dilated` unchanged.
+    dilation become matrix products: one for each row of the kernel, which leaves out
+    the largest copies, or a single one where a row is small and on accelerators.
+    Everything else (groups, transposed convolutions, other layouts or ranks) goes to
+    `lax.conv_general_dilated` unchanged.
 
     Args:
       lhs: images `[B, H, W, C]`.
@@ -87,25 +93,34 @@ def matmul_conv(
         # lax.pad also takes negative padding, as lax.conv does
         zero = jnp.zeros((), lhs.dtype)
         lhs = lax.pad(lhs, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
-    patches = [
-        lax.slice(
-            lhs,
-            (0, i * dh, j * dw, 0),
-            (batch, i * dh + (out_h - 1) * sh + 1, j * dw + (out_w - 1) * sw + 1, channels),
-            (1, sh, sw, 1),
+    def taken(axis: int, start: int, step: int, count: int, images: jax.Array) -> jax.Array:
+        return lax.slice_in_dim(images, start, start + (count - 1) * step + 1, step, axis)
+
+    def times(columns: jax.Array, kernel: jax.Array) -> jax.Array:
+        return dot_general(
+            columns.reshape(batch * out_h * out_w, -1),
+            kernel.reshape(-1, features),
+            (((1,), (0,)), ((), ())),
+            precision=precision,
+            preferred_element_type=preferred_element_type,
         )
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    columns = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=-1)
-    out = lax.dot_general(
-        columns.reshape(batch * out_h * out_w, kh * kw * channels),
-        rhs.reshape(kh * kw * channels, features),
-        (((1,), (0,)), ((), ())),
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
-    return out.reshape(batch, out_h, out_w, features)
+
+    by_row = kh > 1 and kw * channels >= ROW_SIZE and preferred_element_type is None and jax.default_backend() == "cpu"
+    if by_row:
+        # Rows first: those that a row of the kernel sees then lie together, and need no copy.
+        lhs = jnp.transpose(lhs, (1, 0, 2, 3))
+    rows = 0 if by_row else 1
+    wide = _joined([taken(2, j * dw, sw, out_w, lhs) for j in range(kw)])
+    seen = [taken(rows, i * dh, sh, out_h, wide) for i in range(kh)]
+    if not by_row:
+        return times(_joined(seen), rhs).reshape(batch, out_h, out_w, features)
+    out = functools.reduce(jnp.add, [times(part, rhs[i]) for i, part in enumerate(seen)])
+    return jnp.transpose(out.reshape(out_h, batch, out_w, features), (1, 0, 2, 3))
+
+
+def _joined(parts: Sequence[jax.Array]) -> jax.Array:
+    """Along the channels."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 
 def _is_nhwc_hwio(lhs_shape: tuple[int, ...], rhs_shape: tuple[int, ...], dimension_numbers: Any) -> bool:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.models.matmul_conv import matmul_conv
+from prfl_jax.models.products import dot_general
 
 VGG11_CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 
@@ -75,7 +76,7 @@ def dense(x: jax.Array, features: int, init: str, release_bound: float, name: st
         "he": nn.initializers.he_uniform(),
         "flax": nn.initializers.lecun_normal(),
     }[init]
-    return nn.Dense(features, kernel_init=kernel_init, name=name)(x)
+    return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general, name=name)(x)
 
 
 class Conv2(nn.Module):

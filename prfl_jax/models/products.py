@@ -1,0 +1,73 @@
+"""A matrix product whose gradients take the fast forms on CPU.
+
+The gradients of `a @ w` contract the first axis of a matrix (`a^T g`) or the last ones
+of two (`g w^T`). XLA has its fastest CPU kernels for neither at these shapes, and it
+turns a transpose in front of a product back into such a contraction. So whichever
+operand is cheap to transpose is transposed behind an optimisation barrier.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+
+
+@jax.custom_vjp
+def _product(a: jax.Array, w: jax.Array) -> jax.Array:
+    return a @ w
+
+
+def _forward(a: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return a @ w, (a, w)
+
+
+def _backward(operands: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, w = operands
+    fixed = lax.optimization_barrier
+    # The gradient of w: transposing a, or transposing g and the result, whichever moves less.
+    by_a = a.size <= g.size + w.size
+    w_gradient = fixed(a.T) @ g if by_a else fixed(fixed(g.T) @ a).T
+    # The gradient of a: with few rows (a dense layer) w is most of the traffic, and is left as it lies.
+    few_rows = w.size > 4 * a.size
+    a_gradient = fixed(w @ fixed(g.T)).T if few_rows else g @ w.T
+    return a_gradient, w_gradient
+
+
+_product.defvjp(_forward, _backward)
+
+
+def dot_general(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    dimension_numbers: Any,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    **others: Any,
+) -> jax.Array:
+    """Drop-in for `jax.lax.dot_general`, which does all but plain products of two matrices on CPU.
+
+    Args:
+      lhs: `[n, k]`.
+      rhs: `[k, m]`.
+
+    Returns:
+      `[n, m]`.
+    """
+    (contract_lhs, contract_rhs), _ = dimension_numbers
+    plain = (
+        jax.default_backend() == "cpu"
+        and lhs.ndim == rhs.ndim == 2
+        and tuple(contract_lhs) == (1,)
+        and tuple(contract_rhs) == (0,)
+        and lhs.dtype == rhs.dtype
+        and precision is None
+        and preferred_element_type in (None, lhs.dtype)
+        and all(value is None for value in others.values())
+    )
+    if plain:
+        return _product(lhs, rhs)
+    return lax.dot_general(
+        lhs, rhs, dimension_numbers, precision=precision, preferred_element_type=preferred_element_type, **others
+    )
