@@ -53,7 +53,7 @@ def test_equals_lax_for_any_shape_stride_padding_and_kernel_dilation(size, kerne
         call = dict(rhs_dilation=dilation, dimension_numbers=NHWC)
         empty = 0 in agree(lhs, rhs, strides, padding, **call)
         names = primitives(lambda x, k: matmul_conv(x, k, strides, padding, **call), lhs, rhs)
-        assert empty or ("conv_general_dilated" not in names and names.count("dot_general") == 1)
+        assert empty or ("conv_general_dilated" not in names and "dot_general" in names)
 
 
 @pytest.mark.parametrize(

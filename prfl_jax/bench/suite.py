@@ -15,6 +15,7 @@ from prfl_jax.errors import UserError
 SCHEMA_VERSION = 1
 SUITES = ("kernels",)
 SIZES = ("full", "small")
+BUSY = 0.3  # load a core from which a warning is printed
 METHOD = (
     "Kernels that are compared run in turn, in an order that goes back and forth, after one turn that does not count; "
     "a pause precedes each run of local training. PyTorch runs in a process of its own that waits on a pipe while "
@@ -61,19 +62,22 @@ def run_suite(suite: str | None, out: str | None, repeats: int, size: str) -> in
     for row in kernels.rows():
         print(f"measured {row.kernel}", flush=True)
         rows.append(row)
+    machine = hardware(load)
     report = {
         "schema_version": SCHEMA_VERSION,
         "suite": suite,
         "size": size,
         "repeats": repeats,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(load),
+        "hardware": machine,
         "torch": kernels.torch,
         "method": METHOD,
         "rows": [row.to_json() for row in rows],
     }
     write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(f"\n{table(rows)}\n{path}")
+    if load[0] > BUSY * machine["threads"]:
+        print(f"the machine was busy before (load {load[0]:.1f}): measure again when it is not")
     return 0
 
 

@@ -26,7 +26,7 @@ class TorchProcess:
     Args:
       data: of `Workload.host_data`.
       params: float32 arrays by `layer/leaf`.
-      options: `steps`, `batch_size`, `lr`, and `device`, cpu or cuda (cpu where PyTorch has no cuda).
+      options: `steps`, `batch_size`, `lr`, `threads`, and `device`, cpu or cuda (cpu where PyTorch has no cuda).
 
     Attributes:
       about: `version`, `threads`, `device` of the worker.
@@ -71,8 +71,11 @@ class TorchProcess:
     def round(self) -> float:
         """One round of all clients; s, as the worker itself measured them."""
         assert self._process.stdin is not None
-        self._process.stdin.write("round\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write("round\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it has ended; the answer says why
         return float(self._answer()["seconds"])
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ normalises them, and takes the SGD steps; the trained module stays as the result
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -110,10 +109,10 @@ class Clients:
 
 
 def main() -> None:
-    torch.set_num_threads(os.cpu_count() or 1)
     with np.load(sys.argv[1], allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     options = json.loads(str(arrays.pop("options")))
+    torch.set_num_threads(options.pop("threads"))
     if options["device"] == "cuda" and not torch.cuda.is_available():
         options["device"] = "cpu"
     data = {key: arrays.pop(key) for key in ("x", "y", "index", "size")}

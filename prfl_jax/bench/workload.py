@@ -67,7 +67,7 @@ class Workload:
 
 SIZES = {
     "full": Workload(),
-    "small": Workload(clients=3, width=0.05, images=12, test_images=20, steps=2, batch_size=4),
+    "small": Workload(clients=3, width=0.05, images=12, test_images=20, steps=1, batch_size=4),
 }
 
 

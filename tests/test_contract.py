@@ -1,0 +1,189 @@
+"""What holds of every method: runs of each row of `strategies.METHODS`, end to end.
+
+A method that is added there runs through all of this by itself. Where it needs other
+settings to equal FedAvg than `ALIKE` has, it says so in `EQUALS_FEDAVG`.
+"""
+
+import jsonschema
+import numpy as np
+import pytest
+import tiny
+
+from prfl_jax.experiment import Experiment
+from prfl_jax.report import comparable, load_schema
+from prfl_jax.strategies import METHODS
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+# All clients equally fast, all in each window, nobody pruned.
+ALIKE = dict(
+    clients__up_mb_s=(2.0,) * 4,
+    clients__down_mb_s=(8.0,) * 4,
+    clients__sigma=0.0,
+    server__sigma=0.0,
+    server__contention=False,
+    window__close="all",
+    window__first_waits_for_all=False,
+    window__dispatch="window_end",
+    density__min_density=1.0,
+)
+EQUALS_FEDAVG: dict[str, dict] = {}  # method -> other settings under which it equals FedAvg
+
+# One client more than ten times faster than the others: the densities are 1 and the minimum,
+# whatever the transport does to the times, and the order of arrival is always the same.
+FIXED_DENSITIES = dict(
+    clients__up_mb_s=(60.0, 4.0, 3.0, 2.0),
+    clients__down_mb_s=(240.0, 16.0, 12.0, 8.0),
+    clients__sigma=0.0,
+    server__sigma=0.0,
+    server__contention=False,
+    window__close="all",
+    window__first_waits_for_all=False,
+    window__dispatch="window_end",
+    density__patience=100,  # nobody recovers
+    eval_every_s=1000.0,
+)
+
+
+@each_method
+def test_alike_clients_at_density_1_give_fedavg(method):
+    ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})})
+    fedavg = tiny.run("fedavg", **ALIKE)
+    tiny.close(ran.params, fedavg.params, 1e-5)
+    for own, theirs in zip(ran.of("window"), fedavg.of("window"), strict=True):
+        assert own["arrivals"] == theirs["arrivals"] == [0, 1, 2, 3]
+        np.testing.assert_allclose(own["loss"], theirs["loss"], rtol=1e-5)
+    assert ran.report["final"]["accuracy"] == pytest.approx(fedavg.report["final"]["accuracy"], abs=0.006)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def transports(request):
+    """The same method with the delta split and with distinct sub-models."""
+    return [tiny.run(request.param, transport__name=name, **FIXED_DENSITIES) for name in ("delta", "distinct")]
+
+
+def test_the_transport_changes_bytes_and_times_but_no_model(transports):
+    delta, distinct = transports
+    tiny.same(delta.params, distinct.params)
+    for key in ("arrivals", "staleness", "loss", "percents", "client_bytes_up", "client_bytes_down", "bytes_up"):
+        assert [w[key] for w in delta.of("window")] == [w[key] for w in distinct.of("window")], key
+    assert delta.report["final"] | {"t_s": 0} == distinct.report["final"] | {"t_s": 0}
+    assert delta.report["bytes_client_down"] == distinct.report["bytes_client_down"]
+    sub_models = {p for w in delta.of("window") for p in w["percents"]}
+    if len(sub_models) > 1:  # the split sends once what the sub-models share
+        assert delta.report["bytes_down"] < distinct.report["bytes_down"]
+    else:
+        assert delta.report["bytes_down"] <= distinct.report["bytes_down"]
+
+
+def test_bytes_are_conserved(transports):
+    """Once all that was sent has arrived, what the clients sent and received is what the totals say."""
+    for ran in transports:
+        report, windows = ran.report, ran.of("window")
+        clients = report["clients"]
+        assert sum(c["bytes_up"] for c in clients) == report["bytes_up"] == sum(w["bytes_up"] for w in windows)
+        assert sum(c["bytes_down"] for c in clients) == report["bytes_client_down"]
+        assert 0 < report["bytes_down"] <= report["bytes_client_down"]
+        assert report["delta_saved"]["bytes"] == report["bytes_client_down"] - report["bytes_down"]
+        full = ran.experiment.simulation.method.size
+        for window in windows:
+            for client, sent in zip(window["arrivals"], window["client_bytes_up"], strict=True):
+                assert sent == full.value_bytes(window["percents"][client])
+
+
+def test_bytes_in_flight_are_all_that_is_missing():
+    """With windows of fixed length the difference is what has not arrived yet."""
+    ran = tiny.run("prfl")
+    report, windows = ran.report, ran.of("window")
+    assert sum(c["bytes_up"] for c in report["clients"]) <= report["bytes_up"]
+    assert sum(c["bytes_down"] for c in report["clients"]) >= report["bytes_client_down"]
+    sent = {client for w in windows for client, _ in w["client_bytes_down"]}
+    assert sent == {0, 1, 2, 3}
+
+
+@each_method
+def test_the_same_seed_gives_the_same_report_and_another_another(method):
+    first = tiny.run(method)
+    again = tiny.run_experiment(Experiment(tiny.config(method)))
+    assert comparable(again.report) == comparable(first.report)
+    tiny.same(again.params, first.params)
+    other = tiny.run(method, seed=1)
+    assert other.report["curves"] != first.report["curves"]
+    assert [w["loss"] for w in other.of("window")] != [w["loss"] for w in first.of("window")]
+    assert [w["round_s"] for w in other.of("window")] != [w["round_s"] for w in first.of("window")]
+    assert other.report["partition"] != first.report["partition"]
+
+
+@each_method
+def test_methods_that_are_compared_share_partition_start_and_network(method):
+    own, fedavg = tiny.run(method), tiny.run("fedavg")
+    assert own.report["partition"] == fedavg.report["partition"]
+    assert own.of("eval")[0]["mask"] == fedavg.of("eval")[0]["mask"]  # the initial model
+    # the first window is the same for both: all clients, full models, the k-th transfer's draw
+    one, other = own.of("window")[0], fedavg.of("window")[0]
+    if own.experiment.config.window.first_waits_for_all:
+        assert sorted(one["arrivals"]) == sorted(other["arrivals"])
+        by_client = [dict(zip(w["arrivals"], w["loss"], strict=True)) for w in (one, other)]
+        for client in range(4):
+            assert by_client[0][client] == pytest.approx(by_client[1][client], rel=1e-5)
+
+
+@each_method
+def test_it_learns(method):
+    ran = tiny.run(method, rounds=40, local__lr=1.0, eval_every_s=30.0)
+    accuracy = [e["mask"]["accuracy"] for e in ran.of("eval")]
+    assert accuracy[0] < 0.25  # chance is 0.1
+    assert ran.report["final"]["accuracy"] > 0.5
+    assert ran.report["final"]["accuracy"] > accuracy[0] + 0.3
+
+
+@each_method
+def test_its_report_follows_the_schema(method):
+    for ran in (tiny.run(method), tiny.run(method, rounds=40, local__lr=1.0, eval_every_s=30.0)):
+        jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
+        assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.aggregation != "fedavg"])
+def test_hinge_with_a_huge_b_is_constant(method):
+    hinge = tiny.run(method, aggregation__staleness="hinge", aggregation__staleness_b=1e9)
+    constant = tiny.run(method, aggregation__staleness="constant")
+    tiny.same(hinge.params, constant.params)
+    for kind in ("window", "eval", "interval", "final"):
+        assert hinge.of(kind) == constant.of(kind)
+    if any(any(w["staleness"]) for w in constant.of("window")):  # then another rule matters
+        assert [w["loss"] for w in tiny.run(method).of("window")] != [w["loss"] for w in constant.of("window")]
+
+
+@each_method
+def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(method):
+    ran = tiny.run(method)
+    windows, report = ran.of("window"), ran.report
+    sent_at = [0] * 4  # the window after which each client was last sent a model
+    taus = [[] for _ in range(4)]
+    waited, rounds_s = [0.0] * 4, [[] for _ in range(4)]
+    end_s = 0.0
+    for number, window in enumerate(windows, start=1):
+        assert window["window"] == number and window["start_s"] == end_s
+        end_s = window["end_s"]
+        for client, tau, round_s in zip(window["arrivals"], window["staleness"], window["round_s"], strict=True):
+            # dispatched again at the end of the window it arrived in, so staleness follows from arrivals alone
+            assert tau == number - 1 - sent_at[client]
+            taus[client].append(tau)
+            rounds_s[client].append(round_s)
+        for client in window["arrivals"]:
+            sent_at[client] = number
+        for client in range(4):
+            waited[client] += window["waiting_s"][client]
+    assert report["windows"] == len(windows) and report["simulated_s"] == end_s
+    assert report["client_updates"] == sum(map(len, taus))
+    for client, entry in enumerate(report["clients"]):
+        own = taus[client]
+        assert entry["client"] == client and entry["updates"] == len(own)
+        assert entry["staleness_mean"] == (pytest.approx(np.mean(own)) if own else None)
+        assert entry["staleness_max"] == max(own, default=None)
+        assert entry["round_s_mean"] == (pytest.approx(np.mean(rounds_s[client])) if own else None)
+        assert entry["waiting_s"] == pytest.approx(waited[client])
+    counts = [len(w["arrivals"]) for w in windows]
+    stats = report["window_stats"]
+    assert (stats["arrivals_min"], stats["arrivals_max"], stats["empty"]) == (min(counts), max(counts), counts.count(0))
