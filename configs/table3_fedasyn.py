@@ -9,7 +9,7 @@ transfer's speed.
 
 Time: 2 s on one CPU core.
 
-Expected, mean over the clients of |ln(updates / row 1)|: 1.63 %, from 1.52 to 1.79 % over the seeds
+Result, mean over the clients of |ln(updates / row 1)|: 1.63 %, from 1.52 to 1.79 % over the seeds
 0 to 4 (deviation 0.10 %). Seed 0 has 10000 9995 9845 9281 5705 4367 2896 2421 2422 1972 updates; the
 paper 10000 9940 9878 9548 5484 4517 2822 2460 2453 1999. At 18.5 s it is 2.9 %, at 19.75 s 1.8 %.
 

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from prfl_jax.errors import UserError
+
 
 def named(tree: Any) -> dict[str, Any]:
     """Leaves by position: names that any storage takes."""
@@ -74,18 +76,31 @@ class Checkpoints:
 
         Args:
           like: a pytree of `ShapeDtypeStruct`s as saved.
+
+        Raises:
+          UserError: there are checkpoints, but none can be read; nothing is changed then.
         """
-        messages: list[str] = []
+        damaged: list[tuple[int, str]] = []
         for number in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state, host = self._read(number, like)
+            except (MemoryError, PermissionError):
+                raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                aside = self._set_aside(number)
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                messages.append(f"checkpoint {number} is damaged ({first}); it is now {aside}, the one before is used")
+                damaged.append((number, first))
                 continue
+            messages = [
+                f"checkpoint {bad} is damaged ({why}); it is now {self._set_aside(bad)}, the one before is used"
+                for bad, why in damaged
+            ]
             return Restored(state, host, messages)
-        return Restored(None, {}, messages)
+        if damaged:
+            raise UserError(
+                f"{self._folder}: none of {len(damaged)} checkpoints can be read ({damaged[0][1]}); nothing was "
+                "changed; use a new --workdir, or remove that folder to start anew"
+            )
+        return Restored(None, {}, [])
 
     def _read(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
         empty = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named(like).items()}

@@ -37,13 +37,17 @@ def describe(config: Any) -> str:
     clock = run_clock(config, windows, size)
     total = config.rounds
     if config.horizon_s is not None:
-        total = min(total, math.ceil(config.horizon_s / (clock["simulated_s"] / windows)))
+        # the first window may wait for all; the others are alike
+        first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
+        after = (config.horizon_s - first) / (rest / (windows - 1)) if windows > 1 else 0.0
+        total = min(total, math.floor(1 + max(after, 0.0)) if config.horizon_s >= first else 0)
     scale = total / windows
     updates = sum(clock["updates"]) * scale
 
     flop_sample = sum(method.model.leaf_flop.values())
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
-    evaluations = clock["simulated_s"] * scale / config.eval_every_s * 2
+    server_models = 1 if config.aggregation.name == "fedavg" else 2
+    evaluations = clock["simulated_s"] * scale / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(dataset.x_test) * evaluations + len(split.holdout) * intervals * (clients + 1))
     backend = jax.default_backend()

@@ -132,7 +132,7 @@ class Engine:
 
     def _aggregate(self, state: State, weights: jax.Array) -> Any:
         if self.config.aggregation == "fedavg":
-            return fedavg(state.params, state.buffer, weights)
+            return fedavg(state.params, state.buffer, weights, self.config.server_lr)
         return maskfedavg(self.layout, state.params, state.buffer, state.buffer_bits, weights, self.config.server_lr)
 
     def _dispatch(self, state: State, now: Plan) -> State:

@@ -100,6 +100,10 @@ class Evaluator:
         self._pieces = jax.jit(pieces)
         self._take = jax.jit(lambda stack, client: jax.tree.map(lambda leaf: leaf[client], stack))
 
+    def warm_up(self, params: Any, data: EvalSet) -> None:
+        """Compiles for data of this shape; evaluates nothing."""
+        jax.block_until_ready(self._pieces(params, data, jnp.int32(0), jnp.int32(0)))
+
     def __call__(self, params: Any, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """Scores of one model on all of `data`.
 

@@ -55,7 +55,7 @@ class Experiment:
         self.simulation = Simulation(config)
 
     def run(
-        self, workdir: str | os.PathLike[str], *, guard: InterruptGuard | None = None, progress: bool = True
+        self, workdir: str | os.PathLike[str] | Workdir, *, guard: InterruptGuard | None = None, progress: bool = True
     ) -> Finished:
         """Runs to the end, going on from the newest checkpoint in `workdir`.
 
@@ -63,25 +63,27 @@ class Experiment:
         `final_model.npz` and `checkpoints/`.
 
         Args:
-          guard: asked between pieces of work whether a signal has come.
+          workdir: a folder, or one that is already locked.
+          guard: asked between pieces of work whether a signal has come; without one, Ctrl-C
+            is Python's KeyboardInterrupt and the last checkpoint counts.
           progress: show a bar on stderr.
 
         Raises:
           UserError: `workdir` belongs to another config or another process.
-          Interrupted: a signal came; what was done is saved.
+          Interrupted: `guard` heard of a signal; what was done is saved.
         """
-        folder = Workdir(workdir, to_dict(self.config), config_hash(self.config))
-        try:
-            loop = Loop(self.simulation, folder.path, guard or InterruptGuard(), progress)
-            loop.run()
-            params = jax.tree.map(np.array, loop.state.params)
-            save_model(str(folder.path / "final_model.npz"), params)
-            report = self._report(folder.path, loop)
-            write_report(folder.path / "report.json", report)
-            run_figure(report, folder.path / "figure.png")
-        finally:
-            folder.close()
-        return Finished(report, params, folder.path)
+        if not isinstance(workdir, Workdir):
+            with Workdir(workdir, to_dict(self.config), config_hash(self.config)) as folder:
+                return self.run(folder, guard=guard, progress=progress)
+        path = workdir.path
+        loop = Loop(self.simulation, path, guard or InterruptGuard(), progress)
+        loop.run()
+        params = jax.tree.map(np.array, loop.state.params)
+        save_model(str(path / "final_model.npz"), params)
+        report = self._report(path, loop)
+        write_report(path / "report.json", report)
+        run_figure(report, path / "figure.png")
+        return Finished(report, params, path)
 
     def _report(self, folder: Path, loop: Loop) -> dict[str, Any]:
         """`report.json`, from the run's records and what the host knows."""

@@ -1,11 +1,22 @@
-"""SIGTERM and Ctrl-C: remembered, and acted on between pieces of work."""
+"""SIGTERM and Ctrl-C: remembered, and acted on between pieces of work.
+
+Python runs signal handlers only between bytecodes of the main thread, so while XLA
+compiles none runs, for a minute sometimes. A thread of its own hears of the signal at
+once and ends the process where nothing would be lost by it.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
@@ -17,20 +28,46 @@ class Interrupted(Exception):
 
 
 class InterruptGuard:
-    """While entered, the first SIGTERM or SIGINT is only remembered; a second one acts as usual."""
+    """While entered, the first SIGTERM or SIGINT is only remembered; a second one acts as usual.
 
-    def __init__(self) -> None:
+    Args:
+      go_on: the command that goes on, for the message of a process that ends at once.
+    """
+
+    def __init__(self, go_on: str = "the same command") -> None:
+        self.go_on = go_on
         self._signum: int | None = None
         self._before: dict[int, Any] = {}
+        self._nothing_to_save = threading.Event()
+        self._pipe: tuple[int, int] | None = None
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come."""
         if self._signum is not None:
             raise Interrupted(self._signum)
 
+    @contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """While inside, a signal ends the process at once: what there is lies on the disk already."""
+        self.check()
+        self._nothing_to_save.set()
+        try:
+            yield
+        finally:
+            self._nothing_to_save.clear()
+
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
         self._restore()
+
+    def _watch(self, reader: int) -> None:
+        while number := os.read(reader, 1):
+            if number[0] in _SIGNALS and self._nothing_to_save.is_set():
+                name = signal.Signals(number[0]).name
+                sys.stderr.write(f"\n{name}: nothing new to save; to go on: {self.go_on}\n")
+                sys.stderr.flush()
+                os._exit(128 + number[0])
+        os.close(reader)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -38,12 +75,21 @@ class InterruptGuard:
         self._before = {}
 
     def __enter__(self) -> InterruptGuard:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._remember)
+        if threading.current_thread() is not threading.main_thread():
+            return self  # elsewhere Python allows no handlers
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._remember)
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if self._pipe is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[1])  # ends the thread
+            self._pipe = None

@@ -22,6 +22,7 @@ import numpy as np
 from prfl_jax.checkpoint import Checkpoints
 from prfl_jax.density import RecoveringDensity
 from prfl_jax.engine import State
+from prfl_jax.errors import UserError
 from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
 from prfl_jax.interrupt import Interrupted, InterruptGuard
@@ -66,6 +67,8 @@ class Loop:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
         self._progress = progress
+        aggregation = self.config.aggregation
+        self._one_model = aggregation.name == "fedavg" and aggregation.server_lr == 1.0  # W is FedAvg(B) itself
         self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
@@ -80,7 +83,8 @@ class Loop:
           Interrupted: a signal came; a checkpoint was saved.
         """
         try:
-            messages = self._start()
+            with self.guard.nothing_to_save():
+                messages = self._start()
             with self._make_progress() as self._bar:
                 for message in messages:
                     self._bar.write(message)
@@ -109,6 +113,11 @@ class Loop:
             with self.time.spent("steady"):
                 self.state: State = jax.block_until_ready(sim.init_state(sim.init_key))
         else:
+            if found.host["data_crc32"] != sim.data_crc32:
+                raise UserError(
+                    f"config.data.name={self.config.data.name!r}: its images or labels are not those this --workdir "
+                    "began with; use the same data, or a new --workdir"
+                )
             self.at = Position(**found.host["at"])
             self.time = HostTime(found.host["seconds"])
             self.planner = sim.restored_planner(found.host["planner"])
@@ -116,7 +125,10 @@ class Loop:
             # copies: the chunk donates these buffers
             self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), found.state)
             messages = [*messages, f"going on after window {self.at.window} ({self.at.time_s:,.0f} simulated s)"]
-        self.guard.check()
+        for data in (self._test, self._signal):
+            if data is not None:
+                with self.time.spent("compile"):
+                    sim.evaluator.warm_up(self.state.params, data)
         if self.at.ended is None:
             with self.time.spent("compile"):
                 self._chunk = sim.executable(self.state, self._data)
@@ -138,10 +150,11 @@ class Loop:
             past_horizon = horizon is not None and upcoming.end_s > horizon
             if past_horizon or at.window >= self.config.rounds:
                 self._evaluate_grid(horizon if past_horizon else at.time_s, inclusive=True)
-                at.ended = {"how": "horizon" if past_horizon else "rounds", "detail": None, "client": None}
+                at.ended = at.ended or {"how": "horizon" if past_horizon else "rounds", "detail": None, "client": None}
                 return
             self._evaluate_grid(upcoming.end_s, inclusive=False)
-            self._run_chunk()
+            if at.ended is None:
+                self._run_chunk()
         now = time.monotonic()
         self._longest_step_s = max(self._longest_step_s, now - begin)
         # early enough that the next step, however long, does not overrun; but not after every one
@@ -215,7 +228,7 @@ class Loop:
 
     def _fedavg_model(self) -> Any:
         """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself."""
-        if self.config.aggregation.name == "fedavg":
+        if self._one_model:
             return self.state.params
         weights = self.at.weights or [0.0] * self.config.clients.number
         return self.sim.fedavg_model(self.state, jnp.asarray(weights, jnp.float32))
@@ -224,8 +237,14 @@ class Loop:
         """Both server models."""
         with self.time.spent("eval"):
             mask = self._evaluate(self.state.params, data)
-            same = self.config.aggregation.name == "fedavg"
-            return {"mask": mask, "fedavg": mask if same else self._evaluate(self._fedavg_model(), data)}
+            scores = {"mask": mask, "fedavg": mask if self._one_model else self._evaluate(self._fedavg_model(), data)}
+        for name, score in scores.items():
+            if not math.isfinite(score.mean_loss):
+                detail = (
+                    f"the {name} server model's loss on test data after window {self.at.window} is {score.mean_loss}"
+                )
+                self.at.ended = {"how": "not_finite", "detail": detail, "client": None}
+        return scores
 
     def _evaluate(self, params: Any, data: EvalSet) -> Scores:
         return self.sim.evaluator(params, data, self.guard.check)
@@ -252,6 +271,7 @@ class Loop:
             )
             at.grid += 1
             self._show()
+            self.guard.check()
 
     def _end_interval(self) -> None:
         """Algorithm 1, lines 6-24: early stopping of clients and server, densities, pruning."""
@@ -271,7 +291,7 @@ class Loop:
         self._metrics.write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
         if decision.stop and self.config.stop_early:
             self._evaluate_grid(at.time_s, inclusive=True)
-            at.ended = {"how": "stop_rule", "detail": None, "client": None}
+            at.ended = at.ended or {"how": "stop_rule", "detail": None, "client": None}
 
     def _client_accuracy(self, data: EvalSet) -> np.ndarray:
         """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again."""
@@ -298,6 +318,8 @@ class Loop:
             classes = sim.dataset.num_classes
             mixes = [np.bincount(sim.dataset.y_train[own], minlength=classes) for own in sim.split.clients]
             record = final_record(at.window, at.time_s, self._score(self._test), mixes)
+            if at.ended["how"] == "not_finite":
+                record = None
         self._save()  # before the closing records: a run that is started again writes them again
         self._checkpoints.wait()
         if record is not None:
@@ -319,6 +341,7 @@ class Loop:
                     "seconds": self.time.seconds,
                     "planner": self.planner.to_state(),
                     "metrics_bytes": self._metrics.bytes_written(),
+                    "data_crc32": self.sim.data_crc32,
                 },
             )
         self._saved_at = time.monotonic()

@@ -143,10 +143,6 @@ class Planner:
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
         return PlannedWindow(window, tuple(rows), percents, staleness, weights, tuple(bytes_up), tuple(bytes_down))
 
-    def filled(self) -> np.ndarray:
-        """`[M]` bool: which slots hold a client update."""
-        return np.array([slot is not None for slot in self._slots])
-
     def slot_windows(self) -> list[int]:
         """`[M]` window in which each slot was filled last; 0 for an empty one."""
         return [0 if slot is None else slot.window for slot in self._slots]

@@ -1,12 +1,14 @@
 """The parts of one experiment, built from its config: data, model, clock, densities, engine.
 
-`Simulation` knows the method; `experiment.py` runs it through time and writes files.
+`Simulation` knows the method; `loop.py` runs it through time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import zlib
 from typing import Any
 
 import jax
@@ -31,7 +33,7 @@ from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.levels import compute_levels
 from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.submodel.split import count_levels
-from prfl_jax.transport.costs import make_costs
+from prfl_jax.transport.costs import make_costs, uploads_squares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,8 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     Raises:
       UserError: the model cannot be built for this data.
     """
+    if config.data.normalize == "cifar10" and input_shape[-1] != 3:
+        raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
     model = build_model(config.model, input_shape, data_classes)
     nested = config.submodel.name == "nested"
     layout = Layout.of(model.shapes(), prune=nested)
@@ -91,6 +95,12 @@ class Simulation:
         seed, clients = config.seed, config.clients.number
         self.dataset = data_room.load(config.data, seed)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
+        needed = config.density.name == "recovery" or config.stop_early
+        if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
+            raise UserError(
+                f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
+                f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
+            )
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
         self.init_key, self.keys = split_keys(seed)
         method = self.method
@@ -149,12 +159,8 @@ class Simulation:
         """Bytes and seconds of dispatches at these densities `[M]`."""
         config, size = self.config, self.method.size
         samples, speeds = float(self.samples_per_round), tuple(config.clients.flop_s)
-        costs = make_costs(size, percents, samples, speeds, config.transport.bytes, flop_share)
-        if self.method.importance == "client_sq_grad":
-            # the client also uploads a squared gradient for each weight it holds
-            extra = [round(size.count(int(p)) * size.bytes_per_value) for p in percents]
-            costs = dataclasses.replace(costs, up_bytes=costs.up_bytes + np.array(extra, np.int64))
-        return costs
+        squares = uploads_squares(config)
+        return make_costs(size, percents, samples, speeds, config.transport.bytes, flop_share, squares)
 
     # Device side.
 
@@ -164,6 +170,14 @@ class Simulation:
             plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
             self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
         return self._executable
+
+    @functools.cached_property
+    def data_crc32(self) -> int:
+        """CRC-32 of all images and labels, so that a run is not resumed on other data of the same name."""
+        crc = 0
+        for array in (self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test):
+            crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), crc)
+        return crc
 
     def device_data(self) -> Any:
         return to_device(self.dataset, self.split)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax import strategies
-from prfl_jax.validate import config_hash, validate
+from prfl_jax.validate import config_hash, to_dict, validate
 
 
 def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool = False) -> int:
@@ -31,37 +31,55 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
 
         print(describe(config))
         return 0
-    from prfl_jax.experiment import Experiment
     from prfl_jax.interrupt import Interrupted, InterruptGuard
-    from prfl_jax.loop import ENDLESS
-    from prfl_jax.report import run_figure, summary_text, write_report
+    from prfl_jax.workdir import Workdir
 
     folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
-    with InterruptGuard() as guard:
+    again = shlex.join([sys.executable, *sys.argv])
+    if workdir is None:
+        again += f" --workdir={shlex.quote(str(folder))}"
+    with InterruptGuard(again) as guard, Workdir(folder, to_dict(config), config_hash(config)) as locked:
         try:
-            done = Experiment(config).run(folder, guard=guard)
-            others: dict[str, dict[str, Any]] = {}
-            for name in config.compare:
-                if name != config.strategy and done.report["ended"]["how"] != "not_finite":
-                    other = strategies.for_comparison(config, name)
-                    other.horizon_s, other.rounds = float(done.report["simulated_s"]), ENDLESS
-                    validate(other)
-                    print(f"comparing with {name} to the same simulated second", file=sys.stderr)
-                    others[name] = Experiment(other).run(folder / "compare" / name, guard=guard).report
+            return _train(config, locked, guard)
         except Interrupted as signal:
-            again = shlex.join([sys.executable, *sys.argv])
-            if workdir is None:
-                again += f" --workdir={shlex.quote(str(folder))}"
             print(f"\n{signal}: saved in {folder}; to go on: {again}", file=sys.stderr)
             return 128 + signal.signum
-    report = done.report
-    if others:
+
+
+def _train(config: Any, folder: Any, guard: Any) -> int:
+    with guard.nothing_to_save():
+        from prfl_jax.experiment import Experiment
+        from prfl_jax.report import run_figure, summary_text, write_report
         from prfl_jax.report.compare import beside
 
+        experiment = Experiment(config)
+    done = experiment.run(folder, guard=guard)
+    report, path = done.report, folder.path
+    others: dict[str, dict[str, Any]] = {}
+    for name in config.compare:
+        if name != config.strategy and report["windows"] and report["ended"]["how"] != "not_finite":
+            print(f"comparing with {name} to the same simulated second", file=sys.stderr)
+            others[name] = _compare(config, report, name, path / "compare" / name, guard)
+    if others:
         own = report["curves"][report["final"]["model"]]
         report = {**report, "compare": beside(own, others, points=300)}
-        write_report(folder / "report.json", report)
-        run_figure([report, *others.values()], folder / "figure.png")
+        write_report(path / "report.json", report)
+        run_figure([report, *others.values()], path / "figure.png")
     print(summary_text(report, others or None))
-    print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {folder}")
+    print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {path}")
     return 1 if report["ended"]["how"] == "not_finite" else 0
+
+
+def _compare(config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any) -> dict[str, Any]:
+    """The report of another strategy on the same data and network, as long in simulated time."""
+    from prfl_jax.experiment import Experiment
+    from prfl_jax.loop import ENDLESS
+
+    other = strategies.for_comparison(config, name)
+    if report["ended"]["how"] != "horizon":  # else the horizon is the config's own
+        other.horizon_s = float(report["simulated_s"])
+    other.rounds = ENDLESS
+    validate(other)
+    with guard.nothing_to_save():
+        experiment = Experiment(other)
+    return experiment.run(folder, guard=guard).report

@@ -120,8 +120,6 @@ def _submodel(flat: Mapping[str, Any]) -> None:
             raise refuse("density.name", density, "'full' with submodel.name='full'")
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
-    elif flat["stop_early"]:
-        raise refuse("stop_early", True, "False with density.name='full' (the stop rule needs density decisions)")
 
 
 def _data(flat: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 from prfl_jax.errors import UserError
@@ -45,7 +46,7 @@ class Workdir:
     def _claim(self, config: dict[str, Any], config_hash: str) -> None:
         file = self.path / "config.json"
         if not file.exists():
-            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            others = [p.name for p in self.path.iterdir() if p.name not in (".lock", "config.json.part")]
             if others:
                 raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; use an empty folder")
             content = {"config_hash": config_hash, "config": config}
@@ -63,6 +64,14 @@ class Workdir:
     def close(self) -> None:
         """Releases the folder."""
         self._lock.close()
+
+    def __enter__(self) -> Workdir:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _difference(there: Any, here: Any, key: str = "config") -> str:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import os
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
+from prfl_jax import cli
 from prfl_jax.data import prepare
 from prfl_jax.data.sources import DATA_DIR_VARIABLE
 from prfl_jax.errors import UserError
@@ -44,24 +44,18 @@ def _path(flag: flags.FlagHolder[str | None]) -> pathlib.Path:
     return path
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"not a flag: {argv[1]}")
+def main() -> None:
     data_dir = pathlib.Path(_DATA_DIR.value or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data").expanduser()
-    try:
-        if _WHAT.value == "mnist_by_writer":
-            mnist_dir = _path(_MNIST_DIR)
-            qmnist_dir = _path(_QMNIST_DIR) if _QMNIST_DIR.value else mnist_dir
-            made = prepare.prepare_mnist_by_writer(mnist_dir, qmnist_dir, data_dir, _FORCE.value)
-        elif _WHAT.value == "cifar10":
-            made = prepare.prepare_cifar10(_path(_CIFAR_DIR), data_dir, _FORCE.value)
-        else:
-            made = prepare.prepare_femnist(_path(_LEAF_DIR), data_dir, _FORCE.value)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
+    if _WHAT.value == "mnist_by_writer":
+        mnist_dir = _path(_MNIST_DIR)
+        qmnist_dir = _path(_QMNIST_DIR) if _QMNIST_DIR.value else mnist_dir
+        made = prepare.prepare_mnist_by_writer(mnist_dir, qmnist_dir, data_dir, _FORCE.value)
+    elif _WHAT.value == "cifar10":
+        made = prepare.prepare_cifar10(_path(_CIFAR_DIR), data_dir, _FORCE.value)
+    else:
+        made = prepare.prepare_femnist(_path(_LEAF_DIR), data_dir, _FORCE.value)
     print(made)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

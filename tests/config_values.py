@@ -79,7 +79,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "transport.bytes": ("density", ["free"]),
     "eval.model": ("fedavg", ["best"]),
     "eval.signal": ("test", ["train"]),
-    "eval.batch_size": (100, [0, 500.0]),
+    "eval.batch_size": (50, [0, 500.0]),
     "eval.thresholds": ((0.5,), [(0.0,), (1.0,), (80,), 0.8, None]),
     "engine.clients": ("map", ["pmap"]),
     "engine.chunk_windows": (4, [-1, 1.5, None]),

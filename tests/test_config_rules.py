@@ -92,7 +92,6 @@ CROSS = [
     (dict(window__close="k_arrivals", window__k=11), "window.k", "clients.number=10"),
     (dict(submodel__name="full"), "density.name", "submodel.name='full'"),
     (dict(transport__name="one_copy"), "transport.name", "density.name='recovery'"),
-    (dict(density__name="full", stop_early=True), "stop_early", "density.name='full'"),
     (dict(data__normalize="cifar10"), "data.normalize", "one channel"),
     (dict(data__partition="writer"), "data.partition", "data.name='mnist_embedded'"),
     (

@@ -81,38 +81,27 @@ def kinds_and_windows(path):
     return [(record["kind"], record["window"]) for record in read_metrics(path)]
 
 
-def test_resume_keeps_the_checkpoints_windows_and_goes_on_behind_them(path):
-    write_run(path)
-    before = path.read_bytes().splitlines(keepends=True)
+def test_resume_goes_on_from_the_length_a_checkpoint_noted(path):
     with MetricsWriter(path) as writer:
-        writer.truncate_after(3)
-        assert path.read_bytes() == b"".join(before[:7])
-        writer.write(window(4))
-    assert kinds_and_windows(path)[-3:] == [("window", 3), ("eval", 3), ("window", 4)]
+        writer.write(window(1))
+        writer.sync()
+        noted, before = writer.bytes_written(), path.read_bytes()
+        writer.write(window(2))
+    with MetricsWriter(path) as writer:
+        assert writer.bytes_written() > noted
+        writer.truncate_at(noted)
+        assert path.read_bytes() == before and writer.bytes_written() == noted
+        writer.write(window(3))
+    assert kinds_and_windows(path) == [("window", 1), ("window", 3)]
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_resume_at_the_last_window_drops_only_the_closing_records(path):
+def test_a_start_drops_everything(path):
     write_run(path)
     with MetricsWriter(path) as writer:
-        writer.truncate_after(5)
-    assert kinds_and_windows(path)[-1] == ("eval", 5)
-    assert len(kinds_and_windows(path)) == 11
-
-
-def test_a_start_from_window_0_drops_everything(path):
-    write_run(path)
-    with MetricsWriter(path) as writer:
-        writer.truncate_after(0)
-    assert path.read_bytes() == b""
-
-
-def test_a_record_written_late_for_a_kept_window_stays(path):
-    with MetricsWriter(path) as writer:
-        for record in (window(1), window(2), {"kind": "eval", "window": 1}):
-            writer.write(record)
-        writer.truncate_after(1)
-    assert kinds_and_windows(path) == [("window", 1), ("eval", 1)]
+        writer.truncate_at(0)
+        writer.write(window(1))
+    assert kinds_and_windows(path) == [("window", 1)]
 
 
 @pytest.mark.parametrize("cut", [1, 8, 20])
@@ -120,10 +109,6 @@ def test_a_line_cut_at_the_end_is_dropped(path, cut):
     write_run(path)
     path.write_bytes(path.read_bytes() + metrics_line(window(6)).encode()[:cut])
     assert kinds_and_windows(path)[-1] == ("end", 5)
-    with MetricsWriter(path) as writer:
-        writer.truncate_after(5)
-        writer.write(window(6))
-    assert kinds_and_windows(path)[-2:] == [("eval", 5), ("window", 6)]
 
 
 def test_a_whole_line_without_its_line_end_is_taken_as_cut(path):
@@ -132,12 +117,12 @@ def test_a_whole_line_without_its_line_end_is_taken_as_cut(path):
     assert kinds_and_windows(path)[-1] == ("end", 5)
 
 
-def test_a_file_that_does_not_reach_the_checkpoint_is_refused_and_left(path):
+def test_a_file_shorter_than_the_checkpoint_says_is_refused_and_left(path):
     write_run(path)
     before = path.read_bytes()
     with MetricsWriter(path) as writer:
-        with pytest.raises(UserError, match="window 5.*window 7"):
-            writer.truncate_after(7)
+        with pytest.raises(UserError, match=f"has {len(before)} bytes, .* after {len(before) + 1}"):
+            writer.truncate_at(len(before) + 1)
         assert path.read_bytes() == before
 
 
@@ -148,11 +133,6 @@ def test_a_damaged_line_in_the_middle(path):
     path.write_bytes(b"".join(lines))
     with pytest.raises(UserError, match="line 6 is damaged"):
         list(read_metrics(path))
-    with MetricsWriter(path) as writer:
-        with pytest.raises(UserError, match="window 2"):
-            writer.truncate_after(4)
-        writer.truncate_after(2)
-    assert kinds_and_windows(path) == [("eval", 0), ("window", 1), ("eval", 1), ("window", 2), ("eval", 2)]
 
 
 def test_a_missing_file_says_what_makes_it(path):

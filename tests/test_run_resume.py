@@ -155,6 +155,30 @@ def test_a_metrics_file_that_lost_its_end_is_refused(experiment, tmp_path):
         experiment.run(folder, progress=False)
 
 
+def test_where_no_checkpoint_can_be_read_nothing_is_touched(experiment, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        experiment.run(folder, guard=StopAt(9), progress=False)
+    shutil.rmtree(newest(folder) / "state")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="none of 1 checkpoints can be read"):
+        experiment.run(folder, progress=False)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_other_data_of_the_same_name_is_refused(experiment, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        experiment.run(folder, guard=StopAt(9), progress=False)
+    other = prfl_jax.Experiment(small_config())
+    other.simulation.dataset.y_test[0] += 1
+    try:
+        with pytest.raises(UserError, match="not those this --workdir began with"):
+            other.run(folder, progress=False)
+    finally:
+        other.simulation.dataset.y_test[0] -= 1
+
+
 def test_a_workdir_of_another_config_is_refused(whole, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in whole.workdir.rglob("*")}
     other = prfl_jax.Experiment(small_config(**{"local.lr": 0.2}))
@@ -243,10 +267,26 @@ def wait_for_window(folder: Path, window: int, process: subprocess.Popen) -> Non
     pytest.fail("no window in a minute")
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_run_starts_is_answered_at_once(how, tmp_path):
+    """Also inside a compilation, where Python's own handlers wait."""
+    process = start(command(tmp_path / "run"))
+    for _ in range(600):
+        if (tmp_path / "run" / "config.json").exists():
+            break
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(how)
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == 128 + how and "to go on:" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_and_the_same_command_again(how, tmp_path):
     folder = tmp_path / "run"
-    more = {"rounds": 1500, "eval_every_s": 1000.0, "density.interval": 50, "engine.chunk_windows": 2}
+    more = {"rounds": 600, "eval_every_s": 1000.0, "density.interval": 50, "engine.chunk_windows": 2}
     call = command(folder, **more)
     process = start(call)
     wait_for_window(folder, 20, process)

@@ -10,13 +10,17 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import tiny
 
 import prfl_jax
 from prfl_jax import strategies
+from prfl_jax.errors import UserError
 from prfl_jax.report import load_schema, read_metrics
 from prfl_jax.training import train
+from prfl_jax.transport.alone import run_clock
+from prfl_jax.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parent.parent
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -56,6 +60,49 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_client(tmp_path, 
     assert windows[-1] is not None and windows[-1]["window"] == bad["window"] < 30
     assert report["final"]["accuracy"] is None
     assert "STOPPED" in capsys.readouterr().out
+
+
+def test_a_horizon_before_the_first_window_ends_well(tmp_path, capsys):
+    config = tiny.config(compare=("fedavg",), horizon_s=0.01)
+    assert train(config, "configs/mine.py", str(tmp_path / "run")) == 0
+    assert "Ended after 0 windows" in capsys.readouterr().out
+
+
+def test_a_model_that_diverged_in_its_last_step_is_not_passed_off_as_finished(tmp_path):
+    config = tiny.config(local__lr=1e38, local__steps=1, rounds=1)
+    report = prfl_jax.Experiment(config).run(tmp_path / "run", progress=False).report
+    assert report["ended"]["how"] == "not_finite" and "server model's loss" in report["ended"]["detail"]
+
+
+def test_a_second_process_is_kept_out_also_while_comparing(tmp_path):
+    with Workdir(tmp_path / "run", {}, "x"), pytest.raises(UserError, match="another run is writing there"):
+        train(tiny.config(), "configs/mine.py", str(tmp_path / "run"))
+
+
+def test_an_own_model_from_a_file(tmp_path):
+    """With postponed annotations, which dataclasses look up in the module's namespace."""
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\nimport flax.linen as nn\n\n\nclass Net(nn.Module):\n"
+        "    classes: int\n\n    @nn.compact\n    def __call__(self, x):\n"
+        "        return nn.Dense(self.classes)(x.reshape(x.shape[0], -1))\n"
+    )
+    config = tiny.config(model__name=f"{tmp_path}/own.py:Net", rounds=2)
+    report = prfl_jax.Experiment(config).run(tmp_path / "run", progress=False).report
+    assert report["model"]["parameters"] == 784 * 10 + 10
+
+
+@pytest.mark.parametrize("importance", ["server_sq_grad", "client_sq_grad", "weight", "product"])
+def test_the_clock_alone_charges_what_training_charges(importance):
+    config = tiny.config(submodel__importance=importance, density__interval=100)
+    sim = tiny.Simulation(config)
+    planner = sim.new_planner()
+    windows = [planner.take().window for _ in range(7)]
+    alone = run_clock(config, 7, sim.method.size)
+    assert alone["simulated_s"] == windows[-1].end_s
+    assert alone["bytes_up"] == sum(w.bytes_up for w in windows)
+    charged = sim.costs(np.full(4, 100)).up_bytes - sim.costs(np.full(4, 100)).down_bytes
+    prunable = round(sim.method.size.prunable * sim.method.size.bytes_per_value)
+    assert charged.tolist() == [prunable if importance == "client_sq_grad" else 0] * 4
 
 
 def test_the_stop_rule_marks_a_time_and_ends_the_run_only_if_told(tmp_path):
@@ -121,6 +168,7 @@ def script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         (["--config.model.name=vgg11"], "model"),
         (["--config.data.name=cifar10"], "prepare_data.py"),
         (["--workdir=/proc/nowhere"], "--workdir"),
+        (["--config.data.holdout_fraction=0.0001"], "data.holdout_fraction"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, tmp_path):

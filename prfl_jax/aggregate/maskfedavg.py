@@ -75,15 +75,17 @@ def maskfedavg(
     return jax.tree.unflatten(layout.treedef, out)
 
 
-def fedavg(params: Any, buffer: Any, weights: jax.Array) -> Any:
+def fedavg(params: Any, buffer: Any, weights: jax.Array, server_lr: float = 1.0) -> Any:
     """FedAvg(B): the plain weighted mean of the buffer, pruned weights counting as 0.
 
     Algorithm 1 line 15; the paper's second server curve. With all weights 0, `params`.
+    `server_lr` mixes the mean in as in Eq. 11.
     """
     total = jnp.sum(weights)
 
     def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
         acc = _sum_clients(weights.shape[0], lambda c: weights[c] * models[c], jnp.zeros_like(old))
-        return jnp.where(total > 0, acc / jnp.where(total > 0, total, 1.0), old)
+        mean = acc / jnp.where(total > 0, total, 1.0)
+        return jnp.where(total > 0, mean if server_lr == 1.0 else (1.0 - server_lr) * old + server_lr * mean, old)
 
     return jax.tree.map(of_leaf, params, buffer)

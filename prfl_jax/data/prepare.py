@@ -137,7 +137,12 @@ def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool 
 def _new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
     if path.exists() and not force:
         raise UserError(f"{path} is there already; --force replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--data_dir={path.parent}: {e.strerror}; allowed is a folder that can be written to") from e
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--data_dir={path.parent}: allowed is a folder that can be written to")
     return path
 
 

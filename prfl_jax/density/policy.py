@@ -64,7 +64,7 @@ class FullDensity:
 
         Args:
           client_accuracy: [M], of the model in each client's slot; NaN where the slot is empty.
-          server_accuracy: of the headline server model. None (either): nothing was evaluated.
+          server_accuracy: of FedAvg(B), the model of Algorithm 1 line 16. None (either): nothing was evaluated.
         """
         triggered = self._recover(client_accuracy)
         whole = bool((self._percents == 100).all())

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import math
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -83,16 +84,24 @@ def find_object(spec: str, key: str) -> Any:
     where, _, name = spec.partition(":")
     try:
         if where.endswith(".py"):
-            found = importlib.util.spec_from_file_location(os.path.basename(where)[:-3], where)
+            # a name of its own, so that the file hides no module; dataclasses look it up in sys.modules
+            own = f"prfl_user_{zlib.crc32(os.path.abspath(where).encode()):08x}"
+            found = importlib.util.spec_from_file_location(own, where)
             assert found is not None and found.loader is not None
             module = importlib.util.module_from_spec(found)
-            found.loader.exec_module(module)
+            sys.modules[own] = module
+            try:
+                found.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[own]
+                raise
         else:
             module = importlib.import_module(where)
         return getattr(module, name)
     except Exception as error:  # whatever a user's own code raises
         said = f"{type(error).__name__}: {_first_line(error)}"
-        raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: module:object or FILE.py:object") from error
+        allowed = "module:object or FILE.py:object"
+        raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: {allowed}") from error
 
 
 def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
@@ -204,8 +213,11 @@ def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
     found, wanted = getattr(out, "shape", f"a {type(out).__name__}"), (2, model.classes)
     if found != wanted:
         raise UserError(f"config.model.name: {model.name!r} returns {found} for 2 images; allowed: {wanted}")
-    counted = flop()
     paths = flat_paths(model.shapes())
+    for path, leaf in paths.items():
+        if leaf.dtype != jnp.float32:
+            raise UserError(f"config.model.name: {model.name!r} has {leaf.dtype} params ({path}); allowed: float32")
+    counted = flop()
     full = {path: counted.get(path, 2.0 * math.prod(leaf.shape)) for path, leaf in paths.items()}
     return dataclasses.replace(model, leaf_flop=full)
 

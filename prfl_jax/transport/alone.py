@@ -11,7 +11,7 @@ from prfl_jax.clock import Clock, network_from_config, rule_from_config
 from prfl_jax.density import FullDensity, RunningPercents, make_density
 from prfl_jax.submodel.layers import model_size_from_config
 from prfl_jax.submodel.size import ModelSize
-from prfl_jax.transport.costs import make_costs
+from prfl_jax.transport.costs import make_costs, uploads_squares
 
 
 def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
       size: of the model; None: from the table of built-in models.
 
     Returns:
-      Plain values: `seed`, `windows`, `simulated_s`, per client `updates` (arrivals), `in_flight`
+      Plain values: `seed`, `windows`, `simulated_s`, `first_window_s`, per client `updates` (arrivals), `in_flight`
       (0 or 1 at the end), `waiting_s`, `staleness_mean` (null without arrivals) and `density`; `bytes_down` (sent by
       the server), `bytes_client_down` (received by clients), `bytes_up` (received by the server),
       `host_s`, `note`. Staleness is that of an update when it arrives, n - 1 - version.
@@ -41,7 +41,9 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
     policy = make_density(config.density, clients)
 
     def costs(policy: FullDensity) -> Any:
-        return make_costs(size, policy.percents, samples, config.clients.flop_s, config.transport.bytes)
+        squares = uploads_squares(config)
+        speeds = config.clients.flop_s
+        return make_costs(size, policy.percents, samples, speeds, config.transport.bytes, squares_up=squares)
 
     clock = Clock(
         network_from_config(config), rule_from_config(config), config.transport.name, config.seed, costs(policy)
@@ -50,9 +52,12 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
     updates, staleness = np.zeros(clients, dtype=np.int64), np.zeros(clients, dtype=np.int64)
     waiting = np.zeros(clients)
     down = received = up = 0
+    first_window_s = 0.0
     for number in range(1, windows + 1):
         percents = policy.percents
         window = clock.next_window()
+        if number == 1:
+            first_window_s = window.end_s
         policy.observe(window.arrivals, running.take(window, percents))
         for arrival in window.arrivals:
             updates[arrival.client] += 1
@@ -67,6 +72,7 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
         "seed": config.seed,
         "windows": clock.windows,
         "simulated_s": clock.time_s,
+        "first_window_s": first_window_s,
         "updates": updates.tolist(),
         "in_flight": [int(client in flying) for client in range(clients)],
         "waiting_s": waiting.tolist(),
@@ -78,5 +84,6 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
         "bytes_client_down": received,
         "bytes_up": up,
         "host_s": time.perf_counter() - begin,
-        "note": "no training: densities follow from round times only, recovery and the stop rule need accuracies",
+        "note": "no training: densities follow from round times only (recovery and the stop rule need accuracies), "
+        "and computing takes a sub-model's overall density of the FLOP, where training takes each layer's own",
     }

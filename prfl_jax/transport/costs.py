@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ def make_costs(
     flop_s: Sequence[float] = (),
     byte_rule: str = "counted",
     flop_share: np.ndarray | None = None,
+    squares_up: bool = False,
 ) -> Costs:
     """Costs of every client's next dispatches (facts.md, section 1).
 
@@ -32,6 +34,7 @@ def make_costs(
       byte_rule: `counted`: the values a sub-model has, and its mask once; `density`: density x model
         bytes, no masks (the paper's).
       flop_share: [M] share of the model's forward FLOP that each sub-model has; None: its density.
+      squares_up: the client also uploads a squared gradient for each weight it holds.
 
     Raises:
       UserError: an unknown rule, a speed that is not positive.
@@ -49,7 +52,16 @@ def make_costs(
     down = np.array([values[percent] for percent in percents.tolist()], dtype=np.int64)
     mask = np.array([masks[percent] for percent in percents.tolist()], dtype=np.int64)
     seconds = _compute_s(size, percents, samples_per_round, flop_s, flop_share)
-    return Costs(down_bytes=down, mask_bytes=mask, up_bytes=down.copy(), compute_s=seconds, group=percents.copy())
+    up = down.copy()
+    if squares_up:
+        up += np.array([round(size.count(percent) * size.bytes_per_value) for percent in percents.tolist()], np.int64)
+    return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=percents.copy())
+
+
+def uploads_squares(config: Any) -> bool:
+    """Whether clients upload squared gradients: only where they are asked for and something is pruned."""
+    prunes = config.submodel.name == "nested" and config.density.name != "full"
+    return prunes and config.submodel.importance == "client_sq_grad"
 
 
 def _compute_s(

@@ -72,7 +72,7 @@ def _read_file(path: pathlib.Path) -> Iterator[Example]:
             raise UserError(f"{path}: {len(users)} users but {len(sizes)} entries in num_samples")
         for user, size in zip(users, sizes, strict=True):
             yield from _read_user(path, str(user), int(size), data[user])
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{path}: not LEAF's layout, expected users, num_samples, user_data ({e!r})") from e
 
 
