@@ -38,23 +38,25 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
     again = shlex.join([sys.executable, *sys.argv])
     if workdir is None:
         again += f" --workdir={shlex.quote(str(folder))}"
-    with InterruptGuard(again) as guard, Workdir(folder, to_dict(config), config_hash(config)) as locked:
+    with InterruptGuard(again) as guard:
         try:
-            return _train(config, locked, guard)
+            with guard.nothing_to_save():
+                from prfl_jax.experiment import Experiment
+
+                experiment = Experiment(config)  # before the folder: a mistake found here leaves nothing behind
+            with Workdir(folder, to_dict(config), config_hash(config)) as locked:
+                return _train(experiment, locked, guard)
         except Interrupted as signal:
             print(f"\n{signal}: saved in {folder}; to go on: {again}", file=sys.stderr)
             return 128 + signal.signum
 
 
-def _train(config: Any, folder: Any, guard: Any) -> int:
-    with guard.nothing_to_save():
-        from prfl_jax.experiment import Experiment
-        from prfl_jax.report import run_figure, summary_text, write_report
-        from prfl_jax.report.compare import beside
+def _train(experiment: Any, folder: Any, guard: Any) -> int:
+    from prfl_jax.report import run_figure, summary_text, write_report
+    from prfl_jax.report.compare import beside
 
-        experiment = Experiment(config)
-    done = experiment.run(folder, guard=guard)
-    report, path = done.report, folder.path
+    config, path = experiment.config, folder.path
+    report = experiment.run(folder, guard=guard).report
     others: dict[str, dict[str, Any]] = {}
     for name in config.compare:
         if name != config.strategy and report["windows"] and report["ended"]["how"] != "not_finite":

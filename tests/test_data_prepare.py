@@ -298,4 +298,4 @@ def test_script_makes_mnist_by_writer_and_reports_mistakes_in_one_line(tmp_path,
     for flags, message in mistakes.items():
         done = run_script(*flags)
         assert done.returncode == 2 and message in done.stderr
-        assert done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
+        assert done.stderr.startswith("prepare_data.py: ") and len(done.stderr.strip().splitlines()) == 1
