@@ -7,7 +7,8 @@ patience (1) and the gain it asks for (half a point) are not the paper's (50, 10
 one run shows the whole method: the slowest client is pruned below density 0.2, then every
 client recovers to 1. FedAvg then runs to the same simulated second, for the summary.
 
-Time: within 5 minutes on two CPU cores. Result: test accuracy above 93 %.
+Time: 226 s on two x86-64 cores, FedAvg included. Result (seed 0): test accuracy 92.2 % at 1,750
+simulated s and 91.6 % at the end; FedAvg 86.6 %. One seed, 2026-11-20.
 """
 
 from ml_collections import config_dict
