@@ -13,6 +13,7 @@ from prfl_jax.report.totals import CURVES, Record, RunTotals
 SCHEMA_VERSION = 1
 # What may differ between two runs of the same experiment on the same machine type.
 HOST_KEYS = ("host", "peak_memory_mb", "commit", "device", "versions")
+MAX_BYTES = 1_000_000  # of report.json, whatever the run
 _TARGET_BYTES = 900_000  # of the comparable part; what remains is for HOST_KEYS and line ends
 _LIST_LIMIT = 1000  # entries of any one list, before the size asks for fewer
 _DENSITY_POINTS = 6000  # over all clients
