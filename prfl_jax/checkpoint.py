@@ -38,6 +38,19 @@ def checksums(tree: Any) -> dict[str, int]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds: state as NumPy arrays that nobody else changes, and host values (as JSON has them)."""
+
+    state: Any
+    host: dict[str, Any]
+
+    @classmethod
+    def of(cls, state: Any, host: dict[str, Any]) -> Snapshot:
+        """Copies `state` from the device."""
+        return cls(host_copy(state), host)
+
+
+@dataclasses.dataclass(frozen=True)
 class Restored:
     """A checkpoint: state as NumPy arrays (None: there is none), host values, messages about damaged ones."""
 
@@ -59,15 +72,14 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, state: Any, host: dict[str, Any]) -> None:
-        """Copies `state`, then writes it and `host` (JSON values) as the next number."""
-        copy = host_copy(state)
+    def save(self, snapshot: Snapshot) -> None:
+        """Writes it as the next number."""
         number = max(self._manager.all_steps(), default=0) + 1
         self._manager.save(
             number,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(named(copy)),
-                host=ocp.args.JsonSave({**host, "checksums": checksums(copy)}),
+                state=ocp.args.StandardSave(named(snapshot.state)),
+                host=ocp.args.JsonSave({**snapshot.host, "checksums": checksums(snapshot.state)}),
             ),
         )
 

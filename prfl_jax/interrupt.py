@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,6 +25,13 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process now; a usual exit waits for what the device is still computing."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class InterruptGuard:
@@ -40,6 +47,11 @@ class InterruptGuard:
         self._before: dict[int, Any] = {}
         self._nothing_to_save = threading.Event()
         self._pipe: tuple[int, int] | None = None
+
+    @property
+    def came(self) -> bool:
+        """Whether a signal has come."""
+        return self._signum is not None
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come."""
@@ -65,8 +77,7 @@ class InterruptGuard:
             if number[0] in _SIGNALS and self._nothing_to_save.is_set():
                 name = signal.Signals(number[0]).name
                 sys.stderr.write(f"\n{name}: nothing new to save; to go on: {self.go_on}\n")
-                sys.stderr.flush()
-                os._exit(128 + number[0])
+                leave(128 + number[0])
         os.close(reader)
 
     def _restore(self) -> None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.checkpoint import Checkpoints
+from prfl_jax.checkpoint import Checkpoints, Snapshot
 from prfl_jax.density import RecoveringDensity
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
@@ -33,6 +33,8 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.simulation import Simulation
 
 ENDLESS = 1_000_000  # windows: only the horizon ends the run
+SLOW_S = 2.0  # host seconds: a signal does not wait for a chunk that may take longer
+POLL_S = 0.02
 
 
 @dataclasses.dataclass
@@ -74,6 +76,7 @@ class Loop:
         self._counted_at = self._saved_at = time.monotonic()
         self._chunk_windows = max(1, self.config.engine.chunk_windows)
         self._longest_step_s = 0.0
+        self._kept: Snapshot | None = None  # from before the chunk that runs, where that may take long
         self._arrivals_mean: float | None = None
 
     def run(self) -> None:
@@ -93,7 +96,7 @@ class Loop:
                         self._step()
                     self._close_records()
                 except Interrupted:
-                    self._save()
+                    self._save(self._kept)
                     self._checkpoints.wait()
                     raise
         finally:
@@ -184,6 +187,9 @@ class Loop:
         return taken
 
     def _run_chunk(self) -> None:
+        # A device call cannot be stopped: where it may take long, a signal saves what was there before it.
+        if self._longest_step_s > SLOW_S or not self._longest_step_s:  # nothing is known of the first one
+            self._kept = self._snapshot()
         planned = self._take()
         rows = [row for item in planned for row in item.rows]
         losses: list[np.ndarray] = []
@@ -194,7 +200,8 @@ class Loop:
                 self.state, result = self._chunk(
                     self.state, self._data, stack_rows(part, MAX_ROWS), np.int32(len(part)), self.sim.keys
                 )
-                losses += list(np.asarray(result)[: len(part)])
+                losses += list(self._wait_for(result)[: len(part)])
+        self._kept = None
         if not self.config.engine.chunk_windows:
             speed = len(planned) / max(time.monotonic() - begin, 1e-6)
             self._chunk_windows = max(1, min(MAX_ROWS, int(self.config.engine.chunk_s * speed)))
@@ -208,6 +215,14 @@ class Loop:
         self._arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
         self.at.interval_due = self.at.window % self.config.density.interval == 0
         self._show()
+
+    def _wait_for(self, result: Any) -> np.ndarray:
+        """The values; raises `Interrupted` if a signal comes first and there is something to save instead."""
+        while self._kept is not None and not result.is_ready():
+            if self.guard.came:
+                self.guard.check()
+            time.sleep(POLL_S)
+        return np.asarray(result)
 
     def _record_window(self, item: PlannedWindow, loss: list[float]) -> None:
         at, window = self.at, item.window
@@ -327,23 +342,29 @@ class Loop:
         self._metrics.write({"kind": "end", "window": at.window, **at.ended})
         self._metrics.sync()
 
-    def _save(self) -> None:
-        """A checkpoint of everything: state, position, planner, length of the metrics file."""
+    def _snapshot(self) -> Snapshot:
+        """Everything: state, position, planner, length of the metrics file."""
         now = time.monotonic()
         self.at.total_s += now - self._counted_at
         self._counted_at = now
         with self.time.spent("checkpoint"):
-            self._metrics.sync()
-            self._checkpoints.save(
+            return Snapshot.of(
                 self.state,
                 {
                     "at": dataclasses.asdict(self.at),
-                    "seconds": self.time.seconds,
+                    "seconds": dict(self.time.seconds),
                     "planner": self.planner.to_state(),
                     "metrics_bytes": self._metrics.bytes_written(),
                     "data_crc32": self.sim.data_crc32,
                 },
             )
+
+    def _save(self, snapshot: Snapshot | None = None) -> None:
+        """A checkpoint; of what there is now, unless an earlier snapshot is given."""
+        snapshot = snapshot or self._snapshot()
+        with self.time.spent("checkpoint"):
+            self._metrics.sync()
+            self._checkpoints.save(snapshot)
         self._saved_at = time.monotonic()
 
     def _show(self) -> None:

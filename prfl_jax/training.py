@@ -21,7 +21,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
       workdir: folder of the run, or None.
 
     Returns:
-      0; 1 where a loss was not finite; 128 + the signal's number after SIGTERM or Ctrl-C.
+      0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
     """
     if config.engine.deterministic:
         # must be there before JAX starts
@@ -31,7 +31,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
 
         print(describe(config))
         return 0
-    from prfl_jax.interrupt import Interrupted, InterruptGuard
+    from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
     from prfl_jax.workdir import Workdir
 
     folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
@@ -48,7 +48,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
                 return _train(experiment, locked, guard)
         except Interrupted as signal:
             print(f"\n{signal}: saved in {folder}; to go on: {again}", file=sys.stderr)
-            return 128 + signal.signum
+            leave(128 + signal.signum)
 
 
 def _train(experiment: Any, folder: Any, guard: Any) -> int:

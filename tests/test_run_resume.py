@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ import pytest
 import tiny
 
 import prfl_jax
-from prfl_jax.checkpoint import Checkpoints, host_copy
+from prfl_jax import loop
+from prfl_jax.checkpoint import Checkpoints, Snapshot, host_copy
 from prfl_jax.errors import UserError
 from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.report import comparable, read_report
@@ -88,6 +90,61 @@ def test_a_run_leaves_what_it_promises(whole):
 def test_an_interrupted_run_goes_on_to_the_same_end(experiment, whole, tmp_path, checks):
     with pytest.raises(Interrupted):
         experiment.run(tmp_path / "run", guard=StopAt(checks), progress=False)
+    same(experiment.run(tmp_path / "run", progress=False), whole)
+
+
+class ComesInside(InterruptGuard):
+    """A signal that comes when it is asked for the n-th time whether one came."""
+
+    def __init__(self, asked: int) -> None:
+        super().__init__()
+        self.left = asked
+
+    @property
+    def came(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+    def check(self) -> None:
+        if self.left <= 0:
+            raise Interrupted(signal.SIGTERM)
+
+
+class Late:
+    """A result that is not ready when first asked."""
+
+    def __init__(self, array: jax.Array) -> None:
+        self.array, self.ready = array, False
+
+    def is_ready(self) -> bool:
+        self.ready, before = True, self.ready
+        return before
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self.array)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 6])
+def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whole, tmp_path, chunk, monkeypatch):
+    sim = experiment.simulation
+    executable = sim.executable
+
+    def slow_executable(*args):
+        run = executable(*args)
+
+        def chunk(*inputs):
+            state, result = run(*inputs)
+            return state, Late(result)
+
+        return chunk
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SLOW_S", 0.0)
+        patch.setattr(sim, "executable", slow_executable)
+        guard = ComesInside(chunk)
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / "run", guard=guard, progress=False)
+    assert guard.left == 0
     same(experiment.run(tmp_path / "run", progress=False), whole)
 
 
@@ -206,7 +263,7 @@ def test_saving_copies_before_donated_buffers_are_overwritten(tmp_path):
     tree = {"a": jnp.zeros((400, 4000)), "b": jnp.arange(7)}
     like = jax.eval_shape(lambda: tree)
     checkpoints = Checkpoints(tmp_path, keep=3)
-    checkpoints.save(tree, {"n": 0})
+    checkpoints.save(Snapshot.of(tree, {"n": 0}))
     for _ in range(20):  # while the save is under way
         tree = jax.block_until_ready(step(tree))
     checkpoints.wait()
@@ -226,7 +283,7 @@ def test_host_copy_shares_no_memory():
 def test_only_the_last_checkpoints_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for n in range(5):
-        checkpoints.save({"a": jnp.full(3, n)}, {"n": n})
+        checkpoints.save(Snapshot.of({"a": jnp.full(3, n)}, {"n": n}))
     checkpoints.wait()
     assert checkpoints.restore({"a": jax.ShapeDtypeStruct((3,), jnp.int32)}).host == {"n": 4}
     checkpoints.close()
