@@ -33,6 +33,7 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.simulation import Simulation
 
 ENDLESS = 1_000_000  # windows: only the horizon ends the run
+FORMAT = 2  # of a checkpoint's host values
 SLOW_S = 2.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
 
@@ -116,6 +117,8 @@ class Loop:
             with self.time.spent("steady"):
                 self.state: State = jax.block_until_ready(sim.init_state(sim.init_key))
         else:
+            if found.host.get("format") != FORMAT:
+                raise UserError("--workdir: its checkpoints are of another version of prfl_jax; use a new folder")
             if found.host["data_crc32"] != sim.data_crc32:
                 raise UserError(
                     f"config.data.name={self.config.data.name!r}: its images or labels are not those this --workdir "
@@ -351,6 +354,7 @@ class Loop:
             return Snapshot.of(
                 self.state,
                 {
+                    "format": FORMAT,
                     "at": dataclasses.asdict(self.at),
                     "seconds": dict(self.time.seconds),
                     "planner": self.planner.to_state(),

@@ -14,7 +14,7 @@ import numpy as np
 
 from prfl_jax.aggregate.weights import Slot, aggregation_weights
 from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Window
-from prfl_jax.density import FullDensity
+from prfl_jax.density import FullDensity, RunningPercents
 from prfl_jax.plan import Plan, make_row
 
 
@@ -28,8 +28,6 @@ class PlannedWindow:
       percents: `[M]` densities (percent) that its dispatches use.
       staleness: tau of each arrival, n - 1 - n'(i).
       weights: `[M]` aggregation weights at its close.
-      bytes_up: bytes each arrival sent.
-      bytes_down: (client, bytes) of each dispatch, mask included.
     """
 
     window: Window
@@ -37,8 +35,6 @@ class PlannedWindow:
     percents: np.ndarray
     staleness: tuple[int, ...]
     weights: np.ndarray
-    bytes_up: tuple[int, ...]
-    bytes_down: tuple[tuple[int, int], ...]
 
 
 class Planner:
@@ -61,8 +57,7 @@ class Planner:
         self._ahead: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
         self._trained = [0] * clients  # local rounds each client has done
-        self._flying: dict[int, tuple[int, int]] = {}  # client -> (percent, bytes it will send)
-        self._mask_due = [True] * clients
+        self._running = RunningPercents()
 
     def peek(self, k: int = 0) -> Window:
         """The k-th window that is not taken yet; runs the clock as far as needed."""
@@ -79,7 +74,6 @@ class Planner:
         if self._ahead:
             raise RuntimeError("densities can only change where the clock has not gone ahead")
         self.clock.set_costs(costs)
-        self._mask_due = [True] * len(self._p)
 
     def learning_rate(self, dispatched_s: float) -> float:
         """lr * decay ^ (simulated time / (dt_ref * decay_rounds)): the same clock for every method."""
@@ -90,21 +84,10 @@ class Planner:
         """Takes the next window: its rows, weights and bytes; tells the density policy of its arrivals."""
         window = self.peek()
         self._ahead.popleft()
-        costs, percents = self.clock.costs, self.policy.percents
-        bytes_down: list[tuple[int, int]] = []
-        bytes_up: list[int] = []
-        ran_at: list[int] = []
+        percents = self.policy.percents
         rows: list[Plan] = []
-        dispatch: list[int] = []
+        dispatch = [d.client for d in window.dispatches if not d.on_arrival]
         arrivals: list[tuple[int, int, float]] = []
-
-        def send(item: Dispatch) -> None:
-            client = item.client
-            mask = int(costs.mask_bytes[client]) if self._mask_due[client] else 0
-            self._mask_due[client] = False
-            bytes_down.append((client, int(costs.down_bytes[client]) + mask))
-            self._flying[client] = (int(percents[client]), int(costs.up_bytes[client]))
-            dispatch.append(client)
 
         def flush(weights: np.ndarray | None) -> None:
             rows.append(make_row(len(self._p), dispatch, percents, arrivals, weights))
@@ -112,36 +95,28 @@ class Planner:
             arrivals.clear()
 
         on_arrival = collections.deque(d for d in window.dispatches if d.on_arrival)
-        for item in window.dispatches:
-            if not item.on_arrival:
-                send(item)
         # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
-        again: list[Dispatch] = []
+        again: list[int] = []
         for arrival in window.arrivals:
-            if any(d.client == arrival.client for d in again):
+            if arrival.client in again:
                 flush(None)
-                for d in again:
-                    send(d)
+                dispatch += again
                 again.clear()
-            percent, sent = self._flying.pop(arrival.client)
-            ran_at.append(percent)
-            bytes_up.append(sent)
             arrivals.append((arrival.client, self._trained[arrival.client], self.learning_rate(arrival.dispatched_s)))
             self._trained[arrival.client] += 1
             self._slots[arrival.client] = Slot(arrival.version, window.index)
             if on_arrival and on_arrival[0].client == arrival.client and on_arrival[0].time_s == arrival.arrived_s:
-                again.append(on_arrival.popleft())
-        again += on_arrival
+                again.append(on_arrival.popleft().client)
+        again += [d.client for d in on_arrival]
         if again:
             flush(None)
-            for d in again:
-                send(d)
+            dispatch += again
         weights = aggregation_weights(self._aggregation, window.index, self._slots, self._p)
         flush(weights)
-        self.policy.observe(window.arrivals, ran_at)
+        self.policy.observe(window.arrivals, self._running.take(window, percents))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
-        return PlannedWindow(window, tuple(rows), percents, staleness, weights, tuple(bytes_up), tuple(bytes_down))
+        return PlannedWindow(window, tuple(rows), percents, staleness, weights)
 
     def slot_windows(self) -> list[int]:
         """`[M]` window in which each slot was filled last; 0 for an empty one."""
@@ -155,8 +130,7 @@ class Planner:
             "ahead": [_window_state(window) for window in self._ahead],
             "slots": [None if s is None else [s.version, s.window] for s in self._slots],
             "trained": list(self._trained),
-            "flying": [[client, *item] for client, item in sorted(self._flying.items())],
-            "mask_due": list(self._mask_due),
+            "running": self._running.to_state(),
         }
 
     def from_state(self, state: dict[str, Any], clock: Clock) -> Planner:
@@ -166,8 +140,7 @@ class Planner:
         self._ahead = collections.deque(_window_from(saved) for saved in state["ahead"])
         self._slots = [None if s is None else Slot(*s) for s in state["slots"]]
         self._trained = list(state["trained"])
-        self._flying = {client: (percent, sent) for client, percent, sent in state["flying"]}
-        self._mask_due = list(state["mask_due"])
+        self._running.from_state(state["running"])
         return self
 
 

@@ -27,8 +27,8 @@ def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
         "bytes_up": window.bytes_up,
         "bytes_down": window.bytes_down,
         "bytes_client_down": window.bytes_client_down,
-        "client_bytes_up": list(item.bytes_up),
-        "client_bytes_down": [list(pair) for pair in item.bytes_down],
+        "client_bytes_up": [a.bytes_up for a in window.arrivals],
+        "client_bytes_down": [[d.client, d.bytes_down] for d in window.dispatches],
         "waiting_s": window.waiting_s,
         "percents": item.percents,
     }

@@ -18,7 +18,7 @@ def config(**changes):
 
 
 def arrival(client, round_s, index=0):
-    return Arrival(client, index, 0, 10.0, 10.0, 10.0, 10.0 + round_s)
+    return Arrival(client, index, 0, 10.0, 10.0, 10.0, 10.0 + round_s, 0)
 
 
 def observe(policy, times, percents=None):
@@ -218,7 +218,7 @@ def test_running_percents_follow_each_dispatch():
     def window(dispatches, arrivals):
         return Window(
             1, 0.0, 1.0,
-            tuple(Dispatch(client, index, 0, 0.0, False) for client, index in dispatches),
+            tuple(Dispatch(client, index, 0, 0.0, False, 0) for client, index in dispatches),
             tuple(arrival(client, 1.0, index) for client, index in arrivals),
             0, 0, 0, np.zeros(2),
         )  # fmt: skip

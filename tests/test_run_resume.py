@@ -236,6 +236,15 @@ def test_other_data_of_the_same_name_is_refused(experiment, tmp_path):
         other.simulation.dataset.y_test[0] -= 1
 
 
+def test_a_checkpoint_of_another_version_is_refused(experiment, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "FORMAT", loop.FORMAT - 1)
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / "run", guard=StopAt(5), progress=False)
+    with pytest.raises(UserError, match="another version of prfl_jax"):
+        experiment.run(tmp_path / "run", progress=False)
+
+
 def test_a_workdir_of_another_config_is_refused(whole, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in whole.workdir.rglob("*")}
     other = prfl_jax.Experiment(small_config(**{"local.lr": 0.2}))

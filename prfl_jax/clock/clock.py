@@ -176,7 +176,7 @@ class Clock:
                     mask=Taker(client, mask, 0.0, now_s) if mask else None,
                 )
             )
-            log.append(Dispatch(client, index, version, now_s, on_arrival))
+            log.append(Dispatch(client, index, version, now_s, on_arrival, self._down[client] + mask))
         return self._transfers.dispatch(flights, self._group, now_s)
 
     def _check_progress(self, arrivals: Sequence[Arrival]) -> None:

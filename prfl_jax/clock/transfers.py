@@ -210,6 +210,7 @@ class Transfers:
                 flight.values.end_s,
                 flight.computed_s,
                 now_s,
+                flight.up_bytes,
             )
         )
 

@@ -150,7 +150,7 @@ class Dispatch:
     """The server gives client `client` a model at `time_s`.
 
     `index` counts the client's dispatches from 0; `version` is the window whose model it is (0: the
-    initial model).
+    initial model); `bytes_down` are those of its sub-model, and of its mask where that is sent along.
     """
 
     client: int
@@ -158,11 +158,12 @@ class Dispatch:
     version: int
     time_s: float
     on_arrival: bool
+    bytes_down: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Arrival:
-    """A client's update has reached the server; `index` and `version` are those of its dispatch. Times in s."""
+    """A client's update of `bytes_up` has reached the server; `index` and `version` are its dispatch's. Times in s."""
 
     client: int
     index: int
@@ -171,6 +172,7 @@ class Arrival:
     downloaded_s: float
     computed_s: float
     arrived_s: float
+    bytes_up: int
 
     @property
     def round_s(self) -> float:
