@@ -49,16 +49,16 @@ def describe(config: Any) -> str:
     server_models = 1 if config.aggregation.name == "fedavg" else 2
     evaluations = clock["simulated_s"] * scale / config.eval_every_s * server_models
     intervals = total / config.density.interval
-    flop += flop_sample * (len(dataset.x_test) * evaluations + len(split.holdout) * intervals * (clients + 1))
+    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (clients + 1))
     backend = jax.default_backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
 
     memory = state_bytes(size, clients, method.importance is not None)
-    images = dataset.x_train[:1].nbytes * sum(sizes) + dataset.x_test.nbytes
+    images = dataset.x_train[:1].nbytes * (sum(sizes) + len(split.test))
     guess = f"about {duration_text(flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
-        ("data", f"{dataset.source}; {sum(sizes):,} training images, {len(dataset.x_test):,} test images"),
+        ("data", f"{dataset.source}; {sum(sizes):,} training images, {len(split.test):,} test images"),
         ("clients", f"{clients}, with {min(sizes):,} to {max(sizes):,} images"),
         ("held out", f"{len(split.holdout):,} images for early stopping"),
         ("parameters", f"{size.total:,} ({method.model.name}), {size.prunable:,} of them prunable"),

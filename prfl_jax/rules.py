@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 
 from prfl_jax import strategies
+from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.errors import UserError
 
 
@@ -97,7 +98,6 @@ FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
 _DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
 _MODULE_OBJECT = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
-MODELS = ("conv2", "vgg11")
 
 
 def _whole_percent(density: float) -> bool:
@@ -134,8 +134,8 @@ RULES: dict[str, Rule] = {
     "data.normalize": _choice("unit", "inverted", "cifar10"),
     "model.name": Rule(
         str,
-        lambda v: v in MODELS or _MODULE_OBJECT.fullmatch(v) is not None,
-        f"one of {', '.join(MODELS)}, or module:object or FILE.py:object",
+        lambda v: v in ARCHITECTURES or _MODULE_OBJECT.fullmatch(v) is not None,
+        f"one of {', '.join(ARCHITECTURES)}, or module:object or FILE.py:object",
     ),
     "model.width": _positive(),
     "model.classes": _integer(2, optional=True),

@@ -185,7 +185,8 @@ class Simulation:
     def eval_sets(self) -> tuple[Any, Any]:
         """(test data, data for early-stopping signals or None)."""
         d, batch = self.dataset, self.config.eval.batch_size
-        test = make_eval_set(d.x_test, d.y_test, batch)
+        rows = self.split.test
+        test = make_eval_set(d.x_test[rows], d.y_test[rows], batch)
         if self.config.eval.signal == "test":
             return test, test
         held = self.split.holdout

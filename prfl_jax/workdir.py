@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import write_text
 
 
 class Workdir:
@@ -46,7 +47,7 @@ class Workdir:
     def _claim(self, config: dict[str, Any], config_hash: str) -> None:
         file = self.path / "config.json"
         if not file.exists():
-            others = [p.name for p in self.path.iterdir() if p.name not in (".lock", "config.json.part")]
+            others = [p.name for p in self.path.iterdir() if p.name not in (".lock", ".config.json.part")]
             if others:
                 raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; use an empty folder")
             content = {"config_hash": config_hash, "config": config}
@@ -81,10 +82,3 @@ def _difference(there: Any, here: Any, key: str = "config") -> str:
             if there.get(name) != here.get(name):
                 return _difference(there.get(name), here.get(name), f"{key}.{name}")
     return f"{key} is {there!r} there and {here!r} here"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or none."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)

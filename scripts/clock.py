@@ -11,48 +11,26 @@ only: without accuracies no client recovers. A file that is there is replaced on
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_dict
 
 from prfl_jax import cli
 from prfl_jax.errors import UserError
+from prfl_jax.files import output_file, write_text
 from prfl_jax.transport.alone import run_clock
 
 _WINDOWS = flags.DEFINE_integer("windows", None, "windows to run; by default the config's `rounds`")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 
 
-def write_json(path: Path, report: dict) -> None:
-    """Writes a whole file or none."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(report, file, indent=1, allow_nan=False)
-            file.write("\n")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def main(config: config_dict.ConfigDict) -> None:
     windows = config.rounds if _WINDOWS.value is None else _WINDOWS.value
     if windows < 1:
         raise UserError(f"--windows={windows}: allowed is a whole number of at least 1")
-    if not _OUT.value:
-        raise UserError("--out is missing: give the JSON file to write, as in --out=clock.json")
-    out = Path(_OUT.value)
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out={out}: allowed is a file in a folder that exists and can be written to")
+    out = output_file("--out", _OUT.value, "clock.json")
     report = run_clock(config, windows)
-    write_json(out, report)
+    write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(
         f"{report['windows']} windows, {report['simulated_s']:.0f} simulated s in {report['host_s']:.1f} s; "
         f"updates {report['updates']}; {out}"

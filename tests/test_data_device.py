@@ -226,5 +226,5 @@ def test_to_device_keeps_what_clients_hold():
 
 def test_to_device_with_a_client_that_holds_nothing():
     dataset = load(default_config().data, 0)
-    data = D.to_device(dataset, Split((np.array([5, 9]), np.array([], np.int64)), np.array([]), {}))
+    data = D.to_device(dataset, Split((np.array([5, 9]), np.array([], np.int64)), np.array([]), np.arange(0), {}))
     assert data.index.shape == (2, 2) and data.size.tolist() == [2, 0] and len(data.x) == 2

@@ -25,7 +25,7 @@ def toy(seed: int, images: int, classes: int = 10, writers: int = 20, balanced: 
     y[:classes] = np.arange(classes)
     x = np.zeros((images, 2, 2, 1), np.uint8)
     who = rng.integers(0, writers, images).astype(np.int32)
-    return Dataset("toy", x, y, x[:5], y[:5], classes, who, "made here")
+    return Dataset("toy", x, y, x[:5], y[:5], classes, who, None, "made here")
 
 
 def settings_for(kind: str, **changes):
@@ -245,6 +245,19 @@ def test_writer_shares_are_the_floor_and_the_last_takes_the_rest(writers, client
         return
     sizes = [len(np.unique(who[rows])) for rows in P.by_writer(who, clients)]
     assert sizes[:-1] == [writers // clients] * (clients - 1) and sum(sizes) == writers
+
+
+def test_tested_are_the_chosen_writers_where_they_wrote_test_images():
+    who = np.repeat(np.arange(12) * 2, 30).astype(np.int32)
+    data = dataclasses.replace(toy(0, len(who)), writer_train=who, x_test=np.zeros((9, 2, 2, 1), np.uint8))
+    data = dataclasses.replace(data, y_test=np.zeros(9, np.int32))
+    cfg = settings_for("writer", writers=5)  # writers 0, 2, 4, 6, 8
+    theirs = np.array([0, 10, 4, 8, 22, 9, 6, 7, 0], np.int32)
+    got = split(dataclasses.replace(data, writer_test=theirs), cfg, 2, 20, 0)
+    assert got.test.tolist() == [0, 2, 3, 6, 8]
+    for others in (None, theirs * 0 + 1):  # nobody knows; all by others, as in MNIST
+        assert split(dataclasses.replace(data, writer_test=others), cfg, 2, 20, 0).test.tolist() == list(range(9))
+    assert len(split(dataclasses.replace(data, writer_test=theirs), settings_for("iid"), 2, 20, 0).test) == 9
 
 
 def test_writer_partition_of_images_without_writers(embedded):

@@ -99,8 +99,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, mnist, monkeypatch):
     out = prepare.prepare_mnist_by_writer(folder, folder, tmp_path / "data")
     before = out.read_bytes()
 
-    def full_disk(path, **_):
-        pathlib.Path(path).write_bytes(b"half")
+    def full_disk(file, **_):
+        file.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(np, "savez_compressed", full_disk)
@@ -241,7 +241,7 @@ def test_femnist_undivided_keeps_every_tenth_image_of_a_writer_for_testing(tmp_p
     tenths = (("f1", 9), ("f1", 19), ("f0", 9), ("f0", 19), ("f0", 29))
     wanted = {np.rint(np.array(data[user]["x"][i]) * 255).astype(np.uint8).tobytes() for user, i in tenths}
     assert {x.tobytes() for x in got.x_test} == wanted
-    assert np.bincount(got.writer_train).tolist() == [32, 18]
+    assert np.bincount(got.writer_train).tolist() == [32, 18] and np.bincount(got.writer_test).tolist() == [3, 2]
     by_name = load(config("tfds:femnist", tmp_path), 0)
     np.testing.assert_array_equal(by_name.x_train, got.x_train)
     with pytest.raises(UserError, match="--force"):

@@ -193,7 +193,7 @@ def test_prepared_sets_of_other_people(tmp_path):
     builder = FakeBuilder(images, range(5), image=None, label=label)
     got, writers = prepared._read("tfds:own", builder, tmp_path, "run this")
     np.testing.assert_array_equal(got.x_train[..., 0], images)
-    assert got.y_test.tolist() == [0, 1] and got.num_classes == 7 and writers == [None] * 5
+    assert got.y_test.tolist() == [0, 1] and got.num_classes == 7 and writers == ([None] * 5, [None] * 2)
     wrong = {
         "no feature label; needed are image and label": FakeBuilder(images, range(5), image=None),
         r"images are float64, expected uint8\); run this": FakeBuilder(images / 255, range(5), image=None, label=label),

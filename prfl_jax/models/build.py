@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import replacing
 from prfl_jax.models.matmul_conv import matmul_conv, with_matmul_conv
 from prfl_jax.models.nets import VGG11, Conv2
 
@@ -268,11 +269,9 @@ def _linen_flop(model: Model) -> dict[str, float]:
 
 def save_model(path: str, params: Params) -> None:
     """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic."""
-    part = f"{path}.part"
-    with open(part, "wb") as f:
-        arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
+    arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
+    with replacing(path) as part, open(part, "wb") as f:
         np.savez(f, **arrays)
-    os.replace(part, path)
 
 
 def load_model(path: str) -> Params:

@@ -13,10 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prfl_jax.architectures import ARCHITECTURES, Architecture, scaled
 from prfl_jax.models.matmul_conv import matmul_conv
 from prfl_jax.models.products import dot_general
-
-VGG11_CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 
 
 def uniform(bound: float) -> Any:
@@ -42,11 +41,6 @@ def max_pool2(x: jax.Array) -> jax.Array:
         raise ValueError(f"2x2 pooling of {h}x{w}: the image is too small")
     x = x[:, : h // 2 * 2, : w // 2 * 2]
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
-
-
-def scaled(width: float, size: int) -> int:
-    """A hidden width, at least 1."""
-    return max(1, round(width * size))
 
 
 def conv(x: jax.Array, features: int, size: int, init: str, name: str) -> jax.Array:
@@ -79,6 +73,14 @@ def dense(x: jax.Array, features: int, init: str, release_bound: float, name: st
     return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general, name=name)(x)
 
 
+def convolutions(x: jax.Array, plan: Architecture, width: float, init: str) -> jax.Array:
+    """All convolutions and poolings of a network, flattened: `[B, H, W, C]` to `[B, features]`."""
+    for i, (channels, pool) in enumerate(plan.channels):
+        x = nn.relu(conv(x, scaled(channels, width), plan.kernel, init, f"conv{i}"))
+        x = max_pool2(x) if pool else x
+    return x.reshape(x.shape[0], -1)
+
+
 class Conv2(nn.Module):
     """Two 5x5 convolutions (32, 64), each with a 2x2 max-pool, a dense layer of 2048, the output.
 
@@ -95,11 +97,9 @@ class Conv2(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images `[B, 28, 28, 1]` to logits `[B, classes]`."""
-        for i, features in enumerate((32, 64)):
-            x = nn.relu(conv(x, scaled(self.width, features), 5, self.init_name, f"conv{i}"))
-            x = max_pool2(x)
-        x = x.reshape(x.shape[0], -1)
-        hidden = scaled(self.width, 2048)
+        plan = ARCHITECTURES["conv2"]
+        x = convolutions(x, plan, self.width, self.init_name)
+        hidden = scaled(plan.hidden[0], self.width)
         x = nn.relu(dense(x, hidden, self.init_name, math.sqrt(6.0 / hidden), "dense0"))
         return dense(x, self.classes, self.init_name, math.sqrt(6.0 / self.classes), "dense1")
 
@@ -120,15 +120,9 @@ class VGG11(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images `[B, 32, 32, 3]` to logits `[B, classes]`."""
-        layer = 0
-        for item in VGG11_CHANNELS:
-            if isinstance(item, str):
-                x = max_pool2(x)
-            else:
-                x = nn.relu(conv(x, scaled(self.width, item), 3, self.init_name, f"conv{layer}"))
-                layer += 1
-        x = x.reshape(x.shape[0], -1)
-        for i in range(2):
+        plan = ARCHITECTURES["vgg11"]
+        x = convolutions(x, plan, self.width, self.init_name)
+        for i, units in enumerate(plan.hidden):
             bound = math.sqrt(6.0 / x.shape[-1])
-            x = nn.relu(dense(x, scaled(self.width, 512), self.init_name, bound, f"dense{i}"))
+            x = nn.relu(dense(x, scaled(units, self.width), self.init_name, bound, f"dense{i}"))
         return dense(x, self.classes, self.init_name, math.sqrt(6.0 / (3.25 * self.classes)), "dense2")

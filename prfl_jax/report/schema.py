@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import write_text
 from prfl_jax.report.plain import readable
 
 
@@ -29,9 +30,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
     path = Path(path)
     text = readable(report)
     path.parent.mkdir(parents=True, exist_ok=True)
-    spare = path.with_name(path.name + ".tmp")
-    spare.write_text(text, encoding="utf-8")
-    os.replace(spare, path)
+    write_text(path, text)
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

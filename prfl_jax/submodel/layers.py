@@ -6,11 +6,10 @@ import dataclasses
 import math
 from typing import Any
 
+from prfl_jax.architectures import ARCHITECTURES, scaled
 from prfl_jax.errors import UserError
 from prfl_jax.submodel.size import ModelSize, to_percent
 
-# Output channels of the 3x3 convolutions of VGG-11; 2x2 max pooling follows where True.
-_VGG11 = ((64, True), (128, True), (256, False), (256, True), (512, False), (512, True), (512, False), (512, True))
 # (height, width, channels) and classes of the data sets that ship or are built here.
 DATA_SHAPES = {
     "mnist_embedded": ((28, 28, 1), 10),
@@ -18,7 +17,6 @@ DATA_SHAPES = {
     "femnist": ((28, 28, 1), 62),
     "cifar10": ((32, 32, 3), 10),
 }
-MODELS = ("conv2", "vgg11")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +47,6 @@ class Layer:
         return 2.0 * self.positions * self.weights
 
 
-def scaled(channels: int, width: float) -> int:
-    """A hidden width times `model.width`, at least 1."""
-    return max(1, round(channels * width))
-
-
 def layer_table(name: str, input_shape: tuple[int, int, int], classes: int, width: float = 1.0) -> tuple[Layer, ...]:
     """The layers of `conv2` or `vgg11`, from input to output; all have a bias per output.
 
@@ -68,22 +61,21 @@ def layer_table(name: str, input_shape: tuple[int, int, int], classes: int, widt
     Raises:
       UserError: another model's name, an image too small for the poolings.
     """
-    if name not in MODELS:
-        raise UserError(f"model.name: the layers of {name!r} are known only for {', '.join(MODELS)}")
-    plan = ((32, True), (64, True)) if name == "conv2" else _VGG11
-    side, hidden = (5, (2048,)) if name == "conv2" else (3, (512, 512))
+    if name not in ARCHITECTURES:
+        raise UserError(f"model.name: the layers of {name!r} are known only for {', '.join(ARCHITECTURES)}")
+    plan = ARCHITECTURES[name]
     rows, columns, inputs = input_shape
     layers = []
-    for number, (channels, pool) in enumerate(plan):
+    for number, (channels, pool) in enumerate(plan.channels):
         outputs = scaled(channels, width)
-        layers.append(Layer(f"conv{number}", (side, side, inputs, outputs), rows * columns))
+        layers.append(Layer(f"conv{number}", (plan.kernel, plan.kernel, inputs, outputs), rows * columns))
         inputs = outputs
         if pool:
             rows, columns = rows // 2, columns // 2
     if not rows * columns:
         raise UserError(f"model.name: {name} cannot take images of {input_shape[0]}x{input_shape[1]}: too small")
     inputs *= rows * columns
-    for number, outputs in enumerate((*(scaled(units, width) for units in hidden), classes)):
+    for number, outputs in enumerate((*(scaled(units, width) for units in plan.hidden), classes)):
         layers.append(Layer(f"dense{number}", (inputs, outputs), 1))
         inputs = outputs
     return tuple(layers)

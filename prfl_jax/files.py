@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prfl_jax.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A hidden file beside `path`, to be written inside; then it takes `path`'s place, or is removed after an error."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a whole file or none."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def output_file(flag: str, value: str | None, example: str) -> Path:
+    """The file that a flag such as --out names.
+
+    Raises:
+      UserError: no value, a folder, or a place that cannot be written to.
+    """
+    if not value:
+        raise UserError(f"{flag} is missing: give the JSON file to write, as in {flag}={example}")
+    path = Path(value)
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise UserError(f"{flag}={value}: allowed is a file in a folder that exists and can be written to")
+    return path
