@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 
 from prfl_jax import data as data_room
 from prfl_jax.report.names import bytes_text, duration_text
-from prfl_jax.simulation import resolve
+from prfl_jax.simulation import Method, resolve
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.alone import run_clock
 
@@ -18,11 +19,38 @@ ASSUMED_FLOP_S = {"cpu": 1.0e11, "gpu": 1.0e13, "tpu": 1.0e13}
 _CLOCK_WINDOWS = 400
 
 
-def describe(config: Any) -> str:
-    """Text of `--dry_run`: clients, parameters, memory, bytes and a guess of host time.
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a run would need.
 
-    The clock runs alone for up to 400 windows with densities from round times (no client
-    recovers), and its bytes are scaled to the whole run.
+    Attributes:
+      method: models, sizes and engine settings, as the run would have them.
+      source: of the data, one line.
+      clients: training images of each client.
+      holdout, test: held-out and test images.
+      windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
+      flop: of training and evaluating.
+      state: bytes on the device by part.
+      images: bytes of the images on the device.
+    """
+
+    method: Method
+    source: str
+    clients: tuple[int, ...]
+    holdout: int
+    test: int
+    windows: int
+    simulated_s: float
+    updates: float
+    bytes_up: float
+    bytes_down: float
+    flop: float
+    state: dict[str, float]
+    images: int
+
+
+def estimate(config: Any) -> Estimate:
+    """Runs the clock alone for up to 400 windows with densities from round times (no client recovers).
 
     Raises:
       UserError: the config is not possible, or its data cannot be had.
@@ -30,11 +58,10 @@ def describe(config: Any) -> str:
     dataset = data_room.load(config.data, config.seed)
     split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
     method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
-    clients, size = config.clients.number, method.size
-    sizes = [len(c) for c in split.clients]
+    clients = tuple(len(c) for c in split.clients)
 
     windows = min(_CLOCK_WINDOWS, config.rounds)
-    clock = run_clock(config, windows, size)
+    clock = run_clock(config, windows, method.size)
     total = config.rounds
     if config.horizon_s is not None:
         # the first window may wait for all; the others are alike
@@ -49,30 +76,49 @@ def describe(config: Any) -> str:
     server_models = 1 if config.aggregation.name == "fedavg" else 2
     evaluations = clock["simulated_s"] * scale / config.eval_every_s * server_models
     intervals = total / config.density.interval
-    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (clients + 1))
+    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
+    return Estimate(
+        method=method,
+        source=dataset.source,
+        clients=clients,
+        holdout=len(split.holdout),
+        test=len(split.test),
+        windows=total,
+        simulated_s=clock["simulated_s"] * scale,
+        updates=updates,
+        bytes_up=clock["bytes_up"] * scale,
+        bytes_down=clock["bytes_down"] * scale,
+        flop=flop,
+        state=state_bytes(method.size, len(clients), method.importance is not None),
+        images=dataset.x_train[:1].nbytes * (sum(clients) + len(split.test)),
+    )
+
+
+def describe(config: Any) -> str:
+    """Text of `--dry_run`: clients, parameters, memory, bytes and a guess of host time.
+
+    Raises:
+      UserError: as `estimate`.
+    """
+    e = estimate(config)
+    size, memory = e.method.size, sum(e.state.values())
     backend = jax.default_backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
-
-    memory = state_bytes(size, clients, method.importance is not None)
-    images = dataset.x_train[:1].nbytes * (sum(sizes) + len(split.test))
-    guess = f"about {duration_text(flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
+    guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
-        ("data", f"{dataset.source}; {sum(sizes):,} training images, {len(split.test):,} test images"),
-        ("clients", f"{clients}, with {min(sizes):,} to {max(sizes):,} images"),
-        ("held out", f"{len(split.holdout):,} images for early stopping"),
-        ("parameters", f"{size.total:,} ({method.model.name}), {size.prunable:,} of them prunable"),
+        ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
+        ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
+        ("held out", f"{e.holdout:,} images for early stopping"),
+        ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
-        ("windows", f"{total:,}, about {clock['simulated_s'] * scale:,.0f} simulated s"),
-        ("client updates", f"about {updates:,.0f}"),
-        ("bytes up", f"about {bytes_text(clock['bytes_up'] * scale)}"),
-        ("bytes down", f"about {bytes_text(clock['bytes_down'] * scale)} (without recovery)"),
-        (
-            "memory, state",
-            f"{bytes_text(sum(memory.values()))}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in memory.items()),
-        ),
-        ("memory, images", bytes_text(images)),
-        ("checkpoint", f"{bytes_text(sum(memory.values()))} before compression, {config.checkpoint.keep} are kept"),
+        ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
+        ("client updates", f"about {e.updates:,.0f}"),
+        ("bytes up", f"about {bytes_text(e.bytes_up)}"),
+        ("bytes down", f"about {bytes_text(e.bytes_down)} (without recovery)"),
+        ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
+        ("memory, images", bytes_text(e.images)),
+        ("checkpoint", f"{bytes_text(memory)} before compression, {config.checkpoint.keep} are kept"),
         ("host time", f"{guess}, evaluation included"),
     ]
     width = max(len(name) for name, _ in rows)

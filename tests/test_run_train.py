@@ -134,15 +134,6 @@ def test_a_grid_second_is_answered_by_the_model_in_force(tmp_path):
         assert following is None or record["t_s"] < following
 
 
-def test_dry_run_tells_and_computes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert train(prfl_jax.load_config(ROOT / "configs/quickstart.py"), "x.py", None, dry_run=True) == 0
-    said = capsys.readouterr().out
-    for words in ("clients", "6,603,710", "memory, state", "bytes up", "host time", "Nothing was trained"):
-        assert words in said
-    assert not list(tmp_path.iterdir())
-
-
 def test_equal_data_partition_and_initial_model_for_methods_that_are_compared():
     config = tiny.config()
     a, b = tiny.Simulation(config), tiny.Simulation(strategies.for_comparison(config, "fedavg"))

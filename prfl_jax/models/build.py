@@ -50,7 +50,7 @@ class Model:
 
     def shapes(self) -> Params:
         """The params as `ShapeDtypeStruct`s; computes nothing."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def num_parameters(self) -> int:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
@@ -157,7 +157,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
         return module.apply({"params": params}, x, rngs=rngs, **options(train))
 
     try:
-        variables = jax.eval_shape(init_variables, jax.random.key(0))
+        variables = jax.eval_shape(lambda: init_variables(jax.random.key(0)))
     except Exception as error:  # whatever a user's own code raises
         raise _not_taken(name, input_shape, error) from error
     state = [collection for collection in variables if collection != "params"]
@@ -198,7 +198,7 @@ def wrap_nnx(
         module.train() if train else module.eval()
         return module(x, **options(train))
 
-    kinds = jax.eval_shape(lambda key: nnx.to_pure_dict(nnx.state(build(key), nnx.BatchStat)), jax.random.key(0))
+    kinds = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(build(jax.random.key(0)), nnx.BatchStat)))
     if jax.tree.leaves(kinds):
         raise UserError(f"config.model.name: {name!r} tracks batch statistics; allowed: modules with params only")
     model = Model(name, tuple(input_shape), classes, init, apply)

@@ -1,0 +1,67 @@
+"""`--dry_run`: true numbers, and nothing computed for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+import prfl_jax
+from prfl_jax.dry_run import describe, estimate
+from prfl_jax.training import train
+
+ROOT = Path(__file__).resolve().parent.parent
+_COMPILED: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: _COMPILED.append(event))
+
+
+def test_it_tells_and_computes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = prfl_jax.load_config(ROOT / "configs/quickstart.py")
+    jax.clear_caches()
+    _COMPILED.clear()
+    assert train(config, "x.py", None, dry_run=True) == 0
+    assert not [event for event in _COMPILED if "backend_compile" in event]
+    said = capsys.readouterr().out
+    for words in ("clients", "6,603,710", "memory, state", "bytes up", "host time", "Nothing was trained"):
+        assert words in said
+    assert not list(tmp_path.iterdir())
+    # that compiling would have been seen
+    jax.jit(lambda x: x + 1)(np.float32(1))
+    assert [event for event in _COMPILED if "backend_compile" in event]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        ("fedavg", {"rounds": 5}),
+        ("prfl", {"rounds": 3}),
+        ("prfl_norecover", {"rounds": 8, "transport__bytes": "density"}),
+    ],
+)
+def test_a_real_run_counts_the_same(strategy, changes):
+    """Exact where the clock alone knows all: nobody has recovered, and masks cost what they cost at first."""
+    config = tiny.config(strategy, **changes)
+    told, report = estimate(config), tiny.run(strategy, **changes).report
+    assert told.windows == report["windows"] and told.updates == report["client_updates"]
+    assert told.simulated_s == report["simulated_s"]
+    assert told.bytes_up == report["bytes_up"] and told.bytes_down == report["bytes_down"]
+    assert f"{report['windows']:,}, about" in describe(config)
+
+
+def test_a_horizon_shortens_it():
+    config = tiny.config("fedavg", rounds=1000, horizon_s=45.0)
+    told, report = estimate(config), tiny.run("fedavg", rounds=1000, horizon_s=45.0).report
+    assert abs(told.windows - report["windows"]) <= 1 and told.simulated_s == pytest.approx(45.0, rel=0.4)
+
+
+@pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
+def test_memory_is_that_of_the_state(strategy):
+    config = tiny.config(strategy)
+    sim = tiny.simulation(strategy)
+    state = jax.eval_shape(sim.init_state, sim.init_key)
+    real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert sum(estimate(config).state.values()) == pytest.approx(real, rel=0.02)
