@@ -184,12 +184,6 @@ def test_a_kind_that_is_not_known_is_refused():
         report_of([{"kind": "windows", "window": 1}], 2)
 
 
-def test_a_resumed_runs_speed_counts_what_was_measured():
-    host = {"compile_s": 1.0, "steady_s": 10.0, "total_s": 12.0, "updates": 3, "windows": 2}
-    report = report_of(small_run(), 2, host=host)
-    assert report["host"]["updates_per_s"] == 0.3 and report["host"]["s_per_window"] == 5.0
-
-
 def test_equal_runs_differ_only_in_what_depends_on_the_host():
     first = report_of(simulated_run(windows=60), 10)
     other = {"compile_s": 99.0, "steady_s": 1.0, "total_s": 100.0}
