@@ -20,16 +20,18 @@ from prfl_jax.config import default_config
 def get_config() -> config_dict.ConfigDict:
     """PR-FL, Conv2, 4,000 training images shared by Dirichlet(1.0)."""
     c = strategies.use(default_config(), "prfl")
-    c.rounds = 240
-    c.eval_every_s = 70.0
+    c.rounds = 210
+    c.eval_every_s = 140.0
     c.compare = ("fedavg",)
     c.data.name = "mnist_embedded"
     c.data.partition = "dirichlet"
     c.data.alpha = 1.0
+    c.data.holdout_max = 200
     c.model.name = "conv2"
     c.model.classes = 62  # the paper's Conv2, 6,603,710 parameters, whatever the data
+    c.local.lr = 0.5
     c.window.dt_s = 7.0  # about the fastest client's cycle, so that pruning's gain is not spent waiting
-    c.density.interval = 8
+    c.density.interval = 10
     c.density.patience = 1
-    c.density.min_delta = 0.005
+    c.density.min_delta = 0.01
     return c
