@@ -34,7 +34,7 @@ from prfl_jax.simulation import Simulation
 
 ENDLESS = 1_000_000  # windows: only the horizon ends the run
 FORMAT = 2  # of a checkpoint's host values
-SLOW_S = 2.0  # host seconds: a signal does not wait for a chunk that may take longer
+SLOW_S = 5.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
 
 
