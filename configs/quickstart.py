@@ -20,7 +20,7 @@ from prfl_jax.config import default_config
 def get_config() -> config_dict.ConfigDict:
     """PR-FL, Conv2, 4,000 training images shared by Dirichlet(1.0)."""
     c = strategies.use(default_config(), "prfl")
-    c.rounds = 210
+    c.rounds = 240
     c.eval_every_s = 140.0
     c.compare = ("fedavg",)
     c.data.name = "mnist_embedded"
