@@ -39,6 +39,7 @@ SMALL = {
     "data.train_limit": 1000,
     "data.test_limit": 200,
     "local.steps": 2,
+    "local.lr": 0.25,
     "engine.chunk_windows": 3,
 }
 
