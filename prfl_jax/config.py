@@ -70,6 +70,7 @@ def default_config() -> config_dict.ConfigDict:
         batch_size=20,
         lr=0.25,
         momentum=0.0,
+        prox_mu=0.0,  # of the proximal term mu/2 |w - w_sent|^2 (FedAsync's option, FedProx)
         lr_decay=1.0,  # lr * lr_decay ** (simulated time / (lr_dt_ref_s * lr_decay_rounds))
         lr_decay_rounds=10000,
         lr_dt_ref_s=config_dict.placeholder(float),  # None: window.dt_s
@@ -90,8 +91,9 @@ def default_config() -> config_dict.ConfigDict:
         min_delta=0.0,
     )
     c.aggregation = _group(
-        name="buffered_maskfedavg",  # buffered_maskfedavg | fedavg
+        name="buffered_maskfedavg",  # a choice of aggregate/choices.py
         server_lr=1.0,  # eta_g, Eq. 11
+        alpha=0.6,  # mixing: how far W moves to a fresh arrival (FedAsync)
         staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)
         staleness_a=0.6,
         staleness_b=4.0,
@@ -101,7 +103,7 @@ def default_config() -> config_dict.ConfigDict:
         close="fixed",  # fixed | all | k_arrivals | each_arrival | release
         dt_s=14.0,
         first_waits_for_all=True,
-        k=1,
+        k=3,  # k_arrivals: how many close a window
         dispatch="window_end",  # window_end | on_arrival
         release_min_s=0.5,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from prfl_jax import data as data_room
+from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.simulation import Method, resolve
 from prfl_jax.submodel.size import ModelSize
@@ -73,7 +74,7 @@ def estimate(config: Any) -> Estimate:
 
     flop_sample = sum(method.model.leaf_flop.values())
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
-    server_models = 1 if config.aggregation.name == "fedavg" else 2
+    server_models = 1 if AGGREGATIONS[config.aggregation.name].one_model(config.aggregation.server_lr) else 2
     evaluations = clock["simulated_s"] * scale / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prfl_jax.aggregate import fedavg, maskfedavg
+from prfl_jax.aggregate import Aggregation
+from prfl_jax.aggregate.maskfedavg import add_weighted, fedavg, maskfedavg
 from prfl_jax.data.device import DeviceData, draw_batches
 from prfl_jax.local import LocalWork, make_local_round
 from prfl_jax.models.build import Model
@@ -33,8 +34,9 @@ class State(NamedTuple):
       params: the server model W.
       sent: `[M, ...]` the model each client was last sent (w_sent), 0 where masked.
       sent_bits: its masks, packed `[M, ceil(n/8)]` uint8 a prunable leaf.
-      buffer: `[M, ...]` the latest client update in each slot (w_{i,n'}).
+      buffer: `[M, ...]` the latest client update in each slot (w_{i,n'}); () where the aggregation keeps none.
       buffer_bits: its masks.
+      total: the running sum of this window's arrivals; () where the aggregation keeps a buffer.
       importance: accumulators for the next pruning.
       levels: int8 a prunable leaf: the current generation of nested masks.
     """
@@ -44,6 +46,7 @@ class State(NamedTuple):
     sent_bits: tuple[jax.Array, ...]
     buffer: Any
     buffer_bits: tuple[jax.Array, ...]
+    total: Any
     importance: Importance
     levels: tuple[jax.Array, ...]
 
@@ -69,13 +72,12 @@ class EngineConfig:
     Args:
       clients: `map` (one arrival after another, the absent cost nothing) or `vmap`
         (all slots at once, the absent computed and dropped).
-      aggregation: `buffered_maskfedavg` or `fedavg`: which kernel averages the slots.
+      aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
     """
 
     clients: str
-    aggregation: str
-    server_lr: float
+    aggregation: Aggregation
     importance: str | None
     normalize: str
     augment: str
@@ -98,12 +100,14 @@ class Engine:
         params = self.model.init(key)
         stack = jax.tree.map(lambda w: jnp.zeros((self.num_clients, *w.shape), w.dtype), params)
         bits = tuple(jnp.asarray(b) for b in empty_bits(self.layout, self.num_clients))
+        sums = self.config.aggregation.kernel == "sum"
         return State(
             params=params,
             sent=stack,
             sent_bits=bits,
-            buffer=jax.tree.map(jnp.copy, stack),
-            buffer_bits=jax.tree.map(jnp.copy, bits),
+            buffer=() if sums else jax.tree.map(jnp.copy, stack),
+            buffer_bits=() if sums else jax.tree.map(jnp.copy, bits),
+            total=jax.tree.map(jnp.zeros_like, params) if sums else (),
             importance=init_importance(self.layout, self.config.importance),
             levels=full_levels(self.layout),
         )
@@ -124,16 +128,24 @@ class Engine:
             now = jax.tree.map(lambda a: a[r], plan)
             state = self._dispatch(state, now)
             state, row_losses = arrivals(state, data, now, keys)
-            params = lax.cond(now.close, self._aggregate, lambda state, weights: state.params, state, now.weights)
-            return state._replace(params=params), losses.at[r].set(row_losses)
+            before = state.params, state.total
+            params, total = lax.cond(now.close, self._aggregate, lambda state, now: before, state, now)
+            return state._replace(params=params, total=total), losses.at[r].set(row_losses)
 
         losses = jnp.zeros(plan.arrive.shape, jnp.float32)
         return lax.fori_loop(0, rows, row, (state, losses))
 
-    def _aggregate(self, state: State, weights: jax.Array) -> Any:
-        if self.config.aggregation == "fedavg":
-            return fedavg(state.params, state.buffer, weights, self.config.server_lr)
-        return maskfedavg(self.layout, state.params, state.buffer, state.buffer_bits, weights, self.config.server_lr)
+    def _aggregate(self, state: State, now: Plan) -> tuple[Any, Any]:
+        """(the next server model, the next running sum)."""
+        kernel = self.config.aggregation.kernel
+        if kernel == "sum":
+            params = jax.tree.map(lambda w, total: now.keep * w + total, state.params, state.total)
+            return params, jax.tree.map(jnp.zeros_like, state.total)
+        if kernel == "fedavg":
+            return fedavg(state.params, state.buffer, now.weights, now.server_lr), ()
+        return maskfedavg(
+            self.layout, state.params, state.buffer, state.buffer_bits, now.weights, now.server_lr
+        ), ()
 
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""
@@ -178,21 +190,29 @@ class Engine:
 
     def _arrivals_map(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
         def arrive(k: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            buffer, buffer_bits, importance, losses = carry
+            buffer, buffer_bits, total, importance, losses = carry
             client = now.arrive[k]
             sent = jax.tree.map(lambda stack: stack[client], state.sent)
             bits = tuple(b[client] for b in state.sent_bits)
             update, loss, squares, masks = self._client_update(sent, bits, data, client, now.count[k], now.lr[k], keys)
-            buffer = jax.tree.map(lambda stack, w: stack.at[client].set(w), buffer, update)
-            buffer_bits = tuple(b.at[client].set(new) for b, new in zip(buffer_bits, bits, strict=True))
+            if sums:
+                total = jax.tree.map(lambda t, x: t + now.coefficient[k] * x, total, self._summand(update, sent))
+            else:
+                buffer = jax.tree.map(lambda stack, w: stack.at[client].set(w), buffer, update)
+                buffer_bits = tuple(b.at[client].set(new) for b, new in zip(buffer_bits, bits, strict=True))
             if squares:
                 importance = add_arrival(importance, squares, masks)
-            return buffer, buffer_bits, importance, losses.at[k].set(loss)
+            return buffer, buffer_bits, total, importance, losses.at[k].set(loss)
 
+        sums = self.config.aggregation.kernel == "sum"
         losses = jnp.zeros(self.num_clients, jnp.float32)
-        start = (state.buffer, state.buffer_bits, state.importance, losses)
-        buffer, bits, importance, losses = lax.fori_loop(0, now.arrive_count, arrive, start)
-        return state._replace(buffer=buffer, buffer_bits=bits, importance=importance), losses
+        start = (state.buffer, state.buffer_bits, state.total, state.importance, losses)
+        buffer, bits, total, importance, losses = lax.fori_loop(0, now.arrive_count, arrive, start)
+        return state._replace(buffer=buffer, buffer_bits=bits, total=total, importance=importance), losses
+
+    def _summand(self, update: Any, sent: Any) -> Any:
+        """What the kernel `sum` adds of one client, or of clients stacked alike."""
+        return jax.tree.map(jnp.subtract, update, sent) if self.config.aggregation.updates else update
 
     def _arrivals_vmap(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
         ids = jnp.minimum(now.arrive, self.num_clients - 1)  # absent: padded with M, computed and dropped
@@ -221,9 +241,12 @@ class Engine:
                     for h, m, p in zip(importance.held, masks, present, strict=True)
                 ),
             )
-        state = state._replace(
-            buffer=jax.tree.map(put, state.buffer, updates),
-            buffer_bits=tuple(put(b, new) for b, new in zip(state.buffer_bits, bits, strict=True)),
-            importance=importance,
-        )
-        return state, jnp.where(here, losses, 0.0)
+        if self.config.aggregation.kernel == "sum":
+            weights = jnp.where(here, now.coefficient, 0.0)
+            state = state._replace(total=add_weighted(state.total, self._summand(updates, sent), weights))
+        else:
+            state = state._replace(
+                buffer=jax.tree.map(put, state.buffer, updates),
+                buffer_bits=tuple(put(b, new) for b, new in zip(state.buffer_bits, bits, strict=True)),
+            )
+        return state._replace(importance=importance), jnp.where(here, losses, 0.0)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.checkpoint import Checkpoints, Snapshot
 from prfl_jax.density import RecoveringDensity
 from prfl_jax.engine import State
@@ -33,7 +34,7 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.simulation import Simulation
 
 ENDLESS = 1_000_000  # windows: only the horizon ends the run
-FORMAT = 2  # of a checkpoint's host values
+FORMAT = 3  # of a checkpoint's host values
 SLOW_S = 5.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
 
@@ -71,7 +72,7 @@ class Loop:
         self.at, self.time = Position(), HostTime()
         self._progress = progress
         aggregation = self.config.aggregation
-        self._one_model = aggregation.name == "fedavg" and aggregation.server_lr == 1.0  # W is FedAvg(B) itself
+        self._one_model = AGGREGATIONS[aggregation.name].one_model(aggregation.server_lr)
         self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()

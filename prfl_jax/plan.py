@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prfl_jax.aggregate.choices import Closing
+
 MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
 
 
@@ -25,7 +27,10 @@ class Plan(NamedTuple):
       count: `[L, M]` int32, how often the k-th arriving client had trained before.
       lr: `[L, M]` float32 learning rate of the k-th arrival's round.
       close: `[L]` bool: aggregate at the end of this row.
-      weights: `[L, M]` float32 aggregation weights by client.
+      weights: `[L, M]` float32 weights of the slots at the close, by client.
+      server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
+      coefficient: `[L, M]` float32, with which the k-th arrival enters the running sum.
+      keep: `[L]` float32, with which W does at the close.
     """
 
     dispatch: Any
@@ -37,6 +42,18 @@ class Plan(NamedTuple):
     lr: Any
     close: Any
     weights: Any
+    server_lr: Any
+    coefficient: Any
+    keep: Any
+
+
+class Arriving(NamedTuple):
+    """One arrival of a row: `rounds` the client has trained before, its learning rate and coefficient (see `Plan`)."""
+
+    client: int
+    rounds: int
+    lr: float
+    coefficient: float = 0.0
 
 
 def empty_row(num_clients: int) -> Plan:
@@ -52,6 +69,9 @@ def empty_row(num_clients: int) -> Plan:
         lr=np.zeros(m, np.float32),
         close=np.bool_(False),
         weights=np.zeros(m, np.float32),
+        server_lr=np.float32(1.0),
+        coefficient=np.zeros(m, np.float32),
+        keep=np.float32(1.0),
     )
 
 
@@ -59,21 +79,22 @@ def make_row(
     num_clients: int,
     dispatch: Sequence[int],
     percents: np.ndarray,
-    arrivals: Sequence[tuple[int, int, float]],
-    weights: np.ndarray | None,
+    arrivals: Sequence[Arriving],
+    closing: Closing | None,
 ) -> Plan:
-    """One row. `arrivals` are (client, rounds trained before, learning rate); `weights` None: no close."""
+    """One row; `closing` None: no close."""
     row = empty_row(num_clients)
     row.dispatch[: len(dispatch)] = dispatch
     row.percent[:] = percents
-    for k, (client, count, lr) in enumerate(arrivals):
-        row.arrive[k], row.count[k], row.lr[k] = client, count, lr
-    if weights is not None:
-        row.weights[:] = weights
+    for k, item in enumerate(arrivals):
+        row.arrive[k], row.count[k], row.lr[k], row.coefficient[k] = item
+    if closing is not None:
+        row.weights[:] = closing.slots
+        row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))
     return row._replace(
         dispatch_count=np.int32(len(dispatch)),
         arrive_count=np.int32(len(arrivals)),
-        close=np.bool_(weights is not None),
+        close=np.bool_(closing is not None),
     )
 
 

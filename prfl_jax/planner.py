@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.aggregate.weights import Slot, aggregation_weights
+from prfl_jax.aggregate import AGGREGATIONS, Closing, Slot
+from prfl_jax.aggregate import Window as ClosingWindow
 from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Window
 from prfl_jax.density import FullDensity, RunningPercents
-from prfl_jax.plan import Plan, make_row
+from prfl_jax.plan import Arriving, Plan, make_row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class PlannedWindow:
       rows: its rows of the plan; the last one closes the window.
       percents: `[M]` densities (percent) that its dispatches use.
       staleness: tau of each arrival, n - 1 - n'(i).
-      weights: `[M]` aggregation weights at its close.
+      weights: `[M]` weights of the slots at its close.
     """
 
     window: Window
@@ -46,17 +47,26 @@ class Planner:
       aggregation: `config.aggregation`.
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
+      dt_s: `config.window.dt_s`.
     """
 
     def __init__(
-        self, clock: Clock, policy: FullDensity, aggregation: Any, local: Any, dt_ref_s: float, p: np.ndarray
+        self,
+        clock: Clock,
+        policy: FullDensity,
+        aggregation: Any,
+        local: Any,
+        dt_ref_s: float,
+        p: np.ndarray,
+        dt_s: float,
     ) -> None:
         self.clock, self.policy = clock, policy
-        self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
+        self._aggregation, self._local, self._dt_ref_s, self._p, self._dt_s = aggregation, local, dt_ref_s, p, dt_s
         clients = len(p)
         self._ahead: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
         self._trained = [0] * clients  # local rounds each client has done
+        self._round_s = [0.0] * clients  # and their round times, summed
         self._running = RunningPercents()
 
     def peek(self, k: int = 0) -> Window:
@@ -87,10 +97,12 @@ class Planner:
         percents = self.policy.percents
         rows: list[Plan] = []
         dispatch = [d.client for d in window.dispatches if not d.on_arrival]
-        arrivals: list[tuple[int, int, float]] = []
+        arrivals: list[Arriving] = []
+        before = list(self._trained)
+        closing = self._close(window)
 
-        def flush(weights: np.ndarray | None) -> None:
-            rows.append(make_row(len(self._p), dispatch, percents, arrivals, weights))
+        def flush(closing: Closing | None) -> None:
+            rows.append(make_row(len(self._p), dispatch, percents, arrivals, closing))
             dispatch.clear()
             arrivals.clear()
 
@@ -98,25 +110,36 @@ class Planner:
         # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
         again: list[int] = []
-        for arrival in window.arrivals:
+        for k, arrival in enumerate(window.arrivals):
             if arrival.client in again:
                 flush(None)
                 dispatch += again
                 again.clear()
-            arrivals.append((arrival.client, self._trained[arrival.client], self.learning_rate(arrival.dispatched_s)))
-            self._trained[arrival.client] += 1
-            self._slots[arrival.client] = Slot(arrival.version, window.index)
+            coefficient = closing.arrivals[k] if closing.arrivals else 0.0
+            lr = self.learning_rate(arrival.dispatched_s)
+            arrivals.append(Arriving(arrival.client, before[arrival.client], lr, coefficient))
+            before[arrival.client] += 1
             if on_arrival and on_arrival[0].client == arrival.client and on_arrival[0].time_s == arrival.arrived_s:
                 again.append(on_arrival.popleft().client)
         again += [d.client for d in on_arrival]
         if again:
             flush(None)
             dispatch += again
-        weights = aggregation_weights(self._aggregation, window.index, self._slots, self._p)
-        flush(weights)
+        flush(closing)
         self.policy.observe(window.arrivals, self._running.take(window, percents))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
-        return PlannedWindow(window, tuple(rows), percents, staleness, weights)
+        return PlannedWindow(window, tuple(rows), percents, staleness, closing.slots)
+
+    def _close(self, window: Window) -> Closing:
+        """Enters the window's arrivals into the books; the weights of its aggregation."""
+        for arrival in window.arrivals:
+            self._trained[arrival.client] += 1
+            self._round_s[arrival.client] += arrival.round_s
+            self._slots[arrival.client] = Slot(arrival.version, window.index)
+        trained = np.array(self._trained)
+        mean_s = np.where(trained > 0, np.array(self._round_s) / np.maximum(trained, 1), np.nan)
+        seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s)
+        return AGGREGATIONS[self._aggregation.name].close(self._aggregation, seen)
 
     def slot_windows(self) -> list[int]:
         """`[M]` window in which each slot was filled last; 0 for an empty one."""
@@ -130,6 +153,7 @@ class Planner:
             "ahead": [_window_state(window) for window in self._ahead],
             "slots": [None if s is None else [s.version, s.window] for s in self._slots],
             "trained": list(self._trained),
+            "round_s": list(self._round_s),
             "running": self._running.to_state(),
         }
 
@@ -140,6 +164,7 @@ class Planner:
         self._ahead = collections.deque(_window_from(saved) for saved in state["ahead"])
         self._slots = [None if s is None else Slot(*s) for s in state["slots"]]
         self._trained = list(state["trained"])
+        self._round_s = list(state["round_s"])
         self._running.from_state(state["running"])
         return self
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 
 from prfl_jax import strategies
+from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.errors import UserError
 
@@ -155,6 +156,7 @@ RULES: dict[str, Rule] = {
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
     "local.lr": _positive(),
+    "local.prox_mu": _not_negative(),
     "local.momentum": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "local.lr_decay": FRACTION,
     "local.lr_decay_rounds": _integer(1),
@@ -168,8 +170,9 @@ RULES: dict[str, Rule] = {
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
-    "aggregation.name": _choice("buffered_maskfedavg", "fedavg"),
+    "aggregation.name": _choice(*AGGREGATIONS),
     "aggregation.server_lr": _positive(),
+    "aggregation.alpha": FRACTION,
     "aggregation.staleness": _choice("constant", "polynomial", "hinge"),
     "aggregation.staleness_a": _not_negative(),
     "aggregation.staleness_b": _not_negative(),

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax import data as data_room
-from prfl_jax.aggregate import fedavg
-from prfl_jax.aggregate.weights import client_weights
+from prfl_jax.aggregate import AGGREGATIONS, client_weights
+from prfl_jax.aggregate.maskfedavg import fedavg
 from prfl_jax.clock import Clock, Costs, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.density import make_density
@@ -111,8 +111,7 @@ class Simulation:
             clients,
             EngineConfig(
                 clients=method.clients_axis,
-                aggregation=config.aggregation.name,
-                server_lr=config.aggregation.server_lr,
+                aggregation=AGGREGATIONS[config.aggregation.name],
                 importance=method.importance,
                 normalize=config.data.normalize,
                 augment=config.data.augment,
@@ -120,6 +119,7 @@ class Simulation:
                     steps=config.local.steps,
                     batch_size=config.local.batch_size,
                     momentum=config.local.momentum,
+                    prox_mu=config.local.prox_mu,
                     unroll=config.engine.unroll,
                 ),
             ),
@@ -145,7 +145,7 @@ class Simulation:
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
-        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p)
+        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window.dt_s)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""

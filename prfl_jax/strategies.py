@@ -53,7 +53,10 @@ class Method:
 
 
 FIXED = Window(close="fixed", first_waits_for_all=True, dispatch="window_end")
+FIXED_FROM_THE_START = dataclasses.replace(FIXED, first_waits_for_all=False)
 EVERYBODY = Window(close="all", first_waits_for_all=False, dispatch="window_end")
+EACH_ARRIVAL = Window(close="each_arrival", first_waits_for_all=False, dispatch="on_arrival")
+K_ARRIVALS = Window(close="k_arrivals", first_waits_for_all=False, dispatch="on_arrival")
 
 PRFL = Method(
     submodel="nested",
@@ -65,19 +68,49 @@ PRFL = Method(
     source="PR-FL, Algorithms 1-3",
 )
 
+FEDAVG = Method(
+    submodel="full",
+    density="full",
+    aggregation="fedavg",
+    window=EVERYBODY,
+    transport="one_copy",
+    local="sgd",
+    source="McMahan et al. 2017, all clients in each round (PR-FL's Syn-FL)",
+)
+
+
+def _ablation(source: str, **choices: object) -> Method:
+    return dataclasses.replace(PRFL, source=f"PR-FL, section IV-E, {source}", **choices)  # type: ignore[arg-type]
+
+
+def _full_models(source: str, **choices: object) -> Method:
+    return dataclasses.replace(FEDAVG, source=source, **choices)  # type: ignore[arg-type]
+
+
 METHODS: dict[str, Method] = {
     "prfl": PRFL,
-    "prfl_norecover": dataclasses.replace(
-        PRFL, density="time_balance", source="PR-FL's ablation noRecover: densities stay where Eq. 2 puts them"
+    "prfl_norecover": _ablation("noRecover: densities stay where Eq. 2 puts them", density="time_balance"),
+    "prfl_nobuff": _ablation("nobuff: only what arrived is averaged", aggregation="unbuffered_maskfedavg"),
+    "prfl_fedavg": _ablation("fedavg: pruned weights count as 0", aggregation="buffered_fedavg"),
+    "prfl_nores": _ablation("noRes: each sub-model is sent by itself", transport="distinct"),
+    "prfl_syn": _ablation("syn: every window waits for all", window=EVERYBODY),
+    "fedavg": FEDAVG,
+    "fedasyn": _full_models(
+        "FedAsyn of PR-FL's tables: mixing in order of arrival, windows of fixed length",
+        aggregation="mixing",
+        window=FIXED_FROM_THE_START,
     ),
-    "fedavg": Method(
-        submodel="full",
-        density="full",
-        aggregation="fedavg",
-        window=EVERYBODY,
-        transport="one_copy",
-        local="sgd",
-        source="McMahan et al. 2017, all clients in each round (PR-FL's Syn-FL)",
+    "fedasync": _full_models(
+        "FedAsync, Xie et al. 2019: each arrival is mixed in at once",
+        aggregation="mixing",
+        window=EACH_ARRIVAL,
+        transport="unicast",
+    ),
+    "fedfix": _full_models(
+        "FedFix, Fraboni et al. 2023: windows of fixed length", aggregation="fedfix", window=FIXED_FROM_THE_START
+    ),
+    "fedbuff": _full_models(
+        "FedBuff, Nguyen et al. 2022: a step after window.k arrivals", aggregation="fedbuff", window=K_ARRIVALS
     ),
 }
 

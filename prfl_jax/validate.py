@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.config import default_config
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
@@ -120,6 +121,10 @@ def _submodel(flat: Mapping[str, Any]) -> None:
             raise refuse("density.name", density, "'full' with submodel.name='full'")
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
+    name = flat["aggregation.name"]
+    if density == "recovery" and AGGREGATIONS[name].kernel == "sum":
+        buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
+        raise refuse("aggregation.name", name, f"{buffered} with density.name='recovery', which looks at the buffer")
 
 
 def _data(flat: Mapping[str, Any]) -> None:

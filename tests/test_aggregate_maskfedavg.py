@@ -10,8 +10,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prfl_jax.aggregate import fedavg, maskfedavg
-from prfl_jax.aggregate.maskfedavg import UNROLL_LIMIT
+from prfl_jax.aggregate.maskfedavg import UNROLL_LIMIT, fedavg, maskfedavg
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import pack
 

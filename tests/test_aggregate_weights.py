@@ -8,12 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from prfl_jax.aggregate import Slot, aggregation_weights, staleness_weight
-from prfl_jax.aggregate.weights import client_weights
+from prfl_jax.aggregate import AGGREGATIONS, Slot, Window, client_weights, staleness_weight
+from prfl_jax.clock.types import Arrival
 
 
-def cfg(name="buffered_maskfedavg", staleness="polynomial", a=0.6, b=4.0):
-    return ConfigDict(dict(name=name, staleness=staleness, staleness_a=a, staleness_b=b))
+def cfg(name="buffered_maskfedavg", staleness="polynomial", a=0.6, b=4.0, server_lr=1.0, alpha=0.6):
+    keys = dict(name=name, staleness=staleness, staleness_a=a, staleness_b=b, server_lr=server_lr, alpha=alpha)
+    return ConfigDict(keys)
+
+
+def close(config, window, slots, p, arrivals=(), round_s=None, dt_s=7.0):
+    """`arrivals` are (client, version)."""
+    came = [Arrival(client, 0, version, 0.0, 0.0, 0.0, 1.0, 0) for client, version in arrivals]
+    mean_s = np.full(len(p), np.nan) if round_s is None else np.asarray(round_s, float)
+    return AGGREGATIONS[config.name].close(config, Window(window, came, slots, p, mean_s, dt_s))
+
+
+def slot_weights(config, window, slots, p):
+    closing = close(config, window, slots, p)
+    assert closing.arrivals == () and closing.server_lr == config.server_lr
+    return closing.slots
 
 
 def test_constant():
@@ -62,7 +76,7 @@ def test_buffered_weights_are_eq_7(drawn, later, kind, seed):
         tau = window - 1 - slot.version
         hinge = 1.0 if tau <= 4 else 1 / (0.6 * (tau - 4) + 1)
         s.append(share * {"constant": 1.0, "polynomial": (tau + 1) ** -0.6, "hinge": hinge}[kind])
-    got = aggregation_weights(cfg(staleness=kind), window, held, p)
+    got = slot_weights(cfg(staleness=kind), window, held, p)
     assert got.dtype == np.float64
     if any(slot for slot in held):
         np.testing.assert_allclose(got, np.array(s) / sum(s), rtol=1e-12)
@@ -76,7 +90,7 @@ def test_a_slot_ages_while_others_are_refreshed():
     old = []
     for window in range(1, 8):
         held = [Slot(0, 1), Slot(window - 1, window)]
-        weights = aggregation_weights(cfg(), window, held, p)
+        weights = slot_weights(cfg(), window, held, p)
         tau = window - 1
         assert weights[0] / weights[1] == pytest.approx((tau + 1) ** -0.6)
         old.append(weights[0])
@@ -85,16 +99,16 @@ def test_a_slot_ages_while_others_are_refreshed():
 
 def test_an_empty_slot_weighs_nothing_and_an_empty_buffer_gives_no_weights():
     p = np.array([0.2, 0.3, 0.5])
-    weights = aggregation_weights(cfg(), 1, [None, Slot(0, 1), None], p)
+    weights = slot_weights(cfg(), 1, [None, Slot(0, 1), None], p)
     np.testing.assert_array_equal(weights, [0, 1, 0])
-    assert not aggregation_weights(cfg(), 3, [None] * 3, p).any()
+    assert not slot_weights(cfg(), 3, [None] * 3, p).any()
 
 
 def test_fedavg_counts_the_arrivals_of_this_window_by_size_alone():
     p = np.array([0.2, 0.3, 0.5])
     held = [Slot(6, 7), Slot(0, 7), Slot(5, 6)]  # the second is stale, the third came a window ago
-    np.testing.assert_allclose(aggregation_weights(cfg("fedavg"), 7, held, p), [0.4, 0.6, 0.0])
-    assert not aggregation_weights(cfg("fedavg"), 8, held, p).any()
+    np.testing.assert_allclose(slot_weights(cfg("fedavg"), 7, held, p), [0.4, 0.6, 0.0])
+    assert not slot_weights(cfg("fedavg"), 8, held, p).any()
 
 
 def test_client_weights():
@@ -104,3 +118,53 @@ def test_client_weights():
     np.testing.assert_allclose(client_weights("uniform", samples, sizes), [0.25] * 4)
     with pytest.raises(KeyError):
         client_weights("other", samples, sizes)
+
+
+def test_without_the_buffer_arrivals_are_mixed_in_by_their_share():
+    """nobuff: a = sum of the arrived slots' s_i over that of all."""
+    p = np.array([0.5, 0.3, 0.2])
+    held = [Slot(6, 7), Slot(3, 5), None]  # fresh; four windows old by now and not fresh
+    closing = close(cfg("unbuffered_maskfedavg", server_lr=0.5), 7, held, p)
+    np.testing.assert_allclose(closing.slots, [1, 0, 0])
+    assert closing.server_lr == pytest.approx(0.5 * 0.5 / (0.5 + 0.3 * 4**-0.6))
+    nothing = close(cfg("unbuffered_maskfedavg"), 8, held, p)
+    assert not nothing.slots.any() and nothing.server_lr == 0.0
+
+
+def test_heterofl_counts_each_arrival_once():
+    held = [Slot(0, 7), Slot(6, 7), Slot(5, 6)]
+    np.testing.assert_allclose(close(cfg("counted"), 7, held, np.array([0.7, 0.2, 0.1])).slots, [0.5, 0.5, 0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 9), max_size=6), st.floats(0.05, 1.0), st.integers(0, 2**32 - 1))
+def test_mixing_as_a_sum_is_mixing_one_by_one(taus, alpha, seed):
+    """FedAsync: w <- (1 - a_k) w + a_k w_k in order of arrival."""
+    rng = np.random.default_rng(seed)
+    models = rng.standard_normal((len(taus), 5))
+    w = start = rng.standard_normal(5)
+    for tau, model in zip(taus, models, strict=True):
+        a = alpha * (tau + 1) ** -0.5
+        w = (1 - a) * w + a * model
+    arrivals = [(k, 20 - 1 - tau) for k, tau in enumerate(taus)]
+    p = np.full(max(1, len(taus)), 1.0)
+    closing = close(cfg("mixing", a=0.5, alpha=alpha), 20, [None] * len(p), p, arrivals)
+    assert closing.keep + sum(closing.arrivals) == pytest.approx(1.0)
+    np.testing.assert_allclose(closing.keep * start + np.array(closing.arrivals) @ models, w, rtol=1e-10, atol=1e-12)
+
+
+def test_fedfix_by_hand():
+    """d_i = ceil(tau_i / dt) p_i: rounds of 6.9, 7, 7.1 and 30 s in windows of 7 s take 1, 1, 2 and 5."""
+    p = np.array([0.4, 0.3, 0.2, 0.1])
+    config = cfg("fedfix", server_lr=0.5)
+    closing = close(config, 9, [None] * 4, p, [(3, 2), (0, 8), (2, 7), (1, 8)], [6.9, 7.0, 7.1, 30.0])
+    np.testing.assert_allclose(closing.arrivals, [0.5 * 5 * 0.1, 0.5 * 0.4, 0.5 * 2 * 0.2, 0.5 * 0.3])
+    assert closing.keep == 1.0
+
+
+def test_fedbuff_divides_by_k_and_not_by_the_weights():
+    p = np.array([0.9, 0.1])
+    closing = close(cfg("fedbuff", a=0.5, server_lr=0.8), 9, [None] * 2, p, [(1, 8), (0, 5), (1, 8)])  # tau 0, 3, 0
+    np.testing.assert_allclose(closing.arrivals, [0.8 / 3, 0.8 / 3 / 2, 0.8 / 3])
+    assert closing.keep == 1.0
+    assert close(cfg("fedbuff"), 9, [None] * 2, p).arrivals == ()

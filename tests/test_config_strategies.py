@@ -69,9 +69,9 @@ def test_for_comparison_is_a_copy_that_runs_to_the_horizon():
     assert to_dict(cfg) == before
 
 
-@pytest.mark.parametrize("name", ["fedasync", "", None, 3, ["prfl"]])
+@pytest.mark.parametrize("name", ["fedavgm", "", None, 3, ["prfl"]])
 def test_unknown_strategy_lists_those_there_are(name):
     cfg = default_config()
-    with pytest.raises(UserError, match="prfl, prfl_norecover, fedavg"):
+    with pytest.raises(UserError, match="prfl, prfl_norecover, .*fedavg"):
         strategies.use(cfg, name)
     assert cfg.strategy == "prfl"

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tiny
 
+from prfl_jax.aggregate import Closing
 from prfl_jax.loop import MAX_ROWS
-from prfl_jax.plan import make_row, stack_rows
+from prfl_jax.plan import Arriving, make_row, stack_rows
 from prfl_jax.submodel.masks import unpack
 
 LR = 0.3
@@ -40,9 +41,9 @@ def rows(request):
     before = jax.device_get(state)
     percents = np.array([20, 60, 100, 5])
     plan = [
-        make_row(4, [0, 1, 2, 3], percents, [(2, 0, LR), (0, 0, LR)], None),
-        make_row(4, [0], np.array([60, 1, 1, 1]), [(1, 3, LR)], np.array([0.25, 0.25, 0.5, 0.0])),
-        make_row(4, [0, 1, 2, 3], percents, [(3, 0, LR)], np.array([1.0, 0.0, 0.0, 0.0])),
+        make_row(4, [0, 1, 2, 3], percents, [Arriving(2, 0, LR), Arriving(0, 0, LR)], None),
+        make_row(4, [0], np.array([60, 1, 1, 1]), [Arriving(1, 3, LR)], Closing(np.array([0.25, 0.25, 0.5, 0.0]))),
+        make_row(4, [0, 1, 2, 3], percents, [Arriving(3, 0, LR)], Closing(np.array([1.0, 0.0, 0.0, 0.0]))),
     ]
     chunk = simulation.engine.run_chunk
     after, losses = chunk(state, simulation.device_data(), stack_rows(plan, MAX_ROWS), np.int32(2), simulation.keys)

@@ -1,6 +1,9 @@
-"""How arrivals become the next server model: weights on the host, averaging on the device."""
+"""How arrivals become the next server model: weights on the host, averaging on the device.
 
-from prfl_jax.aggregate.maskfedavg import fedavg, maskfedavg
-from prfl_jax.aggregate.weights import Slot, aggregation_weights, staleness_weight
+The kernels are in `maskfedavg.py`; they need JAX, what is exported here does not.
+"""
 
-__all__ = ["Slot", "aggregation_weights", "fedavg", "maskfedavg", "staleness_weight"]
+from prfl_jax.aggregate.choices import AGGREGATIONS, Aggregation, Closing, Window
+from prfl_jax.aggregate.weights import Slot, client_weights, staleness_weight
+
+__all__ = ["AGGREGATIONS", "Aggregation", "Closing", "Slot", "Window", "client_weights", "staleness_weight"]

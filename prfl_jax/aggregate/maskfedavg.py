@@ -33,7 +33,7 @@ def maskfedavg(
     buffer: Any,
     bits: tuple[jax.Array, ...],
     weights: jax.Array,
-    server_lr: float = 1.0,
+    server_lr: jax.Array | float = 1.0,
 ) -> Any:
     """The next server model.
 
@@ -70,12 +70,17 @@ def maskfedavg(
             mask_acc = jnp.sum(weights)
         local = w_acc / jnp.where(mask_acc > 0, mask_acc, 1.0)
         before = old.reshape(-1)
-        new = local if server_lr == 1.0 else (1.0 - server_lr) * before + server_lr * local  # Eq. 11
+        new = _mixed(before, local, server_lr)
         out.append(jnp.where(mask_acc > 0, new, before).reshape(old.shape))  # Eq. 10
     return jax.tree.unflatten(layout.treedef, out)
 
 
-def fedavg(params: Any, buffer: Any, weights: jax.Array, server_lr: float = 1.0) -> Any:
+def _mixed(old: jax.Array, local: jax.Array, server_lr: jax.Array | float) -> jax.Array:
+    """Eq. 11; `local` to the bit where `server_lr` is 1 (0 times a weight adds nothing)."""
+    return (1.0 - server_lr) * old + server_lr * local
+
+
+def fedavg(params: Any, buffer: Any, weights: jax.Array, server_lr: jax.Array | float = 1.0) -> Any:
     """FedAvg(B): the plain weighted mean of the buffer, pruned weights counting as 0.
 
     Algorithm 1 line 15; the paper's second server curve. With all weights 0, `params`.
@@ -86,6 +91,15 @@ def fedavg(params: Any, buffer: Any, weights: jax.Array, server_lr: float = 1.0)
     def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
         acc = _sum_clients(weights.shape[0], lambda c: weights[c] * models[c], jnp.zeros_like(old))
         mean = acc / jnp.where(total > 0, total, 1.0)
-        return jnp.where(total > 0, mean if server_lr == 1.0 else (1.0 - server_lr) * old + server_lr * mean, old)
+        return jnp.where(total > 0, _mixed(old, mean, server_lr), old)
 
     return jax.tree.map(of_leaf, params, buffer)
+
+
+def add_weighted(total: Any, models: Any, weights: jax.Array) -> Any:
+    """`total + sum_i weights_i models_i` over models stacked as `[M, ...]`, all finite."""
+
+    def of_leaf(start: jax.Array, stack: jax.Array) -> jax.Array:
+        return _sum_clients(weights.shape[0], lambda c: weights[c] * stack[c], start)
+
+    return jax.tree.map(of_leaf, total, models)

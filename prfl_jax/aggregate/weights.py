@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -44,27 +43,3 @@ def client_weights(kind: str, samples_per_round: np.ndarray, dataset_sizes: np.n
     }[kind]
     weights = np.asarray(raw, np.float64)
     return weights / weights.sum()
-
-
-def aggregation_weights(cfg: Any, window: int, slots: list[Slot | None], p: np.ndarray) -> np.ndarray:
-    """Weights of the slots at the close of `window`; float64 `[M]`, sum 1, or all 0 where nothing counts.
-
-    Args:
-      cfg: `config.aggregation`.
-      window: n, from 1.
-      slots: what each client's slot holds; None is an empty slot and weighs 0.
-      p: `[M]` from `client_weights`.
-
-    `buffered_maskfedavg` counts every filled slot with staleness
-    tau_i = n - 1 - n'(i), taken anew at every aggregation, so a slot ages.
-    `fedavg` counts the arrivals of this window, by p alone.
-    """
-    filled = np.array([slot is not None for slot in slots])
-    tau = np.array([0 if slot is None else window - 1 - slot.version for slot in slots])
-    if cfg.name == "fedavg":
-        counts = filled & np.array([slot is not None and slot.window == window for slot in slots])
-        raw = np.where(counts, p, 0.0)
-    else:
-        raw = np.where(filled, p * staleness_weight(tau, cfg.staleness, cfg.staleness_a, cfg.staleness_b), 0.0)
-    total = raw.sum()
-    return raw / total if total > 0 else raw

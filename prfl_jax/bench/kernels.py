@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.aggregate import fedavg, maskfedavg
+from prfl_jax.aggregate.maskfedavg import fedavg, maskfedavg
 from prfl_jax.bench.timing import Row, Timed, alternate
 from prfl_jax.bench.torch_process import TorchProcess, TorchUnavailable
 from prfl_jax.bench.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, scores, slots

@@ -13,11 +13,12 @@ import numpy as np
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.config import default_config
 from prfl_jax.data.device import DeviceData
 from prfl_jax.engine import Engine, EngineConfig, split_keys
 from prfl_jax.local import LocalWork
-from prfl_jax.plan import Plan, make_row, stack_rows
+from prfl_jax.plan import Arriving, Plan, make_row, stack_rows
 from prfl_jax.simulation import resolve
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
 
@@ -97,12 +98,11 @@ class Chunks:
             work.clients,
             EngineConfig(
                 clients=method.clients_axis,
-                aggregation=config.aggregation.name,
-                server_lr=config.aggregation.server_lr,
+                aggregation=AGGREGATIONS[config.aggregation.name],
                 importance=method.importance if importance else None,
                 normalize="unit",
                 augment="none",
-                work=LocalWork(work.steps, work.batch_size, config.local.momentum, config.engine.unroll),
+                work=LocalWork(work.steps, work.batch_size, config.local.momentum, unroll=config.engine.unroll),
             ),
         )
         init_key, self.keys = split_keys(0)
@@ -114,7 +114,7 @@ class Chunks:
         self._chunk = engine.run_chunk.lower(self.state, data, plan, jnp.int32(1), self.keys).compile()
         self.compile_s = time.perf_counter() - start
 
-    def _plan(self, dispatch: list[int], arrivals: list[tuple[int, int, float]]) -> Plan:
+    def _plan(self, dispatch: list[int], arrivals: list[Arriving]) -> Plan:
         row = make_row(self.work.clients, dispatch, self.work.percents(), arrivals, None)
         return jax.tree.map(jnp.asarray, stack_rows([row], 1))
 
@@ -128,7 +128,7 @@ class Chunks:
 
     def train(self) -> jax.Array:
         """All clients draw their next batches and train from what they were sent: losses `[1, M]`."""
-        arrivals = [(client, self._rounds, self.work.lr) for client in range(self.work.clients)]
+        arrivals = [Arriving(client, self._rounds, self.work.lr) for client in range(self.work.clients)]
         self._rounds += 1
         return self._run(self._plan([], arrivals))
 

@@ -19,11 +19,15 @@ from prfl_jax.submodel.masks import apply_masks
 
 @dataclasses.dataclass(frozen=True)
 class LocalWork:
-    """Settings of one local round: `steps` SGD steps on batches of `batch_size`."""
+    """Settings of one local round: `steps` SGD steps on batches of `batch_size`.
+
+    `prox_mu` adds mu (w - w_sent) to each gradient (Li et al. 2020, FedProx; Xie et al. 2019).
+    """
 
     steps: int = 5
     batch_size: int = 20
     momentum: float = 0.0
+    prox_mu: float = 0.0
     unroll: bool = True
     square_gradients: bool = False  # also return the sum over steps of g^2
 
@@ -48,6 +52,7 @@ def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) 
 
     Masked weights stay exactly 0: gradients flow only into the sub-model.
     """
+    mu = work.prox_mu
     trace = optax.trace(decay=work.momentum) if work.momentum else optax.identity()
 
     def local_round(
@@ -65,10 +70,13 @@ def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) 
             if work.square_gradients:
                 kept = layout.select(masked(gradient))
                 squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
+            if mu:
+                gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
             update, momentum = trace.update(gradient, momentum)
             p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
             return (p, momentum, squares), value
 
+        sent = params
         squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if work.square_gradients else ()
         (params, _, squares), losses = lax.scan(
             step, (params, trace.init(params), squares), (x, y, jnp.arange(work.steps)), unroll=work.unroll

@@ -1,0 +1,173 @@
+"""The aggregation seam: how a window's arrivals and the buffer become the next server model (NumPy only).
+
+A choice is a device kernel and a rule for the weights it gets. Staleness and round times
+are the clock's, so the host knows every weight before anything is trained.
+
+Kernels: `maskfedavg` and `fedavg` average the slots of the buffer; `sum` adds each
+arrival, as it comes, to a running sum: W <- keep W + sum_k c_k x_k, where x_k is the
+client's model or (`updates`) what it changed, w_i - w_sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.aggregate.weights import Slot, staleness_weight
+from prfl_jax.clock.types import Arrival
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What a rule may look at when a window closes.
+
+    Attributes:
+      index: n, from 1.
+      arrivals: of this window, in order.
+      slots: `[M]` what each client's slot holds by now; None is an empty one.
+      p: `[M]` client weights, sum 1.
+      round_s: `[M]` mean of each client's own round times so far, s; NaN before its first arrival.
+      dt_s: the config's length of a fixed window, s.
+    """
+
+    index: int
+    arrivals: Sequence[Arrival]
+    slots: Sequence[Slot | None]
+    p: np.ndarray
+    round_s: np.ndarray
+    dt_s: float
+
+    @property
+    def filled(self) -> np.ndarray:
+        """`[M]` bool: slots that hold a model."""
+        return np.array([slot is not None for slot in self.slots])
+
+    @property
+    def fresh(self) -> np.ndarray:
+        """`[M]` bool: slots filled in this window."""
+        return np.array([slot is not None and slot.window == self.index for slot in self.slots])
+
+    @property
+    def staleness(self) -> np.ndarray:
+        """`[M]` tau_i = n - 1 - n'(i), taken anew at every aggregation, so a slot ages; 0 for an empty one."""
+        return np.array([0 if slot is None else self.index - 1 - slot.version for slot in self.slots])
+
+
+@dataclasses.dataclass(frozen=True)
+class Closing:
+    """The weights of one aggregation.
+
+    Attributes:
+      slots: `[M]` for the buffer's kernels, sum 1, or all 0 where nothing counts and W stays.
+      server_lr: for the buffer's kernels: W <- (1 - server_lr) W + server_lr mean (Eq. 11).
+      arrivals: c_k of each arrival, in order, for the kernel `sum`.
+      keep: how much of W stays, for the kernel `sum`.
+    """
+
+    slots: np.ndarray
+    server_lr: float = 1.0
+    arrivals: tuple[float, ...] = ()
+    keep: float = 1.0
+
+
+def _normalised(raw: np.ndarray) -> np.ndarray:
+    total = raw.sum()
+    return raw / total if total > 0 else raw
+
+
+def _stale(cfg: Any, tau: np.ndarray) -> np.ndarray:
+    return staleness_weight(tau, cfg.staleness, cfg.staleness_a, cfg.staleness_b)
+
+
+def buffered(cfg: Any, window: Window) -> Closing:
+    """Every filled slot counts: p_i s(tau_i), normalised (Eq. 7)."""
+    raw = np.where(window.filled, window.p * _stale(cfg, window.staleness), 0.0)
+    return Closing(_normalised(raw), cfg.server_lr)
+
+
+def unbuffered(cfg: Any, window: Window) -> Closing:
+    """Only this window's arrivals, mixed in by their share of all slots' weight (the ablation nobuff)."""
+    raw = np.where(window.filled, window.p * _stale(cfg, window.staleness), 0.0)
+    fresh = np.where(window.fresh, raw, 0.0)
+    share = fresh.sum() / raw.sum() if raw.sum() > 0 else 0.0
+    return Closing(_normalised(fresh), cfg.server_lr * share)
+
+
+def arrivals_by_p(cfg: Any, window: Window) -> Closing:
+    """This window's arrivals, by p alone (FedAvg, McMahan et al. 2017)."""
+    return Closing(_normalised(np.where(window.fresh, window.p, 0.0)), cfg.server_lr)
+
+
+def arrivals_counted(cfg: Any, window: Window) -> Closing:
+    """This window's arrivals, each counting once (HeteroFL, Diao et al. 2021, eq. 3)."""
+    return Closing(_normalised(window.fresh.astype(np.float64)), cfg.server_lr)
+
+
+def mixing(cfg: Any, window: Window) -> Closing:
+    """W <- (1 - a_k) W + a_k w_k for one arrival after another, a_k = alpha s(tau_k) (FedAsync, Xie et al. 2019).
+
+    Written as one sum: c_k = a_k prod_{j > k} (1 - a_j), keep = prod_k (1 - a_k).
+    """
+    tau = np.array([window.index - 1 - arrival.version for arrival in window.arrivals])
+    coefficients: list[float] = []
+    keep = 1.0
+    for a in reversed((cfg.alpha * _stale(cfg, tau)).tolist()):
+        coefficients.append(a * keep)
+        keep *= 1.0 - a
+    return Closing(np.zeros(len(window.p)), arrivals=tuple(reversed(coefficients)), keep=keep)
+
+
+def fedfix(cfg: Any, window: Window) -> Closing:
+    """W <- W + eta_g sum_k d_k (w_k - w_sent), d_i = ceil(tau_i / dt) p_i (FedFix, Fraboni et al. 2023).
+
+    tau_i, in s, is the running mean of the client's own round times.
+    """
+    clients = [arrival.client for arrival in window.arrivals]
+    # a round that takes dt to the last bit takes one window
+    turns = [max(1, math.ceil(window.round_s[client] / window.dt_s - 1e-9)) for client in clients]
+    weights = [cfg.server_lr * turn * window.p[client] for turn, client in zip(turns, clients, strict=True)]
+    return Closing(np.zeros(len(window.p)), arrivals=tuple(weights))
+
+
+def fedbuff(cfg: Any, window: Window) -> Closing:
+    """W <- W + eta_g / K sum_k s(tau_k) (w_k - w_sent): divided by K, not by the weights (Nguyen et al. 2022)."""
+    tau = np.array([window.index - 1 - arrival.version for arrival in window.arrivals])
+    weights = cfg.server_lr * _stale(cfg, tau) / max(1, len(tau))
+    return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregation:
+    """One choice.
+
+    Attributes:
+      kernel: maskfedavg | fedavg | sum.
+      close: the weights of a window that closes, from `config.aggregation`.
+      staleness: whether they depend on `aggregation.staleness`.
+      updates: the kernel `sum` adds w_i - w_sent instead of w_i.
+    """
+
+    kernel: str
+    close: Callable[[Any, Window], Closing]
+    staleness: bool
+    updates: bool = False
+
+    def one_model(self, server_lr: float) -> bool:
+        """Whether FedAvg(B), the paper's second server model, is W itself, or there is no buffer to make it from."""
+        return self.kernel == "sum" or (self.kernel == "fedavg" and server_lr == 1.0)
+
+
+AGGREGATIONS = {
+    "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
+    "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),
+    "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True),
+    "fedavg": Aggregation("fedavg", arrivals_by_p, staleness=False),
+    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False),
+    "mixing": Aggregation("sum", mixing, staleness=True),
+    "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
+    "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True),
+}
