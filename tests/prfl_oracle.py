@@ -1,4 +1,4 @@
-"""PR-FL and FedAvg written out in float64 NumPy for `tiny.TwoLayers`, to hold the engine against.
+"""PR-FL and its rivals written out in float64 NumPy for `tiny.TwoLayers`, to hold the engine against.
 
 Models and masks of clients live in dicts, one entry a dispatch. From the package come
 only the clock's windows, the order of batches and the density rule, which have tests of
@@ -54,7 +54,7 @@ def masked(tree, masks):
     return {layer: {**tree[layer], "kernel": np.where(mask, tree[layer]["kernel"], 0)} for layer, mask in pairs}
 
 
-def sgd(params, masks, x, y, lr, loss="sigmoid", momentum=0.0):
+def sgd(params, masks, x, y, lr, loss="sigmoid", momentum=0.0, prox_mu=0.0):
     """One local round: (params, mean loss, sum over the steps of the kernels' squared gradients)."""
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     velocity = jax.tree.map(np.zeros_like, w)
@@ -62,6 +62,7 @@ def sgd(params, masks, x, y, lr, loss="sigmoid", momentum=0.0):
     for batch_x, batch_y in zip(x, y, strict=True):
         value, gradient = mlp_gradient(w, batch_x, batch_y, loss)
         gradient = masked(gradient, masks)  # what is not in the sub-model is not trained
+        gradient = jax.tree.map(lambda g, now, sent: g + prox_mu * (now - sent), gradient, w, params)
         velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, gradient)
         w = jax.tree.map(lambda p, v: p - lr * v, w, velocity)
         losses.append(value)
@@ -105,6 +106,7 @@ class Oracle:
         self.policy = make_density(self.config.density, self.config.clients.number)
         self.clock = simulation.new_planner().clock
         self.history, self.slots, self.flying, self.trained = [self.w], {}, {}, {}
+        self.round_s = {}
         self.total = [np.zeros_like(self.w[layer]["kernel"]) for layer in LAYERS]
         self.held = [np.zeros(t.shape, int) for t in self.total]
         self.levels = [np.ones(t.shape, int) for t in self.total]  # before the first pruning all hold all
@@ -127,17 +129,20 @@ class Oracle:
             masks = tuple(level <= percents[sent.client] for level in self.levels) if self.nested else ()
             model = masked(self.history[sent.version], masks)
             self.flying[sent.client, sent.index] = model, masks, sent, int(percents[sent.client])
-        losses, ran_at = [], []
+        losses, ran_at, came = [], [], []
         for arrival in window.arrivals:
             model, masks, sent, percent = self.flying.pop((arrival.client, arrival.index))
             update, loss = self.train(arrival.client, model, masks, sent.time_s)
             self.slots[arrival.client] = update, masks, sent.version, number
+            self.round_s.setdefault(arrival.client, []).append(arrival.arrived_s - arrival.dispatched_s)
+            came.append((arrival.client, number - 1 - sent.version, model, update))
             losses.append(loss)
             ran_at.append(percent)
         self.policy.observe(window.arrivals, ran_at)
         self.losses.append(losses)
         self.staleness.append([number - 1 - arrival.version for arrival in window.arrivals])
-        self.w = self.aggregate(number)
+        one_by_one = self.config.aggregation.name in ("mixing", "fedfix", "fedbuff")
+        self.w = self.add(came) if one_by_one else self.aggregate(number)
         self.history.append(self.w)
 
     def train(self, client, model, masks, sent_s):
@@ -146,7 +151,7 @@ class Oracle:
         count = self.trained.get(client, 0)
         self.trained[client] = count + 1
         x, y = jax.device_get(self.batches(self.data, self.sim.keys.data, client, count))
-        update, loss, squares = sgd(model, masks, x, y, lr, momentum=local.momentum)
+        update, loss, squares = sgd(model, masks, x, y, lr, momentum=local.momentum, prox_mu=local.prox_mu)
         for k, mask in enumerate(masks):
             change = model[LAYERS[k]]["kernel"] - update[LAYERS[k]]["kernel"]
             self.total[k] += squares[k] if self.config.submodel.importance == "client_sq_grad" else (change / lr) ** 2
@@ -155,16 +160,34 @@ class Oracle:
 
     def weights(self, number):
         """{client: weight} of the slots that count, not normalised (samples are the same for all)."""
-        if self.config.aggregation.name == "fedavg":
-            return {client: 1.0 for client, slot in self.slots.items() if slot[3] == number}
-        return {client: (number - slot[2]) ** -0.6 for client, slot in self.slots.items()}  # (tau + 1)^-0.6
+        name = self.config.aggregation.name
+        slots = {c: slot for c, slot in self.slots.items() if name.startswith("buffered") or slot[3] == number}
+        if name in ("fedavg", "counted"):
+            return dict.fromkeys(slots, 1.0)
+        return {client: (number - slot[2]) ** -0.6 for client, slot in slots.items()}  # (tau + 1)^-0.6
+
+    def add(self, came):
+        """Arrivals of a window that are taken one after another, or whose changes are added."""
+        name, lr, w = self.config.aggregation.name, self.config.aggregation.server_lr, self.w
+        for client, tau, model, update in came:
+            s = (tau + 1) ** -0.6
+            if name == "mixing":  # FedAsync: alpha is 0.6
+                w = jax.tree.map(lambda old, new, a=0.6 * s: (1 - a) * old + a * new, w, update)
+                continue
+            windows = np.ceil(np.mean(self.round_s[client]) / self.config.window.dt_s)
+            share = s / len(came) if name == "fedbuff" else windows / self.config.clients.number
+            w = jax.tree.map(lambda old, new, sent, c=lr * share: old + c * (new - sent), w, update, model)
+        return w
 
     def aggregate(self, number):
         """Algorithm 2."""
         weights = self.weights(number)
         if not weights:
             return self.w
-        total = sum(weights.values())
+        total, name = sum(weights.values()), self.config.aggregation.name
+        eta = self.config.aggregation.server_lr
+        if name == "unbuffered_maskfedavg":  # nobuff: mixed in by the arrivals' share
+            eta *= total / sum((number - slot[2]) ** -0.6 for slot in self.slots.values())
         new = {}
         for k, layer in enumerate(LAYERS):
             new[layer] = {}
@@ -172,12 +195,12 @@ class Oracle:
                 w_acc, mask_acc = np.zeros_like(old), np.zeros_like(old)
                 for client, s in weights.items():
                     update, masks, *_ = self.slots[client]
-                    mask = masks[k] if masks and leaf == "kernel" else np.ones(old.shape)
+                    plain = name.endswith("fedavg") and "mask" not in name  # what is pruned counts as 0
+                    mask = masks[k] if masks and leaf == "kernel" and not plain else np.ones(old.shape)
                     w_acc += s / total * update[layer][leaf] * mask
                     mask_acc += s / total * mask
                 held = mask_acc > 0
                 local = np.where(held, w_acc / np.where(held, mask_acc, 1), old)
-                eta = self.config.aggregation.server_lr
                 new[layer][leaf] = (1 - eta) * old + eta * local
         return new
 
