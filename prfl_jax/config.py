@@ -82,7 +82,8 @@ def default_config() -> config_dict.ConfigDict:
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.density = _group(
-        name="recovery",  # full | time_balance | recovery
+        name="recovery",  # full | time_balance | recovery | tiers | tiers_recovery
+        tiers=(1.0, 0.5, 0.25, 0.125, 0.0625),  # tiers: HeteroFL's rates
         rule="normalised",  # normalised | damped | literal
         interval=50,  # I, windows between two decisions
         min_density=0.05,

@@ -10,6 +10,7 @@ import jax
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.density import DENSITIES
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.simulation import Method, resolve
 from prfl_jax.submodel.size import ModelSize
@@ -71,11 +72,18 @@ def estimate(config: Any) -> Estimate:
         total = min(total, math.floor(1 + max(after, 0.0)) if config.horizon_s >= first else 0)
     scale = total / windows
     updates = sum(clock["updates"]) * scale
+    simulated_s = clock["simulated_s"] * scale
+    if total > windows:
+        # what follows the first window is alike
+        first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
+        simulated_s = first + rest * (total - 1) / max(windows - 1, 1)
+    if config.horizon_s is not None:
+        simulated_s = min(simulated_s, config.horizon_s)
 
     flop_sample = sum(method.model.leaf_flop.values())
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
     server_models = 1 if AGGREGATIONS[config.aggregation.name].one_model(config.aggregation.server_lr) else 2
-    evaluations = clock["simulated_s"] * scale / config.eval_every_s * server_models
+    evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
     return Estimate(
@@ -85,7 +93,7 @@ def estimate(config: Any) -> Estimate:
         holdout=len(split.holdout),
         test=len(split.test),
         windows=total,
-        simulated_s=clock["simulated_s"] * scale,
+        simulated_s=simulated_s,
         updates=updates,
         bytes_up=clock["bytes_up"] * scale,
         bytes_down=clock["bytes_down"] * scale,
@@ -106,6 +114,7 @@ def describe(config: Any) -> str:
     backend = jax.default_backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
+    unless = " if nobody recovers" if DENSITIES[config.density.name].recovers else ""
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
@@ -114,13 +123,13 @@ def describe(config: Any) -> str:
         ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
         ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
-        ("client updates", f"about {e.updates:,.0f}"),
-        ("bytes up", f"about {bytes_text(e.bytes_up)}"),
-        ("bytes down", f"about {bytes_text(e.bytes_down)} (without recovery)"),
+        ("client updates", f"about {e.updates:,.0f}{unless}"),
+        ("bytes up", f"about {bytes_text(e.bytes_up)}{unless}"),
+        ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),
         ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
         ("memory, images", bytes_text(e.images)),
         ("checkpoint", f"{bytes_text(memory)} before compression, {config.checkpoint.keep} are kept"),
-        ("host time", f"{guess}, evaluation included"),
+        ("host time", f"{guess}, evaluation included{unless}"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows) + "\nNothing was trained."

@@ -185,7 +185,8 @@ class Engine:
             squares = result.squares
         elif config.importance in ("server_sq_grad", "product"):
             before, after = jax.tree.leaves(sent), jax.tree.leaves(result.params)
-            squares = tuple(((before[i] - after[i]) / lr) ** 2 for i in self.layout.prunable)
+            rate = jnp.maximum(lr, 1e-30)  # a learning rate that has decayed to 0 changes nothing, and must not divide
+            squares = tuple(((before[i] - after[i]) / rate) ** 2 for i in self.layout.prunable)
         return result.params, result.loss, squares, masks
 
     def _arrivals_map(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import resource
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from prfl_jax import provenance
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
 
 
 def versions() -> dict[str, str]:
     """Python and the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "?"
-    return found
+    return provenance.versions(PACKAGES)
 
 
-def commit() -> str | None:
-    """The commit of the clone this package runs from, with `+changes` if it was edited; None outside one."""
-    here = Path(__file__).resolve().parent.parent
-    try:
-        if not (here / ".git").exists():
-            return None
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+commit = provenance.commit
 
 
 def device() -> dict[str, Any]:
@@ -51,8 +30,7 @@ def device() -> dict[str, Any]:
         "kind": first.device_kind,
         "count": jax.device_count(),
         "processes": jax.process_count(),
-        "host_cores": os.cpu_count(),
-        "machine": platform.machine(),
+        **provenance.machine(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,24 @@ from prfl_jax.errors import UserError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden file beside `path`, to be written inside; then it takes `path`'s place, or is removed after an error."""
+    """A hidden file beside `path`, to be written inside; then it takes `path`'s place, or is removed after an error.
+
+    Raises:
+      UserError: the system does not let it be written (no space, no permission, ...).
+    """
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        os.replace(part, path)
+        try:
+            yield part
+            with open(part, "rb") as written:
+                os.fsync(written.fileno())  # else a power failure may leave an empty file under the final name
+            os.replace(part, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     except BaseException:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
 
 

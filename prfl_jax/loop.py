@@ -21,12 +21,12 @@ import numpy as np
 
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.checkpoint import Checkpoints, Snapshot
-from prfl_jax.density import RecoveringDensity
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
 from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.pace import Pace, work
 from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
 from prfl_jax.records import final_record, interval_record, window_record
@@ -35,8 +35,9 @@ from prfl_jax.simulation import Simulation
 
 ENDLESS = 1_000_000  # windows: only the horizon ends the run
 FORMAT = 3  # of a checkpoint's host values
-SLOW_S = 5.0  # host seconds: a signal does not wait for a chunk that may take longer
+SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
+MOST_POINTS = 100_000  # of the evaluation grid within one window
 
 
 @dataclasses.dataclass
@@ -76,7 +77,7 @@ class Loop:
         self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
-        self._chunk_windows = max(1, self.config.engine.chunk_windows)
+        self._pace = Pace(self.config.engine.chunk_s)
         self._longest_step_s = 0.0
         self._kept: Snapshot | None = None  # from before the chunk that runs, where that may take long
         self._arrivals_mean: float | None = None
@@ -122,8 +123,8 @@ class Loop:
                 raise UserError("--workdir: its checkpoints are of another version of prfl_jax; use a new folder")
             if found.host["data_crc32"] != sim.data_crc32:
                 raise UserError(
-                    f"config.data.name={self.config.data.name!r}: its images or labels are not those this --workdir "
-                    "began with; use the same data, or a new --workdir"
+                    f"config.data.name={self.config.data.name!r}: its images or labels, or the model's file, are not "
+                    "those this --workdir began with; use the same, or a new --workdir"
                 )
             self.at = Position(**found.host["at"])
             self.time = HostTime(found.host["seconds"])
@@ -162,13 +163,13 @@ class Loop:
             self._evaluate_grid(upcoming.end_s, inclusive=False)
             if at.ended is None:
                 self._run_chunk()
+        self.guard.check()
         now = time.monotonic()
         self._longest_step_s = max(self._longest_step_s, now - begin)
         # early enough that the next step, however long, does not overrun; but not after every one
         every_s = self.config.checkpoint.every_s
         if now - self._saved_at > max(every_s / 2, every_s - 1.5 * self._longest_step_s):
             self._save()
-        self.guard.check()
 
     # Windows.
 
@@ -176,9 +177,13 @@ class Loop:
         """The next windows of one chunk: up to an interval's end, a grid point, the horizon, the plan's length."""
         config = self.config
         taken = [self.planner.take()]
-        rows = len(taken[0].rows)
-        while len(taken) < self._chunk_windows and taken[-1].window.index % config.density.interval:
+        rows, amount = len(taken[0].rows), work(taken[0].window)
+        while not self.planner.policy.decides_after(taken[-1].window.index):
             upcoming = self.planner.peek()
+            amount += work(upcoming)
+            fixed = config.engine.chunk_windows
+            if len(taken) >= fixed if fixed else not self._pace.fits(amount):
+                break
             over = config.horizon_s is not None and upcoming.end_s > config.horizon_s
             # the model at the end of the last window answers a grid point before the next close
             grid_point = self.at.grid * config.eval_every_s < upcoming.end_s
@@ -191,10 +196,12 @@ class Loop:
         return taken
 
     def _run_chunk(self) -> None:
-        # A device call cannot be stopped: where it may take long, a signal saves what was there before it.
-        if self._longest_step_s > SLOW_S or not self._longest_step_s:  # nothing is known of the first one
-            self._kept = self._snapshot()
+        before = self._host_state()
         planned = self._take()
+        amount = sum(work(item.window) for item in planned)
+        # A device call cannot be stopped: where it may take long, a signal saves what was there before it.
+        if self._pace.at_most_s(amount) > SLOW_S:
+            self._kept = self._snapshot(before)
         rows = [row for item in planned for row in item.rows]
         losses: list[np.ndarray] = []
         begin = time.monotonic()
@@ -206,9 +213,7 @@ class Loop:
                 )
                 losses += list(self._wait_for(result)[: len(part)])
         self._kept = None
-        if not self.config.engine.chunk_windows:
-            speed = len(planned) / max(time.monotonic() - begin, 1e-6)
-            self._chunk_windows = max(1, min(MAX_ROWS, int(self.config.engine.chunk_s * speed)))
+        self._pace.saw(amount, time.monotonic() - begin)
         for item in planned:
             own, losses = losses[: len(item.rows)], losses[len(item.rows) :]
             self._record_window(
@@ -217,7 +222,7 @@ class Loop:
             if self.at.ended is not None:
                 return
         self._arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
-        self.at.interval_due = self.at.window % self.config.density.interval == 0
+        self.at.interval_due = self.planner.policy.decides_after(self.at.window)
         self._show()
 
     def _wait_for(self, result: Any) -> np.ndarray:
@@ -271,6 +276,11 @@ class Loop:
     def _evaluate_grid(self, until_s: float, inclusive: bool) -> None:
         """Answers the grid points before `until_s` with the present model, on test data."""
         at, every = self.at, self.config.eval_every_s
+        if until_s - at.grid * every > MOST_POINTS * every:
+            raise UserError(
+                f"config.eval_every_s={every}: allowed is more: window {at.window + 1}, which ends at {until_s:g} s, "
+                f"has over {MOST_POINTS:,} points of the grid"
+            )
         while (t_s := at.grid * every) < until_s or (inclusive and t_s == until_s):
             if at.last_eval is None or at.last_eval["window"] != at.window:
                 scores = self._score(self._test)
@@ -299,15 +309,19 @@ class Loop:
         server_accuracy: float | None = None
         if self._signal is not None:
             with self.time.spent("eval"):
-                if isinstance(policy, RecoveringDensity):
+                if policy.recovers:
                     client_accuracy = self._client_accuracy(self._signal)
                 server_accuracy = self._evaluate(self._fedavg_model(), self._signal).accuracy
         decision = policy.decide(client_accuracy, server_accuracy)
-        with self.time.spent("prune"):
-            self.state, costs = self.sim.prune(self.state, decision.percents)
-        self.planner.set_costs(costs)
         at.interval_due = False
         self._metrics.write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
+        try:
+            with self.time.spent("prune"):
+                self.state, costs = self.sim.prune(self.state, decision.percents)
+        except FloatingPointError as error:
+            at.ended = {"how": "not_finite", "detail": f"{error} after window {at.window}", "client": None}
+            return
+        self.planner.set_costs(costs)
         if decision.stop and self.config.stop_early:
             self._evaluate_grid(at.time_s, inclusive=True)
             at.ended = at.ended or {"how": "stop_rule", "detail": None, "client": None}
@@ -346,27 +360,27 @@ class Loop:
         self._metrics.write({"kind": "end", "window": at.window, **at.ended})
         self._metrics.sync()
 
-    def _snapshot(self) -> Snapshot:
-        """Everything: state, position, planner, length of the metrics file."""
+    def _host_state(self) -> dict[str, Any]:
+        """Everything besides the device's state: position, planner, length of the metrics file."""
         now = time.monotonic()
         self.at.total_s += now - self._counted_at
         self._counted_at = now
+        return {
+            "format": FORMAT,
+            "at": dataclasses.asdict(self.at),
+            "seconds": dict(self.time.seconds),
+            "planner": self.planner.to_state(),
+            "metrics_bytes": self._metrics.bytes_written(),
+            "data_crc32": self.sim.data_crc32,
+        }
+
+    def _snapshot(self, host: dict[str, Any]) -> Snapshot:
         with self.time.spent("checkpoint"):
-            return Snapshot.of(
-                self.state,
-                {
-                    "format": FORMAT,
-                    "at": dataclasses.asdict(self.at),
-                    "seconds": dict(self.time.seconds),
-                    "planner": self.planner.to_state(),
-                    "metrics_bytes": self._metrics.bytes_written(),
-                    "data_crc32": self.sim.data_crc32,
-                },
-            )
+            return Snapshot.of(self.state, host)
 
     def _save(self, snapshot: Snapshot | None = None) -> None:
         """A checkpoint; of what there is now, unless an earlier snapshot is given."""
-        snapshot = snapshot or self._snapshot()
+        snapshot = snapshot or self._snapshot(self._host_state())
         with self.time.spent("checkpoint"):
             self._metrics.sync()
             self._checkpoints.save(snapshot)

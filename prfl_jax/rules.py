@@ -16,6 +16,7 @@ from collections.abc import Callable
 from prfl_jax import strategies
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.architectures import ARCHITECTURES
+from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
 
 
@@ -68,31 +69,34 @@ def _choice(*names: str) -> Rule:
     return Rule(str, lambda v: v in names, f"one of {', '.join(names)}")
 
 
-def _integer(low: int, high: int | None = None, **more: bool) -> Rule:
-    words = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
-    return Rule(int, lambda v: v >= low and (high is None or v <= high), words + _or_none(more), **more)
+def _integer(low: int, high: int = 10**9, **more: bool) -> Rule:
+    words = f"an integer from {low} to {high}"
+    return Rule(int, lambda v: low <= v <= high, words + _or_none(more), **more)
 
 
 def _number(test: Callable[[float], bool], words: str, **more: bool) -> Rule:
     return Rule(float, test, f"a finite number {words}" + _or_none(more), **more)
 
 
-def _positive(**more: bool) -> Rule:
-    return _number(lambda v: v > 0, "> 0", **more)
+# Bounds far beyond any use keep sums and quotients of seconds, bytes and FLOP finite.
+def _positive(low: float = 1e-9, high: float = 1e12, **more: bool) -> Rule:
+    return _number(lambda v: low <= v <= high, f"> 0 (from {low:g} to {high:g})", **more)
 
 
-def _not_negative() -> Rule:
-    return _number(lambda v: v >= 0, ">= 0")
+def _not_negative(high: float = 1e12) -> Rule:
+    return _number(lambda v: 0 <= v <= high, f">= 0 and at most {high:g}")
 
 
-def _speeds(words: str) -> Rule:
-    return Rule(float, lambda v: v > 0, words, many=True, per_client=True)
+def _speeds(words: str, low: float, high: float) -> Rule:
+    words = f"{words}, each from {low:g} to {high:g}"
+    return Rule(float, lambda v: low <= v <= high, words, many=True, per_client=True)
 
 
 def _or_none(more: dict[str, bool]) -> str:
     return " or None" if more.get("optional") else ""
 
 
+MB_S = (1e-4, 1e9)
 FLAG = Rule(bool, lambda v: True, "True or False")
 FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 
@@ -138,24 +142,24 @@ RULES: dict[str, Rule] = {
         lambda v: v in ARCHITECTURES or _MODULE_OBJECT.fullmatch(v) is not None,
         f"one of {', '.join(ARCHITECTURES)}, or module:object or FILE.py:object",
     ),
-    "model.width": _positive(),
+    "model.width": _positive(1e-3, 100.0),
     "model.classes": _integer(2, optional=True),
     "model.init": _choice("release", "he", "flax"),
-    "model.size_mb": _positive(optional=True),
+    "model.size_mb": _positive(1e-6, 1e7, optional=True),
     "model.loss": _choice("sigmoid", "softmax"),
     "clients.number": _integer(1),
-    "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client"),
-    "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client"),
-    "clients.flop_s": _speeds("() or a tuple of numbers > 0 (FLOP/s), one per client"),
-    "clients.sigma": _not_negative(),
-    "server.up_mb_s": _positive(),
-    "server.down_mb_s": _positive(),
-    "server.sigma": _not_negative(),
+    "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
+    "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
+    "clients.flop_s": _speeds("() or a tuple of numbers > 0 (FLOP/s), one per client", 1.0, 1e21),
+    "clients.sigma": _not_negative(3.0),
+    "server.up_mb_s": _positive(*MB_S),
+    "server.down_mb_s": _positive(*MB_S),
+    "server.sigma": _not_negative(3.0),
     "server.contention": FLAG,
     "local.name": _choice("sgd"),
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
-    "local.lr": _positive(),
+    "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
     "local.prox_mu": _not_negative(),
     "local.momentum": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "local.lr_decay": FRACTION,
@@ -163,7 +167,8 @@ RULES: dict[str, Rule] = {
     "local.lr_dt_ref_s": _positive(optional=True),
     "submodel.name": _choice("nested", "full"),
     "submodel.importance": _choice("server_sq_grad", "client_sq_grad", "weight", "product"),
-    "density.name": _choice("full", "time_balance", "recovery"),
+    "density.name": _choice(*DENSITIES),
+    "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
     "density.rule": _choice("normalised", "damped", "literal"),
     "density.interval": _integer(1),
     "density.min_density": _number(_whole_percent, "in (0, 1] that is a whole percent, such as 0.05"),

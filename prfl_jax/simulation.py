@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import zlib
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.aggregate.maskfedavg import fedavg
 from prfl_jax.clock import Clock, Costs, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
-from prfl_jax.density import make_density
+from prfl_jax.density import DENSITIES, make_density
 from prfl_jax.engine import Engine, EngineConfig, State, split_keys
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
@@ -95,7 +96,7 @@ class Simulation:
         seed, clients = config.seed, config.clients.number
         self.dataset = data_room.load(config.data, seed)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
-        needed = config.density.name == "recovery" or config.stop_early
+        needed = DENSITIES[config.density.name].recovers or config.stop_early
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
@@ -173,11 +174,12 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of all images and labels, so that a run is not resumed on other data of the same name."""
+        """CRC-32 of images, labels and the model's own file: a run is not resumed on others of that name."""
         crc = 0
         for array in (self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test):
             crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), crc)
-        return crc
+        file, _, _ = self.config.model.name.rpartition(":")
+        return zlib.crc32(Path(file).read_bytes(), crc) if file.endswith(".py") else crc
 
     def device_data(self) -> Any:
         return to_device(self.dataset, self.split)
@@ -196,12 +198,15 @@ class Simulation:
         """Prune_model (Algorithm 1, line 23): new levels for these densities, and what they cost.
 
         Raises:
+          FloatingPointError: an importance score is not finite.
           RuntimeError: the counts on the device differ from those the clock charges.
         """
         method = self.method
         if method.importance is None or (percents == 100).all():
             return state, self.costs(percents)
         scores = self._scores(state)
+        if not all(bool(jnp.isfinite(score).all()) for score in scores):
+            raise FloatingPointError("an importance score is not finite")
         # One shape for every generation: the densities in use and 1, padded with 1.
         used = sorted({int(p) for p in percents} | {100})
         padded = used + [100] * (len(percents) + 1 - len(used))

@@ -16,6 +16,7 @@ from ml_collections import config_dict
 from prfl_jax import strategies
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.config import default_config
+from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
 
@@ -122,9 +123,9 @@ def _submodel(flat: Mapping[str, Any]) -> None:
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
     name = flat["aggregation.name"]
-    if density == "recovery" and AGGREGATIONS[name].kernel == "sum":
+    if DENSITIES[density].recovers and AGGREGATIONS[name].kernel == "sum":
         buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
-        raise refuse("aggregation.name", name, f"{buffered} with density.name='recovery', which looks at the buffer")
+        raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 
 
 def _data(flat: Mapping[str, Any]) -> None:
@@ -143,9 +144,10 @@ def _data(flat: Mapping[str, Any]) -> None:
 
 
 def _signals(flat: Mapping[str, Any]) -> None:
-    needed = flat["density.name"] == "recovery" or flat["stop_early"]
+    needed = DENSITIES[flat["density.name"]].recovers or flat["stop_early"]
     if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
-        allowed = "in (0, 1) with eval.signal='heldout' and density.name='recovery' or stop_early=True"
+        name = flat["density.name"]
+        allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
 
 

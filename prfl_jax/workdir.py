@@ -47,7 +47,7 @@ class Workdir:
     def _claim(self, config: dict[str, Any], config_hash: str) -> None:
         file = self.path / "config.json"
         if not file.exists():
-            others = [p.name for p in self.path.iterdir() if p.name not in (".lock", ".config.json.part")]
+            others = [p.name for p in self.path.iterdir() if not p.name.startswith((".lock", ".config.json."))]
             if others:
                 raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; use an empty folder")
             content = {"config_hash": config_hash, "config": config}

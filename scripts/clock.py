@@ -4,8 +4,9 @@
 
 Writes JSON: `windows`, `simulated_s`, `bytes_down` (what the server sends), `bytes_client_down` (what
 clients receive), `bytes_up` (what the server receives); per client `updates`, `in_flight`, `waiting_s`,
-`staleness_mean`, `density` at the end; `seed`, `host_s`, and a `note`. Densities follow from times
-only: without accuracies no client recovers. A file that is there is replaced only by a finished run.
+`staleness_mean`, `density` at the end; `seed`, `host_s`, `note`, config, commit, versions, machine.
+Densities follow from times only: without accuracies no client recovers. A file that is there is
+replaced only by a finished run.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import json
 from absl import flags
 from ml_collections import config_dict
 
-from prfl_jax import cli
+from prfl_jax import cli, provenance
 from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
 from prfl_jax.transport.alone import run_clock
+from prfl_jax.validate import config_hash, to_dict
 
 _WINDOWS = flags.DEFINE_integer("windows", None, "windows to run; by default the config's `rounds`")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
@@ -29,7 +31,14 @@ def main(config: config_dict.ConfigDict) -> None:
     if windows < 1:
         raise UserError(f"--windows={windows}: allowed is a whole number of at least 1")
     out = output_file("--out", _OUT.value, "clock.json")
-    report = run_clock(config, windows)
+    report = {
+        **run_clock(config, windows),
+        "config": to_dict(config),
+        "config_hash": config_hash(config),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(("numpy", "ml_collections")),
+        "machine": provenance.machine(),
+    }
     write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(
         f"{report['windows']} windows, {report['simulated_s']:.0f} simulated s in {report['host_s']:.1f} s; "

@@ -58,6 +58,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "submodel.name": ("full", ["rolled", None]),
     "submodel.importance": ("weight", ["random"]),
     "density.name": ("time_balance", ["half", 1.0]),
+    "density.tiers": ((1.0, 0.5), [(0.0,), (1.5,), 0.5, None]),
     "density.rule": ("literal", ["exact"]),
     "density.interval": (10, [0, -50, 50.0]),
     "density.min_density": (0.1, [0.0, -0.1, 1.5, 0.001, 0.055, NAN]),

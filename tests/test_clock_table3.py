@@ -11,6 +11,7 @@ import pytest
 
 from prfl_jax.cli import load_config
 from prfl_jax.transport.alone import run_clock
+from prfl_jax.validate import config_hash, to_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROW1 = np.array([10000, 9940, 9878, 9548, 5484, 4517, 2822, 2460, 2453, 1999])
@@ -64,6 +65,10 @@ def test_script_writes_what_the_function_returns(tmp_path):
     assert done.returncode == 0, done.stderr
     written, expected = json.loads(out.read_text()), run_clock(table3("norecover", seed=3), 120)
     assert written.pop("host_s") > 0 and expected.pop("host_s") > 0
+    config = table3("norecover", seed=3)
+    assert written.pop("config_hash") == config_hash(config) and written.pop("config") == to_dict(config)
+    assert {"numpy", "python"} <= written.pop("versions").keys() and written.pop("machine") and "commit" in written
+    del written["commit"]
     assert written == expected
     assert written["seed"] == 3 and written["windows"] == 120
     keys = {"updates", "windows", "simulated_s", "bytes_up", "bytes_down", "bytes_client_down", "waiting_s"}

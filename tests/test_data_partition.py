@@ -260,6 +260,21 @@ def test_tested_are_the_chosen_writers_where_they_wrote_test_images():
     assert len(split(dataclasses.replace(data, writer_test=theirs), settings_for("iid"), 2, 20, 0).test) == 9
 
 
+def test_limits_cut_what_the_chosen_writers_wrote():
+    who = np.repeat(np.arange(30) * 2, 30).astype(np.int32)
+    data = dataclasses.replace(toy(0, len(who)), writer_train=who, x_test=np.zeros((300, 2, 2, 1), np.uint8))
+    theirs = np.repeat(np.arange(30) * 2, 10).astype(np.int32)
+    data = dataclasses.replace(data, y_test=np.zeros(300, np.int32), writer_test=theirs)
+    for limit in (1, 7, 40):
+        cfg = settings_for("writer", writers=5, test_limit=limit, train_limit=110)
+        got = split(data, cfg, 2, 20, 0)
+        assert len(got.test) == limit == got.summary["test"] and got.summary["test_writers"] == "own"
+        assert (theirs[got.test] <= 8).all()
+        assert sum(got.summary["sizes"]) + got.summary["holdout"] + got.summary["unused"] == 110
+    others = dataclasses.replace(data, writer_test=theirs + 1)
+    assert split(others, settings_for("writer", writers=5), 2, 20, 0).summary["test_writers"] == "others"
+
+
 def test_writer_partition_of_images_without_writers(embedded):
     with pytest.raises(UserError, match="mnist_embedded does not say who wrote an image"):
         split(embedded, settings_for("writer"), 10, 20, 0)

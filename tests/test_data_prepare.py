@@ -104,7 +104,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, mnist, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(np, "savez_compressed", full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UserError, match="no space left"):
         prepare.prepare_mnist_by_writer(folder, folder, tmp_path / "data", force=True)
     assert out.read_bytes() == before and list(out.parent.iterdir()) == [out]
 

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -20,6 +21,8 @@ from prfl_jax.report import (
     read_report,
     write_report,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +296,13 @@ def test_importing_the_package_and_building_a_report_stay_cheap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_committed_reports_follow_the_schema():
+    found = 0
+    for file in (ROOT / "results").rglob("*.json"):
+        report = json.loads(file.read_text())
+        if "curves" in report:
+            jsonschema.Draft202012Validator(load_schema()).validate(report)
+            found += 1
+    assert found

@@ -140,7 +140,8 @@ def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whol
         return chunk
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "SLOW_S", 0.0)
+        saw = loop.Pace.saw
+        patch.setattr(loop.Pace, "saw", lambda self, amount, took_s: saw(self, amount, 1.0 * amount))  # 1 s an arrival
         patch.setattr(sim, "executable", slow_executable)
         guard = ComesInside(chunk)
         with pytest.raises(Interrupted):

@@ -134,6 +134,24 @@ def test_a_grid_second_is_answered_by_the_model_in_force(tmp_path):
         assert following is None or record["t_s"] < following
 
 
+def test_a_learning_rate_that_decays_to_nothing_does_no_harm():
+    ran = tiny.run("prfl", rounds=60, local__lr_decay=1e-9, local__lr_decay_rounds=1, window__dt_s=5.0)
+    assert ran.report["ended"]["how"] == "rounds" and min(ran.of("interval")[-1]["percents"]) < 100
+
+
+def test_importance_that_is_not_finite_ends_the_run_with_a_report(monkeypatch):
+    scores = tiny.Simulation._importance_scores
+    monkeypatch.setattr(tiny.Simulation, "_importance_scores", lambda *a: tuple(s / 0.0 for s in scores(*a)))
+    ran = tiny.run_experiment(prfl_jax.Experiment(tiny.config()))
+    assert ran.report["ended"]["how"] == "not_finite" and "importance" in ran.report["ended"]["detail"]
+
+
+def test_a_grid_too_fine_for_a_window_is_refused(tmp_path):
+    config = tiny.config(eval_every_s=1e-6)
+    with pytest.raises(UserError, match="config.eval_every_s=1e-06: allowed is more"):
+        prfl_jax.Experiment(config).run(tmp_path, progress=False)
+
+
 def test_equal_data_partition_and_initial_model_for_methods_that_are_compared():
     config = tiny.config()
     a, b = tiny.Simulation(config), tiny.Simulation(strategies.for_comparison(config, "fedavg"))

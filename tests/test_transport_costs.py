@@ -8,7 +8,8 @@ import pytest
 
 from prfl_jax.config import default_config
 from prfl_jax.errors import UserError
-from prfl_jax.submodel.layers import layer_table, model_size_from_config
+from prfl_jax.submodel.known import model_size_from_config
+from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport import make_costs
 
@@ -92,6 +93,7 @@ def settings(data, model, size_mb=None, classes=None):
         data=types.SimpleNamespace(name=data),
         model=types.SimpleNamespace(name=model, width=1.0, size_mb=size_mb, classes=classes),
         density=types.SimpleNamespace(min_density=0.05),
+        submodel=types.SimpleNamespace(name="nested"),
     )
 
 

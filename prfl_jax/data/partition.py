@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.data.keys import generator
-from prfl_jax.data.sources import Dataset
+from prfl_jax.data.sources import Dataset, limited
 from prfl_jax.errors import UserError
 
 MAX_DRAWS = 100  # of the Dirichlet partition, until each client has its batch
@@ -59,6 +59,8 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
     pool, test = np.arange(len(dataset.y_train)), np.arange(len(dataset.y_test))
     if kind == "writer":
         pool, test = _writers_images(dataset, data_cfg.writers, data_cfg.min_images_per_writer)
+        pool = limited(pool, "train", data_cfg.train_limit, seed)
+        test = limited(test, "test", data_cfg.test_limit, seed)
     held = min(round(data_cfg.holdout_fraction * len(pool)), data_cfg.holdout_max)
     holdout = np.sort(generator(seed, "data/holdout").choice(pool, held, replace=False))
     pool = np.setdiff1d(pool, holdout, assume_unique=True)
@@ -89,7 +91,7 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
 
     _check_batches(parts, batch_size, kind)
     clients = tuple(np.sort(pool[part]) for part in parts)
-    return Split(clients, holdout, test, _summary(dataset, kind, clients, holdout, len(pool), extra))
+    return Split(clients, holdout, test, _summary(dataset, kind, clients, holdout, test, len(pool), extra))
 
 
 def iid(count: int, num_clients: int, rng: np.random.Generator) -> Clients:
@@ -292,8 +294,22 @@ def _check_batches(parts: Clients, batch_size: int, kind: str) -> None:
         )
 
 
+def _who_wrote(dataset: Dataset, clients: tuple[np.ndarray, ...], test: np.ndarray) -> str | None:
+    """Whether the test images are by the clients' own writers: `own`, `others` or `both`; None where nobody knows."""
+    if dataset.writer_train is None or dataset.writer_test is None:
+        return None
+    own = np.isin(dataset.writer_test[test], dataset.writer_train[np.concatenate(clients)])
+    return "own" if own.all() else "both" if own.any() else "others"
+
+
 def _summary(
-    dataset: Dataset, kind: str, clients: tuple[np.ndarray, ...], holdout: np.ndarray, pool: int, extra: dict[str, Any]
+    dataset: Dataset,
+    kind: str,
+    clients: tuple[np.ndarray, ...],
+    holdout: np.ndarray,
+    test: np.ndarray,
+    pool: int,
+    extra: dict[str, Any],
 ) -> dict[str, Any]:
     sizes = [len(rows) for rows in clients]
     writers = dataset.writer_train
@@ -304,5 +320,7 @@ def _summary(
         "labels": [np.bincount(dataset.y_train[rows], minlength=dataset.num_classes).tolist() for rows in clients],
         "writers": None if writers is None else [len(np.unique(writers[rows])) for rows in clients],
         "holdout": len(holdout),
+        "test": len(test),
+        "test_writers": _who_wrote(dataset, clients, test),
         "unused": pool - sum(sizes),
     }

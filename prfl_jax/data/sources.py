@@ -72,19 +72,10 @@ def load(data_cfg: Any, seed: int) -> Dataset:
         data = _from_tfds(name, folder)
     else:
         raise UserError(f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz and tfds:NAME")
-    return _limit(data, data_cfg.train_limit, data_cfg.test_limit, seed)
-
-
-def _limit(data: Dataset, train_limit: int | None, test_limit: int | None, seed: int) -> Dataset:
-    def keep(part: str, size: int, limit: int | None) -> Any:
-        if limit is None or limit >= size:
-            return slice(None)
-        if limit < 1:
-            raise UserError(f"data.{part}_limit={limit}: allowed are whole numbers from 1, or None")
-        return np.sort(generator(seed, f"data/{part}_limit").choice(size, limit, replace=False))
-
-    train = keep("train", len(data.y_train), train_limit)
-    test = keep("test", len(data.y_test), test_limit)
+    if data_cfg.partition == "writer":  # first the writers are chosen, then `split` cuts what they wrote
+        return data
+    train = limited(np.arange(len(data.y_train)), "train", data_cfg.train_limit, seed)
+    test = limited(np.arange(len(data.y_test)), "test", data_cfg.test_limit, seed)
     return dataclasses.replace(
         data,
         x_train=data.x_train[train],
@@ -94,6 +85,15 @@ def _limit(data: Dataset, train_limit: int | None, test_limit: int | None, seed:
         y_test=data.y_test[test],
         writer_test=None if data.writer_test is None else data.writer_test[test],
     )
+
+
+def limited(rows: np.ndarray, part: str, limit: int | None, seed: int) -> np.ndarray:
+    """`limit` of the rows, drawn by `seed`, in order; all where there are no more. `part`: train | test."""
+    if limit is None or limit >= len(rows):
+        return rows
+    if limit < 1:
+        raise UserError(f"data.{part}_limit={limit}: allowed are whole numbers from 1, or None")
+    return rows[np.sort(generator(seed, f"data/{part}_limit").choice(len(rows), limit, replace=False))]
 
 
 @functools.cache

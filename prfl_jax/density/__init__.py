@@ -7,6 +7,8 @@ from prfl_jax.density.policy import (
     Decision,
     FullDensity,
     RecoveringDensity,
+    RecoveringTiers,
+    TieredDensity,
     make_density,
 )
 from prfl_jax.density.running import RunningPercents
@@ -20,7 +22,9 @@ __all__ = [
     "EarlyStopping",
     "FullDensity",
     "RecoveringDensity",
+    "RecoveringTiers",
     "RunningPercents",
+    "TieredDensity",
     "TimeBalance",
     "make_density",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -42,10 +42,13 @@ class FullDensity:
       num_clients: M.
     """
 
+    recovers = False  # whether it looks at the accuracy of the clients' models
+
     def __init__(self, config: Any, num_clients: int) -> None:
         self._num_clients = num_clients
         self._percents = np.full(num_clients, 100, dtype=np.int64)
         self._min_densities = np.ones(num_clients)
+        self._interval = int(config.interval)
         self._times = TimeBalance(config.rule, num_clients, config.interval)
         self._server = EarlyStopping(config.patience, config.min_delta)
 
@@ -58,6 +61,10 @@ class FullDensity:
         """Takes the arrivals of a window, in order, with the density (percent) each dispatch ran at."""
         for arrival, percent in zip(arrivals, percents_they_ran_at, strict=True):
             self._times.add(arrival.client, arrival.round_s, int(percent))
+
+    def decides_after(self, window: int) -> bool:
+        """Whether `decide` follows window n: after I, 2I, ... (Algorithm 1, line 6)."""
+        return window % self._interval == 0
 
     def decide(self, client_accuracy: np.ndarray | None, server_accuracy: float | None) -> Decision:
         """Decides the densities until the next decision.
@@ -90,7 +97,7 @@ class FullDensity:
             "server": self._server.to_state(),
         }
 
-    def from_state(self, state: dict[str, Any]) -> FullDensity:
+    def from_state(self, state: dict[str, Any]) -> Self:
         """Takes over a saved state of the same policy; returns itself."""
         self._percents = np.array(state["percents"], dtype=np.int64)
         self._min_densities = np.array(state["min_densities"], dtype=np.float64)
@@ -117,12 +124,52 @@ class BalancedDensity(FullDensity):
         self._percents = np.array([to_percent(float(density)) for density in wanted], dtype=np.int64)
 
 
-class RecoveringDensity(BalancedDensity):
-    """PR-FL: time balance, then recovery by delta_rho where a client stops improving (Eq. 5).
+class TieredDensity(FullDensity):
+    """HeteroFL's fixed tiers: after the first window each client gets the largest rate not above min_j t_j / t_i.
+
+    Whoever is slower than the smallest rate gets that one; t_i is the client's round time at density 1.
 
     Raises:
-      UserError: also a delta_rho outside (0, 1].
+      UserError: no tier, or one outside (0, 1].
     """
+
+    def __init__(self, config: Any, num_clients: int) -> None:
+        super().__init__(config, num_clients)
+        if not config.tiers or not all(0.0 < tier <= 1.0 for tier in config.tiers):
+            raise UserError(f"density.tiers: {tuple(config.tiers)} are not densities in (0, 1]")
+        self._tiers = sorted((float(tier) for tier in config.tiers), reverse=True)
+        self._given = False
+
+    def decides_after(self, window: int) -> bool:
+        return window == 1 or super().decides_after(window)
+
+    def _balance(self) -> None:
+        if not self._given:
+            times = self._times.mean_times()
+            fastest = np.nanmin(times)
+            shares = np.divide(fastest, times, out=np.ones_like(times), where=times > fastest)  # 1 where nothing came
+            own = [next((tier for tier in self._tiers if tier <= share + 1e-9), self._tiers[-1]) for share in shares]
+            self._min_densities = np.array(own)
+            self._given = True
+        self._percents = np.array([to_percent(float(density)) for density in self._min_densities], dtype=np.int64)
+
+    def to_state(self) -> dict[str, Any]:
+        return {**super().to_state(), "given": self._given}
+
+    def from_state(self, state: dict[str, Any]) -> Self:
+        super().from_state(state)
+        self._given = state["given"]
+        return self
+
+
+class _Recovery(FullDensity):
+    """Recovery by delta_rho where a client stops improving (Eq. 5), on top of any rule that respects rho_min_i.
+
+    Raises:
+      UserError: a delta_rho outside (0, 1].
+    """
+
+    recovers = True
 
     def __init__(self, config: Any, num_clients: int) -> None:
         super().__init__(config, num_clients)
@@ -144,14 +191,28 @@ class RecoveringDensity(BalancedDensity):
     def to_state(self) -> dict[str, Any]:
         return {**super().to_state(), "clients": [stopping.to_state() for stopping in self._clients]}
 
-    def from_state(self, state: dict[str, Any]) -> RecoveringDensity:
+    def from_state(self, state: dict[str, Any]) -> Self:
         super().from_state(state)
         for stopping, saved in zip(self._clients, state["clients"], strict=True):
             stopping.from_state(saved)
         return self
 
 
-DENSITIES = {"full": FullDensity, "time_balance": BalancedDensity, "recovery": RecoveringDensity}
+class RecoveringDensity(_Recovery, BalancedDensity):
+    """PR-FL: time balance, then recovery."""
+
+
+class RecoveringTiers(_Recovery, TieredDensity):
+    """HeteroFL's tiers, then recovery (not in either paper; the 2026 follow-up found it to help)."""
+
+
+DENSITIES = {
+    "full": FullDensity,
+    "time_balance": BalancedDensity,
+    "recovery": RecoveringDensity,
+    "tiers": TieredDensity,
+    "tiers_recovery": RecoveringTiers,
+}
 
 
 def make_density(config: Any, num_clients: int) -> FullDensity:

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 from prfl_jax.architectures import ARCHITECTURES, scaled
 from prfl_jax.errors import UserError
-from prfl_jax.submodel.size import ModelSize, to_percent
-
-# (height, width, channels) and classes of the data sets that ship or are built here.
-DATA_SHAPES = {
-    "mnist_embedded": ((28, 28, 1), 10),
-    "mnist_by_writer": ((28, 28, 1), 10),
-    "femnist": ((28, 28, 1), 62),
-    "cifar10": ((32, 32, 3), 10),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,34 +69,3 @@ def layer_table(name: str, input_shape: tuple[int, int, int], classes: int, widt
         layers.append(Layer(f"dense{number}", (inputs, outputs), 1))
         inputs = outputs
     return tuple(layers)
-
-
-def model_size_from_config(config: Any) -> ModelSize:
-    """Sizes of the model that a config names, for the data it names.
-
-    `model.size_mb` (MB of the full model) sets the bytes of one value; without it a value has 4.
-
-    Raises:
-      UserError: a model or data set whose shapes are not tabulated, a size that is not positive.
-    """
-    if config.data.name not in DATA_SHAPES:
-        raise UserError(
-            f"data.name: the image shape of {config.data.name!r} is not known without reading it; "
-            f"use one of {', '.join(DATA_SHAPES)}"
-        )
-    shape, classes = DATA_SHAPES[config.data.name]
-    layers = layer_table(config.model.name, shape, config.model.classes or classes, config.model.width)
-    weights = tuple(layer.weights for layer in layers)
-    biases = sum(layer.biases for layer in layers)
-    bytes_per_value = 4.0
-    if config.model.size_mb is not None:
-        if not config.model.size_mb > 0:
-            raise UserError(f"model.size_mb: {config.model.size_mb} MB is not positive")
-        bytes_per_value = config.model.size_mb * 1e6 / (sum(weights) + biases)
-    return ModelSize(
-        layers=weights,
-        fixed=biases,
-        bytes_per_value=bytes_per_value,
-        layer_flop=tuple(layer.flop for layer in layers),
-        min_percent=to_percent(config.density.min_density),
-    )

@@ -18,7 +18,8 @@ class Layout:
     """The prunable leaves of a params pytree, by position in `jax.tree.leaves`.
 
     Biases and everything else of rank 1 or 0 are never pruned (facts: biases are
-    never pruned and always counted). With `prune=False` nothing is: the full model.
+    never pruned and always counted), except where whole channels go (`channels=True`).
+    With `prune=False` nothing is: the full model.
     """
 
     paths: tuple[str, ...]
@@ -27,11 +28,11 @@ class Layout:
     treedef: Any
 
     @classmethod
-    def of(cls, params: Any, prune: bool = True) -> Layout:
+    def of(cls, params: Any, prune: bool = True, channels: bool = False) -> Layout:
         """From params or their `ShapeDtypeStruct`s."""
         named = flat_paths(params)
         shapes = tuple(tuple(leaf.shape) for leaf in named.values())
-        prunable = tuple(i for i, shape in enumerate(shapes) if prune and len(shape) >= 2)
+        prunable = tuple(i for i, shape in enumerate(shapes) if prune and (channels or len(shape) >= 2))
         return cls(tuple(named), shapes, prunable, jax.tree.structure(params))
 
     def sizes(self) -> tuple[int, ...]:

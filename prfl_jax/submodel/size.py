@@ -65,3 +65,11 @@ class ModelSize:
         if percent == 100:
             return 0
         return min(math.ceil(self.prunable / 8), 4 * self.count(percent))
+
+    def density_bytes(self, percent: int) -> int:
+        """The paper's rule: density x model size, no masks."""
+        return round(self.total * self.bytes_per_value * percent / 100)
+
+    def flop_share(self, percent: int) -> float:
+        """Share of the forward FLOP, where only the density is known."""
+        return percent / 100.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from prfl_jax.clock import Clock, network_from_config, rule_from_config
 from prfl_jax.density import FullDensity, RunningPercents, make_density
-from prfl_jax.submodel.layers import model_size_from_config
+from prfl_jax.submodel.known import model_size_from_config
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.costs import make_costs, uploads_squares
 
@@ -64,7 +64,7 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
             staleness[arrival.client] += number - 1 - arrival.version
         waiting += window.waiting_s
         down, received, up = down + window.bytes_down, received + window.bytes_client_down, up + window.bytes_up
-        if number % config.density.interval == 0:
+        if policy.decides_after(number):
             policy.decide(None, None)
             clock.set_costs(costs(policy))  # pruned anew: another generation of masks, even at equal densities
     flying = set(clock.in_flight)

@@ -33,7 +33,7 @@ def make_costs(
       flop_s: [M] FLOP/s of the clients; () means that computing takes 0 s.
       byte_rule: `counted`: the values a sub-model has, and its mask once; `density`: density x model
         bytes, no masks (the paper's).
-      flop_share: [M] share of the model's forward FLOP that each sub-model has; None: its density.
+      flop_share: [M] share of the model's forward FLOP that each sub-model has; None: what `size` says.
       squares_up: the client also uploads a squared gradient for each weight it holds.
 
     Raises:
@@ -48,7 +48,7 @@ def make_costs(
         if byte_rule == "counted":
             values[percent], masks[percent] = size.value_bytes(percent), size.mask_bytes(percent)
         else:
-            values[percent], masks[percent] = round(size.total * size.bytes_per_value * percent / 100), 0
+            values[percent], masks[percent] = size.density_bytes(percent), 0
     down = np.array([values[percent] for percent in percents.tolist()], dtype=np.int64)
     mask = np.array([masks[percent] for percent in percents.tolist()], dtype=np.int64)
     seconds = _compute_s(size, percents, samples_per_round, flop_s, flop_share)
@@ -80,5 +80,7 @@ def _compute_s(
         raise UserError(f"clients.flop_s: {speeds.min():g} FLOP/s is not positive")
     if not size.layer_flop:
         raise ValueError("clients.flop_s needs the FLOP of each layer (ModelSize.layer_flop)")
-    share = percents / 100.0 if flop_share is None else np.asarray(flop_share, dtype=np.float64)
+    if flop_share is None:
+        flop_share = np.array([size.flop_share(percent) for percent in percents.tolist()])
+    share = np.asarray(flop_share, dtype=np.float64)
     return _PASSES * sum(size.layer_flop) * share * np.asarray(samples_per_round, dtype=np.float64) / speeds
