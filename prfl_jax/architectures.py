@@ -19,6 +19,11 @@ class Architecture:
     channels: tuple[tuple[int, bool], ...]
     hidden: tuple[int, ...]
 
+    @property
+    def output(self) -> str:
+        """Name of the output layer."""
+        return f"dense{len(self.hidden)}"
+
 
 ARCHITECTURES = {
     # LEAF's network for FEMNIST

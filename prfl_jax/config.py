@@ -65,7 +65,7 @@ def default_config() -> config_dict.ConfigDict:
     )
     c.server = _group(up_mb_s=20.0, down_mb_s=100.0, sigma=0.1, contention=True)
     c.local = _group(
-        name="sgd",  # the one choice so far at the seam of local work
+        name="sgd",  # sgd | scaled_sgd: HeteroFL's scaler and masked logits
         steps=5,
         batch_size=20,
         lr=0.25,
@@ -78,7 +78,7 @@ def default_config() -> config_dict.ConfigDict:
 
     # The six seams. `strategy` fills in `name`/`close`; a config file or the command line may then override.
     c.submodel = _group(
-        name="nested",  # nested | full
+        name="nested",  # nested: by importance | leading: HeteroFL's leading channels | full
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.density = _group(

@@ -13,17 +13,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from prfl_jax.aggregate import Aggregation
 from prfl_jax.aggregate.maskfedavg import add_weighted, fedavg, maskfedavg
+from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.data.device import DeviceData, draw_batches
 from prfl_jax.local import LocalWork, make_local_round
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.models.scaled import scaled_model
 from prfl_jax.plan import Plan
 from prfl_jax.submodel.importance import Importance, add_arrival, init_importance
 from prfl_jax.submodel.layout import Layout, empty_bits
+from prfl_jax.submodel.leading import RATES
 from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack, unpack_masks
 
 
@@ -85,14 +89,25 @@ class EngineConfig:
 
 
 class Engine:
-    """Builds the initial `State` and the chunk function for one model, loss and layout."""
+    """Builds the initial `State` and the chunk function for one model, loss and layout.
 
-    def __init__(self, model: Model, loss: Loss, layout: Layout, num_clients: int, config: EngineConfig) -> None:
+    Args:
+      levels: int8 a prunable leaf, where masks are given by the architecture; None: by pruning, later.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        loss: Loss,
+        layout: Layout,
+        num_clients: int,
+        config: EngineConfig,
+        levels: tuple[np.ndarray, ...] | None = None,
+    ) -> None:
         self.model, self.layout, self.num_clients, self.config = model, layout, num_clients, config
         squares = config.importance == "client_sq_grad"
-        self._local_round = make_local_round(
-            model, loss, layout, dataclasses.replace(config.work, square_gradients=squares)
-        )
+        self._loss, self._work = loss, dataclasses.replace(config.work, square_gradients=squares)
+        self._levels = levels
         self.run_chunk = jax.jit(self._run_chunk, donate_argnums=0)
 
     def init_state(self, key: jax.Array) -> State:
@@ -109,7 +124,7 @@ class Engine:
             buffer_bits=() if sums else jax.tree.map(jnp.copy, bits),
             total=jax.tree.map(jnp.zeros_like, params) if sums else (),
             importance=init_importance(self.layout, self.config.importance),
-            levels=full_levels(self.layout),
+            levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
         )
 
     # One window: dispatch, arrivals, aggregation.
@@ -170,16 +185,23 @@ class Engine:
         client: jax.Array,
         count: jax.Array,
         lr: jax.Array,
+        ran_at: jax.Array,
         keys: Keys,
-    ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        """One client's local round: (update, loss, squared gradients, masks)."""
+    ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        """One client's local round: (update, loss, squared gradients, masks, bits of what the server counts)."""
         config = self.config
         x, y = draw_batches(
             data, keys.data, client, count, config.work.steps, config.work.batch_size, config.normalize, config.augment
         )
         masks = unpack_masks(self.layout, bits)
         key = jax.random.fold_in(jax.random.fold_in(keys.dropout, client), count)
-        result = self._local_round(sent, masks, x, y, lr, key)
+        model = self.model
+        if config.work.scaled:
+            # outputs beyond the data's labels are everybody's
+            present = jnp.pad(data.present[client], (0, model.classes - data.present.shape[-1]), constant_values=True)
+            model = scaled_model(model, jnp.asarray(RATES, jnp.float32)[ran_at], present)
+            bits = self._without_absent(bits, masks, present)
+        result = make_local_round(model, self._loss, self.layout, self._work)(sent, masks, x, y, lr, key)
         squares: tuple[jax.Array, ...] = ()
         if config.importance == "client_sq_grad":
             squares = result.squares
@@ -187,7 +209,17 @@ class Engine:
             before, after = jax.tree.leaves(sent), jax.tree.leaves(result.params)
             rate = jnp.maximum(lr, 1e-30)  # a learning rate that has decayed to 0 changes nothing, and must not divide
             squares = tuple(((before[i] - after[i]) / rate) ** 2 for i in self.layout.prunable)
-        return result.params, result.loss, squares, masks
+        return result.params, result.loss, squares, masks, bits
+
+    def _without_absent(
+        self, bits: tuple[jax.Array, ...], masks: tuple[jax.Array, ...], present: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """The output layer's columns of labels that a client lacks do not count (HeteroFL's authors' code)."""
+        last = ARCHITECTURES[self.model.name].output
+        return tuple(
+            pack((mask & present).reshape(-1)) if self.layout.paths[i].startswith(f"{last}/") else b
+            for b, mask, i in zip(bits, masks, self.layout.prunable, strict=True)
+        )
 
     def _arrivals_map(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
         def arrive(k: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -195,7 +227,9 @@ class Engine:
             client = now.arrive[k]
             sent = jax.tree.map(lambda stack: stack[client], state.sent)
             bits = tuple(b[client] for b in state.sent_bits)
-            update, loss, squares, masks = self._client_update(sent, bits, data, client, now.count[k], now.lr[k], keys)
+            update, loss, squares, masks, bits = self._client_update(
+                sent, bits, data, client, now.count[k], now.lr[k], now.ran_at[k], keys
+            )
             if sums:
                 total = jax.tree.map(lambda t, x: t + now.coefficient[k] * x, total, self._summand(update, sent))
             else:
@@ -222,8 +256,8 @@ class Engine:
         sent = jax.tree.map(lambda stack: stack[ids], state.sent)
         bits = tuple(b[ids] for b in state.sent_bits)
         lr = jnp.where(here, now.lr, 1.0)  # the padding's 0 would divide
-        updates, losses, squares, masks = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, None))(
-            sent, bits, data, ids, now.count, lr, keys
+        updates, losses, squares, masks, bits = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, 0, None))(
+            sent, bits, data, ids, now.count, lr, now.ran_at, keys
         )
 
         def put(stack: jax.Array, new: jax.Array) -> jax.Array:

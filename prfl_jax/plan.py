@@ -26,6 +26,7 @@ class Plan(NamedTuple):
       arrive_count: `[L]` int32.
       count: `[L, M]` int32, how often the k-th arriving client had trained before.
       lr: `[L, M]` float32 learning rate of the k-th arrival's round.
+      ran_at: `[L, M]` int32 density (percent) the k-th arrival ran at.
       close: `[L]` bool: aggregate at the end of this row.
       weights: `[L, M]` float32 weights of the slots at the close, by client.
       server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     arrive_count: Any
     count: Any
     lr: Any
+    ran_at: Any
     close: Any
     weights: Any
     server_lr: Any
@@ -48,12 +50,13 @@ class Plan(NamedTuple):
 
 
 class Arriving(NamedTuple):
-    """One arrival of a row: `rounds` the client has trained before, its learning rate and coefficient (see `Plan`)."""
+    """One arrival of a row: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`)."""
 
     client: int
     rounds: int
     lr: float
     coefficient: float = 0.0
+    ran_at: int = 100
 
 
 def empty_row(num_clients: int) -> Plan:
@@ -67,6 +70,7 @@ def empty_row(num_clients: int) -> Plan:
         arrive_count=np.int32(0),
         count=np.zeros(m, np.int32),
         lr=np.zeros(m, np.float32),
+        ran_at=np.full(m, 100, np.int32),
         close=np.bool_(False),
         weights=np.zeros(m, np.float32),
         server_lr=np.float32(1.0),
@@ -87,7 +91,7 @@ def make_row(
     row.dispatch[: len(dispatch)] = dispatch
     row.percent[:] = percents
     for k, item in enumerate(arrivals):
-        row.arrive[k], row.count[k], row.lr[k], row.coefficient[k] = item
+        row.arrive[k], row.count[k], row.lr[k], row.coefficient[k], row.ran_at[k] = item
     if closing is not None:
         row.weights[:] = closing.slots
         row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))

@@ -100,6 +100,8 @@ class Planner:
         arrivals: list[Arriving] = []
         before = list(self._trained)
         closing = self._close(window)
+        ran_at = self._running.take(window, percents)
+        self.policy.observe(window.arrivals, ran_at)
 
         def flush(closing: Closing | None) -> None:
             rows.append(make_row(len(self._p), dispatch, percents, arrivals, closing))
@@ -117,7 +119,7 @@ class Planner:
                 again.clear()
             coefficient = closing.arrivals[k] if closing.arrivals else 0.0
             lr = self.learning_rate(arrival.dispatched_s)
-            arrivals.append(Arriving(arrival.client, before[arrival.client], lr, coefficient))
+            arrivals.append(Arriving(arrival.client, before[arrival.client], lr, coefficient, ran_at[k]))
             before[arrival.client] += 1
             if on_arrival and on_arrival[0].client == arrival.client and on_arrival[0].time_s == arrival.arrived_s:
                 again.append(on_arrival.popleft().client)
@@ -126,7 +128,6 @@ class Planner:
             flush(None)
             dispatch += again
         flush(closing)
-        self.policy.observe(window.arrivals, self._running.take(window, percents))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
         return PlannedWindow(window, tuple(rows), percents, staleness, closing.slots)
 

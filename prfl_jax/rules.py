@@ -156,7 +156,7 @@ RULES: dict[str, Rule] = {
     "server.down_mb_s": _positive(*MB_S),
     "server.sigma": _not_negative(3.0),
     "server.contention": FLAG,
-    "local.name": _choice("sgd"),
+    "local.name": _choice("sgd", "scaled_sgd"),
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
     "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
@@ -165,7 +165,7 @@ RULES: dict[str, Rule] = {
     "local.lr_decay": FRACTION,
     "local.lr_decay_rounds": _integer(1),
     "local.lr_dt_ref_s": _positive(optional=True),
-    "submodel.name": _choice("nested", "full"),
+    "submodel.name": _choice("nested", "leading", "full"),
     "submodel.importance": _choice("server_sq_grad", "client_sq_grad", "weight", "product"),
     "density.name": _choice(*DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),

@@ -30,7 +30,9 @@ from prfl_jax.models import build_model, make_loss
 from prfl_jax.plan import MAX_ROWS, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.submodel.importance import importance_scores
+from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.leading import leading_levels, leading_size
 from prfl_jax.submodel.levels import compute_levels
 from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.submodel.split import count_levels
@@ -47,6 +49,7 @@ class Method:
     loss: Any
     importance: str | None
     clients_axis: str
+    levels: tuple[np.ndarray, ...] | None  # of sub-models that the architecture gives
 
 
 def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Method:
@@ -58,20 +61,26 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     if config.data.normalize == "cifar10" and input_shape[-1] != 3:
         raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
     model = build_model(config.model, input_shape, data_classes)
-    nested = config.submodel.name == "nested"
-    layout = Layout.of(model.shapes(), prune=nested)
+    nested, leading = config.submodel.name == "nested", config.submodel.name == "leading"
+    layout = Layout.of(model.shapes(), prune=nested or leading, channels=leading)
     least = to_percent(config.density.min_density) if nested else 100
     prunes = nested and config.density.name != "full"
+    size, levels = layout.model_size(model, config.model.size_mb, least), None
+    if leading:
+        layers = layer_table(config.model.name, input_shape, model.classes, config.model.width)  # type: ignore[arg-type]
+        by_path = leading_levels(layers)
+        size, levels = leading_size(layers, size.bytes_per_value), tuple(by_path[path] for path in layout.paths)
     axis = config.engine.clients
     if axis == "auto":
         axis = "map" if jax.default_backend() == "cpu" else "vmap"
     return Method(
         model=model,
         layout=layout,
-        size=layout.model_size(model, config.model.size_mb, least),
+        size=size,
         loss=make_loss(config.model.loss),
         importance=config.submodel.importance if prunes else None,
         clients_axis=axis,
+        levels=levels,
     )
 
 
@@ -121,9 +130,11 @@ class Simulation:
                     batch_size=config.local.batch_size,
                     momentum=config.local.momentum,
                     prox_mu=config.local.prox_mu,
+                    scaled=config.local.name == "scaled_sgd",
                     unroll=config.engine.unroll,
                 ),
             ),
+            method.levels,
         )
         self.evaluator = Evaluator(method.model, method.loss, config.data.normalize, self.dataset.num_classes)
         self._executable: Any = None

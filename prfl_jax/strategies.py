@@ -87,6 +87,16 @@ def _full_models(source: str, **choices: object) -> Method:
     return dataclasses.replace(FEDAVG, source=source, **choices)  # type: ignore[arg-type]
 
 
+HETEROFL = Method(
+    submodel="leading",
+    density="tiers",
+    aggregation="counted",
+    window=EVERYBODY,
+    transport="distinct",
+    local="scaled_sgd",
+    source="HeteroFL, Diao et al. 2021",
+)
+
 METHODS: dict[str, Method] = {
     "prfl": PRFL,
     "prfl_norecover": _ablation("noRecover: densities stay where Eq. 2 puts them", density="time_balance"),
@@ -111,6 +121,16 @@ METHODS: dict[str, Method] = {
     ),
     "fedbuff": _full_models(
         "FedBuff, Nguyen et al. 2022: a step after window.k arrivals", aggregation="fedbuff", window=K_ARRIVALS
+    ),
+    "heterofl": HETEROFL,
+    "heterofl_windowed": dataclasses.replace(
+        HETEROFL, window=FIXED, source="HeteroFL in windows of fixed length, as in PR-FL's tables"
+    ),
+    "heterofl_recovery": dataclasses.replace(
+        HETEROFL,
+        window=FIXED,
+        density="tiers_recovery",
+        source="PR-FL's recovery on top of HeteroFL; the 2026 follow-up to PR-FL found recovery to help any sub-models",
     ),
 }
 

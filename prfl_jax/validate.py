@@ -15,6 +15,7 @@ from ml_collections import config_dict
 
 from prfl_jax import strategies
 from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.config import default_config
 from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
@@ -117,6 +118,12 @@ def _window(flat: Mapping[str, Any]) -> None:
 
 def _submodel(flat: Mapping[str, Any]) -> None:
     density = flat["density.name"]
+    if flat["submodel.name"] == "leading":
+        if flat["model.name"] not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise refuse("submodel.name", "leading", f"nested or full with a model that is not one of {known}")
+    elif flat["local.name"] == "scaled_sgd":
+        raise refuse("local.name", "scaled_sgd", "sgd with a submodel.name other than 'leading'")
     if density != "full":
         if flat["submodel.name"] == "full":
             raise refuse("density.name", density, "'full' with submodel.name='full'")

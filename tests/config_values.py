@@ -46,7 +46,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "server.down_mb_s": (50.0, [0.0, NAN, "100"]),
     "server.sigma": (0.0, [-1.0, INF]),
     "server.contention": (False, [0, "no"]),
-    "local.name": (None, ["adam", None]),  # there is one choice so far
+    "local.name": (None, ["adam", None]),  # the other one is for one sub-model only
     "local.steps": (1, [0, 5.0]),
     "local.batch_size": (10, [0, -20, True]),
     "local.lr": (0.1, [0.0, -0.25, NAN, INF]),
@@ -55,7 +55,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "local.lr_decay": (0.5, [0.0, 1.5, NAN]),
     "local.lr_decay_rounds": (100, [0, 1.5]),
     "local.lr_dt_ref_s": (12.5, [0.0, -1.0]),
-    "submodel.name": ("full", ["rolled", None]),
+    "submodel.name": ("leading", ["rolled", None]),
     "submodel.importance": ("weight", ["random"]),
     "density.name": ("time_balance", ["half", 1.0]),
     "density.tiers": ((1.0, 0.5), [(0.0,), (1.5,), 0.5, None]),

@@ -51,7 +51,7 @@ FIXED_DENSITIES = dict(
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in MIXING])
 def test_alike_clients_at_density_1_give_fedavg(method):
     ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})})
-    fedavg = tiny.run("fedavg", **ALIKE)
+    fedavg = tiny.run("fedavg", **ALIKE, **tiny.small_model(method))
     tiny.close(ran.params, fedavg.params, 1e-5)
     for own, theirs in zip(ran.of("window"), fedavg.of("window"), strict=True):
         assert own["arrivals"] == theirs["arrivals"] == [0, 1, 2, 3]
@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another(method):
 
 @each_method
 def test_methods_that_are_compared_share_partition_start_and_network(method):
-    own, fedavg = tiny.run(method), tiny.run("fedavg")
+    own, fedavg = tiny.run(method), tiny.run("fedavg", **tiny.small_model(method))
     assert own.report["partition"] == fedavg.report["partition"]
     assert own.of("eval")[0]["mask"] == fedavg.of("eval")[0]["mask"]  # the initial model
     # the first window is the same for both: all clients, full models, the k-th transfer's draw
@@ -136,7 +136,8 @@ def long_run(method):
     """Long enough to learn, also where a window has one arrival."""
     close = METHODS[method].window.close
     rounds = {"each_arrival": 240, "k_arrivals": 80}.get(close, 60)
-    return tiny.run(method, rounds=rounds, local__lr=1.0, eval_every_s=30.0)
+    work = {"local__lr": 0.3, "local__steps": 5} if tiny.small_model(method) else {"local__lr": 1.0}
+    return tiny.run(method, rounds=rounds, eval_every_s=30.0, **work)
 
 
 @each_method

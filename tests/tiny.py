@@ -68,9 +68,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def small_model(strategy: str) -> dict[str, Any]:
+    """Where sub-models are channels of a known network, a narrow one of those; else nothing."""
+    leading = strategies.METHODS[strategy].submodel == "leading"
+    return {"model__name": "conv2", "model__width": 0.1} if leading else {}
+
+
 def config(strategy: str = "prfl", **changes: Any) -> Any:
     """A config of that strategy with `SETTINGS` and then `changes`; `a__b=value` sets `a.b`."""
     c = strategies.use(default_config(), strategy)
+    changes = {**small_model(strategy), **changes}
     named = {key.replace("__", "."): value for key, value in changes.items()}
     assert named.keys() <= RULES.keys(), named
     for key, value in {**SETTINGS, **named}.items():

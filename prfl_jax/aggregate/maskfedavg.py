@@ -39,8 +39,8 @@ def maskfedavg(
 
     Args:
       params: W_mask^{n-1}, a pytree.
-      buffer: the clients' models `[M, ...]`, exactly 0 outside their masks.
-      bits: their masks, packed `[M, ceil(n/8)]` a prunable leaf.
+      buffer: the clients' models `[M, ...]`, finite.
+      bits: what of them counts, packed `[M, ceil(n/8)]` a prunable leaf.
       weights: p_i^n float32 `[M]` (Eq. 7); 0 for slots that do not count. All 0: W stays.
       server_lr: eta_g (Eq. 11).
 
@@ -57,9 +57,8 @@ def maskfedavg(
             packed, n = bits[position[i]], flat.shape[1]
 
             def term(c: Any, flat: jax.Array = flat, packed: jax.Array = packed, n: int = n) -> Any:
-                held = unpack(packed[c], n)
-                weight = weights[c]
-                return weight * flat[c], jnp.where(held, weight, 0.0)
+                weight = jnp.where(unpack(packed[c], n), weights[c], 0.0)
+                return weight * flat[c], weight
 
             zeros = jnp.zeros(n, old.dtype)
             w_acc, mask_acc = _sum_clients(clients, term, (zeros, zeros))  # Eq. 8, Eq. 9

@@ -31,12 +31,14 @@ class DeviceData(NamedTuple):
         y: `[N]` int32.
         index: `[M, L]` int32 rows of `x`; after a client's last one the row repeats 0.
         size: `[M]` int32, how many entries of each row of `index` count.
+        present: `[M, labels]` bool, which labels a client lacks (False) although others have them.
     """
 
     x: jax.Array
     y: jax.Array
     index: jax.Array  # type: ignore[assignment]  # hides tuple.index
     size: jax.Array
+    present: Any = ()
 
 
 def to_device(dataset: Dataset, split: Split) -> DeviceData:
@@ -49,8 +51,13 @@ def to_device(dataset: Dataset, split: Split) -> DeviceData:
     index = np.zeros((len(sizes), int(sizes.max(initial=1))), np.int32)
     for row, client in zip(index, split.clients, strict=True):
         row[: len(client)] = np.searchsorted(held, client)
+    counts = np.stack([np.bincount(dataset.y_train[rows], minlength=dataset.num_classes) for rows in split.clients])
     return DeviceData(
-        jnp.asarray(dataset.x_train[held]), jnp.asarray(dataset.y_train[held]), jnp.asarray(index), jnp.asarray(sizes)
+        jnp.asarray(dataset.x_train[held]),
+        jnp.asarray(dataset.y_train[held]),
+        jnp.asarray(index),
+        jnp.asarray(sizes),
+        jnp.asarray((counts > 0) | (counts.sum(axis=0) == 0)),
     )
 
 

@@ -28,6 +28,7 @@ class LocalWork:
     batch_size: int = 20
     momentum: float = 0.0
     prox_mu: float = 0.0
+    scaled: bool = False  # HeteroFL's scaler and masked logits
     unroll: bool = True
     square_gradients: bool = False  # also return the sum over steps of g^2
 
