@@ -8,12 +8,13 @@ import tiny
 from prfl_jax.aggregate import Closing
 from prfl_jax.loop import MAX_ROWS
 from prfl_jax.plan import Arriving, make_row, stack_rows
+from prfl_jax.strategies import METHODS
 from prfl_jax.submodel.masks import unpack
 
 LR = 0.3
 
 
-@pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
+@pytest.mark.parametrize("strategy", METHODS)
 def test_map_and_vmap_agree_after_20_windows(strategy):
     # by |w|, so that a rounding error does not reach the choice of what is pruned
     settings = dict(rounds=20, density__interval=4, submodel__importance="weight")

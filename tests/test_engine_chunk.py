@@ -12,6 +12,7 @@ from prfl_jax.experiment import Experiment
 from prfl_jax.loop import MAX_ROWS
 from prfl_jax.plan import empty_row, stack_rows
 from prfl_jax.report import comparable
+from prfl_jax.strategies import METHODS
 
 
 def talks_to_the_host(names):
@@ -180,8 +181,7 @@ def test_one_call_and_one_read_for_each_chunk(changes):
     assert counting.counts == {"compiled": 1, "calls": chunks, "reads": chunks}
 
 
-@pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
-@pytest.mark.parametrize("length", [1, 0])
+@pytest.mark.parametrize(("strategy", "length"), [*((name, 1) for name in METHODS), ("prfl", 0)])
 def test_the_length_of_a_chunk_changes_nothing(strategy, length):
     seven, other = tiny.run(strategy), tiny.run(strategy, engine__chunk_windows=length)
     tiny.same(other.params, seven.params)

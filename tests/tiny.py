@@ -104,7 +104,9 @@ class Ran:
 def run_experiment(experiment: Experiment) -> Ran:
     """Runs an experiment in a folder that is removed afterwards; draws no figure."""
     with tempfile.TemporaryDirectory() as folder, mock.patch("prfl_jax.experiment.run_figure"):
-        return Ran(experiment, experiment.run(folder, progress=False))
+        ran = Ran(experiment, experiment.run(folder, progress=False))
+    experiment.simulation._executable = None  # results are kept for the session, programs are not
+    return ran
 
 
 @functools.cache

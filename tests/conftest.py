@@ -1,0 +1,27 @@
+"""What all tests share: repeatable property tests, and a bound on the programs kept in memory."""
+
+import gc
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same cases every time, so that a run of the tests can be repeated. `--hypothesis-profile=default` draws new
+# ones; whoever changes clock, partition, split or aggregation should.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
+
+# A compiled program takes hundreds of memory mappings, and Linux gives a process 65,530 of them: XLA then crashes.
+MOST_MAPPINGS = 25_000
+
+
+@pytest.fixture(autouse=True)
+def few_compiled_programs():
+    """Drops what is compiled where it has become too much; the tests compile into a folder, so little is lost."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
