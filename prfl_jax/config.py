@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from ml_collections import config_dict
 
+ENDLESS = 1_000_000  # `rounds` of a run that only its horizon ends
+
 # Paper, Table II: MB/s of the ten clients (MB = 10^6 bytes).
 TABLE2_UP_MB_S = (5.0, 4.0, 3.0, 2.5, 1.5, 1.0, 0.6, 0.5, 0.5, 0.4)
 TABLE2_DOWN_MB_S = (20.0, 18.0, 12.0, 10.0, 6.0, 4.0, 2.5, 2.0, 2.0, 1.5)

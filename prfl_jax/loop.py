@@ -21,6 +21,7 @@ import numpy as np
 
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.checkpoint import Checkpoints, Snapshot
+from prfl_jax.config import ENDLESS
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import EvalSet, Scores
@@ -33,7 +34,6 @@ from prfl_jax.records import final_record, interval_record, window_record
 from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.simulation import Simulation
 
-ENDLESS = 1_000_000  # windows: only the horizon ends the run
 FORMAT = 3  # of a checkpoint's host values
 SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02

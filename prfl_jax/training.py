@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax import strategies
+from prfl_jax.config import ENDLESS
 from prfl_jax.validate import config_hash, to_dict, validate
 
 
@@ -75,7 +76,6 @@ def _train(experiment: Any, folder: Any, guard: Any) -> int:
 def _compare(config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any) -> dict[str, Any]:
     """The report of another strategy on the same data and network, as long in simulated time."""
     from prfl_jax.experiment import Experiment
-    from prfl_jax.loop import ENDLESS
 
     other = strategies.for_comparison(config, name)
     if report["ended"]["how"] != "horizon":  # else the horizon is the config's own

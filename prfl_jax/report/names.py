@@ -7,7 +7,22 @@ from typing import Any
 
 # What curves are called: the distributed model, and FedAvg over the server's buffer (facts, Definitions).
 CURVE_NAMES = {"mask": "MaskFedAvg model", "fedavg": "FedAvg(B) model"}
-_STRATEGY_NAMES = {"prfl": "PR-FL", "fedavg": "FedAvg", "fedasyn": "FedAsyn", "fedfix": "FedFix", "fedbuff": "FedBuff"}
+_STRATEGY_NAMES = {
+    "prfl": "PR-FL",
+    "prfl_norecover": "PR-FL noRecover",
+    "prfl_nobuff": "PR-FL nobuff",
+    "prfl_fedavg": "PR-FL fedavg",
+    "prfl_nores": "PR-FL noRes",
+    "prfl_syn": "PR-FL syn",
+    "fedavg": "FedAvg",
+    "fedasyn": "FedAsyn",
+    "fedasync": "FedAsync (each arrival)",
+    "fedfix": "FedFix",
+    "fedbuff": "FedBuff",
+    "heterofl": "HeteroFL (synchronous)",
+    "heterofl_windowed": "HeteroFL (windowed)",
+    "heterofl_recovery": "HeteroFL + recovery",
+}
 
 
 def strategy_name(strategy: str) -> str:

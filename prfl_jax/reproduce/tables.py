@@ -1,0 +1,229 @@
+"""The paper's tables from reports, its numbers and ours side by side, as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.files import write_text
+from prfl_jax.report.names import strategy_name
+from prfl_jax.reproduce import paper
+from prfl_jax.reproduce.presets import Column, Preset
+
+Reports = Mapping[tuple[str, str], Sequence[dict[str, Any]]]  # (column, method) -> reports, by seed
+
+
+def write_table(
+    path: Path, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+) -> None:
+    """Writes `path`.md (with title and notes) and `path`.csv."""
+    lines = [f"# {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in notes)]
+    write_text(path.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path.with_suffix(".csv"), text.getvalue())
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Mean, and (least to most) where there are several."""
+    if not values:
+        return "-"
+    mean = format(statistics.fmean(values), form)
+    return mean if len(values) == 1 else f"{mean} ({format(min(values), form)} to {format(max(values), form)})"
+
+
+def log_ratio_row1(updates: Sequence[int]) -> float:
+    """Mean over the clients of |ln(updates / Table III, row 1)|, scaled to 10,000 windows by the caller."""
+    return statistics.fmean(
+        abs(math.log(ours / theirs)) for ours, theirs in zip(updates, paper.TABLE3["fedasyn"], strict=True)
+    )
+
+
+def table3(out: Path, runs: Mapping[str, Sequence[dict[str, Any]]], mark: str) -> list[str]:
+    """Table III; returns the lines that say how near it is.
+
+    Args:
+      runs: strategy -> results of `run_clock`, by seed.
+    """
+    rows, said = [], []
+    for method, printed in paper.TABLE3.items():
+        rows.append([strategy_name(method), "paper", *(str(n) for n in printed), ""])
+        measures = []
+        for clock in runs[method]:
+            share = [n / clock["windows"] for n in clock["updates"]]
+            if method == "fedasyn":
+                measures.append(log_ratio_row1([max(s, 1e-9) * 10_000 for s in share]))
+                text = f"mean abs. ln ratio {measures[-1]:.4f}"
+            else:
+                measures.append(min(share))
+                text = f"least client in {100 * measures[-1]:.2f} % of the windows"
+            rows.append([strategy_name(method), f"seed {clock['seed']}", *(str(n) for n in clock["updates"]), text])
+        what = "mean abs. ln ratio to row 1" if method == "fedasyn" else "least client's share of the windows"
+        said.append(f"{strategy_name(method)}: {what} {spread(measures, '.4f')}")
+    windows = runs["fedasyn"][0]["windows"]
+    notes = [f"{windows:,} windows of 19.25 s, from network settings alone; no training", *said]
+    header = ["method", "", *map(str, range(1, 11)), "measure"]
+    write_table(out / "table3", "Table III: updates of each client", header, rows, [mark, *notes] if mark else notes)
+    return said
+
+
+def reached(report: Mapping[str, Any], threshold: float) -> float | None:
+    return report["time_to_accuracy"][f"{threshold:g}"]
+
+
+def _ratio(method: float | None, prfl: float | None) -> str:
+    return "-" if not method or not prfl else f"{method / prfl:.2f}"
+
+
+def _caption(preset: Preset, reports: Reports) -> list[str]:
+    every = [report for found in reports.values() for report in found]
+    commits = sorted({str(report["commit"])[:12] for report in every})
+    machines = sorted({f"{r['device']['kind']}, {r['device']['host_cores']} cores" for r in every})
+    model = sorted({report["final"]["model"] for report in every})
+    return [
+        *([preset.mark] if preset.mark else []),
+        "one learning rate, interval and patience for all methods, none tuned for one of them; early stopping looks at "
+        "held-out training images; partitions, first weights and each transfer's draws are the same for all methods",
+        f"server model: {', '.join(model)}; machine: {'; '.join(machines)}; commit: {', '.join(commits)}",
+    ]
+
+
+def table4(out: Path, preset: Preset, reports: Reports) -> None:
+    """Simulated seconds to the thresholds, each seed's ratio to PR-FL of the same seed, and the paper's."""
+    rows = []
+    for column in preset.columns:
+        for place, threshold in enumerate(column.thresholds):
+            printed = _printed4(column, place)
+            base = {r["seed"]: reached(r, threshold) for r in reports.get((column.key, "prfl"), ())}
+            for method in paper.MAIN:
+                found = reports.get((column.key, method), ())
+                if not found:
+                    continue
+                times = {r["seed"]: reached(r, threshold) for r in found}
+                known = [t for t in times.values() if t is not None]
+                pairs = [(times[s], base[s]) for s in times if times[s] and base.get(s)]
+                ratios = [own / prfl for own, prfl in pairs if own is not None and prfl is not None]
+                differences = [own - prfl for own, prfl in pairs if own is not None and prfl is not None]
+                rows.append(
+                    [
+                        column.title,
+                        f"{100 * threshold:g} %",
+                        strategy_name(method),
+                        f"{len(known)} of {len(found)}",
+                        spread(known, ",.0f"),
+                        spread(differences, "+,.0f") if method != "prfl" else "",
+                        spread(ratios, ".2f"),
+                        "-" if not printed or printed[1].get(method) is None else f"{printed[1][method]:,}",
+                        "-" if not printed else _ratio(printed[1].get(method), printed[1]["prfl"]),
+                        "" if not printed else f"{100 * printed[0]:g} %",
+                    ]
+                )
+    header = ["setting", "accuracy", "method", "seeds that reach it", "ours, s", "less PR-FL's, s", "ours : PR-FL"]
+    header += ["paper, s", "paper : PR-FL", "at the paper's"]
+    why = [f"{column.title}: {column.why}" for column in preset.columns]
+    notes = _caption(preset, reports) + why
+    write_table(out / "table4", "Table IV: simulated seconds to an accuracy", header, rows, notes)
+
+
+def _printed4(column: Column, place: int) -> tuple[float, dict[str, int | None]] | None:
+    """The paper's accuracy at that place and its row of seconds."""
+    if column.paper is None:
+        return None
+    return list(paper.TABLE4[column.paper].items())[place]
+
+
+def table5(out: Path, preset: Preset, reports: Reports) -> None:
+    """Test accuracy at the horizon, with the difference to PR-FL of the same seed."""
+    rows, notes = [], []
+    for column in preset.columns:
+        base = {r["seed"]: r["final"]["accuracy"] for r in reports.get((column.key, "prfl"), ())}
+        printed = paper.TABLE5.get(column.paper, {}) if column.paper else {}
+        late = not_recovered(reports.get((column.key, "prfl"), ()))
+        for method in column.methods:
+            found = reports.get((column.key, method), ())
+            if not found:
+                continue
+            final = {r["seed"]: r["final"]["accuracy"] for r in found}
+            values = [100 * v for v in final.values() if v is not None]
+            differences = [100 * (final[s] - base[s]) for s in final if None not in (final[s], base.get(s))]
+            void = method == "prfl_norecover" and bool(late)
+            theirs = printed.get(method)
+            rows.append(
+                [
+                    column.title,
+                    strategy_name(method),
+                    str(len(found)),
+                    "void" if void else spread(values, ".2f"),
+                    "" if method == "prfl" or void else spread(differences, "+.2f"),
+                    "-" if theirs is None else f"{100 * theirs:.2f}",
+                    "" if theirs is None or method == "prfl" else f"{100 * (theirs - printed['prfl']):+.2f}",
+                ]
+            )
+        if late and "prfl_norecover" in column.methods:
+            notes.append(
+                f"{column.title}: noRecover is void, since in seed {', '.join(map(str, late))} not every client "
+                "of PR-FL is back at density 1 before the horizon"
+            )
+    header = ["setting", "method", "seeds", "ours, %", "less PR-FL's", "paper, %", "paper, less PR-FL's"]
+    write_table(
+        out / "table5", "Table V: test accuracy at the horizon", header, rows, _caption(preset, reports) + notes
+    )
+
+
+def not_recovered(reports: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Seeds in which a client that was pruned is not back at density 1 at the end."""
+    return [r["seed"] for r in reports if any(c["densities"]["percent"][-1:] not in ([100], []) for c in r["clients"])]
+
+
+def bytes_table(out: Path, preset: Preset, reports: Reports) -> None:
+    """What the server sent with and without the delta split."""
+    rows = []
+    for column in preset.columns:
+        for split in reports.get((column.key, "prfl"), ()):
+            for alone in reports.get((column.key, "prfl_nores"), ()):
+                if alone["seed"] != split["seed"]:
+                    continue
+                per_update = [r["bytes_down"] / r["client_updates"] / 1e6 for r in (split, alone)]
+                rows.append(
+                    [
+                        column.title,
+                        str(split["seed"]),
+                        *(f"{r['bytes_down'] / 1e9:,.2f}" for r in (split, alone)),
+                        *(f"{value:.2f}" for value in per_update),
+                        f"{per_update[1] / per_update[0]:.2f}",
+                    ]
+                )
+    header = ["setting", "seed", "delta split, GB", "distinct, GB"]
+    header += ["delta split, MB an update", "distinct, MB an update", "distinct : split"]
+    notes = [
+        *([preset.mark] if preset.mark else []),
+        "bytes the server sends until the horizon, masks included; without the split fewer updates fit into the same "
+        "time, so the ratio is per client update",
+        "one dispatch of densities 1, 0.66 and 0.33 (the paper's example, 1.99 : 1): "
+        f"{example_ratio():.2f} : 1 in this clock, masks not counted",
+    ]
+    write_table(out / "bytes", "Bytes from the server", header, rows, notes)
+
+
+def example_ratio() -> float:
+    """Bytes of distinct sub-models over those of the delta split, for densities 1, 0.66, 0.33, by the real clock."""
+    import numpy as np
+
+    from prfl_jax.clock import Clock, Costs, Network, WindowRule
+
+    network = Network((1.0,) * 3, (1.0,) * 3, 1.0, 1.0, 0.0, 0.0)
+    values = np.array([1_000_000, 660_000, 330_000])
+    sent = {}
+    for transport in ("delta", "distinct"):
+        costs = Costs(values, np.zeros(3, int), values, np.zeros(3), np.array([100, 66, 33]))
+        sent[transport] = Clock(network, WindowRule(close="all"), transport, 0, costs).next_window().bytes_down
+    return sent["distinct"] / sent["delta"]

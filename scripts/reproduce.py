@@ -1,0 +1,36 @@
+"""Makes the paper's tables and figures, running what is missing.
+
+    python scripts/reproduce.py --what=table3
+    python scripts/reproduce.py --what=all --preset=smoke --out=FOLDER
+    python scripts/reproduce.py --what=all --preset=cpu --seeds=3
+
+A run is done when its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
+preset has now; take the file away and it is run again. A run that was interrupted goes on. `table3`
+needs no training. `smoke` takes about three minutes on two CPU cores, `cpu` hours, and `full`, the
+paper's own setting, an accelerator.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from prfl_jax import cli
+from prfl_jax.reproduce.make import WHAT, reproduce
+
+_WHAT = flags.DEFINE_string("what", "all", f"{', '.join(WHAT)}, or all")
+_PRESET = flags.DEFINE_string("preset", "cpu", "full | cpu | smoke")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")
+_OUT = flags.DEFINE_string("out", None, "folder of reports, tables and figures; by default results/PRESET")
+_ONLY = flags.DEFINE_list("only", [], "run only these methods")
+_BUDGET_S = flags.DEFINE_float("budget_s", None, "start no run that would not end within so many seconds")
+_WORK = flags.DEFINE_string("work", None, "folder of unfinished runs; by default runs/reproduce-PRESET")
+
+
+def main() -> int:
+    return reproduce(
+        _WHAT.value, _PRESET.value, _SEEDS.value, _OUT.value, _ONLY.value, _BUDGET_S.value, _WORK.value
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
