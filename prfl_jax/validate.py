@@ -228,3 +228,23 @@ def config_hash(cfg: config_dict.ConfigDict) -> str:
     kept = {key: value for key, value in canonical(cfg).items() if key not in NOT_HASHED}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def same_run(saved: Mapping[str, Any], cfg: config_dict.ConfigDict) -> bool:
+    """Whether a saved `to_dict` describes the run of `cfg`, perhaps from before some keys existed.
+
+    A key that it does not have yet must have its default now. `NOT_HASHED` keys do not count.
+    """
+    before = {
+        f"{group}.{key}" if isinstance(value, Mapping) else group: item
+        for group, value in saved.items()
+        for key, item in (value.items() if isinstance(value, Mapping) else [(group, value)])
+    }
+    now, defaults = (_plain(c) for c in (cfg, default_config()))
+    if before.keys() - now.keys():
+        return False
+    return all(before.get(key, defaults[key]) == value for key, value in now.items() if key not in NOT_HASHED)
+
+
+def _plain(cfg: config_dict.ConfigDict) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in canonical(cfg).items()}

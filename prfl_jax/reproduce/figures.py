@@ -26,6 +26,7 @@ from prfl_jax.submodel.known import model_size_from_config
 from prfl_jax.transport.costs import make_costs
 
 matplotlib.rcParams["svg.hashsalt"] = "prfl_jax"  # the same figure gives the same file
+matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 # Okabe and Ito's palette, black for PR-FL
 _COLOURS = ("#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2")
 PHASES = {"downloads": "#56B4E9", "computes": "#009E73", "uploads": "#E69F00", "waits": "#DDDDDD"}
@@ -89,8 +90,8 @@ def fig8(out: Path, preset: Preset) -> None:
     for ax, (method, windows) in zip(axes, panels, strict=True):
         config = column.config(method, 0)
         config.density.interval = 8  # early enough to see pruning in the first windows
-        rounds, ends = event_log(config, windows)
-        draw_stream(ax, rounds, ends)
+        rounds, ends = event_log(config, 4 * windows)  # so that what is under way at the last one is drawn too
+        draw_stream(ax, [r for r in rounds if r["dispatched"] < ends[windows - 1]], ends[:windows])
         ax.set_title(f"{strategy_name(method)}: the first {windows} windows", fontsize=10)
     keys = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
     axes[0].legend(handles=keys, ncol=4, fontsize=8, loc="upper right")

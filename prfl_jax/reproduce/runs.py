@@ -16,7 +16,7 @@ from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.report.names import duration_text, strategy_name
 from prfl_jax.report.schema import read_report, write_report
 from prfl_jax.reproduce.presets import Column
-from prfl_jax.validate import config_hash, validate
+from prfl_jax.validate import config_hash, same_run, validate
 
 ASSUMED_FLOP_S = 5e10  # before anything was measured: a careful guess for two CPU cores
 OVERHEAD_S = 15.0  # starting, compiling, drawing
@@ -43,7 +43,7 @@ class Run:
 
 
 def load(run: Run, out: Path) -> dict[str, Any] | None:
-    """The report of a run that is done: there is one, of the same config.
+    """The report of a run that is done: there is one, of the same config (see `same_run`).
 
     Raises:
       UserError: the file is not a report.
@@ -52,7 +52,7 @@ def load(run: Run, out: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     report = read_report(file)
-    return report if report["config_hash"] == config_hash(run.config()) else None
+    return report if same_run(report["config"], run.config()) else None
 
 
 def wanted(columns: Sequence[Column], methods: Callable[[Column], Sequence[str]], seeds: int) -> list[Run]:

@@ -1,0 +1,269 @@
+"""Which runs are made, and what tables and figures say about them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prfl_jax.cli import load_config
+from prfl_jax.dry_run import estimate
+from prfl_jax.errors import UserError
+from prfl_jax.interrupt import InterruptGuard
+from prfl_jax.reproduce import figures, make, paper, presets, runs, tables
+from prfl_jax.strategies import METHODS
+from prfl_jax.validate import same_run, to_dict, validate
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# --- the paper's numbers ---
+
+
+def test_the_papers_numbers_stand_where_the_paper_has_them():
+    assert paper.TABLE4["cifar10", "non-iid"][0.84] == {
+        "prfl": 52500, "heterofl_windowed": 97900, "fedfix": 111500, "fedasyn": 172500, "fedavg": None
+    }  # fmt: skip
+    assert paper.TABLE4["femnist", "iid"][0.80]["prfl"] == 10700
+    assert paper.TABLE4["femnist", "non-iid"][0.835]["fedasyn"] == 81600
+    assert paper.TABLE5["cifar10", "non-iid"]["heterofl_windowed"] == 0.8472
+    assert paper.TABLE5["femnist", "iid"]["fedavg"] == 0.7922
+    assert set(paper.MAIN + paper.ABLATIONS + paper.EXTRAS) == set(METHODS)
+
+
+def test_three_densities_by_the_real_clock_are_the_papers_example():
+    assert tables.example_ratio() == pytest.approx(1.99)
+
+
+# --- presets ---
+
+PRESETS = {"smoke": presets.smoke(), "cpu": presets.cpu(), "full": presets.full(False), "femnist": presets.full(True)}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_config_is_valid_and_methods_differ_in_their_row_alone(name):
+    for column in PRESETS[name].columns:
+        rows = {}
+        for method in column.methods:
+            config = column.config(method, 1)
+            validate(config)
+            assert config.seed == 1 and tuple(config.eval.thresholds) == column.thresholds
+            seams = set(METHODS[method].keys()) | {"strategy"}
+            flat = {f"{g}.{k}" if isinstance(v, dict) else g: x for g, v in to_dict(config).items()
+                    for k, x in (v.items() if isinstance(v, dict) else [(g, v)])}  # fmt: skip
+            rows[method] = {key: value for key, value in flat.items() if key not in seams}
+        assert all(row == rows["prfl"] for row in rows.values())
+        assert column.paper is None or len(paper.TABLE4[column.paper]) == len(column.thresholds)
+
+
+def test_full_is_the_papers_setting():
+    dts = {(c.paper, c.config("prfl", 0).window.dt_s): c.config("prfl", 0) for c in PRESETS["femnist"].columns}
+    assert {dt for (data, _), dt in dts if data == "cifar10"} == {12.5, 10.5}
+    assert {dt for (data, _), dt in dts if data == "femnist"} == {14.0, 7.0}
+    for ((data, _), _), config in dts.items():
+        assert config.horizon_s == {"cifar10": 250_000, "femnist": 140_000}[data]
+        assert (config.density.interval, config.density.patience, config.local.lr) == (50, 10, 0.25)
+
+
+# --- runs ---
+
+
+def tiny_column(**change) -> presets.Column:
+    def apply(c):
+        PRESETS["smoke"].columns[1].change(c)
+        c.horizon_s = 150.0
+        for key, value in change.items():
+            c.density[key] = value
+
+    return presets.Column("tiny", "tiny", apply, (0.15, 0.3), "for a test", ("femnist", "non-iid"), ("prfl", "fedavg"))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Two runs of a small column, and the folder of their reports."""
+    out = tmp_path_factory.mktemp("out")
+    todo = runs.wanted([tiny_column()], lambda column: column.methods, 1)
+    left_out = runs.Runner(out, out / "work", None, InterruptGuard()).run(todo)
+    assert not left_out and not list((out / "work").rglob("*.json"))
+    return out, todo
+
+
+def test_what_is_done_is_not_run_again_and_what_is_deleted_is_run_alone(done, monkeypatch):
+    out, todo = done
+    made = []
+    monkeypatch.setattr(runs.Runner, "_one", lambda self, run: made.append(run.name))
+    runner = runs.Runner(out, out / "work", None, InterruptGuard())
+    runner.run(todo)
+    assert made == []
+    file = todo[1].file(out)
+    content = file.read_text()
+    file.unlink()
+    try:
+        runner.run(todo)
+    finally:
+        file.write_text(content)
+    assert made == ["tiny/fedavg_seed0"]
+
+
+def test_another_config_is_another_run(done):
+    out, todo = done
+    assert runs.load(todo[0], out)["strategy"] == "prfl"
+    assert runs.load(runs.Run(tiny_column(patience=7), "prfl", 0), out) is None
+
+
+def test_a_report_from_before_a_key_existed_counts_where_the_key_has_its_default():
+    config = load_config(ROOT / "configs/quickstart.py")
+    saved = json.loads(json.dumps(to_dict(config)))
+    assert same_run(saved, config)
+    del saved["local"]["prox_mu"]
+    assert same_run(saved, config)
+    assert not same_run(saved, load_config(ROOT / "configs/quickstart.py", {"local.prox_mu": 0.1}))
+    assert not same_run({**saved, "gone": 1}, config)
+    saved["seed"] = 5
+    assert not same_run(saved, config)
+
+
+def test_a_budget_starts_no_run_that_would_not_end(done, tmp_path, monkeypatch):
+    _, todo = done
+    made = []
+    monkeypatch.setattr(runs.Runner, "_one", lambda self, run: made.append(run.name))
+    left_out = runs.Runner(tmp_path, tmp_path, 1.0, InterruptGuard()).run(todo)
+    assert left_out == todo and made == []
+    runner = runs.Runner(tmp_path, tmp_path, 1e6, InterruptGuard())
+    flop = estimate(todo[0].config()).flop
+    assert runner.expected_s(flop) == runs.OVERHEAD_S + flop / runs.ASSUMED_FLOP_S
+    assert runner.run(todo) == [] and len(made) == 2
+
+
+# --- tables and figures ---
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def test_tables_say_what_the_reports_say(done):
+    out, todo = done
+    preset = presets.Preset("tiny", (tiny_column(),), 20, mark="A TEST")
+    by_method = {run.method: runs.load(run, out) for run in todo}
+    reports = {("tiny", method): [report] for method, report in by_method.items()}
+    tables.table4(out, preset, reports)
+    tables.table5(out, preset, reports)
+    seen = rows_of(out / "table4.csv")
+    assert [(r["method"], r["accuracy"]) for r in seen] == [
+        ("PR-FL", "15 %"), ("FedAvg", "15 %"), ("PR-FL", "30 %"), ("FedAvg", "30 %")
+    ]  # fmt: skip
+    times = {m: [r["time_to_accuracy"][t] for t in ("0.15", "0.3")] for m, r in by_method.items()}
+    for row, (method, place) in zip(seen, [("prfl", 0), ("fedavg", 0), ("prfl", 1), ("fedavg", 1)], strict=True):
+        own = times[method][place]
+        assert row["ours, s"] == ("-" if own is None else f"{own:,.0f}")
+        assert row["paper, s"] == ("-" if (method, place) == ("fedavg", 1) else
+                                   f"{paper.TABLE4['femnist', 'non-iid'][(0.80, 0.835)[place]][method]:,}")  # fmt: skip
+    fifth = rows_of(out / "table5.csv")
+    assert [r["ours, %"] for r in fifth] == [f"{100 * r['final']['accuracy']:.2f}" for r in by_method.values()]
+    text = (out / "table5.md").read_text()
+    assert "A TEST" in text and str(by_method["prfl"]["commit"])[:12] in text
+
+
+def fake(seed, accuracy, reached, percent=100):
+    return {
+        "seed": seed, "final": {"accuracy": accuracy, "model": "mask"}, "time_to_accuracy": reached, "commit": "abc",
+        "device": {"kind": "cpu", "host_cores": 2}, "clients": [{"densities": {"percent": [100, percent]}}],
+    }  # fmt: skip
+
+
+def test_spread_paired_differences_and_ratios(tmp_path):
+    column = presets.Column("c", "C", lambda c: None, (0.5, 0.9), "why", ("femnist", "iid"), ("prfl", "fedavg"))
+    preset = presets.Preset("p", (column,), 1)
+    prfl = [fake(0, 0.9, {"0.5": 100.0, "0.9": 400.0}), fake(1, 0.8, {"0.5": 200.0, "0.9": None})]
+    other = [fake(0, 0.7, {"0.5": 300.0, "0.9": None}), fake(1, 0.75, {"0.5": 300.0, "0.9": None})]
+    tables.table4(tmp_path, preset, {("c", "prfl"): prfl, ("c", "fedavg"): other})
+    first, second, _, fourth = rows_of(tmp_path / "table4.csv")
+    assert first["ours, s"] == "150 (100 to 200)" and first["ours : PR-FL"] == "1.00 (1.00 to 1.00)"
+    assert second["less PR-FL's, s"] == "+150 (+100 to +200)" and second["ours : PR-FL"] == "2.25 (1.50 to 3.00)"
+    assert second["paper : PR-FL"] == f"{136300 / 10700:.2f}"
+    assert fourth["seeds that reach it"] == "0 of 2" and fourth["ours, s"] == "-"
+    tables.table5(tmp_path, preset, {("c", "prfl"): prfl, ("c", "fedavg"): other})
+    assert rows_of(tmp_path / "table5.csv")[1]["less PR-FL's"] == "-12.50 (-20.00 to -5.00)"
+
+
+def test_norecover_is_void_where_prfl_has_not_recovered(tmp_path):
+    column = presets.Column("c", "C", lambda c: None, (0.5, 0.9), "why", None, ("prfl", "prfl_norecover"))
+    for percent, shown in ((88, "void"), (100, "70.00")):
+        reached = {"0.5": 1.0, "0.9": None}
+        reports = {("c", "prfl"): [fake(0, 0.9, reached, percent)], ("c", "prfl_norecover"): [fake(0, 0.7, reached)]}
+        tables.table5(tmp_path, presets.Preset("p", (column,), 1), reports)
+        assert rows_of(tmp_path / "table5.csv")[1]["ours, %"] == shown
+        assert ("noRecover is void" in (tmp_path / "table5.md").read_text()) == (shown == "void")
+
+
+def test_the_event_log_is_the_clocks(tmp_path):
+    config = presets.cpu().columns[0].config("fedasyn", 0)
+    rounds, ends = figures.event_log(config, 12)
+    assert ends == [7.0 * n for n in range(1, 13)]
+    for r in rounds:
+        assert r["dispatched"] <= r["downloaded"] <= r["computed"] <= r["arrived"] <= r["closed"] in ends
+        assert r["dispatched"] == 0 or r["dispatched"] in ends
+    by_client = [sum(r["client"] == c for r in rounds) for c in range(10)]
+    assert by_client[0] > by_client[5] > 0
+
+
+def test_figures_are_drawn_from_what_there_is(done):
+    out, todo = done
+    preset = presets.Preset("tiny", (tiny_column(),), 20, mark="A TEST")
+    reports = {("tiny", run.method): [runs.load(run, out)] for run in todo}
+    figures.fig8(out, preset)
+    figures.fig9(out, preset, reports)
+    ablations = presets.Column("tiny", "tiny", lambda c: None, (0.5,), "", None, ("prfl", *paper.ABLATIONS))
+    figures.fig10(out, presets.Preset("tiny", (ablations,), 20), reports)
+    for name in ("fig8", "fig9", "fig10"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in (out / f"{name}.svg").read_text()
+    assert all("A TEST" in (out / f"{name}.svg").read_text() for name in ("fig8", "fig9"))
+
+
+# --- the script ---
+
+
+def script(*arguments):
+    call = [sys.executable, "scripts/reproduce.py", *arguments]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+def test_table3_by_the_script(tmp_path):
+    done = script("--what=table3", f"--out={tmp_path}", "--preset=smoke")
+    assert done.returncode == 0, done.stderr
+    assert "mean abs. ln ratio" in done.stdout and (tmp_path / "table3.csv").exists()
+    clocks = make.clocks(10_000, 1)
+    assert tables.log_ratio_row1(clocks["fedasyn"][0]["updates"]) <= 0.03
+    assert min(clocks["prfl_norecover"][0]["updates"]) >= 9_900
+    assert math.isclose(tables.log_ratio_row1(paper.TABLE3["fedasyn"]), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--what=table9"], "--what=table9"),
+        (["--preset=huge"], "--preset=huge"),
+        (["--seeds=0"], "--seeds=0"),
+        (["--budget_s=-3"], "--budget_s"),
+        (["--only=prfl,fedsgd"], "--only=fedsgd"),
+        (["--preset=smoke"], "outside results/"),
+        (["--preset=smoke", "--out=results/mine"], "outside results/"),
+        (["--preset=smoke", "--out=/proc/nowhere"], "--out"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words):
+    done = script(*arguments)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(UserError, match="full, cpu, smoke"):
+        make.preset_named("paper")
