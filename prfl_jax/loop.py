@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.checkpoint import Checkpoints, Snapshot
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import State
@@ -32,6 +31,7 @@ from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
 from prfl_jax.records import final_record, interval_record, window_record
 from prfl_jax.report import MetricsWriter, Progress
+from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
 
 FORMAT = 3  # of a checkpoint's host values
@@ -72,8 +72,7 @@ class Loop:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
         self._progress = progress
-        aggregation = self.config.aggregation
-        self._one_model = AGGREGATIONS[aggregation.name].one_model(aggregation.server_lr)
+        self._scorer = Scorer(simulation, guard.check)
         self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
@@ -250,18 +249,10 @@ class Loop:
 
     # Evaluation.
 
-    def _fedavg_model(self) -> Any:
-        """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself."""
-        if self._one_model:
-            return self.state.params
-        weights = self.at.weights or [0.0] * self.config.clients.number
-        return self.sim.fedavg_model(self.state, jnp.asarray(weights, jnp.float32))
-
     def _score(self, data: EvalSet) -> dict[str, Scores]:
         """Both server models."""
         with self.time.spent("eval"):
-            mask = self._evaluate(self.state.params, data)
-            scores = {"mask": mask, "fedavg": mask if self._one_model else self._evaluate(self._fedavg_model(), data)}
+            scores = self._scorer.both(self.state, self.at.weights, data)
         for name, score in scores.items():
             if not math.isfinite(score.mean_loss):
                 detail = (
@@ -269,9 +260,6 @@ class Loop:
                 )
                 self.at.ended = {"how": "not_finite", "detail": detail, "client": None}
         return scores
-
-    def _evaluate(self, params: Any, data: EvalSet) -> Scores:
-        return self.sim.evaluator(params, data, self.guard.check)
 
     def _evaluate_grid(self, until_s: float, inclusive: bool) -> None:
         """Answers the grid points before `until_s` with the present model, on test data."""
@@ -310,8 +298,9 @@ class Loop:
         if self._signal is not None:
             with self.time.spent("eval"):
                 if policy.recovers:
-                    client_accuracy = self._client_accuracy(self._signal)
-                server_accuracy = self._evaluate(self._fedavg_model(), self._signal).accuracy
+                    filled = self.planner.slot_windows()
+                    client_accuracy = self._scorer.clients(self.state, filled, at.slot_accuracy, self._signal)
+                server_accuracy = self._scorer.fedavg(self.state, at.weights, self._signal).accuracy
         decision = policy.decide(client_accuracy, server_accuracy)
         at.interval_due = False
         self._metrics.write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
@@ -325,20 +314,6 @@ class Loop:
         if decision.stop and self.config.stop_early:
             self._evaluate_grid(at.time_s, inclusive=True)
             at.ended = at.ended or {"how": "stop_rule", "detail": None, "client": None}
-
-    def _client_accuracy(self, data: EvalSet) -> np.ndarray:
-        """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again."""
-        out = np.full(self.config.clients.number, np.nan)
-        for client, filled_in in enumerate(self.planner.slot_windows()):
-            if not filled_in:
-                continue
-            known = self.at.slot_accuracy.get(str(client))
-            if known is None or known[0] != filled_in:
-                scores = self.sim.evaluator.client(self.state.buffer, client, data, self.guard.check)
-                known = [filled_in, scores.accuracy]
-                self.at.slot_accuracy[str(client)] = known
-            out[client] = known[1]
-        return out
 
     # Ends and checkpoints.
 

@@ -1,0 +1,66 @@
+"""Scores of the server's two models and of the models in the clients' slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.engine import State
+from prfl_jax.evaluate import EvalSet, Scores
+from prfl_jax.simulation import Simulation
+
+
+class Scorer:
+    """Evaluates a simulation's state.
+
+    Args:
+      check: called between device calls, so that a signal need not wait for a whole data set.
+    """
+
+    def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
+        self._sim, self._check = simulation, check
+        aggregation = simulation.config.aggregation
+        self._one_model = AGGREGATIONS[aggregation.name].one_model(aggregation.server_lr)
+
+    def _score(self, params: Any, data: EvalSet) -> Scores:
+        return self._sim.evaluator(params, data, self._check)
+
+    def fedavg(self, state: State, weights: list[float], data: EvalSet) -> Scores:
+        """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself.
+
+        Args:
+          weights: `[M]` of the slots at the last close; empty before it.
+        """
+        if self._one_model:
+            return self._score(state.params, data)
+        own = jnp.asarray(weights or [0.0] * self._sim.config.clients.number, jnp.float32)
+        return self._score(self._sim.fedavg_model(state, own), data)
+
+    def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
+        """Both server models, by name."""
+        mask = self._score(state.params, data)
+        return {"mask": mask, "fedavg": mask if self._one_model else self.fedavg(state, weights, data)}
+
+    def clients(
+        self, state: State, filled: list[int], known: dict[str, list[float]], data: EvalSet
+    ) -> np.ndarray:
+        """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again.
+
+        Args:
+          filled: `[M]` window in which each slot was filled last, 0 for an empty one.
+          known: client -> [window, accuracy] of what was evaluated before; brought up to date.
+        """
+        out = np.full(len(filled), np.nan)
+        for client, window in enumerate(filled):
+            if not window:
+                continue
+            entry = known.get(str(client))
+            if entry is None or entry[0] != window:
+                accuracy = self._sim.evaluator.client(state.buffer, client, data, self._check).accuracy
+                entry = known[str(client)] = [window, accuracy]
+            out[client] = entry[1]
+        return out
