@@ -254,7 +254,6 @@ def test_table3_by_the_script(tmp_path):
         (["--seeds=0"], "--seeds=0"),
         (["--budget_s=-3"], "--budget_s"),
         (["--only=prfl,fedsgd"], "--only=fedsgd"),
-        (["--preset=smoke"], "outside results/"),
         (["--preset=smoke", "--out=results/mine"], "outside results/"),
         (["--preset=smoke", "--out=/proc/nowhere"], "--out"),
     ],

@@ -76,7 +76,8 @@ def reproduce(
         raise UserError(f"--budget_s={budget_s:g}: allowed is a number above 0")
     preset = preset_named(preset_name)
     results = ROOT / "results"
-    folder = Path(out) if out else results / preset.name
+    default = Path("runs/smoke") if preset.name == "smoke" else results / preset.name
+    folder = Path(out) if out else default
     check_out(folder, preset.name, results)
     chosen = list(WHAT) if what == "all" else [what]
     methods = methods_for(chosen, only)

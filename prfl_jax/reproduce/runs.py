@@ -143,7 +143,7 @@ def check_out(out: Path, preset: str, results: Path) -> None:
     """
     inside = out.resolve().is_relative_to(results.resolve())
     if preset == "smoke" and inside:
-        raise UserError(f"--out={out}: allowed with --preset=smoke is a folder outside results/, such as /tmp/smoke")
+        raise UserError(f"--out={out}: allowed with --preset=smoke is a folder outside results/, such as runs/smoke")
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
