@@ -20,7 +20,7 @@ from prfl_jax.reproduce.make import WHAT, reproduce
 _WHAT = flags.DEFINE_string("what", "all", f"{', '.join(WHAT)}, or all")
 _PRESET = flags.DEFINE_string("preset", "cpu", "full | cpu | smoke")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")
-_OUT = flags.DEFINE_string("out", None, "folder of reports, tables and figures; by default results/PRESET, runs/smoke for smoke")
+_OUT = flags.DEFINE_string("out", None, "folder to write to; by default results/PRESET, for smoke runs/smoke")
 _ONLY = flags.DEFINE_list("only", [], "run only these methods")
 _BUDGET_S = flags.DEFINE_float("budget_s", None, "start no run that would not end within so many seconds")
 _WORK = flags.DEFINE_string("work", None, "folder of unfinished runs; by default runs/reproduce-PRESET")
