@@ -65,17 +65,15 @@ def estimate(config: Any) -> Estimate:
     windows = min(_CLOCK_WINDOWS, config.rounds)
     clock = run_clock(config, windows, method.size)
     total = config.rounds
+    # the first window may wait for all; the others are alike
+    first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
     if config.horizon_s is not None:
-        # the first window may wait for all; the others are alike
-        first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
         after = (config.horizon_s - first) / (rest / (windows - 1)) if windows > 1 else 0.0
         total = min(total, math.floor(1 + max(after, 0.0)) if config.horizon_s >= first else 0)
     scale = total / windows
     updates = sum(clock["updates"]) * scale
     simulated_s = clock["simulated_s"] * scale
     if total > windows:
-        # what follows the first window is alike
-        first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
         simulated_s = first + rest * (total - 1) / max(windows - 1, 1)
     if config.horizon_s is not None:
         simulated_s = min(simulated_s, config.horizon_s)

@@ -4,7 +4,6 @@ A method that is added there runs through all of this by itself. Where it needs 
 settings to equal FedAvg than `ALIKE` has, it says so in `EQUALS_FEDAVG`.
 """
 
-import signal
 from unittest import mock
 
 import jsonschema
@@ -14,7 +13,7 @@ import tiny
 
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.experiment import Experiment
-from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.interrupt import Interrupted
 from prfl_jax.report import comparable, load_schema
 from prfl_jax.strategies import METHODS
 
@@ -208,25 +207,12 @@ def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(me
     assert (stats["arrivals_min"], stats["arrivals_max"], stats["empty"]) == (min(counts), max(counts), counts.count(0))
 
 
-class StopAt(InterruptGuard):
-    """A signal that comes at the n-th check."""
-
-    def __init__(self, checks):
-        super().__init__()
-        self.left = checks
-
-    def check(self):
-        self.left -= 1
-        if not self.left:
-            raise Interrupted(signal.SIGTERM)
-
-
 @each_method
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, tmp_path):
     whole, experiment = tiny.run(method), Experiment(tiny.config(method))
     for checks in (4, 7):
         with pytest.raises(Interrupted), mock.patch("prfl_jax.experiment.run_figure"):
-            experiment.run(tmp_path, guard=StopAt(checks), progress=False)
+            experiment.run(tmp_path, guard=tiny.StopAt(checks), progress=False)
     with mock.patch("prfl_jax.experiment.run_figure"):
         again = experiment.run(tmp_path, progress=False)
     assert comparable(again.report) == comparable(whole.report)

@@ -48,19 +48,6 @@ def small_config(**changes: object):
     return prfl_jax.load_config(ROOT / "configs/quickstart.py", {**SMALL, **changes})
 
 
-class StopAt(InterruptGuard):
-    """A signal that comes at the n-th check."""
-
-    def __init__(self, checks: int) -> None:
-        super().__init__()
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Interrupted(signal.SIGTERM)
-
-
 @pytest.fixture(scope="module")
 def experiment():
     return prfl_jax.Experiment(small_config())
@@ -90,7 +77,7 @@ def test_a_run_leaves_what_it_promises(whole):
 @pytest.mark.parametrize("checks", [2, 3, 5, 8, 13, 21, 34])
 def test_an_interrupted_run_goes_on_to_the_same_end(experiment, whole, tmp_path, checks):
     with pytest.raises(Interrupted):
-        experiment.run(tmp_path / "run", guard=StopAt(checks), progress=False)
+        experiment.run(tmp_path / "run", guard=tiny.StopAt(checks), progress=False)
     same(experiment.run(tmp_path / "run", progress=False), whole)
 
 
@@ -153,7 +140,7 @@ def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whol
 def test_interrupted_again_and_again(experiment, whole, tmp_path):
     for _ in range(60):
         try:
-            same(experiment.run(tmp_path / "run", guard=StopAt(4), progress=False), whole)
+            same(experiment.run(tmp_path / "run", guard=tiny.StopAt(4), progress=False), whole)
             return
         except Interrupted:
             pass
@@ -167,7 +154,7 @@ def test_starting_a_finished_run_again_changes_nothing(experiment, whole, tmp_pa
 
 def test_chunk_length_may_change_on_resume(whole, experiment, tmp_path):
     with pytest.raises(Interrupted):
-        experiment.run(tmp_path / "run", guard=StopAt(9), progress=False)
+        experiment.run(tmp_path / "run", guard=tiny.StopAt(9), progress=False)
     other = prfl_jax.Experiment(small_config(**{"engine.chunk_windows": 1}))
     again = other.run(tmp_path / "run", progress=False)
     tiny.same(again.params, whole.params)
@@ -182,7 +169,7 @@ def test_a_damaged_newest_checkpoint_falls_back(experiment, whole, tmp_path, dam
     folder = tmp_path / "run"
     for _ in range(2):
         with pytest.raises(Interrupted):
-            experiment.run(folder, guard=StopAt(6), progress=False)
+            experiment.run(folder, guard=tiny.StopAt(6), progress=False)
     step = newest(folder)
     files = sorted((p for p in step.rglob("*") if p.is_file() and "state" in p.parts), key=lambda p: p.stat().st_size)
     if damage == "missing":
@@ -207,7 +194,7 @@ def test_a_damaged_newest_checkpoint_falls_back(experiment, whole, tmp_path, dam
 def test_a_metrics_file_that_lost_its_end_is_refused(experiment, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
-        experiment.run(folder, guard=StopAt(9), progress=False)
+        experiment.run(folder, guard=tiny.StopAt(9), progress=False)
     metrics = folder / "metrics.jsonl"
     os.truncate(metrics, metrics.stat().st_size - 10)
     with pytest.raises(UserError, match="metrics.jsonl: has"):
@@ -217,7 +204,7 @@ def test_a_metrics_file_that_lost_its_end_is_refused(experiment, tmp_path):
 def test_where_no_checkpoint_can_be_read_nothing_is_touched(experiment, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
-        experiment.run(folder, guard=StopAt(9), progress=False)
+        experiment.run(folder, guard=tiny.StopAt(9), progress=False)
     shutil.rmtree(newest(folder) / "state")
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="none of 1 checkpoints can be read"):
@@ -228,7 +215,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_touched(experiment, tmp_path
 def test_other_data_of_the_same_name_is_refused(experiment, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
-        experiment.run(folder, guard=StopAt(9), progress=False)
+        experiment.run(folder, guard=tiny.StopAt(9), progress=False)
     other = prfl_jax.Experiment(small_config())
     other.simulation.dataset.y_test[0] += 1
     try:
@@ -242,7 +229,7 @@ def test_a_checkpoint_of_another_version_is_refused(experiment, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(loop, "FORMAT", loop.FORMAT - 1)
         with pytest.raises(Interrupted):
-            experiment.run(tmp_path / "run", guard=StopAt(5), progress=False)
+            experiment.run(tmp_path / "run", guard=tiny.StopAt(5), progress=False)
     with pytest.raises(UserError, match="another version of prfl_jax"):
         experiment.run(tmp_path / "run", progress=False)
 

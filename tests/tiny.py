@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import signal
 import tempfile
 from typing import Any
 from unittest import mock
@@ -21,6 +22,7 @@ from jax.extend.core import jaxprs_in_params
 from prfl_jax import strategies
 from prfl_jax.config import default_config
 from prfl_jax.experiment import Experiment, Finished
+from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.report import read_metrics
 from prfl_jax.rules import RULES
 from prfl_jax.simulation import Simulation
@@ -107,6 +109,19 @@ def run_experiment(experiment: Experiment) -> Ran:
         ran = Ran(experiment, experiment.run(folder, progress=False))
     experiment.simulation._executable = None  # results are kept for the session, programs are not
     return ran
+
+
+class StopAt(InterruptGuard):
+    """A signal that comes at the n-th check."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted(signal.SIGTERM)
 
 
 @functools.cache

@@ -56,6 +56,11 @@ class Window:
         """`[M]` tau_i = n - 1 - n'(i), taken anew at every aggregation, so a slot ages; 0 for an empty one."""
         return np.array([0 if slot is None else self.index - 1 - slot.version for slot in self.slots])
 
+    @property
+    def arrival_staleness(self) -> np.ndarray:
+        """tau of each arrival, in order."""
+        return np.array([self.index - 1 - arrival.version for arrival in self.arrivals])
+
 
 @dataclasses.dataclass(frozen=True)
 class Closing:
@@ -83,15 +88,19 @@ def _stale(cfg: Any, tau: np.ndarray) -> np.ndarray:
     return staleness_weight(tau, cfg.staleness, cfg.staleness_a, cfg.staleness_b)
 
 
+def _slots(cfg: Any, window: Window) -> np.ndarray:
+    """p_i s(tau_i) of every filled slot, not normalised (Eq. 7)."""
+    return np.where(window.filled, window.p * _stale(cfg, window.staleness), 0.0)
+
+
 def buffered(cfg: Any, window: Window) -> Closing:
-    """Every filled slot counts: p_i s(tau_i), normalised (Eq. 7)."""
-    raw = np.where(window.filled, window.p * _stale(cfg, window.staleness), 0.0)
-    return Closing(_normalised(raw), cfg.server_lr)
+    """Every filled slot counts (Eq. 7)."""
+    return Closing(_normalised(_slots(cfg, window)), cfg.server_lr)
 
 
 def unbuffered(cfg: Any, window: Window) -> Closing:
     """Only this window's arrivals, mixed in by their share of all slots' weight (the ablation nobuff)."""
-    raw = np.where(window.filled, window.p * _stale(cfg, window.staleness), 0.0)
+    raw = _slots(cfg, window)
     fresh = np.where(window.fresh, raw, 0.0)
     share = fresh.sum() / raw.sum() if raw.sum() > 0 else 0.0
     return Closing(_normalised(fresh), cfg.server_lr * share)
@@ -112,10 +121,9 @@ def mixing(cfg: Any, window: Window) -> Closing:
 
     Written as one sum: c_k = a_k prod_{j > k} (1 - a_j), keep = prod_k (1 - a_k).
     """
-    tau = np.array([window.index - 1 - arrival.version for arrival in window.arrivals])
     coefficients: list[float] = []
     keep = 1.0
-    for a in reversed((cfg.alpha * _stale(cfg, tau)).tolist()):
+    for a in reversed((cfg.alpha * _stale(cfg, window.arrival_staleness)).tolist()):
         coefficients.append(a * keep)
         keep *= 1.0 - a
     return Closing(np.zeros(len(window.p)), arrivals=tuple(reversed(coefficients)), keep=keep)
@@ -135,8 +143,7 @@ def fedfix(cfg: Any, window: Window) -> Closing:
 
 def fedbuff(cfg: Any, window: Window) -> Closing:
     """W <- W + eta_g / K sum_k s(tau_k) (w_k - w_sent): divided by K, not by the weights (Nguyen et al. 2022)."""
-    tau = np.array([window.index - 1 - arrival.version for arrival in window.arrivals])
-    weights = cfg.server_lr * _stale(cfg, tau) / max(1, len(tau))
+    weights = cfg.server_lr * _stale(cfg, window.arrival_staleness) / max(1, len(window.arrivals))
     return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,15 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
-from prfl_jax.clock import Clock, network_from_config, rule_from_config
-from prfl_jax.density import make_density
 from prfl_jax.report.names import strategy_name
 from prfl_jax.report.series import value_at
 from prfl_jax.reproduce.paper import ABLATIONS, MAIN
 from prfl_jax.reproduce.presets import Column, Preset
 from prfl_jax.reproduce.tables import Reports
-from prfl_jax.submodel.known import model_size_from_config
-from prfl_jax.transport.costs import make_costs
+from prfl_jax.transport.alone import clock_alone
 
 matplotlib.rcParams["svg.hashsalt"] = "prfl_jax"  # the same figure gives the same file
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
@@ -48,21 +46,10 @@ def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[flo
       One entry a round and client (`client`, the seconds at which it was `dispatched`, had `downloaded`,
       `computed`, `arrived`, and the `closed` window's end), and the ends of the windows.
     """
-    policy = make_density(config.density, config.clients.number)
-    size, samples = model_size_from_config(config), config.local.steps * config.local.batch_size
-
-    def costs() -> Any:
-        return make_costs(size, policy.percents, samples, tuple(config.clients.flop_s), config.transport.bytes)
-
-    rule = rule_from_config(config)
-    clock = Clock(network_from_config(config), rule, config.transport.name, config.seed, costs())
+    at_close = config.window.dispatch == "window_end"
     rounds, ends = [], []
-    ran: dict[tuple[int, int], int] = {}
-    for number in range(1, windows + 1):
-        percents = policy.percents
-        window = clock.next_window()
-        ran |= {(d.client, d.index): int(percents[d.client]) for d in window.dispatches}
-        policy.observe(window.arrivals, [ran[a.client, a.index] for a in window.arrivals])
+    _, _, coming = clock_alone(config)
+    for window in itertools.islice(coming, windows):
         ends.append(window.end_s)
         rounds += [
             {
@@ -71,13 +58,10 @@ def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[flo
                 "downloaded": a.downloaded_s,
                 "computed": a.computed_s,
                 "arrived": a.arrived_s,
-                "closed": window.end_s if rule.dispatch == "window_end" else a.arrived_s,
+                "closed": window.end_s if at_close else a.arrived_s,
             }
             for a in window.arrivals
         ]
-        if policy.decides_after(number):
-            policy.decide(None, None)
-            clock.set_costs(costs())
     return rounds, ends
 
 

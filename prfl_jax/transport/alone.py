@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from prfl_jax.clock import Clock, network_from_config, rule_from_config
+from prfl_jax.clock import Clock, Costs, Window, network_from_config, rule_from_config
 from prfl_jax.density import FullDensity, RunningPercents, make_density
 from prfl_jax.submodel.known import model_size_from_config
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.costs import make_costs, uploads_squares
+
+
+def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, FullDensity, Iterator[Window]]:
+    """The clock of a config, its density policy, and the windows one after another, without end.
+
+    Densities follow from round times; a window is given out after the decision that follows it.
+
+    Args:
+      config: a whole config.
+      size: of the model; None: from the table of built-in models.
+
+    Raises:
+      UserError: a value that is not allowed.
+    """
+    size = size or model_size_from_config(config)
+    samples = config.local.steps * config.local.batch_size
+    policy = make_density(config.density, config.clients.number)
+
+    def costs() -> Costs:
+        squares = uploads_squares(config)
+        speeds = config.clients.flop_s
+        return make_costs(size, policy.percents, samples, speeds, config.transport.bytes, squares_up=squares)
+
+    clock = Clock(network_from_config(config), rule_from_config(config), config.transport.name, config.seed, costs())
+
+    def coming() -> Iterator[Window]:
+        running = RunningPercents()
+        while True:
+            percents = policy.percents
+            window = clock.next_window()
+            policy.observe(window.arrivals, running.take(window, percents))
+            if policy.decides_after(window.index):
+                policy.decide(None, None)
+                clock.set_costs(costs())  # pruned anew: another generation of masks, even at equal densities
+            yield window
+
+    return clock, policy, coming()
 
 
 def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[str, Any]:
@@ -36,37 +75,20 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
     """
     begin = time.perf_counter()
     clients = config.clients.number
-    size = size or model_size_from_config(config)
-    samples = config.local.steps * config.local.batch_size
-    policy = make_density(config.density, clients)
-
-    def costs(policy: FullDensity) -> Any:
-        squares = uploads_squares(config)
-        speeds = config.clients.flop_s
-        return make_costs(size, policy.percents, samples, speeds, config.transport.bytes, squares_up=squares)
-
-    clock = Clock(
-        network_from_config(config), rule_from_config(config), config.transport.name, config.seed, costs(policy)
-    )
-    running = RunningPercents()
     updates, staleness = np.zeros(clients, dtype=np.int64), np.zeros(clients, dtype=np.int64)
     waiting = np.zeros(clients)
     down = received = up = 0
     first_window_s = 0.0
-    for number in range(1, windows + 1):
-        percents = policy.percents
-        window = clock.next_window()
+    clock, policy, coming = clock_alone(config, size)
+    for window in itertools.islice(coming, windows):
+        number = window.index
         if number == 1:
             first_window_s = window.end_s
-        policy.observe(window.arrivals, running.take(window, percents))
         for arrival in window.arrivals:
             updates[arrival.client] += 1
             staleness[arrival.client] += number - 1 - arrival.version
         waiting += window.waiting_s
         down, received, up = down + window.bytes_down, received + window.bytes_client_down, up + window.bytes_up
-        if policy.decides_after(number):
-            policy.decide(None, None)
-            clock.set_costs(costs(policy))  # pruned anew: another generation of masks, even at equal densities
     flying = set(clock.in_flight)
     return {
         "seed": config.seed,
