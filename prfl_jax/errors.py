@@ -9,3 +9,7 @@ class UserError(Exception):
     Its text is one line that names the key or the file, the value, and what is
     allowed or what to run. Scripts print it and leave with exit code 2.
     """
+
+
+class InUse(UserError):
+    """Another process is writing to this folder; wait for it, or take another one."""

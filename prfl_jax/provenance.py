@@ -38,6 +38,13 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
-    """Processor and cores."""
-    return {"machine": platform.machine(), "host_cores": os.cpu_count()}
+    """Processor and cores that this process may use."""
+    return {"machine": platform.machine(), "host_cores": cores()}

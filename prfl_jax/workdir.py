@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from prfl_jax.errors import UserError
+from prfl_jax.errors import InUse, UserError
 from prfl_jax.files import write_text
 
 
@@ -22,8 +22,8 @@ class Workdir:
       config_hash: of it.
 
     Raises:
-      UserError: the folder holds a run of another config, another run is writing
-        there, or it cannot be written.
+      InUse: another run is writing there.
+      UserError: the folder holds a run of another config, or it cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: dict[str, Any], config_hash: str) -> None:
@@ -37,7 +37,7 @@ class Workdir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise UserError(f"--workdir={path}: another run is writing there; wait, or use a new folder") from None
+            raise InUse(f"--workdir={path}: another run is writing there; wait, or use a new folder") from None
         try:
             self._claim(config, config_hash)
         except BaseException:

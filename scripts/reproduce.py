@@ -5,9 +5,9 @@
     python scripts/reproduce.py --what=all --preset=cpu --seeds=3
 
 A run is done when its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
-preset has now; take the file away and it is run again. A run that was interrupted goes on. `table3`
-needs no training. `smoke` takes about three minutes on two CPU cores, `cpu` hours, and `full`, the
-paper's own setting, an accelerator.
+preset has now; take the file away and it is run again. A run that was interrupted goes on. The same
+command in two shells shares the runs between them. `table3` needs no training. `smoke` takes about
+three minutes on two CPU cores, `cpu` hours, and `full`, the paper's own setting, an accelerator.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 
 from prfl_jax.cli import load_config
 from prfl_jax.dry_run import estimate
-from prfl_jax.errors import UserError
+from prfl_jax.errors import InUse, UserError
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.reproduce import figures, make, paper, presets, runs, tables
 from prfl_jax.strategies import METHODS
@@ -138,6 +138,36 @@ def test_a_budget_starts_no_run_that_would_not_end(done, tmp_path, monkeypatch):
     flop = estimate(todo[0].config()).flop
     assert runner.expected_s(flop) == runs.OVERHEAD_S + flop / runs.ASSUMED_FLOP_S
     assert runner.run(todo) == [] and len(made) == 2
+
+
+def test_what_another_process_has_under_way_is_passed_over(done, tmp_path, monkeypatch, capsys):
+    _, todo = done
+    made = []
+
+    def one(self, run):
+        if not made and run is todo[0]:
+            made.append("the other process has it")
+            raise InUse("--workdir=there: another run is writing there")
+        made.append(run.name)
+
+    monkeypatch.setattr(runs.Runner, "_one", one)
+    assert runs.Runner(tmp_path, tmp_path, None, InterruptGuard()).run(todo) == []
+    assert made == ["the other process has it", "tiny/fedavg_seed0"]
+    assert "another process has it under way" in capsys.readouterr().err
+
+
+def test_what_another_process_ended_meanwhile_is_not_run_again(done, tmp_path, monkeypatch):
+    out, todo = done
+    made = []
+
+    def one(self, run):  # while the first is run here, the other process ends the second
+        made.append(run.name)
+        (tmp_path / "runs/tiny").mkdir(parents=True)
+        todo[1].file(tmp_path).write_text(todo[1].file(out).read_text())
+
+    monkeypatch.setattr(runs.Runner, "_one", one)
+    runs.Runner(tmp_path, tmp_path, None, InterruptGuard()).run(todo)
+    assert made == ["tiny/prfl_seed0"]
 
 
 # --- tables and figures ---

@@ -78,18 +78,17 @@ def run_suite(suite: str | None, out: str | None, repeats: int, size: str) -> in
 
 def hardware(load: tuple[float, float, float]) -> dict[str, Any]:
     """The machine, what runs on it, and how busy it was before the suite began."""
-    from prfl_jax import environment
+    from prfl_jax import environment, provenance
 
     versions = environment.versions()
     try:
         versions["torch"] = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "threads": cores,
+        "threads": provenance.cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "device": environment.device(),
         "versions": versions,

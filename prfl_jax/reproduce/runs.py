@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.errors import UserError
+from prfl_jax.errors import InUse, UserError
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.report.names import duration_text, strategy_name
 from prfl_jax.report.schema import read_report, write_report
@@ -84,9 +84,11 @@ class Runner:
     def run(self, runs: Sequence[Run]) -> list[Run]:
         """Runs those that are not done; returns those that were left out for lack of time.
 
+        Several processes may be given the same runs and folders: each passes over what another has under way.
+
         Raises:
           Interrupted: a signal came; the run under way goes on when the same command is given again.
-          UserError: a data set or a report cannot be read, or another process runs the same.
+          UserError: a data set or a report cannot be read.
         """
         from prfl_jax.dry_run import estimate
 
@@ -106,6 +108,8 @@ class Runner:
             if self._ends is not None and time.monotonic() + expected > self._ends:
                 left_out.append(run)
                 continue
+            if place and load(run, self._out) is not None:  # by another process, meanwhile
+                continue
             rest = sum(self.expected_s(flop[f"{r.column.key}/{r.method}"]) for r in todo[place:])
             print(
                 f"\nrun {done + place + 1} of {len(runs)}: {run.column.title}, {strategy_name(run.method)}, "
@@ -114,7 +118,11 @@ class Runner:
                 flush=True,
             )
             begin = time.monotonic()
-            self._one(run)
+            try:
+                self._one(run)
+            except InUse:
+                print("another process has it under way", file=sys.stderr, flush=True)
+                continue
             self._speeds.append(own / max(time.monotonic() - begin - OVERHEAD_S, 1.0))
         return left_out
 
