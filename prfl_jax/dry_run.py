@@ -11,9 +11,9 @@ import jax
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.density import DENSITIES
+from prfl_jax.engine import State
 from prfl_jax.report.names import bytes_text, duration_text
-from prfl_jax.simulation import Method, resolve
-from prfl_jax.submodel.size import ModelSize
+from prfl_jax.simulation import Method, make_engine, resolve
 from prfl_jax.transport.alone import run_clock
 
 # FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
@@ -47,7 +47,7 @@ class Estimate:
     bytes_up: float
     bytes_down: float
     flop: float
-    state: dict[str, float]
+    state: dict[str, int]
     images: int
 
 
@@ -96,7 +96,7 @@ def estimate(config: Any) -> Estimate:
         bytes_up=clock["bytes_up"] * scale,
         bytes_down=clock["bytes_down"] * scale,
         flop=flop,
-        state=state_bytes(method.size, len(clients), method.importance is not None),
+        state=state_bytes(jax.eval_shape(lambda: make_engine(config, method).init_state(jax.random.key(0)))),
         images=dataset.x_train[:1].nbytes * (sum(clients) + len(split.test)),
     )
 
@@ -133,15 +133,17 @@ def describe(config: Any) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows) + "\nNothing was trained."
 
 
-def state_bytes(size: ModelSize, clients: int, importance: bool) -> dict[str, float]:
-    """Bytes of the device state by part: float32 values, packed masks, int8 levels."""
-    bits = sum(-(-n // 8) for n in size.layers)
+def state_bytes(state: State) -> dict[str, int]:
+    """Bytes of the device state by part, from its shapes; parts without any are left out."""
     parts = {
-        "server model": 4.0 * size.total,
-        "models in flight": 4.0 * size.total * clients,
-        "buffer": 4.0 * size.total * clients,
-        "masks": 2.0 * bits * clients + size.prunable,
+        "server model": state.params,
+        "models in flight": state.sent,
+        "buffer": state.buffer,
+        "running sum": state.total,
+        "masks": (state.sent_bits, state.buffer_bits, state.levels),
+        "importance": state.importance,
     }
-    if importance:
-        parts["importance"] = 8.0 * size.prunable
-    return {name: count for name, count in parts.items() if count}
+    counts = {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
+    }
+    return {name: count for name, count in counts.items() if count}

@@ -84,6 +84,32 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     )
 
 
+def make_engine(config: Any, method: Method) -> Engine:
+    """The device side of a validated config; no array is made yet."""
+    return Engine(
+        method.model,
+        method.loss,
+        method.layout,
+        config.clients.number,
+        EngineConfig(
+            clients=method.clients_axis,
+            aggregation=AGGREGATIONS[config.aggregation.name],
+            importance=method.importance,
+            normalize=config.data.normalize,
+            augment=config.data.augment,
+            work=LocalWork(
+                steps=config.local.steps,
+                batch_size=config.local.batch_size,
+                momentum=config.local.momentum,
+                prox_mu=config.local.prox_mu,
+                scaled=config.local.name == "scaled_sgd",
+                unroll=config.engine.unroll,
+            ),
+        ),
+        method.levels,
+    )
+
+
 class Simulation:
     """One experiment's parts.
 
@@ -114,28 +140,7 @@ class Simulation:
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
         self.init_key, self.keys = split_keys(seed)
         method = self.method
-        self.engine = Engine(
-            method.model,
-            method.loss,
-            method.layout,
-            clients,
-            EngineConfig(
-                clients=method.clients_axis,
-                aggregation=AGGREGATIONS[config.aggregation.name],
-                importance=method.importance,
-                normalize=config.data.normalize,
-                augment=config.data.augment,
-                work=LocalWork(
-                    steps=config.local.steps,
-                    batch_size=config.local.batch_size,
-                    momentum=config.local.momentum,
-                    prox_mu=config.local.prox_mu,
-                    scaled=config.local.name == "scaled_sgd",
-                    unroll=config.engine.unroll,
-                ),
-            ),
-            method.levels,
-        )
+        self.engine = make_engine(config, method)
         self.evaluator = Evaluator(method.model, method.loss, config.data.normalize, self.dataset.num_classes)
         self._executable: Any = None
         self.init_state = jax.jit(self.engine.init_state)
