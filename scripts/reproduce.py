@@ -3,6 +3,7 @@
     python scripts/reproduce.py --what=table3
     python scripts/reproduce.py --what=all --preset=smoke
     python scripts/reproduce.py --what=all --preset=cpu --seeds=3
+    python scripts/reproduce.py --what=table4 --preset=cpu --settings=mnist_by_writer --change=local.lr=1.0 --out=DIR
 
 A run is done when its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
 preset has now; take the file away and it is run again. A run that was interrupted goes on. The same
@@ -22,13 +23,23 @@ _PRESET = flags.DEFINE_string("preset", "cpu", "full | cpu | smoke")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")
 _OUT = flags.DEFINE_string("out", None, "folder to write to; by default results/PRESET, for smoke runs/smoke")
 _ONLY = flags.DEFINE_list("only", [], "run only these methods")
+_SETTINGS = flags.DEFINE_list("settings", [], "only these settings of the preset, such as mnist_by_writer")
+_CHANGE = flags.DEFINE_list("change", [], "keys of the config to change for all methods alike: local.lr=1.0,...")
 _BUDGET_S = flags.DEFINE_float("budget_s", None, "start no run that would not end within so many seconds")
 _WORK = flags.DEFINE_string("work", None, "folder of unfinished runs; by default runs/reproduce-PRESET")
 
 
 def main() -> int:
     return reproduce(
-        _WHAT.value, _PRESET.value, _SEEDS.value, _OUT.value, _ONLY.value, _BUDGET_S.value, _WORK.value
+        _WHAT.value,
+        _PRESET.value,
+        _SEEDS.value,
+        _OUT.value,
+        _ONLY.value,
+        _BUDGET_S.value,
+        _WORK.value,
+        _SETTINGS.value,
+        _CHANGE.value,
     )
 
 

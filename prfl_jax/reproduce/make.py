@@ -62,6 +62,8 @@ def reproduce(
     only: Sequence[str],
     budget_s: float | None,
     work: str | None,
+    settings: Sequence[str] = (),
+    changes: Sequence[str] = (),
 ) -> int:
     """Makes tables and figures, running what is missing first; returns the exit code.
 
@@ -75,6 +77,11 @@ def reproduce(
     if budget_s is not None and not budget_s > 0:
         raise UserError(f"--budget_s={budget_s:g}: allowed is a number above 0")
     preset = preset_named(preset_name)
+    if settings:
+        preset = preset.only(settings)
+    if (settings or changes) and not out and what != "table3":
+        raise UserError("--settings and --change: allowed with --out=DIR, so that the preset's own tables stay")
+    preset = preset.changed(changes) if changes else preset
     results = ROOT / "results"
     default = Path("runs/smoke") if preset.name == "smoke" else results / preset.name
     folder = Path(out) if out else default

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prfl_jax import strategies
+from prfl_jax.cli import parse_value
 from prfl_jax.config import ENDLESS, default_config
+from prfl_jax.errors import UserError
 from prfl_jax.reproduce.paper import ABLATIONS, EXTRAS, MAIN
+from prfl_jax.validate import assign
 
 # Each column's horizon and thresholds were fixed before any two methods were compared in it.
 
@@ -53,6 +56,46 @@ class Preset:
     columns: tuple[Column, ...]
     table3_windows: int
     mark: str = ""
+
+    def only(self, settings: Sequence[str]) -> Preset:
+        """The columns with these keys.
+
+        Raises:
+          UserError: no such column.
+        """
+        known = [column.key for column in self.columns]
+        for key in settings:
+            if key not in known:
+                raise UserError(f"--settings={key}: allowed with --preset={self.name} are {', '.join(known)}")
+        return dataclasses.replace(self, columns=tuple(c for c in self.columns if c.key in settings))
+
+    def changed(self, changes: Sequence[str]) -> Preset:
+        """Every column with keys of the config changed for all methods alike, under a name of its own.
+
+        Args:
+          changes: `KEY=VALUE` each, such as `local.lr=1.0`.
+
+        Raises:
+          UserError: no such key, or not a value of it.
+        """
+        values: dict[str, object] = {}
+        for text in changes:
+            key, found, value = text.partition("=")
+            if not found or key in ("strategy", "seed"):
+                raise UserError(f"--change={text}: allowed is KEY=VALUE, with a key other than strategy and seed")
+            values[key] = parse_value(key, value)
+
+        def column(old: Column) -> Column:
+            def change(config: Any) -> None:
+                old.change(config)
+                for key, value in values.items():
+                    assign(config, key, value)
+
+            return dataclasses.replace(
+                old, key="_".join([old.key, *changes]).replace("/", "_"), title=", ".join([old.title, *changes]), change=change
+            )
+
+        return dataclasses.replace(self, columns=tuple(column(old) for old in self.columns))
 
 
 def _cifar10(dt_s: float, partition: str, horizon_s: float, width: float) -> Callable[[Any], None]:
