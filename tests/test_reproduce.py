@@ -70,6 +70,18 @@ def test_full_is_the_papers_setting():
         assert (config.density.interval, config.density.patience, config.local.lr) == (50, 10, 0.25)
 
 
+def test_settings_alone_and_keys_changed_for_all_methods():
+    cpu = PRESETS["cpu"].only(["mnist_by_writer"]).changed(["local.lr=1", "horizon_s=2100"])
+    (column,) = cpu.columns
+    assert column.key == "mnist_by_writer_local.lr=1_horizon_s=2100" and "local.lr=1" in column.title
+    for method in ("prfl", "fedfix"):
+        config, before = column.config(method, 3), PRESETS["cpu"].columns[0].config(method, 3)
+        validate(config)
+        assert (config.local.lr, config.horizon_s) == (1.0, 2100.0)
+        assert (before.local.lr, before.horizon_s) == (0.5, 4200.0)
+        assert config.strategy == method and config.seed == 3
+
+
 # --- runs ---
 
 
@@ -205,6 +217,7 @@ def fake(seed, accuracy, reached, percent=100):
     return {
         "seed": seed, "final": {"accuracy": accuracy, "model": "mask"}, "time_to_accuracy": reached, "commit": "abc",
         "device": {"kind": "cpu", "host_cores": 2}, "clients": [{"densities": {"percent": [100, percent]}}],
+        "curves": {"mask": {"t_s": [10, 20, 30, 40, 50], "accuracy": [0.4, 0.6, 0.3, 0.5, accuracy]}},
     }  # fmt: skip
 
 
@@ -214,7 +227,11 @@ def test_spread_paired_differences_and_ratios(tmp_path):
     prfl = [fake(0, 0.9, {"0.5": 100.0, "0.9": 400.0}), fake(1, 0.8, {"0.5": 200.0, "0.9": None})]
     other = [fake(0, 0.7, {"0.5": 300.0, "0.9": None}), fake(1, 0.75, {"0.5": 300.0, "0.9": None})]
     tables.table4(tmp_path, preset, {("c", "prfl"): prfl, ("c", "fedavg"): other})
-    first, second, _, fourth = rows_of(tmp_path / "table4.csv")
+    first, second, third, fourth = rows_of(tmp_path / "table4.csv")
+    assert first["never below from, s"] == second["never below from, s"] == "40 (40 to 40)"
+    assert third["never below from, s"] == "50, 1 of 2 seeds" and fourth["never below from, s"] == "-"
+    assert tables.lasting(prfl[0], 0.9) == 50 and tables.lasting(prfl[1], 0.9) is None
+    assert tables.lasting(prfl[0], 0.3) == 10 and tables.lasting(prfl[0], 0.35) == 40
     assert first["ours, s"] == "150 (100 to 200)" and first["ours : PR-FL"] == "1.00 (1.00 to 1.00)"
     assert second["less PR-FL's, s"] == "+150 (+100 to +200)" and second["ours : PR-FL"] == "2.25 (1.50 to 3.00)"
     assert second["paper : PR-FL"] == f"{136300 / 10700:.2f}"
@@ -284,6 +301,10 @@ def test_table3_by_the_script(tmp_path):
         (["--seeds=0"], "--seeds=0"),
         (["--budget_s=-3"], "--budget_s"),
         (["--only=prfl,fedsgd"], "--only=fedsgd"),
+        (["--settings=mars", "--out=/tmp/nowhere"], "--settings=mars"),
+        (["--change=local.lr=fast", "--out=/tmp/nowhere"], "local.lr"),
+        (["--change=strategy=fedavg", "--out=/tmp/nowhere"], "--change=strategy"),
+        (["--change=local.lr=1"], "--out=DIR"),
         (["--preset=smoke", "--out=results/mine"], "outside results/"),
         (["--preset=smoke", "--out=/proc/nowhere"], "--out"),
     ],

@@ -91,9 +91,8 @@ class Preset:
                 for key, value in values.items():
                     assign(config, key, value)
 
-            return dataclasses.replace(
-                old, key="_".join([old.key, *changes]).replace("/", "_"), title=", ".join([old.title, *changes]), change=change
-            )
+            key = "_".join([old.key, *changes]).replace("/", "_")
+            return dataclasses.replace(old, key=key, title=", ".join([old.title, *changes]), change=change)
 
         return dataclasses.replace(self, columns=tuple(column(old) for old in self.columns))
 
