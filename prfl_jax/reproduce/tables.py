@@ -126,6 +126,7 @@ def table4(out: Path, preset: Preset, reports: Reports) -> None:
                 times = {r["seed"]: reached(r, threshold) for r in found}
                 known = [t for t in times.values() if t is not None]
                 kept = [t for r in found if (t := lasting(r, threshold)) is not None]
+                partly = f", {len(kept)} of {len(found)} seeds" if 0 < len(kept) < len(found) else ""
                 pairs = [(times[s], base[s]) for s in times if times[s] and base.get(s)]
                 ratios = [own / prfl for own, prfl in pairs if own is not None and prfl is not None]
                 differences = [own - prfl for own, prfl in pairs if own is not None and prfl is not None]
@@ -136,7 +137,7 @@ def table4(out: Path, preset: Preset, reports: Reports) -> None:
                         strategy_name(method),
                         f"{len(known)} of {len(found)}",
                         spread(known, ",.0f"),
-                        spread(kept, ",.0f") + ("" if len(kept) in (0, len(found)) else f", {len(kept)} of {len(found)} seeds"),
+                        spread(kept, ",.0f") + partly,
                         spread(differences, "+,.0f") if method != "prfl" else "",
                         spread(ratios, ".2f"),
                         "-" if not printed or printed[1].get(method) is None else f"{printed[1][method]:,}",
