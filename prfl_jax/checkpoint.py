@@ -44,11 +44,6 @@ class Snapshot:
     state: Any
     host: dict[str, Any]
 
-    @classmethod
-    def of(cls, state: Any, host: dict[str, Any]) -> Snapshot:
-        """Copies `state` from the device."""
-        return cls(host_copy(state), host)
-
 
 @dataclasses.dataclass(frozen=True)
 class Restored:

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from prfl_jax.aggregate import Aggregation
 from prfl_jax.aggregate.maskfedavg import add_weighted, fedavg, maskfedavg
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.devices import ALL, AXIS, OWN, Placement
 from prfl_jax.local import LocalWork, make_local_round
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
@@ -53,6 +55,13 @@ class State(NamedTuple):
     total: Any
     importance: Importance
     levels: tuple[jax.Array, ...]
+
+
+# Over several devices: what is stacked over clients lies with its client's device (`[D m, ...]`), the rest on each.
+STACKED = ("sent", "sent_bits", "buffer", "buffer_bits")
+STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
+_EACH = PartitionSpec(None, AXIS)
+PLAN_SPEC = Plan(**{name: ALL if name in ("close", "server_lr", "keep") else _EACH for name in Plan._fields})
 
 
 class Keys(NamedTuple):
@@ -93,6 +102,7 @@ class Engine:
 
     Args:
       levels: int8 a prunable leaf, where masks are given by the architecture; None: by pruning, later.
+      placement: the clients on their devices; None: all on the default one.
     """
 
     def __init__(
@@ -103,18 +113,23 @@ class Engine:
         num_clients: int,
         config: EngineConfig,
         levels: tuple[np.ndarray, ...] | None = None,
+        placement: Placement | None = None,
     ) -> None:
-        self.model, self.layout, self.num_clients, self.config = model, layout, num_clients, config
+        self.model, self.layout, self.config = model, layout, config
+        self.placement = placement or Placement(num_clients, tuple(jax.devices()[:1]))
         squares = config.importance == "client_sq_grad"
         self._loss, self._work = loss, dataclasses.replace(config.work, square_gradients=squares)
         self._levels = levels
-        self.run_chunk = jax.jit(self._run_chunk, donate_argnums=0)
+        takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
+        self.run_chunk = self.placement.jit(self._run_chunk, takes, (STATE_SPEC, _EACH), donate=(0,))
+        self.fedavg_model = self.placement.jit(self._fedavg_model, (ALL, OWN, OWN), ALL)
 
     def init_state(self, key: jax.Array) -> State:
         """W_0 from `key`; empty slots; every weight in every sub-model."""
         params = self.model.init(key)
-        stack = jax.tree.map(lambda w: jnp.zeros((self.num_clients, *w.shape), w.dtype), params)
-        bits = tuple(jnp.asarray(b) for b in empty_bits(self.layout, self.num_clients))
+        slots = self.placement.count * self.placement.slots
+        stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), w.dtype), params)
+        bits = tuple(jnp.asarray(b) for b in empty_bits(self.layout, slots))
         sums = self.config.aggregation.kernel == "sum"
         return State(
             params=params,
@@ -127,12 +142,13 @@ class Engine:
             levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
         )
 
-    # One window: dispatch, arrivals, aggregation.
+    # One window: dispatch, arrivals, aggregation. Each device runs this for the clients it holds, which it knows by
+    # their slots, 0 to m - 1; with one device these are the clients' numbers.
 
     def _run_chunk(
         self, state: State, data: DeviceData, plan: Plan, rows: jax.Array, keys: Keys
     ) -> tuple[State, jax.Array]:
-        """Runs the first `rows` rows of `plan`; returns the state and mean training losses `[L, M]`.
+        """Runs the first `rows` rows of `plan`; returns the state and mean training losses `[L, m]`.
 
         `rows` is a device scalar, so one executable serves every chunk length up to L.
         """
@@ -156,25 +172,39 @@ class Engine:
         if kernel == "sum":
             params = jax.tree.map(lambda w, total: now.keep * w + total, state.params, state.total)
             return params, jax.tree.map(jnp.zeros_like, state.total)
+        across = self.placement.sum
         if kernel == "fedavg":
-            return fedavg(state.params, state.buffer, now.weights, now.server_lr), ()
+            return fedavg(state.params, state.buffer, now.weights, now.server_lr, across), ()
         return maskfedavg(
-            self.layout, state.params, state.buffer, state.buffer_bits, now.weights, now.server_lr
+            self.layout, state.params, state.buffer, state.buffer_bits, now.weights, now.server_lr, across
         ), ()
+
+    def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:
+        """The paper's second server model: the plain mean of the buffer (`weights` by slot)."""
+        return fedavg(params, buffer, weights, across=self.placement.sum)
+
+    def _added(self, before: Any, own: Any) -> Any:
+        """Shared sums after all devices have added to them: `own` went on from `_start(before)`."""
+        if self.placement.count == 1:
+            return own
+        return jax.tree.map(jnp.add, before, self.placement.sum(own))
+
+    def _start(self, before: Any) -> Any:
+        return before if self.placement.count == 1 else jax.tree.map(jnp.zeros_like, before)
 
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""
 
         def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...]]) -> tuple[Any, tuple[jax.Array, ...]]:
             sent, bits = slots
-            client = now.dispatch[k]
-            masks = level_masks(state.levels, now.percent[client])
+            slot = now.dispatch[k]
+            masks = level_masks(state.levels, now.percent[slot])
             sub_model = apply_masks(self.layout, state.params, masks)
-            sent = jax.tree.map(lambda stack, w: stack.at[client].set(w), sent, sub_model)
-            bits = tuple(b.at[client].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
+            sent = jax.tree.map(lambda stack, w: stack.at[slot].set(w), sent, sub_model)
+            bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
             return sent, bits
 
-        sent, bits = lax.fori_loop(0, now.dispatch_count, send, (state.sent, state.sent_bits))
+        sent, bits = lax.fori_loop(0, now.dispatch_count.reshape(()), send, (state.sent, state.sent_bits))
         return state._replace(sent=sent, sent_bits=bits)
 
     def _client_update(
@@ -182,14 +212,14 @@ class Engine:
         sent: Any,
         bits: tuple[jax.Array, ...],
         data: DeviceData,
-        client: jax.Array,
+        slot: jax.Array,
         count: jax.Array,
         lr: jax.Array,
         ran_at: jax.Array,
         keys: Keys,
     ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """One client's local round: (update, loss, squared gradients, masks, bits of what the server counts)."""
-        config = self.config
+        config, client = self.config, self.placement.client(slot)
         x, y = draw_batches(
             data, keys.data, client, count, config.work.steps, config.work.batch_size, config.normalize, config.augment
         )
@@ -224,25 +254,26 @@ class Engine:
     def _arrivals_map(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
         def arrive(k: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             buffer, buffer_bits, total, importance, losses = carry
-            client = now.arrive[k]
-            sent = jax.tree.map(lambda stack: stack[client], state.sent)
-            bits = tuple(b[client] for b in state.sent_bits)
+            slot = now.arrive[k]
+            sent = jax.tree.map(lambda stack: stack[slot], state.sent)
+            bits = tuple(b[slot] for b in state.sent_bits)
             update, loss, squares, masks, bits = self._client_update(
-                sent, bits, data, client, now.count[k], now.lr[k], now.ran_at[k], keys
+                sent, bits, data, slot, now.count[k], now.lr[k], now.ran_at[k], keys
             )
             if sums:
                 total = jax.tree.map(lambda t, x: t + now.coefficient[k] * x, total, self._summand(update, sent))
             else:
-                buffer = jax.tree.map(lambda stack, w: stack.at[client].set(w), buffer, update)
-                buffer_bits = tuple(b.at[client].set(new) for b, new in zip(buffer_bits, bits, strict=True))
+                buffer = jax.tree.map(lambda stack, w: stack.at[slot].set(w), buffer, update)
+                buffer_bits = tuple(b.at[slot].set(new) for b, new in zip(buffer_bits, bits, strict=True))
             if squares:
                 importance = add_arrival(importance, squares, masks)
             return buffer, buffer_bits, total, importance, losses.at[k].set(loss)
 
         sums = self.config.aggregation.kernel == "sum"
-        losses = jnp.zeros(self.num_clients, jnp.float32)
-        start = (state.buffer, state.buffer_bits, state.total, state.importance, losses)
-        buffer, bits, total, importance, losses = lax.fori_loop(0, now.arrive_count, arrive, start)
+        losses = jnp.zeros(self.placement.slots, jnp.float32)
+        start = (state.buffer, state.buffer_bits, *self._start((state.total, state.importance)), losses)
+        buffer, bits, total, importance, losses = lax.fori_loop(0, now.arrive_count.reshape(()), arrive, start)
+        total, importance = self._added((state.total, state.importance), (total, importance))
         return state._replace(buffer=buffer, buffer_bits=bits, total=total, importance=importance), losses
 
     def _summand(self, update: Any, sent: Any) -> Any:
@@ -250,9 +281,10 @@ class Engine:
         return jax.tree.map(jnp.subtract, update, sent) if self.config.aggregation.updates else update
 
     def _arrivals_vmap(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
-        ids = jnp.minimum(now.arrive, self.num_clients - 1)  # absent: padded with M, computed and dropped
-        here = jnp.arange(self.num_clients) < now.arrive_count
-        target = jnp.where(here, ids, self.num_clients)
+        slots = self.placement.slots
+        ids = jnp.minimum(now.arrive, slots - 1)  # absent: padded with m, computed and dropped
+        here = jnp.arange(slots) < now.arrive_count.reshape(())
+        target = jnp.where(here, ids, slots)
         sent = jax.tree.map(lambda stack: stack[ids], state.sent)
         bits = tuple(b[ids] for b in state.sent_bits)
         lr = jnp.where(here, now.lr, 1.0)  # the padding's 0 would divide
@@ -263,7 +295,7 @@ class Engine:
         def put(stack: jax.Array, new: jax.Array) -> jax.Array:
             return stack.at[target].set(new, mode="drop")
 
-        importance = state.importance
+        total, importance = self._start((state.total, state.importance))
         if squares:
             present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]
             importance = Importance(
@@ -277,11 +309,11 @@ class Engine:
                 ),
             )
         if self.config.aggregation.kernel == "sum":
-            weights = jnp.where(here, now.coefficient, 0.0)
-            state = state._replace(total=add_weighted(state.total, self._summand(updates, sent), weights))
+            total = add_weighted(total, self._summand(updates, sent), jnp.where(here, now.coefficient, 0.0))
         else:
             state = state._replace(
                 buffer=jax.tree.map(put, state.buffer, updates),
                 buffer_bits=tuple(put(b, new) for b, new in zip(state.buffer_bits, bits, strict=True)),
             )
-        return state._replace(importance=importance), jnp.where(here, losses, 0.0)
+        total, importance = self._added((state.total, state.importance), (total, importance))
+        return state._replace(total=total, importance=importance), jnp.where(here, losses, 0.0)

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from prfl_jax.data.device import preprocess
+from prfl_jax.devices import ALL, AXIS, Placement
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 
@@ -66,20 +68,33 @@ class Scores:
         return float(np.sum(shares * self.correct / np.maximum(self.count, 1)) / shares.sum())
 
 
-def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int) -> EvalSet:
-    """Copies images to the device in pieces of one shape."""
+def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
+    """Copies images to the device in pieces of one shape, whose images several devices share evenly."""
     size = min(batch_size, len(x))
+    if placement is not None:
+        size = -(-size // placement.count) * placement.count
     pieces = -(-len(x) // size)
     padding = pieces * size - len(x)
     x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
     y = np.concatenate([y.astype(np.int32), np.full(padding, -1, np.int32)])
-    return EvalSet(jnp.asarray(x.reshape(pieces, size, *x.shape[1:])), jnp.asarray(y.reshape(pieces, size)))
+    made = EvalSet(x.reshape(pieces, size, *x.shape[1:]), y.reshape(pieces, size))  # type: ignore[arg-type]
+    if placement is None:
+        return jax.tree.map(jnp.asarray, made)
+    return placement.put(made, PartitionSpec(None, AXIS))
 
 
 class Evaluator:
-    """Evaluates params on data whose labels are below `data_classes`."""
+    """Evaluates params on data whose labels are below `data_classes`.
 
-    def __init__(self, model: Model, loss: Loss, normalize: str, data_classes: int) -> None:
+    Args:
+      placement: several devices share the images of a piece; None: the default device has all.
+    """
+
+    def __init__(
+        self, model: Model, loss: Loss, normalize: str, data_classes: int, placement: Placement | None = None
+    ) -> None:
+        self.placement = placement = placement or Placement(1, tuple(jax.devices()[:1]))
+
         def piece(params: Any, data: EvalSet, number: jax.Array, sums: Sums) -> Sums:
             x, y = data.x[number], data.y[number]
             logits = model.apply(params, preprocess(x, normalize), False, None)
@@ -95,10 +110,10 @@ class Evaluator:
         def pieces(params: Any, data: EvalSet, first: jax.Array, end: jax.Array) -> Sums:
             zeros = jnp.zeros(data_classes, jnp.int32)
             start = Sums(zeros, zeros, jnp.float32(0.0))
-            return lax.fori_loop(first, end, lambda i, sums: piece(params, data, i, sums), start)
+            return placement.sum(lax.fori_loop(first, end, lambda i, sums: piece(params, data, i, sums), start))
 
-        self._pieces = jax.jit(pieces)
-        self._take = jax.jit(lambda stack, client: jax.tree.map(lambda leaf: leaf[client], stack))
+        self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
+        self._take = placement.jit_global(lambda stack, slot: jax.tree.map(lambda leaf: leaf[slot], stack), ALL)
 
     def warm_up(self, params: Any, data: EvalSet) -> None:
         """Compiles for data of this shape; evaluates nothing."""
@@ -119,6 +134,6 @@ class Evaluator:
             correct, count, loss = correct + sums.correct, count + sums.samples, loss + float(sums.loss)
         return Scores(np.asarray(correct), np.asarray(count), loss)
 
-    def client(self, buffer: Any, client: int, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
+    def slot(self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """The model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask."""
-        return self(self._take(buffer, jnp.int32(client)), data, check)
+        return self(self._take(buffer, jnp.int32(slot)), data, check)

@@ -94,7 +94,11 @@ class Experiment:
             commit=environment.commit(),
             versions=environment.versions(),
             device=environment.device(),
-            flags={**environment.flags(), "clients_axis": method.clients_axis},
+            flags={
+                **environment.flags(),
+                "clients_axis": method.clients_axis,
+                "devices": self.simulation.placement.count,
+            },
             seed=config.seed,
             split_summary={**self.simulation.split.summary, "source": self.simulation.dataset.source},
             model={

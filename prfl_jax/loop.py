@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.checkpoint import Checkpoints, Snapshot
@@ -110,7 +109,7 @@ class Loop:
         sim = self.sim
         self._data = sim.device_data()
         self._test, self._signal = sim.eval_sets()
-        found = self._checkpoints.restore(jax.eval_shape(sim.init_state, sim.init_key))
+        found = self._checkpoints.restore(sim.saved_shapes())
         messages = found.messages
         if found.state is None:
             self.planner = sim.new_planner()
@@ -129,8 +128,7 @@ class Loop:
             self.time = HostTime(found.host["seconds"])
             self.planner = sim.restored_planner(found.host["planner"])
             self._metrics.truncate_at(found.host["metrics_bytes"])
-            # copies: the chunk donates these buffers
-            self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), found.state)
+            self.state = sim.to_devices(found.state)
             messages = [*messages, f"going on after window {self.at.window} ({self.at.time_s:,.0f} simulated s)"]
         for data in (self._test, self._signal):
             if data is not None:
@@ -207,10 +205,11 @@ class Loop:
         with self.time.spent("steady"):
             for first in range(0, len(rows), MAX_ROWS):  # one call, unless one window alone has more rows
                 part = rows[first : first + MAX_ROWS]
+                plan, placement = stack_rows(part, MAX_ROWS), self.sim.placement
                 self.state, result = self._chunk(
-                    self.state, self._data, stack_rows(part, MAX_ROWS), np.int32(len(part)), self.sim.keys
+                    self.state, self._data, placement.split_plan(plan), np.int32(len(part)), self.sim.keys
                 )
-                losses += list(self._wait_for(result)[: len(part)])
+                losses += list(placement.by_arrival(self._wait_for(result), plan.arrive)[: len(part)])
         self._kept = None
         self._pace.saw(amount, time.monotonic() - begin)
         for item in planned:
@@ -351,7 +350,7 @@ class Loop:
 
     def _snapshot(self, host: dict[str, Any]) -> Snapshot:
         with self.time.spent("checkpoint"):
-            return Snapshot.of(self.state, host)
+            return Snapshot(self.sim.to_host(self.state), host)
 
     def _save(self, snapshot: Snapshot | None = None) -> None:
         """A checkpoint; of what there is now, unless an earlier snapshot is given."""

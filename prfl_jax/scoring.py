@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.aggregate import AGGREGATIONS
@@ -37,7 +36,7 @@ class Scorer:
         """
         if self._one_model:
             return self._score(state.params, data)
-        own = jnp.asarray(weights or [0.0] * self._sim.config.clients.number, jnp.float32)
+        own = weights or [0.0] * self._sim.config.clients.number
         return self._score(self._sim.fedavg_model(state, own), data)
 
     def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
@@ -60,7 +59,8 @@ class Scorer:
                 continue
             entry = known.get(str(client))
             if entry is None or entry[0] != window:
-                accuracy = self._sim.evaluator.client(state.buffer, client, data, self._check).accuracy
+                slot = self._sim.placement.slot(client)
+                accuracy = self._sim.evaluator.slot(state.buffer, slot, data, self._check).accuracy
                 entry = known[str(client)] = [window, accuracy]
             out[client] = entry[1]
         return out

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import numpy as np
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import AGGREGATIONS, client_weights
-from prfl_jax.aggregate.maskfedavg import fedavg
+from prfl_jax.checkpoint import host_copy
 from prfl_jax.clock import Clock, Costs, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
-from prfl_jax.engine import Engine, EngineConfig, State, split_keys
+from prfl_jax.devices import ALL, Placement
+from prfl_jax.engine import STACKED, STATE_SPEC, Engine, EngineConfig, State, split_keys
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.local import LocalWork
@@ -84,7 +86,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     )
 
 
-def make_engine(config: Any, method: Method) -> Engine:
+def make_engine(config: Any, method: Method, placement: Placement | None = None) -> Engine:
     """The device side of a validated config; no array is made yet."""
     return Engine(
         method.model,
@@ -107,6 +109,7 @@ def make_engine(config: Any, method: Method) -> Engine:
             ),
         ),
         method.levels,
+        placement,
     )
 
 
@@ -140,11 +143,13 @@ class Simulation:
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
         self.init_key, self.keys = split_keys(seed)
         method = self.method
-        self.engine = make_engine(config, method)
-        self.evaluator = Evaluator(method.model, method.loss, config.data.normalize, self.dataset.num_classes)
+        self.placement = Placement.of(clients, config.engine.devices)
+        self.engine = make_engine(config, method, self.placement)
+        self.evaluator = Evaluator(
+            method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement
+        )
         self._executable: Any = None
-        self.init_state = jax.jit(self.engine.init_state)
-        self.fedavg_model = jax.jit(lambda state, weights: fedavg(state.params, state.buffer, weights))
+        self.init_state = self.placement.jit_global(self.engine.init_state, STATE_SPEC)
         self._scores = jax.jit(self._importance_scores)
 
     # Host side.
@@ -185,8 +190,33 @@ class Simulation:
         """The compiled chunk; one for every chunk length, kept for the next run of this object."""
         if self._executable is None:
             plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
+            plan = self.placement.split_plan(plan)
             self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
         return self._executable
+
+    def fedavg_model(self, state: State, weights: Sequence[float]) -> Any:
+        """FedAvg(B) of the buffer under weights `[M]` by client."""
+        by_slot = self.placement.to_slots(np.asarray(weights, np.float32))
+        return self.engine.fedavg_model(state.params, state.buffer, by_slot)
+
+    def saved_shapes(self) -> State:
+        """Shapes of `to_host`'s state."""
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key)
+        clients = self.config.clients.number
+        return self._stacks(shapes, lambda s: jax.ShapeDtypeStruct((clients, *s.shape[1:]), s.dtype))
+
+    def to_host(self, state: State) -> State:
+        """NumPy copies, what is stacked being `[M, ...]` by client whatever the number of devices."""
+        return self._stacks(host_copy(state), self.placement.to_clients)
+
+    def to_devices(self, state: State) -> State:
+        """The inverse of `to_host`; the chunk may take its memory."""
+        return self.placement.put(self._stacks(state, self.placement.to_slots), STATE_SPEC)
+
+    @staticmethod
+    def _stacks(state: State, function: Callable[[Any], Any]) -> State:
+        """`function` of all arrays that are stacked over clients."""
+        return state._replace(**{name: jax.tree.map(function, getattr(state, name)) for name in STACKED})
 
     @functools.cached_property
     def data_crc32(self) -> int:
@@ -198,17 +228,18 @@ class Simulation:
         return zlib.crc32(Path(file).read_bytes(), crc) if file.endswith(".py") else crc
 
     def device_data(self) -> Any:
-        return to_device(self.dataset, self.split)
+        data = to_device(self.dataset, self.split)
+        return data if self.placement.count == 1 else self.placement.put(data, ALL)
 
     def eval_sets(self) -> tuple[Any, Any]:
         """(test data, data for early-stopping signals or None)."""
         d, batch = self.dataset, self.config.eval.batch_size
         rows = self.split.test
-        test = make_eval_set(d.x_test[rows], d.y_test[rows], batch)
+        test = make_eval_set(d.x_test[rows], d.y_test[rows], batch, self.placement)
         if self.config.eval.signal == "test":
             return test, test
         held = self.split.holdout
-        return test, make_eval_set(d.x_train[held], d.y_train[held], batch) if len(held) else None
+        return test, make_eval_set(d.x_train[held], d.y_train[held], batch, self.placement) if len(held) else None
 
     def prune(self, state: State, percents: np.ndarray) -> tuple[State, Costs]:
         """Prune_model (Algorithm 1, line 23): new levels for these densities, and what they cost.

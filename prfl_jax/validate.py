@@ -21,11 +21,19 @@ from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
 
-# Keys that change where files lie, how often the host looks in, or what is run afterwards, but not
-# one number of the run itself. A run may be resumed with other values of these; everything else is hashed.
+# Keys that change where files lie, how often the host looks in, what is run afterwards, or on how many devices (which
+# may move the last bits of a float). A run may be resumed with other values of these; everything else is hashed.
 # `engine.clients`, `engine.unroll` and `eval.batch_size` stay: they may move the last bits of a float.
 NOT_HASHED = frozenset(
-    {"data.dir", "engine.chunk_windows", "engine.chunk_s", "checkpoint.every_s", "checkpoint.keep", "compare"}
+    {
+        "data.dir",
+        "engine.devices",
+        "engine.chunk_windows",
+        "engine.chunk_s",
+        "checkpoint.every_s",
+        "checkpoint.keep",
+        "compare",
+    }
 )
 
 _GREY = ("mnist_embedded", "mnist_by_writer", "femnist")  # one channel

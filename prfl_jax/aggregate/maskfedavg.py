@@ -6,6 +6,7 @@ only inside the fusion.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ def maskfedavg(
     bits: tuple[jax.Array, ...],
     weights: jax.Array,
     server_lr: jax.Array | float = 1.0,
+    across: Callable[[Any], Any] = lambda sums: sums,
 ) -> Any:
     """The next server model.
 
@@ -43,6 +45,7 @@ def maskfedavg(
       bits: what of them counts, packed `[M, ceil(n/8)]` a prunable leaf.
       weights: p_i^n float32 `[M]` (Eq. 7); 0 for slots that do not count. All 0: W stays.
       server_lr: eta_g (Eq. 11).
+      across: adds the sums of all devices up, where each has some of the clients.
 
     Returns:
       W_mask^n. Where nobody holds a weight the old value stays, to the bit (Eq. 10).
@@ -61,12 +64,12 @@ def maskfedavg(
                 return weight * flat[c], weight
 
             zeros = jnp.zeros(n, old.dtype)
-            w_acc, mask_acc = _sum_clients(clients, term, (zeros, zeros))  # Eq. 8, Eq. 9
+            w_acc, mask_acc = across(_sum_clients(clients, term, (zeros, zeros)))  # Eq. 8, Eq. 9
         else:
             w_acc = _sum_clients(
                 clients, lambda c, flat=flat: weights[c] * flat[c], jnp.zeros(flat.shape[1], old.dtype)
             )
-            mask_acc = jnp.sum(weights)
+            w_acc, mask_acc = across((w_acc, jnp.sum(weights)))
         local = w_acc / jnp.where(mask_acc > 0, mask_acc, 1.0)
         before = old.reshape(-1)
         new = _mixed(before, local, server_lr)
@@ -79,16 +82,22 @@ def _mixed(old: jax.Array, local: jax.Array, server_lr: jax.Array | float) -> ja
     return (1.0 - server_lr) * old + server_lr * local
 
 
-def fedavg(params: Any, buffer: Any, weights: jax.Array, server_lr: jax.Array | float = 1.0) -> Any:
+def fedavg(
+    params: Any,
+    buffer: Any,
+    weights: jax.Array,
+    server_lr: jax.Array | float = 1.0,
+    across: Callable[[Any], Any] = lambda sums: sums,
+) -> Any:
     """FedAvg(B): the plain weighted mean of the buffer, pruned weights counting as 0.
 
     Algorithm 1 line 15; the paper's second server curve. With all weights 0, `params`.
-    `server_lr` mixes the mean in as in Eq. 11.
+    `server_lr` mixes the mean in as in Eq. 11; `across` is as in `maskfedavg`.
     """
-    total = jnp.sum(weights)
+    total = across(jnp.sum(weights))
 
     def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
-        acc = _sum_clients(weights.shape[0], lambda c: weights[c] * models[c], jnp.zeros_like(old))
+        acc = across(_sum_clients(weights.shape[0], lambda c: weights[c] * models[c], jnp.zeros_like(old)))
         mean = acc / jnp.where(total > 0, total, 1.0)
         return jnp.where(total > 0, _mixed(old, mean, server_lr), old)
 

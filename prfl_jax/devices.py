@@ -1,0 +1,173 @@
+"""Clients over several devices: client c is held by device c mod D, in that device's slot c div D.
+
+Everything stacked over clients (`State.sent`, `State.buffer` and their masks) is sharded over
+the mesh's one axis, the server's model is a copy on each device, and an aggregation adds the
+devices' sums up (`psum`). Clients are dealt out in turn, so that neighbours in the config, which
+are often alike in speed, do not share a device. With one device all of this is nothing: no mesh,
+no padding, the same program as without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prfl_jax.errors import UserError
+from prfl_jax.plan import Plan
+
+AXIS = "clients"
+OWN, ALL = PartitionSpec(AXIS), PartitionSpec()  # each device its own part; a copy on each
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which device holds which client.
+
+    Attributes:
+      clients: M.
+      devices: the D devices.
+    """
+
+    clients: int
+    devices: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, clients: int, wanted: int = 0) -> Placement:
+        """On the first `wanted` devices, 0: on all there are; never on more than there are clients.
+
+        Raises:
+          UserError: there are not so many.
+        """
+        there = jax.devices()
+        if wanted > len(there):
+            more = "; with --xla_force_host_platform_device_count=N in XLA_FLAGS a CPU counts as N"
+            raise UserError(
+                f"config.engine.devices={wanted}: allowed is at most {len(there)}, which is what JAX finds here"
+                f"{more if jax.default_backend() == 'cpu' else ''}"
+            )
+        return cls(clients, tuple(there[: min(wanted or len(there), clients)]))
+
+    @property
+    def count(self) -> int:
+        """D."""
+        return len(self.devices)
+
+    @property
+    def slots(self) -> int:
+        """Slots of each device, m = ceil(M / D)."""
+        return -(-self.clients // self.count)
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS,))
+
+    def slot(self, client: int) -> int:
+        """Where a client lies in arrays `[D m, ...]`."""
+        return client % self.count * self.slots + client // self.count
+
+    def to_clients(self, stack: np.ndarray) -> np.ndarray:
+        """`[D m, ...]` by slot to `[M, ...]` by client."""
+        return stack if self.count == 1 else stack[[self.slot(c) for c in range(self.clients)]]
+
+    def to_slots(self, stack: np.ndarray) -> np.ndarray:
+        """`[M, ...]` by client to `[D m, ...]` by slot; an empty slot is 0."""
+        if self.count == 1:
+            return stack
+        out = np.zeros((self.count * self.slots, *stack.shape[1:]), stack.dtype)
+        out[[self.slot(c) for c in range(self.clients)]] = stack
+        return out
+
+    def split_plan(self, plan: Plan) -> Plan:
+        """Each device's part of a plan: arrays `[L, D m]` by slot, lists and their counts `[L, D]` by device.
+
+        A device's lists hold its own clients, by slot within it, in the order of the whole.
+        """
+        if self.count == 1:
+            return plan
+        rows, (d, m) = len(plan.close), (self.count, self.slots)
+
+        def lists(ids: np.ndarray, counts: np.ndarray, *along: np.ndarray) -> list[np.ndarray]:
+            """(ids, counts, whatever goes along with the ids) by device."""
+            out = [np.full((rows, d * m), m, np.int32), np.zeros((rows, d), np.int32)]
+            out += [np.zeros((rows, d * m), values.dtype) for values in along]
+            for r, number in enumerate(counts):
+                for device in range(d if number else 0):
+                    mine = np.flatnonzero(ids[r, :number] % d == device)
+                    place = slice(device * m, device * m + len(mine))
+                    out[0][r, place] = ids[r, mine] // d
+                    out[1][r, device] = len(mine)
+                    for target, values in zip(out[2:], along, strict=True):
+                        target[r, place] = values[r, mine]
+            return out
+
+        dispatch, dispatch_count = lists(plan.dispatch, plan.dispatch_count)
+        arrive, arrive_count, count, lr, ran_at, coefficient = lists(
+            plan.arrive, plan.arrive_count, plan.count, plan.lr, plan.ran_at, plan.coefficient
+        )
+        return plan._replace(
+            dispatch=dispatch,
+            dispatch_count=dispatch_count,
+            percent=self.to_slots(plan.percent.T).T,
+            arrive=arrive,
+            arrive_count=arrive_count,
+            count=count,
+            lr=lr,
+            ran_at=ran_at,
+            weights=self.to_slots(plan.weights.T).T,
+            coefficient=coefficient,
+        )
+
+    def by_arrival(self, values: np.ndarray, arrive: np.ndarray) -> np.ndarray:
+        """What a device reports of its arrivals, `[L, D m]`, in the order of the whole plan's `arrive` `[L, M]`."""
+        if self.count == 1:
+            return values
+        out = np.zeros(arrive.shape, values.dtype)
+        for r, ids in enumerate(arrive):
+            seen = [0] * self.count
+            for k, client in enumerate(ids[ids < self.clients]):
+                device = client % self.count
+                out[r, k] = values[r, device * self.slots + seen[device]]
+                seen[device] += 1
+        return out
+
+    def jit(self, function: Callable[..., Any], takes: Any, gives: Any, donate: Sequence[int] = ()) -> Any:
+        """`jax.jit` of a function that each device runs on its own part.
+
+        Args:
+          takes, gives: `PartitionSpec`s of arguments and results (prefixes of their pytrees).
+          donate: arguments whose memory the results may take.
+        """
+        if self.count == 1:
+            return jax.jit(function, donate_argnums=tuple(donate))
+        inner = jax.shard_map(function, mesh=self.mesh, in_specs=takes, out_specs=gives, check_vma=False)
+        lie_in, lie_out = self._shardings(takes), self._shardings(gives)
+        return jax.jit(inner, in_shardings=lie_in, out_shardings=lie_out, donate_argnums=tuple(donate))
+
+    def jit_global(self, function: Callable[..., Any], gives: Any) -> Any:
+        """`jax.jit` of a function that makes whole arrays, which then lie as `gives` says."""
+        return jax.jit(function, out_shardings=None if self.count == 1 else self._shardings(gives))
+
+    def put(self, tree: Any, spec: Any) -> Any:
+        """Copies onto the devices, as `spec` says (a prefix of the pytree)."""
+        if self.count == 1:
+            return jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
+        return jax.device_put(tree, self._shardings(spec))
+
+    def _shardings(self, specs: Any) -> Any:
+        return jax.tree.map(
+            lambda spec: NamedSharding(self.mesh, spec), specs, is_leaf=lambda item: isinstance(item, PartitionSpec)
+        )
+
+    def sum(self, tree: Any) -> Any:
+        """Over the devices, inside a function of `jit`."""
+        return tree if self.count == 1 else jax.lax.psum(tree, AXIS)
+
+    def client(self, slot: jax.Array) -> jax.Array:
+        """The client in a slot of the device that asks, inside a function of `jit`."""
+        return slot if self.count == 1 else slot * self.count + jax.lax.axis_index(AXIS)
