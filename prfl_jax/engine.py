@@ -9,6 +9,7 @@ arrives is never computed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -71,6 +72,26 @@ class Keys(NamedTuple):
     dropout: jax.Array
 
 
+class Members(NamedTuple):
+    """The arrivals of a row, `[m]` in order (see `Plan`)."""
+
+    slot: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
+    lr: jax.Array
+    ran_at: jax.Array
+    coefficient: jax.Array
+
+
+class Taken(NamedTuple):
+    """What arrivals change: parts of `State`, and their losses `[m]`."""
+
+    buffer: Any
+    buffer_bits: tuple[jax.Array, ...]
+    total: Any
+    importance: Importance
+    losses: jax.Array
+
+
 def split_keys(seed: int) -> tuple[jax.Array, Keys]:
     """(key for init, keys of a chunk)."""
     root = jax.random.key(seed)
@@ -83,13 +104,14 @@ class EngineConfig:
     """What a chunk does, besides the plan.
 
     Args:
-      clients: `map` (one arrival after another, the absent cost nothing) or `vmap`
-        (all slots at once, the absent computed and dropped).
+      clients: `map` (one arrival after another) or `vmap` (a group of arrivals at once).
+      group: arrivals in a group of `vmap`; 0: as many as a device has slots.
       aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
     """
 
     clients: str
+    group: int
     aggregation: Aggregation
     importance: str | None
     normalize: str
@@ -152,13 +174,11 @@ class Engine:
 
         `rows` is a device scalar, so one executable serves every chunk length up to L.
         """
-        arrivals = self._arrivals_map if self.config.clients == "map" else self._arrivals_vmap
-
         def row(r: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, losses = carry
             now = jax.tree.map(lambda a: a[r], plan)
             state = self._dispatch(state, now)
-            state, row_losses = arrivals(state, data, now, keys)
+            state, row_losses = self._arrivals(state, data, now, keys)
             before = state.params, state.total
             params, total = lax.cond(now.close, self._aggregate, lambda state, now: before, state, now)
             return state._replace(params=params, total=total), losses.at[r].set(row_losses)
@@ -251,69 +271,101 @@ class Engine:
             for b, mask, i in zip(bits, masks, self.layout.prunable, strict=True)
         )
 
-    def _arrivals_map(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
-        def arrive(k: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            buffer, buffer_bits, total, importance, losses = carry
-            slot = now.arrive[k]
-            sent = jax.tree.map(lambda stack: stack[slot], state.sent)
-            bits = tuple(b[slot] for b in state.sent_bits)
-            update, loss, squares, masks, bits = self._client_update(
-                sent, bits, data, slot, now.count[k], now.lr[k], now.ran_at[k], keys
-            )
-            if sums:
-                total = jax.tree.map(lambda t, x: t + now.coefficient[k] * x, total, self._summand(update, sent))
-            else:
-                buffer = jax.tree.map(lambda stack, w: stack.at[slot].set(w), buffer, update)
-                buffer_bits = tuple(b.at[slot].set(new) for b, new in zip(buffer_bits, bits, strict=True))
-            if squares:
-                importance = add_arrival(importance, squares, masks)
-            return buffer, buffer_bits, total, importance, losses.at[k].set(loss)
-
-        sums = self.config.aggregation.kernel == "sum"
-        losses = jnp.zeros(self.placement.slots, jnp.float32)
-        start = (state.buffer, state.buffer_bits, *self._start((state.total, state.importance)), losses)
-        buffer, bits, total, importance, losses = lax.fori_loop(0, now.arrive_count.reshape(()), arrive, start)
-        total, importance = self._added((state.total, state.importance), (total, importance))
-        return state._replace(buffer=buffer, buffer_bits=bits, total=total, importance=importance), losses
-
-    def _summand(self, update: Any, sent: Any) -> Any:
-        """What the kernel `sum` adds of one client, or of clients stacked alike."""
-        return jax.tree.map(jnp.subtract, update, sent) if self.config.aggregation.updates else update
-
-    def _arrivals_vmap(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
+    def _arrivals(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
+        """Trains who arrives in this row, a group at a time; groups beyond the last arrival are not run."""
         slots = self.placement.slots
-        ids = jnp.minimum(now.arrive, slots - 1)  # absent: padded with m, computed and dropped
-        here = jnp.arange(slots) < now.arrive_count.reshape(())
+        size = min(self.config.group or slots, slots)
+        take = self._take_one if self.config.clients == "map" else functools.partial(self._take_group, size)
+        size = 1 if self.config.clients == "map" else size
+        members = Members(now.arrive, now.count, now.lr, now.ran_at, now.coefficient)
+        padding = -slots % size
+        members = jax.tree.map(lambda values: jnp.pad(values, (0, padding)), members)
+        number = now.arrive_count.reshape(())
+        total, importance = self._start((state.total, state.importance))
+        losses = jnp.zeros(slots + padding, jnp.float32)
+        taken = Taken(state.buffer, state.buffer_bits, total, importance, losses)
+        taken = lax.fori_loop(
+            0, -(-number // size), lambda g, taken: take(g, number, members, state, data, keys, taken), taken
+        )
+        total, importance = self._added((state.total, state.importance), (taken.total, taken.importance))
+        state = state._replace(
+            buffer=taken.buffer, buffer_bits=taken.buffer_bits, total=total, importance=importance
+        )
+        return state, taken.losses[:slots]
+
+    def _take_one(
+        self, k: jax.Array, _: jax.Array, members: Members, state: State, data: DeviceData, keys: Keys, taken: Taken
+    ) -> Taken:
+        """The k-th arrival."""
+        slot = members.slot[k]
+        sent = jax.tree.map(lambda stack: stack[slot], state.sent)
+        bits = tuple(b[slot] for b in state.sent_bits)
+        update, loss, squares, masks, bits = self._client_update(
+            sent, bits, data, slot, members.count[k], members.lr[k], members.ran_at[k], keys
+        )
+        if self.config.aggregation.kernel == "sum":
+            summand, c = self._summand(update, sent), members.coefficient[k]
+            taken = taken._replace(total=jax.tree.map(lambda t, x: t + c * x, taken.total, summand))
+        else:
+            taken = taken._replace(
+                buffer=jax.tree.map(lambda stack, w: stack.at[slot].set(w), taken.buffer, update),
+                buffer_bits=tuple(b.at[slot].set(new) for b, new in zip(taken.buffer_bits, bits, strict=True)),
+            )
+        if squares:
+            taken = taken._replace(importance=add_arrival(taken.importance, squares, masks))
+        return taken._replace(losses=taken.losses.at[k].set(loss))
+
+    def _take_group(
+        self,
+        size: int,
+        g: jax.Array,
+        number: jax.Array,
+        members: Members,
+        state: State,
+        data: DeviceData,
+        keys: Keys,
+        taken: Taken,
+    ) -> Taken:
+        """The g-th group of `size` arrivals, at once; what the last one lacks is computed and dropped."""
+        slots = self.placement.slots
+        own = jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, g * size, size), members)
+        here = g * size + jnp.arange(size) < number
+        ids = jnp.minimum(own.slot, slots - 1)
         target = jnp.where(here, ids, slots)
         sent = jax.tree.map(lambda stack: stack[ids], state.sent)
         bits = tuple(b[ids] for b in state.sent_bits)
-        lr = jnp.where(here, now.lr, 1.0)  # the padding's 0 would divide
+        lr = jnp.where(here, own.lr, 1.0)  # the padding's 0 would divide
         updates, losses, squares, masks, bits = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, 0, None))(
-            sent, bits, data, ids, now.count, lr, now.ran_at, keys
+            sent, bits, data, ids, own.count, lr, own.ran_at, keys
         )
 
         def put(stack: jax.Array, new: jax.Array) -> jax.Array:
             return stack.at[target].set(new, mode="drop")
 
-        total, importance = self._start((state.total, state.importance))
         if squares:
             present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]
             importance = Importance(
                 tuple(
                     t + jnp.sum(jnp.where(p, s, 0), axis=0)
-                    for t, s, p in zip(importance.total, squares, present, strict=True)
+                    for t, s, p in zip(taken.importance.total, squares, present, strict=True)
                 ),
                 tuple(
                     h + jnp.sum(m & p, axis=0, dtype=jnp.int32)
-                    for h, m, p in zip(importance.held, masks, present, strict=True)
+                    for h, m, p in zip(taken.importance.held, masks, present, strict=True)
                 ),
             )
+            taken = taken._replace(importance=importance)
         if self.config.aggregation.kernel == "sum":
-            total = add_weighted(total, self._summand(updates, sent), jnp.where(here, now.coefficient, 0.0))
+            weights = jnp.where(here, own.coefficient, 0.0)
+            taken = taken._replace(total=add_weighted(taken.total, self._summand(updates, sent), weights))
         else:
-            state = state._replace(
-                buffer=jax.tree.map(put, state.buffer, updates),
-                buffer_bits=tuple(put(b, new) for b, new in zip(state.buffer_bits, bits, strict=True)),
+            taken = taken._replace(
+                buffer=jax.tree.map(put, taken.buffer, updates),
+                buffer_bits=tuple(put(b, new) for b, new in zip(taken.buffer_bits, bits, strict=True)),
             )
-        total, importance = self._added((state.total, state.importance), (total, importance))
-        return state._replace(total=total, importance=importance), jnp.where(here, losses, 0.0)
+        losses = jnp.where(here, losses, 0.0)
+        return taken._replace(losses=lax.dynamic_update_slice_in_dim(taken.losses, losses, g * size, 0))
+
+    def _summand(self, update: Any, sent: Any) -> Any:
+        """What the kernel `sum` adds of one client, or of clients stacked alike."""
+        return jax.tree.map(jnp.subtract, update, sent) if self.config.aggregation.updates else update

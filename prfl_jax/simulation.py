@@ -95,6 +95,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
         config.clients.number,
         EngineConfig(
             clients=method.clients_axis,
+            group=config.engine.group,
             aggregation=AGGREGATIONS[config.aggregation.name],
             importance=method.importance,
             normalize=config.data.normalize,

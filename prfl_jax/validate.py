@@ -21,13 +21,14 @@ from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
 
-# Keys that change where files lie, how often the host looks in, what is run afterwards, or on how many devices (which
-# may move the last bits of a float). A run may be resumed with other values of these; everything else is hashed.
-# `engine.clients`, `engine.unroll` and `eval.batch_size` stay: they may move the last bits of a float.
+# Keys that change where files lie, how often the host looks in, what is run afterwards, or how the work is dealt out
+# to devices and groups (which may move the last bits of a float). A run may be resumed with other values of these;
+# everything else is hashed, also `engine.clients`, `engine.unroll` and `eval.batch_size`, which may do the same.
 NOT_HASHED = frozenset(
     {
         "data.dir",
         "engine.devices",
+        "engine.group",
         "engine.chunk_windows",
         "engine.chunk_s",
         "checkpoint.every_s",

@@ -31,6 +31,20 @@ def test_map_and_vmap_agree_after_20_windows(strategy):
         assert len({len(w["arrivals"]) for w in by_map.of("window")}) > 1  # some absent, some not
 
 
+@pytest.mark.parametrize("strategy", ["prfl", "fedbuff"])
+@pytest.mark.parametrize("group", [1, 3, 9])  # of four clients: each, an incomplete last group, more than all
+def test_groups_of_any_size_agree(strategy, group):
+    settings = dict(rounds=20, density__interval=4, submodel__importance="weight")
+    by_map = tiny.run(strategy, engine__clients="map", **settings)
+    in_groups = tiny.run(strategy, engine__clients="vmap", engine__group=group, **settings)
+    tiny.close(in_groups.params, by_map.params, 1e-5)
+    for one, other in zip(by_map.of("window"), in_groups.of("window"), strict=True):
+        np.testing.assert_allclose(other.pop("loss"), one.pop("loss"), rtol=1e-4)
+        assert one == other
+    all_at_once = tiny.run(strategy, engine__clients="vmap", **settings)
+    assert in_groups.report["config_hash"] == all_at_once.report["config_hash"]
+
+
 @pytest.fixture(scope="module", params=["map", "vmap"])
 def rows(request):
     """Two rows and one that is not run, from hand-made levels: (state before, state after, losses)."""

@@ -98,6 +98,7 @@ class Chunks:
             work.clients,
             EngineConfig(
                 clients=method.clients_axis,
+                group=config.engine.group,
                 aggregation=AGGREGATIONS[config.aggregation.name],
                 importance=method.importance if importance else None,
                 normalize="unit",
