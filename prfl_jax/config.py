@@ -37,11 +37,11 @@ def default_config() -> config_dict.ConfigDict:
     c.data = _group(
         name="mnist_embedded",  # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
-        partition="dirichlet",  # iid | dirichlet | labels | writer | fedmp
+        partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp
         alpha=1.0,  # dirichlet: concentration over labels
         labels_per_client=2,  # labels
         fedmp_level=0,  # fedmp: the non-IID level y
-        writers=193,  # writer: how many writers (the lowest ids)
+        writers=193,  # writer, writer_iid: how many writers (the lowest ids)
         min_images_per_writer=20,
         train_limit=config_dict.placeholder(int),  # use only so many training images (drawn by seed)
         test_limit=config_dict.placeholder(int),  # likewise for test images

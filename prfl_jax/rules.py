@@ -125,7 +125,7 @@ RULES: dict[str, Rule] = {
         f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz",
     ),
     "data.dir": Rule(str, lambda v: v.strip() != "", "a folder or None", optional=True),
-    "data.partition": _choice("iid", "dirichlet", "labels", "writer", "fedmp"),
+    "data.partition": _choice("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
     "data.alpha": _positive(),
     "data.labels_per_client": _integer(1),
     "data.fedmp_level": _integer(0, 100),

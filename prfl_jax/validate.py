@@ -17,6 +17,7 @@ from prfl_jax import strategies
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.config import default_config
+from prfl_jax.data.sources import BY_WRITER
 from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
@@ -144,15 +145,25 @@ def _submodel(flat: Mapping[str, Any]) -> None:
         raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 
 
+def _tiers(flat: Mapping[str, Any]) -> None:
+    """Tiers are given once, by the round times of the first window."""
+    if flat["density.name"].startswith("tiers") and flat["window.close"] != "all":
+        if not flat["window.first_waits_for_all"]:
+            name = flat["density.name"]
+            allowed = f"True with density.name={name!r}, which needs every client's first round time"
+            raise refuse("window.first_waits_for_all", False, allowed)
+
+
 def _data(flat: Mapping[str, Any]) -> None:
     name, limit = flat["data.name"], flat["data.train_limit"]
     if name in _GREY and flat["data.normalize"] == "cifar10":
         raise refuse("data.normalize", "cifar10", f"unit or inverted with data.name={name!r} (one channel)")
-    if flat["data.partition"] == "writer":
+    partition = flat["data.partition"]
+    if partition in BY_WRITER:
         if name in _NO_WRITERS:
-            raise refuse("data.partition", "writer", f"iid, dirichlet, labels or fedmp with data.name={name!r}")
+            raise refuse("data.partition", partition, f"iid, dirichlet, labels or fedmp with data.name={name!r}")
         if flat["data.writers"] < flat["clients.number"]:
-            allowed = f"at least clients.number={flat['clients.number']} with data.partition='writer'"
+            allowed = f"at least clients.number={flat['clients.number']} with data.partition={partition!r}"
             raise refuse("data.writers", flat["data.writers"], allowed)
     least = flat["clients.number"] * flat["local.batch_size"]
     if limit is not None and limit < least:
@@ -167,7 +178,14 @@ def _signals(flat: Mapping[str, Any]) -> None:
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
 
 
-_CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_per_client, _window, _submodel, _data, _signals)
+_CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    _per_client,
+    _window,
+    _submodel,
+    _tiers,
+    _data,
+    _signals,
+)
 
 
 # --- JSON form and hash ---

@@ -16,13 +16,13 @@ from __future__ import annotations
 from absl import flags
 
 from prfl_jax import cli
-from prfl_jax.reproduce.make import WHAT, reproduce
+from prfl_jax.reproduce.make import WHAT, Request, reproduce
 
 _WHAT = flags.DEFINE_string("what", "all", f"{', '.join(WHAT)}, or all")
 _PRESET = flags.DEFINE_string("preset", "cpu", "full | cpu | smoke")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")
 _OUT = flags.DEFINE_string("out", None, "folder to write to; by default results/PRESET, for smoke runs/smoke")
-_ONLY = flags.DEFINE_list("only", [], "run only these methods")
+_ONLY = flags.DEFINE_list("only", [], "run exactly these methods")
 _SETTINGS = flags.DEFINE_list("settings", [], "only these settings of the preset, such as mnist_by_writer")
 _CHANGE = flags.DEFINE_list("change", [], "keys of the config to change for all methods alike: local.lr=1.0,...")
 _BUDGET_S = flags.DEFINE_float("budget_s", None, "start no run that would not end within so many seconds")
@@ -31,15 +31,17 @@ _WORK = flags.DEFINE_string("work", None, "folder of unfinished runs; by default
 
 def main() -> int:
     return reproduce(
-        _WHAT.value,
-        _PRESET.value,
-        _SEEDS.value,
-        _OUT.value,
-        _ONLY.value,
-        _BUDGET_S.value,
-        _WORK.value,
-        _SETTINGS.value,
-        _CHANGE.value,
+        Request(
+            what=_WHAT.value,
+            preset=_PRESET.value,
+            seeds=_SEEDS.value,
+            out=_OUT.value,
+            only=_ONLY.value,
+            settings=_SETTINGS.value,
+            changes=_CHANGE.value,
+            budget_s=_BUDGET_S.value,
+            work=_WORK.value,
+        )
     )
 
 

@@ -85,6 +85,8 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "eval.batch_size": (50, [0, 500.0]),
     "eval.thresholds": ((0.5,), [(0.0,), (1.0,), (80,), 0.8, None]),
     "engine.clients": ("map", ["pmap"]),
+    "engine.group": (4, [-1, 1.5, None]),
+    "engine.devices": (1, [-1, 0.5, None]),
     "engine.chunk_windows": (4, [-1, 1.5, None]),
     "engine.chunk_s": (1.0, [0.0, INF]),
     "engine.unroll": (False, [2]),

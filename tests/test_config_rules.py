@@ -99,6 +99,12 @@ CROSS = [
         "data.writers",
         "clients.number=10",
     ),
+    (dict(data__partition="writer_iid"), "data.partition", "data.name='mnist_embedded'"),
+    (
+        dict(density__name="tiers", window__first_waits_for_all=False),
+        "window.first_waits_for_all",
+        "every client's first round time",
+    ),
     (dict(data__train_limit=199), "data.train_limit", "200"),
     (dict(data__holdout_fraction=0.0), "data.holdout_fraction", "eval.signal='heldout'"),
 ]
@@ -123,6 +129,8 @@ def test_keys_that_contradict_each_other_are_refused(keys, named, why):
         dict(data__holdout_fraction=0.0, density__name="full"),
         dict(data__name="femnist", data__partition="writer", data__writers=10),
         dict(data__name="cifar10", data__normalize="cifar10"),
+        dict(density__name="tiers", window__close="all", window__first_waits_for_all=False),
+        dict(density__name="tiers_recovery"),
         dict(clients__flop_s=(1e9,) * 10),
         dict(horizon_s=None, window__dt_s=10),
     ],

@@ -14,7 +14,7 @@ from prfl_jax.data import partition as P
 from prfl_jax.data.keys import generator
 from prfl_jax.errors import UserError
 
-KINDS = ("iid", "dirichlet", "labels", "fedmp", "writer")
+KINDS = ("iid", "dirichlet", "labels", "fedmp", "writer", "writer_iid")
 SLOW = settings(deadline=None, max_examples=25)
 
 
@@ -55,7 +55,7 @@ def test_parts_are_disjoint_complete_and_keyed(kind, seed, clients, images, bala
     everything = np.concatenate([*got.clients, got.holdout])
     assert len(np.unique(everything)) == len(everything)
     pool = np.arange(images)
-    if kind == "writer":
+    if kind in ("writer", "writer_iid"):
         pool = np.flatnonzero(np.isin(data.writer_train, np.unique(data.writer_train)[:15]))
     assert np.isin(everything, pool).all()
     assert len(everything) + got.summary["unused"] == len(pool)
@@ -285,7 +285,7 @@ def test_who_has_no_batch_is_named():
         split(toy(0, 100), settings_for("iid"), 5, 19, 0)
     with pytest.raises(UserError, match=r"data\.holdout_fraction=1\.0: 100 held-out images leave none"):
         split(toy(0, 100), settings_for("iid", holdout_fraction=1.0), 5, 2, 0)
-    with pytest.raises(UserError, match="allowed are iid, dirichlet, labels, writer, fedmp"):
+    with pytest.raises(UserError, match="allowed are iid, dirichlet, labels, writer, writer_iid, fedmp"):
         split(toy(0, 100), settings_for("random"), 5, 2, 0)
 
 
@@ -319,3 +319,12 @@ def test_cifar10_dirichlet_1():
     assert len(got.holdout) == 2000 and sum(got.summary["sizes"]) == 48_000
     held = np.array(got.summary["labels"])
     assert (held.max(0) / held.sum(0)).mean() > 0.2  # far from the IID share of 0.1
+
+
+def test_writers_images_dealt_iid_are_the_same_images():
+    data = toy(3, 400)
+    by_writer, mixed = (split(data, settings_for(kind, writers=5), 2, 20, 0) for kind in ("writer", "writer_iid"))
+    np.testing.assert_array_equal(by_writer.holdout, mixed.holdout)
+    np.testing.assert_array_equal(by_writer.test, mixed.test)
+    np.testing.assert_array_equal(np.sort(np.concatenate(by_writer.clients)), np.sort(np.concatenate(mixed.clients)))
+    assert by_writer.summary["writers"] == [2, 3] and mixed.summary["writers"] == [5, 5]

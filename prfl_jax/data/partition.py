@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.data.keys import generator
-from prfl_jax.data.sources import Dataset, limited
+from prfl_jax.data.sources import BY_WRITER, Dataset, limited
 from prfl_jax.errors import UserError
 
 MAX_DRAWS = 100  # of the Dirichlet partition, until each client has its batch
@@ -26,8 +26,9 @@ class Split:
     Attributes:
         clients: per client the rows of `Dataset.x_train` it holds, ascending, int64.
         holdout: rows that no client holds, for early stopping, ascending, int64.
-        test: rows of `Dataset.x_test` the models are tested on: all, but for `partition=writer` those of the
-            chosen writers, where these wrote any (LEAF splits each writer's images; MNIST's test writers are others).
+        test: rows of `Dataset.x_test` the models are tested on: all, but for `partition=writer` or `writer_iid`
+            those of the chosen writers, where these wrote any (LEAF splits each writer's images; MNIST's test
+            writers are others).
         summary: the partition in numbers, for the report (plain JSON types).
     """
 
@@ -40,9 +41,11 @@ class Split:
 def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, seed: int) -> Split:
     """Hold a part of the training images out, share the rest over the clients.
 
-    Held out are `holdout_fraction` of the images in play (for `partition=writer`: of
-    the chosen writers' images), at most `holdout_max`, drawn uniformly. Both draws
-    depend on the seed alone, so all methods that are compared share them.
+    Held out are `holdout_fraction` of the images in play (for `partition=writer` and
+    `writer_iid`: of the chosen writers' images), at most `holdout_max`, drawn uniformly.
+    Both draws depend on the seed alone, so all methods that are compared share them.
+    `writer_iid` shuffles the images that `writer` deals out by writer, so that both
+    train on the same ones.
 
     Args:
         dataset: from `load`.
@@ -57,7 +60,7 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
     """
     kind = data_cfg.partition
     pool, test = np.arange(len(dataset.y_train)), np.arange(len(dataset.y_test))
-    if kind == "writer":
+    if kind in BY_WRITER:
         pool, test = _writers_images(dataset, data_cfg.writers, data_cfg.min_images_per_writer)
         pool = limited(pool, "train", data_cfg.train_limit, seed)
         test = limited(test, "test", data_cfg.test_limit, seed)
@@ -72,7 +75,7 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
 
     rng, labels, classes = generator(seed, "data/partition"), dataset.y_train[pool], dataset.num_classes
     extra: dict[str, Any] = {}
-    if kind == "iid":
+    if kind in ("iid", "writer_iid"):
         parts = iid(len(pool), num_clients, rng)
     elif kind == "dirichlet":
         parts, draws = dirichlet(labels, num_clients, data_cfg.alpha, batch_size, rng)
@@ -87,7 +90,7 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
         assert dataset.writer_train is not None
         parts = by_writer(dataset.writer_train[pool], num_clients)
     else:
-        raise UserError(f"data.partition={kind!r}: allowed are iid, dirichlet, labels, writer, fedmp")
+        raise UserError(f"data.partition={kind!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp")
 
     _check_batches(parts, batch_size, kind)
     clients = tuple(np.sort(pool[part]) for part in parts)
@@ -262,7 +265,7 @@ def _writers_images(dataset: Dataset, count: int, least: int) -> tuple[np.ndarra
     """Training and test rows of the `count` lowest writer ids among those with at least `least` training images."""
     if dataset.writer_train is None:
         raise UserError(
-            f"data.partition='writer': {dataset.name} does not say who wrote an image; "
+            f"data.partition: {dataset.name} does not say who wrote an image; "
             "allowed are iid, dirichlet, labels, fedmp, or data.name=mnist_by_writer or femnist"
         )
     ids, images = np.unique(dataset.writer_train, return_counts=True)

@@ -16,6 +16,7 @@ from prfl_jax.data.npz import read_npz
 from prfl_jax.errors import UserError
 
 DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
+BY_WRITER = ("writer", "writer_iid")  # the partitions of chosen writers' images
 _EMBEDDED_TEST_EVERY = 5  # every fifth image of a digit is a test image: 100 of its 500
 
 
@@ -72,7 +73,7 @@ def load(data_cfg: Any, seed: int) -> Dataset:
         data = _from_tfds(name, folder)
     else:
         raise UserError(f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz and tfds:NAME")
-    if data_cfg.partition == "writer":  # first the writers are chosen, then `split` cuts what they wrote
+    if data_cfg.partition in BY_WRITER:  # first the writers are chosen, then `split` cuts what they wrote
         return data
     train = limited(np.arange(len(data.y_train)), "train", data_cfg.train_limit, seed)
     test = limited(np.arange(len(data.y_test)), "test", data_cfg.test_limit, seed)

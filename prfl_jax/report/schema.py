@@ -43,6 +43,8 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a run that has ended leaves report.json in its --workdir") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the report.json of a run") from None
     except ValueError:
         report = None
     if not isinstance(report, dict) or "schema_version" not in report:

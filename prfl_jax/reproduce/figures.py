@@ -10,23 +10,26 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
 from prfl_jax.report.names import strategy_name
 from prfl_jax.report.series import value_at
-from prfl_jax.reproduce.paper import ABLATIONS, MAIN
+from prfl_jax.reproduce.paper import ABLATIONS, EXTRAS, MAIN
 from prfl_jax.reproduce.presets import Column, Preset
-from prfl_jax.reproduce.tables import Reports
+from prfl_jax.reproduce.tables import Reports, diverged, void
 from prfl_jax.transport.alone import clock_alone
 
 matplotlib.rcParams["svg.hashsalt"] = "prfl_jax"  # the same figure gives the same file
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 # Okabe and Ito's palette, black for PR-FL
 _COLOURS = ("#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2")
+EARLY = 8  # windows to the first pruning in fig8
 PHASES = {"downloads": "#56B4E9", "computes": "#009E73", "uploads": "#E69F00", "waits": "#DDDDDD"}
 
 
@@ -68,26 +71,42 @@ def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[flo
 def fig8(out: Path, preset: Preset) -> None:
     """Time streams of the first windows (the paper's Figs. 2-4 and 8): who downloads, computes, uploads, waits."""
     column = preset.columns[-1] if preset.name == "full" else preset.columns[0]
-    panels = [("fedavg", 3), ("fedasyn", 24), ("prfl", 24)]
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    axes = figure.subplots(len(panels), 1)
-    for ax, (method, windows) in zip(axes, panels, strict=True):
+    logs = {}
+    for method in ("fedavg", "fedasyn", "prfl"):
         config = column.config(method, 0)
-        config.density.interval = 8  # early enough to see pruning in the first windows
-        rounds, ends = event_log(config, 4 * windows)  # so that what is under way at the last one is drawn too
-        draw_stream(ax, [r for r in rounds if r["dispatched"] < ends[windows - 1]], ends[:windows])
-        ax.set_title(f"{strategy_name(method)}: the first {windows} windows", fontsize=10)
-    keys = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
-    axes[0].legend(handles=keys, ncol=4, fontsize=8, loc="upper right")
-    axes[-1].set_xlabel("simulated time (s); PR-FL prunes for the first time after window 8 here")
-    save(figure, out / "fig8", preset.mark)
+        config.density.interval = EARLY  # so that pruning is seen in the first windows
+        logs[method] = event_log(config, 200)
+    until = logs["fedavg"][1][2]  # three rounds of FedAvg, and what the others do in that time
+    figure = Figure(figsize=(11, 9.5), layout="constrained")
+    axes = figure.subplots(len(logs), 1)
+    seen: set[str] = set()
+    for ax, (method, (rounds, ends)) in zip(axes, logs.items(), strict=True):
+        ends = [end for end in ends if end <= until]
+        seen |= draw_stream(ax, [r for r in rounds if r["dispatched"] < until], ends, until)
+        ax.set_title(f"{strategy_name(method)}: the first {len(ends)} windows", fontsize=10)
+        ax.set_xlabel("simulated time (s)")
+    keys: list[Artist] = [Patch(color=colour, label=phase) for phase, colour in PHASES.items() if phase in seen]
+    keys.append(Line2D([], [], color="0.35", lw=0.8, ls=":", label="end of a window"))
+    figure.legend(handles=keys, ncol=len(keys), fontsize=9, loc="outside lower center")
+    note = f"{column.title}; PR-FL prunes for the first time after window {EARLY} here"
+    figure.suptitle("\n".join(filter(None, [preset.mark, note])), fontsize=10)
+    save(figure, out / "fig8", "")
 
 
-def draw_stream(ax: Axes, rounds: Sequence[Mapping[str, Any]], ends: Sequence[float]) -> None:
-    """One bar of each phase a round and client; dotted lines are the windows' ends."""
+def draw_stream(
+    ax: Axes, rounds: Sequence[Mapping[str, Any]], ends: Sequence[float], until: float
+) -> set[str]:
+    """One bar of each phase a round and client, dotted lines at the windows' ends; returns the phases that took time.
+
+    Args:
+      until: right end of the axis, s.
+    """
     moments = ("dispatched", "downloaded", "computed", "arrived", "closed")
-    for colour, first, last in zip(PHASES.values(), moments[:-1], moments[1:], strict=True):
+    seen = set()
+    for (phase, colour), first, last in zip(PHASES.items(), moments[:-1], moments[1:], strict=True):
         lengths = [r[last] - r[first] for r in rounds]
+        if max(lengths, default=0) > 0:
+            seen.add(phase)
         ax.barh([r["client"] for r in rounds], lengths, left=[r[first] for r in rounds], color=colour, height=0.75)
     for end in ends:
         ax.axvline(end, color="0.35", lw=0.5, ls=":")
@@ -95,77 +114,112 @@ def draw_stream(ax: Axes, rounds: Sequence[Mapping[str, Any]], ends: Sequence[fl
     ax.set_yticks(range(clients), [str(c) for c in range(clients)])
     ax.invert_yaxis()
     ax.set_ylabel("client")
-    ax.set_xlim(0, ends[-1])
+    ax.set_xlim(0, until)
+    return seen
 
 
-def _curve(ax: Axes, reports: Sequence[Mapping[str, Any]], label: str, colour: str) -> None:
-    """Mean over seeds, and the band between least and most."""
+def _curve(ax: Axes, reports: Sequence[Mapping[str, Any]], label: str, colour: str) -> list[float]:
+    """Mean over the seeds that have come so far, and the band between least and most; returns the mean in percent.
+
+    A run whose loss is not finite ends its own curve; the label then says how many did.
+    """
     curves = [r["curves"][r["final"]["model"]] for r in reports]
     grid = sorted({t for curve in curves for t in curve["t_s"]})
-    values = [[value_at(c["t_s"], c["accuracy"], t) for c in curves] for t in grid]
-    known = [(t, [100 * v for v in row if v is not None]) for t, row in zip(grid, values, strict=True)]
+    rows = [[value_at(c["t_s"], c["accuracy"], t) for c in curves if c["t_s"] and t <= c["t_s"][-1]] for t in grid]
+    known = [(t, [100 * v for v in row if v is not None]) for t, row in zip(grid, rows, strict=True)]
     known = [(t, row) for t, row in known if row]
-    times = [t for t, _ in known]
-    ax.plot(times, [statistics.fmean(row) for _, row in known], color=colour, lw=1.6, label=label)
+    times, mean = [t for t, _ in known], [statistics.fmean(row) for _, row in known]
+    if bad := len(diverged(reports)):
+        label += f" ({bad} of {len(reports)} not finite)"
+    ax.plot(times, mean, color=colour, lw=1.6, label=label)
     if len(curves) > 1:
         ax.fill_between(
             times, [min(row) for _, row in known], [max(row) for _, row in known], color=colour, alpha=0.15, lw=0
         )
+    return mean
 
 
-def _accuracy_axes(ax: Axes, column: Column) -> None:
-    ax.set_title(column.title, fontsize=9)
+def _panel(ax: Axes, column: Column, methods: Sequence[str], reports: Reports, title: str) -> None:
+    """Accuracy over simulated time of these methods; the axis begins where the curves part."""
+    means = []
+    for method, colour in zip(methods, _COLOURS, strict=False):
+        found = reports.get((column.key, method))
+        if found:
+            why = void(method, found, reports.get((column.key, "prfl"), ()))
+            name = strategy_name(method) + (" (void, see Table V)" if why else "")
+            means.append(_curve(ax, found, name, colour))
+    ax.set_title(title, fontsize=9)
     for threshold in column.thresholds:
         ax.axhline(100 * threshold, color="0.5", lw=0.8, ls=":")
+        ax.annotate(
+            f" {100 * threshold:g} %", (1, 100 * threshold), xycoords=("axes fraction", "data"), fontsize=7, va="center"
+        )
+    top = max([*(max(mean, default=0) for mean in means), 100 * max(column.thresholds)])
+    # A quarter of the way, at least: the start is alike for all, and what matters lies near the thresholds.
+    low = min([*(mean[len(mean) // 4] for mean in means if mean), 100 * min(column.thresholds)])
+    ax.set_ylim(max(0.0, low - 0.1 * (top - low) - 2), min(100.0, top + 0.1 * (top - low) + 1))
     ax.set_ylabel("test accuracy (%)")
     ax.set_xlabel("simulated time (s)")
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.grid(True, color="0.93")
+    if means:
+        ax.legend(fontsize=8, loc="lower right")
 
 
 def fig9(out: Path, preset: Preset, reports: Reports) -> None:
-    """Accuracy over simulated time of each method, a panel a column."""
-    across = min(2, len(preset.columns))
-    down = -(-len(preset.columns) // across)
+    """Accuracy over simulated time of each method of Table IV, a panel for each column with reports."""
+    columns = [column for column in preset.columns if any((column.key, method) in reports for method in MAIN)]
+    if not columns:
+        return
+    across = min(2, len(columns))
+    down = -(-len(columns) // across)
     figure = Figure(figsize=(5.6 * across, 3.9 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
-    for ax, column in zip(panels, preset.columns, strict=False):
-        for method, colour in zip(MAIN, _COLOURS, strict=False):
-            if found := reports.get((column.key, method)):
-                _curve(ax, found, strategy_name(method), colour)
-        _accuracy_axes(ax, column)
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=8, loc="lower right")
-    for ax in panels[len(preset.columns) :]:
+    for ax, column in zip(panels, columns, strict=False):
+        _panel(ax, column, MAIN, reports, column.title)
+    for ax in panels[len(columns) :]:
         ax.set_visible(False)
     save(figure, out / "fig9", preset.mark)
 
 
 def fig10(out: Path, preset: Preset, reports: Reports) -> None:
-    """The ablations over simulated time, and under them the density of each client of PR-FL (first seed)."""
-    columns = [column for column in preset.columns if set(ABLATIONS) & set(column.methods)]
-    figure = Figure(figsize=(6.5 * len(columns), 7.5), layout="constrained")
-    axes = figure.subplots(2, len(columns), squeeze=False, height_ratios=(3, 2))
+    """The ablations over simulated time, the methods beyond the paper's, and each client's density (first seed)."""
+    columns = [
+        column
+        for column in preset.columns
+        if any((column.key, method) in reports for method in column.methods if method in (*ABLATIONS, *EXTRAS))
+    ]
+    if not columns:
+        return
+    figure = Figure(figsize=(12, 7.5 * len(columns)), layout="constrained")
+    axes = figure.subplots(2 * len(columns), 2, squeeze=False, height_ratios=(3, 2) * len(columns))
     for place, column in enumerate(columns):
-        upper, lower = axes[:, place]
-        for method, colour in zip(("prfl", *ABLATIONS), _COLOURS, strict=False):
-            if found := reports.get((column.key, method)):
-                _curve(upper, found, strategy_name(method), colour)
-        _accuracy_axes(upper, column)
-        if upper.get_legend_handles_labels()[0]:
-            upper.legend(fontsize=8, loc="lower right")
-        for report in reports.get((column.key, "prfl"), ())[:1]:
-            shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(report["clients"])))
-            for entry, colour in zip(report["clients"], shades, strict=True):
-                steps = entry["densities"]
-                if steps["t_s"]:
-                    percents = [*steps["percent"], steps["percent"][-1]]
-                    times = [*steps["t_s"], report["simulated_s"]]
-                    shares = [p / 100 for p in percents]
-                    lower.step(times, shares, where="post", color=colour, label=str(entry["client"]))
-            lower.legend(title="client", fontsize=7, ncol=5, loc="lower right")
-        lower.set_ylabel("density, PR-FL")
-        lower.set_xlabel("simulated time (s)")
-        lower.set_ylim(0, 1.05)
-        lower.grid(True, color="0.93")
+        sides = (
+            ("ablations", ("prfl", *ABLATIONS), "prfl"),
+            ("beyond the paper", ("prfl", *EXTRAS), "heterofl_recovery"),
+        )
+        for side, (title, methods, pruned) in enumerate(sides):
+            upper, lower = axes[2 * place, side], axes[2 * place + 1, side]
+            _panel(upper, column, methods, reports, f"{column.title}: {title}")
+            found = reports.get((column.key, pruned))
+            if found:
+                _densities(figure, lower, found[0])
+            lower.set_title(f"density of each client, {strategy_name(pruned)}", fontsize=9)
+            lower.set_visible(bool(found))
     save(figure, out / "fig10", preset.mark)
+
+
+def _densities(figure: Figure, ax: Axes, report: Mapping[str, Any]) -> None:
+    """A row a client, from dark (1) to light (0)."""
+    steps = [entry["densities"] for entry in report["clients"]]
+    edges = sorted({0.0, float(report["simulated_s"]), *(t for step in steps for t in step["t_s"])})
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
+    shares = [[(value_at(step["t_s"], step["percent"], t) or 100) / 100 for t in middles] for step in steps]
+    rows = np.arange(len(steps) + 1) - 0.5
+    drawn = ax.pcolormesh(edges, rows, np.array(shares), cmap="viridis_r", vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=ax, label="density")
+    ax.set_yticks(range(len(steps)), [str(entry["client"]) for entry in report["clients"]])
+    ax.invert_yaxis()
+    ax.set_ylabel("client")
+    ax.set_xlabel("simulated time (s)")
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
