@@ -23,6 +23,7 @@ setup(
         "mlxtend>=0.25",
         "tqdm>=4.70",
         "matplotlib>=3.11",
+        "filelock>=3.20",
     ],
     extras_require={
         "test": [

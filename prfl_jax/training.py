@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax import strategies
+from prfl_jax.compiled import keep_compiled
 from prfl_jax.config import ENDLESS
 from prfl_jax.validate import config_hash, to_dict, validate
 
@@ -24,6 +25,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
     Returns:
       0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
     """
+    keep_compiled()
     if config.engine.deterministic:
         # must be there before JAX starts
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()

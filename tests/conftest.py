@@ -1,6 +1,9 @@
 """What all tests share: repeatable property tests, and a bound on the programs kept in memory."""
 
+import atexit
 import gc
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,11 @@ from hypothesis import settings
 # ones; whoever changes clock, partition, split or aggregation should.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+# What scripts that tests start keep between processes stays among the tests.
+_CACHE = tempfile.TemporaryDirectory(prefix="prfl_cache_")
+atexit.register(_CACHE.cleanup)
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # A compiled program takes hundreds of memory mappings, and Linux gives a process 65,530 of them: XLA then crashes.
 MOST_MAPPINGS = 25_000

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prfl_jax.compiled import keep_compiled
 from prfl_jax.errors import UserError
 from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
 from prfl_jax.reproduce import paper, presets
@@ -91,6 +92,7 @@ def reproduce(request: Request) -> int:
       UserError: a flag's value, a data set that is not there, a report that cannot be read.
     """
     request.check()
+    keep_compiled()
     preset = preset_named(request.preset)
     if request.settings:
         preset = preset.only(request.settings)

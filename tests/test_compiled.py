@@ -1,0 +1,65 @@
+"""Compiled programs are kept between processes, where the user did not say otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prfl_jax import compiled
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = """
+from prfl_jax.compiled import keep_compiled
+folder = keep_compiled()
+import jax, jax.numpy as jnp
+seen = []
+jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
+def f(x):
+    for _ in range(40):
+        x = jnp.sort(jnp.tanh(x @ x), axis=0)
+    return x
+jax.block_until_ready(jax.jit(f)(jnp.ones((64, 64))))
+print(folder, seen.count("/jax/compilation_cache/cache_hits"))
+"""
+
+
+def process(cache: Path, **more: str) -> list[str]:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT), **more}
+    call = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout.split()
+
+
+def test_the_second_process_compiles_nothing_anew(tmp_path):
+    folder, hits = process(tmp_path)
+    assert folder.startswith(f"{tmp_path}/prfl_jax/compiled/") and hits == "0"
+    kept = {p.name for p in Path(folder).iterdir() if "-cache" in p.name}
+    assert kept
+    again, hits = process(tmp_path)
+    assert again == folder and int(hits) >= 1
+    assert {p.name for p in Path(folder).iterdir() if "-cache" in p.name} == kept
+
+
+def test_the_users_own_setting_wins(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for setting in ("", str(tmp_path / "own")):
+        monkeypatch.setenv(compiled.FOLDER, setting)
+        assert compiled.keep_compiled() is None and os.environ[compiled.FOLDER] == setting
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_folder_it_goes_on_without(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    monkeypatch.delenv(compiled.FOLDER, raising=False)
+    assert compiled.keep_compiled() is None and compiled.FOLDER not in os.environ
+
+
+def test_another_processor_or_jaxlib_has_another_folder(monkeypatch):
+    here = compiled._machine()
+    assert here == compiled._machine()
+    monkeypatch.setattr(compiled.importlib.metadata, "version", lambda name: "0.0.1")
+    assert compiled._machine() != here
