@@ -11,7 +11,9 @@ import jax
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.density import DENSITIES
-from prfl_jax.engine import State
+from prfl_jax.devices import Placement
+from prfl_jax.errors import UserError
+from prfl_jax.memory import check_memory, state_bytes
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.simulation import Method, make_engine, resolve
 from prfl_jax.transport.alone import run_clock
@@ -34,6 +36,7 @@ class Estimate:
       flop: of training and evaluating.
       state: bytes on the device by part.
       images: bytes of the images on the device.
+      memory: what is needed and what there is, in words.
     """
 
     method: Method
@@ -49,6 +52,7 @@ class Estimate:
     flop: float
     state: dict[str, int]
     images: int
+    memory: str
 
 
 def estimate(config: Any) -> Estimate:
@@ -84,6 +88,13 @@ def estimate(config: Any) -> Estimate:
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
+    placement = Placement.of(len(clients), config.engine.devices)
+    shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(jax.random.key(0)))
+    images = dataset.x_train[:1].nbytes * (sum(clients) + len(split.test))
+    try:
+        memory = check_memory(shapes, images, placement)
+    except UserError as why:
+        memory = f"does not fit: {why}"
     return Estimate(
         method=method,
         source=dataset.source,
@@ -96,8 +107,9 @@ def estimate(config: Any) -> Estimate:
         bytes_up=clock["bytes_up"] * scale,
         bytes_down=clock["bytes_down"] * scale,
         flop=flop,
-        state=state_bytes(jax.eval_shape(lambda: make_engine(config, method).init_state(jax.random.key(0)))),
-        images=dataset.x_train[:1].nbytes * (sum(clients) + len(split.test)),
+        state=state_bytes(shapes),
+        images=images,
+        memory=memory,
     )
 
 
@@ -126,24 +138,9 @@ def describe(config: Any) -> str:
         ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),
         ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
         ("memory, images", bytes_text(e.images)),
+        ("memory, all", e.memory.removeprefix("memory: ")),
         ("checkpoint", f"{bytes_text(memory)} before compression, {config.checkpoint.keep} are kept"),
         ("host time", f"{guess}, evaluation included{unless}"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows) + "\nNothing was trained."
-
-
-def state_bytes(state: State) -> dict[str, int]:
-    """Bytes of the device state by part, from its shapes; parts without any are left out."""
-    parts = {
-        "server model": state.params,
-        "models in flight": state.sent,
-        "buffer": state.buffer,
-        "running sum": state.total,
-        "masks": (state.sent_bits, state.buffer_bits, state.levels),
-        "importance": state.importance,
-    }
-    counts = {
-        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
-    }
-    return {name: count for name, count in counts.items() if count}

@@ -45,14 +45,18 @@ class Experiment:
     Args:
       config: from `load_config` or `default_config`.
 
+    Attributes:
+      memory: one line about what a run keeps in memory.
+
     Raises:
-      UserError: the config is not possible, or its data cannot be had.
+      UserError: the config is not possible, its data cannot be had, or the run would not fit into memory.
     """
 
     def __init__(self, config: Any) -> None:
         validate(config)
         self.config = config
         self.simulation = Simulation(config)
+        self.memory = self.simulation.memory()
 
     def run(
         self, workdir: str | os.PathLike[str] | Workdir, *, guard: InterruptGuard | None = None, progress: bool = True

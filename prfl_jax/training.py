@@ -59,6 +59,7 @@ def _train(experiment: Any, folder: Any, guard: Any) -> int:
     from prfl_jax.report.compare import beside
 
     config, path = experiment.config, folder.path
+    print(experiment.memory, file=sys.stderr)
     report = experiment.run(folder, guard=guard).report
     others: dict[str, dict[str, Any]] = {}
     for name in config.compare:

@@ -163,7 +163,7 @@ def _panel(ax: Axes, column: Column, methods: Sequence[str], reports: Reports, t
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.grid(True, color="0.93")
     if means:
-        ax.legend(fontsize=8, loc="lower right")
+        ax.legend(fontsize=8, loc="best")
 
 
 def fig9(out: Path, preset: Preset, reports: Reports) -> None:

@@ -1,0 +1,88 @@
+"""What a run keeps in memory, counted from shapes before anything is put there, and whether it fits."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+
+from prfl_jax.devices import Placement
+from prfl_jax.engine import State
+from prfl_jax.errors import UserError
+from prfl_jax.report.names import bytes_text
+
+STACKS = ("models in flight", "buffer")  # what grows with the number of clients
+ADVICE = "take fewer clients.number, a narrower model.width, or more engine.devices"
+
+
+def state_bytes(state: State) -> dict[str, int]:
+    """Bytes of the device state by part, from its shapes; parts without any are left out."""
+    parts = {
+        "server model": state.params,
+        "models in flight": state.sent,
+        "buffer": state.buffer,
+        "running sum": state.total,
+        "masks": (state.sent_bits, state.buffer_bits, state.levels),
+        "importance": state.importance,
+    }
+    counts = {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def check_memory(state: State, images: int, placement: Placement) -> str:
+    """One line about a run's memory.
+
+    Args:
+      state: arrays or shapes, as made for `placement`.
+      images: bytes of the images, of which each device has a copy.
+
+    Raises:
+      UserError: it would not fit; says what it is made of and what to change.
+    """
+    parts = state_bytes(state)
+    whole, stacked = sum(parts.values()), sum(parts.get(name, 0) for name in STACKS)
+    each = whole - stacked + stacked // placement.count + images  # masks, a few percent, as if each had all
+    made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in {**parts, "images": images}.items())
+    checks = []
+    if placement.devices[0].platform == "cpu":
+        # a checkpoint copies the state, and all devices are the host
+        checks.append(("this machine", each * placement.count + whole, host_available()))
+    else:
+        free = [device_available(device) for device in placement.devices]
+        known = [count for count in free if count is not None]
+        checks.append(("each device", each, min(known) if known else None))
+        checks.append(("the host, for checkpoints", whole, host_available()))
+    for where, need, there in checks:
+        if there is not None and need > there:
+            raise UserError(
+                f"config.clients.number={placement.clients}: {where} would need {bytes_text(need)} ({made_of}), and "
+                f"has {bytes_text(there)}; {ADVICE}"
+            )
+    (where, need, there), *_ = checks
+    return f"memory: {bytes_text(need)} on {where}" + (f" of {bytes_text(there)}" if there else "") + f" ({made_of})"
+
+
+def device_available(device: Any) -> int | None:
+    """Bytes free on an accelerator; None where it does not tell."""
+    stats = device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
+def host_available() -> int | None:
+    """Bytes of memory that the host can give, swap not counted; None where it does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return 1024 * int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,75 @@
+"""Memory is counted before it is taken, and a run that would not fit says what to change."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+import tiny
+
+from prfl_jax import memory
+from prfl_jax.devices import Placement
+from prfl_jax.dry_run import describe
+from prfl_jax.errors import UserError
+from prfl_jax.experiment import Experiment
+
+
+def test_what_is_counted_is_what_lies_there(monkeypatch):
+    monkeypatch.setattr(memory, "host_available", lambda: 10**12)
+    sim = tiny.simulation("prfl")
+    state = sim.init_state(sim.init_key)
+    real = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert sum(memory.state_bytes(state).values()) == real
+    images = sum(leaf.nbytes for leaf in (sim.device_data().x, sim.eval_sets()[0].x))
+    assert images == 28 * 28 * (360 + 200)
+    text = sim.memory()
+    assert text.startswith(f"memory: {(2 * real + images) / 1e6:.4g} MB on this machine of 1,000 GB")
+    assert "models in flight" in text and "buffer" in text and "images 0.439 MB" in text
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr(memory, "host_available", lambda: 10**6)
+    with pytest.raises(UserError, match=r"config.clients.number=4: this machine would need .* has 1 MB; take fewer"):
+        Experiment(tiny.config("prfl"))
+    assert "does not fit" in describe(tiny.config("prfl"))
+    monkeypatch.setattr(memory, "host_available", lambda: None)  # where nobody knows, nothing is refused
+    assert " of " not in Experiment(tiny.config("prfl")).memory.split("(")[0]
+
+
+class Device:
+    platform = "gpu"
+
+    def __init__(self, limit):
+        self._limit = limit
+
+    def memory_stats(self):
+        return None if self._limit is None else {"bytes_limit": self._limit, "bytes_in_use": 1000}
+
+
+def test_an_accelerators_own_memory_counts(monkeypatch):
+    monkeypatch.setattr(memory, "host_available", lambda: 10**12)
+    sim = tiny.simulation("prfl", clients__number=4)
+    shapes = jax.eval_shape(sim.engine.init_state, sim.init_key)
+    parts = memory.state_bytes(shapes)
+    stacks = parts["models in flight"] + parts["buffer"]
+    each = sum(parts.values()) - stacks // 2 + 50  # two devices share the stacks, each has the images
+    fits = Placement(4, (Device(each + 1000), Device(10**9)))
+    assert memory.check_memory(shapes, 50, fits).startswith("memory: ")
+    short = Placement(4, (Device(each + 999), Device(10**9)))
+    with pytest.raises(UserError, match="each device would need"):
+        memory.check_memory(shapes, 50, short)
+    memory.check_memory(shapes, 50, Placement(4, (Device(None), Device(None))))
+    monkeypatch.setattr(memory, "host_available", lambda: 1000)
+    with pytest.raises(UserError, match="the host, for checkpoints"):
+        memory.check_memory(shapes, 50, fits)
+
+
+def test_memory_grows_linearly_with_the_clients():
+    def stacks(clients):
+        speeds = dict(clients__up_mb_s=(2.0,) * clients, clients__down_mb_s=(8.0,) * clients)
+        sim = tiny.simulation("prfl", clients__number=clients, local__batch_size=5, **speeds)
+        parts = memory.state_bytes(jax.eval_shape(sim.engine.init_state, sim.init_key))
+        return sum(parts.values()), parts["models in flight"]
+
+    (ten, one_stack), (forty, _) = stacks(10), stacks(40)
+    own = one_stack / 10
+    assert forty - ten == pytest.approx(30 * own * (2 + 2 / 32), rel=0.01)  # two models and two masks of bits a client
