@@ -106,12 +106,14 @@ class EngineConfig:
     Args:
       clients: `map` (one arrival after another) or `vmap` (a group of arrivals at once).
       group: arrivals in a group of `vmap`; 0: as many as a device has slots.
+      store: type of the models in flight and in the buffer; a client starts from what was stored.
       aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
     """
 
     clients: str
     group: int
+    store: str
     aggregation: Aggregation
     importance: str | None
     normalize: str
@@ -150,7 +152,7 @@ class Engine:
         """W_0 from `key`; empty slots; every weight in every sub-model."""
         params = self.model.init(key)
         slots = self.placement.count * self.placement.slots
-        stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), w.dtype), params)
+        stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), self.config.store), params)
         bits = tuple(jnp.asarray(b) for b in empty_bits(self.layout, slots))
         sums = self.config.aggregation.kernel == "sum"
         return State(
@@ -220,7 +222,7 @@ class Engine:
             slot = now.dispatch[k]
             masks = level_masks(state.levels, now.percent[slot])
             sub_model = apply_masks(self.layout, state.params, masks)
-            sent = jax.tree.map(lambda stack, w: stack.at[slot].set(w), sent, sub_model)
+            sent = jax.tree.map(lambda stack, w: stack.at[slot].set(w.astype(stack.dtype)), sent, sub_model)
             bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
             return sent, bits
 
@@ -298,7 +300,7 @@ class Engine:
     ) -> Taken:
         """The k-th arrival."""
         slot = members.slot[k]
-        sent = jax.tree.map(lambda stack: stack[slot], state.sent)
+        sent = jax.tree.map(lambda stack, w: stack[slot].astype(w.dtype), state.sent, state.params)
         bits = tuple(b[slot] for b in state.sent_bits)
         update, loss, squares, masks, bits = self._client_update(
             sent, bits, data, slot, members.count[k], members.lr[k], members.ran_at[k], keys
@@ -308,7 +310,7 @@ class Engine:
             taken = taken._replace(total=jax.tree.map(lambda t, x: t + c * x, taken.total, summand))
         else:
             taken = taken._replace(
-                buffer=jax.tree.map(lambda stack, w: stack.at[slot].set(w), taken.buffer, update),
+                buffer=jax.tree.map(lambda stack, w: stack.at[slot].set(w.astype(stack.dtype)), taken.buffer, update),
                 buffer_bits=tuple(b.at[slot].set(new) for b, new in zip(taken.buffer_bits, bits, strict=True)),
             )
         if squares:
@@ -332,7 +334,7 @@ class Engine:
         here = g * size + jnp.arange(size) < number
         ids = jnp.minimum(own.slot, slots - 1)
         target = jnp.where(here, ids, slots)
-        sent = jax.tree.map(lambda stack: stack[ids], state.sent)
+        sent = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.sent, state.params)
         bits = tuple(b[ids] for b in state.sent_bits)
         lr = jnp.where(here, own.lr, 1.0)  # the padding's 0 would divide
         updates, losses, squares, masks, bits = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, 0, None))(
@@ -340,7 +342,7 @@ class Engine:
         )
 
         def put(stack: jax.Array, new: jax.Array) -> jax.Array:
-            return stack.at[target].set(new, mode="drop")
+            return stack.at[target].set(new.astype(stack.dtype), mode="drop")
 
         if squares:
             present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]

@@ -113,7 +113,10 @@ class Evaluator:
             return placement.sum(lax.fori_loop(first, end, lambda i, sums: piece(params, data, i, sums), start))
 
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
-        self._take = placement.jit_global(lambda stack, slot: jax.tree.map(lambda leaf: leaf[slot], stack), ALL)
+        def take(stack: Any, slot: jax.Array) -> Any:
+            return jax.tree.map(lambda leaf: leaf[slot].astype(jnp.float32), stack)  # it may be stored in less
+
+        self._take = placement.jit_global(take, ALL)
 
     def warm_up(self, params: Any, data: EvalSet) -> None:
         """Compiles for data of this shape; evaluates nothing."""

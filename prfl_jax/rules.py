@@ -195,6 +195,7 @@ RULES: dict[str, Rule] = {
     "eval.batch_size": _integer(1),
     "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
     "engine.clients": _choice("auto", "map", "vmap"),
+    "engine.store": _choice("float32", "bfloat16"),
     "engine.group": _integer(0),
     "engine.devices": _integer(0),
     "engine.chunk_windows": _integer(0),

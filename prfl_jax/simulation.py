@@ -97,6 +97,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
         EngineConfig(
             clients=method.clients_axis,
             group=config.engine.group,
+            store=config.engine.store,
             aggregation=AGGREGATIONS[config.aggregation.name],
             importance=method.importance,
             normalize=config.data.normalize,

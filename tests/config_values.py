@@ -85,6 +85,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "eval.batch_size": (50, [0, 500.0]),
     "eval.thresholds": ((0.5,), [(0.0,), (1.0,), (80,), 0.8, None]),
     "engine.clients": ("map", ["pmap"]),
+    "engine.store": ("bfloat16", ["float16", None]),
     "engine.group": (4, [-1, 1.5, None]),
     "engine.devices": (1, [-1, 0.5, None]),
     "engine.chunk_windows": (4, [-1, 1.5, None]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import jax
+import numpy as np
 import pytest
 import tiny
 
@@ -11,6 +14,7 @@ from prfl_jax.devices import Placement
 from prfl_jax.dry_run import describe
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
+from prfl_jax.interrupt import Interrupted
 
 
 def test_what_is_counted_is_what_lies_there(monkeypatch):
@@ -73,3 +77,29 @@ def test_memory_grows_linearly_with_the_clients():
     (ten, one_stack), (forty, _) = stacks(10), stacks(40)
     own = one_stack / 10
     assert forty - ten == pytest.approx(30 * own * (2 + 2 / 32), rel=0.01)  # two models and two masks of bits a client
+
+
+@pytest.mark.parametrize("strategy", ["prfl", "fedbuff"])
+def test_stored_in_bfloat16_the_stacks_are_half_and_training_goes_on(strategy):
+    whole, half = (tiny.simulation(strategy, engine__store=kind) for kind in ("float32", "bfloat16"))
+    counts = [memory.state_bytes(jax.eval_shape(s.engine.init_state, s.init_key)) for s in (whole, half)]
+    for name in memory.STACKS:
+        if name in counts[0]:
+            assert counts[1].pop(name) * 2 == counts[0].pop(name)
+    assert counts[0] == counts[1]  # nothing else changes
+    kept, rounded = (tiny.run(strategy, engine__store=kind) for kind in ("float32", "bfloat16"))
+    assert [w["arrivals"] for w in kept.of("window")] == [w["arrivals"] for w in rounded.of("window")]
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(rounded.params))
+    for exact, near in zip(jax.tree.leaves(kept.params), jax.tree.leaves(rounded.params), strict=True):
+        apart = np.abs(exact - near).max() / np.abs(exact).max()
+        assert 0 < apart < 0.05  # 8 bits of mantissa, over eight windows
+    assert rounded.report["config_hash"] != kept.report["config_hash"]
+
+
+def test_a_run_stored_in_bfloat16_goes_on_to_the_bit(tmp_path):
+    config = tiny.config("prfl", engine__store="bfloat16")
+    with mock.patch("prfl_jax.experiment.run_figure"):
+        with pytest.raises(Interrupted):
+            Experiment(config).run(tmp_path / "run", guard=tiny.StopAt(7), progress=False)
+        resumed = Experiment(config).run(tmp_path / "run", progress=False)
+    tiny.same(resumed.params, tiny.run("prfl", engine__store="bfloat16").params)

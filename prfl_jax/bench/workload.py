@@ -99,6 +99,7 @@ class Chunks:
             EngineConfig(
                 clients=method.clients_axis,
                 group=config.engine.group,
+                store=config.engine.store,
                 aggregation=AGGREGATIONS[config.aggregation.name],
                 importance=method.importance if importance else None,
                 normalize="unit",
