@@ -91,8 +91,9 @@ class Preset:
                 for key, value in values.items():
                     assign(config, key, value)
 
-            key = "_".join([old.key, *changes]).replace("/", "_")
-            return dataclasses.replace(old, key=key, title=", ".join([old.title, *changes]), change=change)
+            key, what = "_".join([old.key, *changes]).replace("/", "_"), ", ".join(changes)
+            why = f"The preset's setting, but with {what}."
+            return dataclasses.replace(old, key=key, title=f"{old.title}, but {what}", change=change, why=why)
 
         return dataclasses.replace(self, columns=tuple(column(old) for old in self.columns))
 
