@@ -66,6 +66,11 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        if jax.process_count() > 1:  # the process that has these reads and writes alone
+            here = jax.process_index()
+            own = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+            options = dataclasses.replace(options, multiprocessing_options=own, create=False)
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, snapshot: Snapshot) -> None:

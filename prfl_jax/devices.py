@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from prfl_jax import processes
 from prfl_jax.errors import UserError
 from prfl_jax.plan import Plan
 
@@ -51,7 +52,13 @@ class Placement:
                 f"config.engine.devices={wanted}: allowed is at most {len(there)}, which is what JAX finds here"
                 f"{more if jax.default_backend() == 'cpu' else ''}"
             )
-        return cls(clients, tuple(there[: min(wanted or len(there), clients)]))
+        count = min(wanted or len(there), clients)
+        if not processes.alone() and count < len(there):
+            raise UserError(
+                f"config.engine.devices={wanted}: allowed with several processes is 0, all {len(there)} devices, "
+                f"and at least as many clients (clients.number={clients})"
+            )
+        return cls(clients, tuple(there[:count]))
 
     @property
     def count(self) -> int:
@@ -154,10 +161,21 @@ class Placement:
         return jax.jit(function, out_shardings=None if self.count == 1 else self._shardings(gives))
 
     def put(self, tree: Any, spec: Any) -> Any:
-        """Copies onto the devices, as `spec` says (a prefix of the pytree)."""
+        """Copies whole arrays onto the devices, as `spec` says (a prefix of the pytree)."""
         if self.count == 1:
             return jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), tree)
-        return jax.device_put(tree, self._shardings(spec))
+        shardings = self._shardings(spec)
+        if processes.alone():
+            return jax.device_put(tree, shardings)
+
+        def leaf(sharding: NamedSharding, part: Any) -> Any:
+            def one(whole: Any) -> jax.Array:
+                host = np.asarray(whole)  # the same in every process, which takes its own devices' part of it
+                return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+            return jax.tree.map(one, part)
+
+        return jax.tree.map(leaf, shardings, tree, is_leaf=lambda item: isinstance(item, NamedSharding))
 
     def _shardings(self, specs: Any) -> Any:
         return jax.tree.map(

@@ -120,7 +120,7 @@ class Evaluator:
 
     def warm_up(self, params: Any, data: EvalSet) -> None:
         """Compiles for data of this shape; evaluates nothing."""
-        jax.block_until_ready(self._pieces(params, data, jnp.int32(0), jnp.int32(0)))
+        jax.block_until_ready(self._pieces(params, data, np.int32(0), np.int32(0)))
 
     def __call__(self, params: Any, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """Scores of one model on all of `data`.
@@ -133,10 +133,10 @@ class Evaluator:
         loss = 0.0
         for first in range(0, total, step):
             check()
-            sums = jax.device_get(self._pieces(params, data, jnp.int32(first), jnp.int32(min(first + step, total))))
+            sums = jax.device_get(self._pieces(params, data, np.int32(first), np.int32(min(first + step, total))))
             correct, count, loss = correct + sums.correct, count + sums.samples, loss + float(sums.loss)
         return Scores(np.asarray(correct), np.asarray(count), loss)
 
     def slot(self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """The model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask."""
-        return self(self._take(buffer, jnp.int32(slot)), data, check)
+        return self(self._take(buffer, np.int32(slot)), data, check)

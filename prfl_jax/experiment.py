@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax import environment
+from prfl_jax import environment, processes
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.loop import Loop
 from prfl_jax.models import save_model
 from prfl_jax.report import build_report, read_metrics, run_figure, write_report
 from prfl_jax.simulation import Simulation
 from prfl_jax.validate import config_hash, to_dict, validate
-from prfl_jax.workdir import Workdir
+from prfl_jax.workdir import Scratch, Workdir, open_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,11 @@ class Experiment:
         self.memory = self.simulation.memory()
 
     def run(
-        self, workdir: str | os.PathLike[str] | Workdir, *, guard: InterruptGuard | None = None, progress: bool = True
+        self,
+        workdir: str | os.PathLike[str] | Workdir | Scratch,
+        *,
+        guard: InterruptGuard | None = None,
+        progress: bool = True,
     ) -> Finished:
         """Runs to the end, going on from the newest checkpoint in `workdir`.
 
@@ -76,18 +80,22 @@ class Experiment:
           UserError: `workdir` belongs to another config or another process.
           Interrupted: `guard` heard of a signal; what was done is saved.
         """
-        if not isinstance(workdir, Workdir):
-            with Workdir(workdir, to_dict(self.config), config_hash(self.config)) as folder:
+        if isinstance(workdir, str | os.PathLike):
+            with open_workdir(workdir, to_dict(self.config), config_hash(self.config)) as folder:
                 return self.run(folder, guard=guard, progress=progress)
         path = workdir.path
         loop = Loop(self.simulation, path, guard or InterruptGuard(), progress)
         loop.run()
         params = jax.tree.map(np.array, loop.state.params)
-        save_model(str(path / "final_model.npz"), params)
-        report = self._report(path, loop)
-        write_report(path / "report.json", report)
-        run_figure(report, path / "figure.png")
-        return Finished(report, params, path)
+
+        def written() -> dict[str, Any]:
+            save_model(str(path / "final_model.npz"), params)
+            report = self._report(path, loop)
+            write_report(path / "report.json", report)
+            run_figure(report, path / "figure.png")
+            return report
+
+        return Finished(processes.share(processes.by_lead(written, {})), params, path)
 
     def _report(self, folder: Path, loop: Loop) -> dict[str, Any]:
         """`report.json`, from the run's records and what the host knows."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax.checkpoint import Checkpoints, Snapshot
+from prfl_jax import processes
+from prfl_jax.checkpoint import Checkpoints, Restored, Snapshot
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
@@ -70,9 +72,9 @@ class Loop:
     def __init__(self, simulation: Simulation, folder: Path, guard: InterruptGuard, progress: bool) -> None:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
-        self._progress = progress
-        self._scorer = Scorer(simulation, guard.check)
-        self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep)
+        self._progress = progress and processes.leads()
+        self._scorer = Scorer(simulation, self._check)
+        self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep) if processes.leads() else None
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
         self._pace = Pace(self.config.engine.chunk_s)
@@ -98,18 +100,19 @@ class Loop:
                     self._close_records()
                 except Interrupted:
                     self._save(self._kept)
-                    self._checkpoints.wait()
+                    self._wait()
                     raise
         finally:
             self._metrics.close()
-            self._checkpoints.close()
+            if self._checkpoints is not None:
+                self._checkpoints.close()
 
     def _start(self) -> list[str]:
         """Device data, the state (new, or from the newest checkpoint), the executable; messages for the user."""
         sim = self.sim
         self._data = sim.device_data()
         self._test, self._signal = sim.eval_sets()
-        found = self._checkpoints.restore(sim.saved_shapes())
+        found = self._restore()
         messages = found.messages
         if found.state is None:
             self.planner = sim.new_planner()
@@ -127,7 +130,8 @@ class Loop:
             self.at = Position(**found.host["at"])
             self.time = HostTime(found.host["seconds"])
             self.planner = sim.restored_planner(found.host["planner"])
-            self._metrics.truncate_at(found.host["metrics_bytes"])
+            if processes.leads():
+                self._metrics.truncate_at(found.host["metrics_bytes"])
             self.state = sim.to_devices(found.state)
             messages = [*messages, f"going on after window {self.at.window} ({self.at.time_s:,.0f} simulated s)"]
         for data in (self._test, self._signal):
@@ -138,6 +142,37 @@ class Loop:
             with self.time.spent("compile"):
                 self._chunk = sim.executable(self.state, self._data)
         return messages
+
+    def _restore(self) -> Restored:
+        """The newest checkpoint, which the lead reads for all."""
+        shapes, checkpoints = self.sim.saved_shapes(), self._checkpoints
+        found = Restored(None, {}, [])
+        if checkpoints is not None:
+            found = processes.by_lead(lambda: checkpoints.restore(shapes), found)
+        else:
+            found = processes.by_lead(lambda: found, found)
+        if processes.alone():
+            return found
+        is_there, host, messages = processes.share((found.state is not None, found.host, found.messages))
+        if not is_there:
+            return Restored(None, {}, messages)
+        empty = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
+        return Restored(processes.share_arrays(found.state if processes.leads() else empty), host, messages)
+
+    def _check(self) -> None:
+        """In the middle of a piece of work a signal ends a run of one process only: the others would wait for it."""
+        if processes.alone():
+            self.guard.check()
+
+    def _check_all(self) -> None:
+        """Between pieces of work: a signal to any process ends all."""
+        if processes.any_of(self.guard.came):
+            self.guard.check()
+            raise Interrupted(signal.SIGTERM)
+
+    def _wait(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
 
     def _make_progress(self) -> Progress:
         config = self.config
@@ -160,12 +195,12 @@ class Loop:
             self._evaluate_grid(upcoming.end_s, inclusive=False)
             if at.ended is None:
                 self._run_chunk()
-        self.guard.check()
+        self._check_all()
         now = time.monotonic()
         self._longest_step_s = max(self._longest_step_s, now - begin)
         # early enough that the next step, however long, does not overrun; but not after every one
         every_s = self.config.checkpoint.every_s
-        if now - self._saved_at > max(every_s / 2, every_s - 1.5 * self._longest_step_s):
+        if processes.share(now - self._saved_at > max(every_s / 2, every_s - 1.5 * self._longest_step_s)):
             self._save()
 
     # Windows.
@@ -197,7 +232,7 @@ class Loop:
         planned = self._take()
         amount = sum(work(item.window) for item in planned)
         # A device call cannot be stopped: where it may take long, a signal saves what was there before it.
-        if self._pace.at_most_s(amount) > SLOW_S:
+        if processes.alone() and self._pace.at_most_s(amount) > SLOW_S:
             self._kept = self._snapshot(before)
         rows = [row for item in planned for row in item.rows]
         losses: list[np.ndarray] = []
@@ -205,13 +240,13 @@ class Loop:
         with self.time.spent("steady"):
             for first in range(0, len(rows), MAX_ROWS):  # one call, unless one window alone has more rows
                 part = rows[first : first + MAX_ROWS]
-                plan, placement = stack_rows(part, MAX_ROWS), self.sim.placement
+                plan = stack_rows(part, MAX_ROWS)
                 self.state, result = self._chunk(
-                    self.state, self._data, placement.split_plan(plan), np.int32(len(part)), self.sim.keys
+                    self.state, self._data, self.sim.device_plan(plan), np.int32(len(part)), self.sim.keys
                 )
-                losses += list(placement.by_arrival(self._wait_for(result), plan.arrive)[: len(part)])
+                losses += list(self.sim.placement.by_arrival(self._wait_for(result), plan.arrive)[: len(part)])
         self._kept = None
-        self._pace.saw(amount, time.monotonic() - begin)
+        self._pace.saw(amount, processes.share(time.monotonic() - begin))  # all size the next chunk alike
         for item in planned:
             own, losses = losses[: len(item.rows)], losses[len(item.rows) :]
             self._record_window(
@@ -229,7 +264,7 @@ class Loop:
             if self.guard.came:
                 self.guard.check()
             time.sleep(POLL_S)
-        return np.asarray(result)
+        return processes.fetch(result)
 
     def _record_window(self, item: PlannedWindow, loss: list[float]) -> None:
         at, window = self.at, item.window
@@ -287,7 +322,7 @@ class Loop:
             )
             at.grid += 1
             self._show()
-            self.guard.check()
+            self._check()
 
     def _end_interval(self) -> None:
         """Algorithm 1, lines 6-24: early stopping of clients and server, densities, pruning."""
@@ -328,7 +363,7 @@ class Loop:
             if at.ended["how"] == "not_finite":
                 record = None
         self._save()  # before the closing records: a run that is started again writes them again
-        self._checkpoints.wait()
+        self._wait()
         if record is not None:
             self._metrics.write(record)
         self._metrics.write({"kind": "end", "window": at.window, **at.ended})
@@ -357,7 +392,8 @@ class Loop:
         snapshot = snapshot or self._snapshot(self._host_state())
         with self.time.spent("checkpoint"):
             self._metrics.sync()
-            self._checkpoints.save(snapshot)
+            if self._checkpoints is not None:
+                self._checkpoints.save(snapshot)
         self._saved_at = time.monotonic()
 
     def _show(self) -> None:

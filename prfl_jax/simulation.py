@@ -18,19 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax import data as data_room
+from prfl_jax import processes
 from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.checkpoint import host_copy
 from prfl_jax.clock import Clock, Costs, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
-from prfl_jax.devices import ALL, Placement
-from prfl_jax.engine import STACKED, STATE_SPEC, Engine, EngineConfig, State, split_keys
+from prfl_jax.devices import ALL, OWN, Placement
+from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, State, split_keys
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.local import LocalWork
 from prfl_jax.memory import check_memory
 from prfl_jax.models import build_model, make_loss
-from prfl_jax.plan import MAX_ROWS, empty_row, stack_rows
+from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.submodel.importance import importance_scores
 from prfl_jax.submodel.layers import layer_table
@@ -152,7 +153,14 @@ class Simulation:
             method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement
         )
         self._executable: Any = None
-        self.init_state = self.placement.jit_global(self.engine.init_state, STATE_SPEC)
+        # keys as plain words: those can be given to devices of several processes
+        self._init_state = self.placement.jit_global(
+            lambda words: self.engine.init_state(jax.random.wrap_key_data(words)), STATE_SPEC
+        )
+        if self.placement.count > 1:
+            words = jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), self.keys)
+            wrap = self.placement.jit_global(lambda words: jax.tree.map(jax.random.wrap_key_data, words), ALL)
+            self.keys = wrap(words)
         self._scores = jax.jit(self._importance_scores)
 
     # Host side.
@@ -203,13 +211,24 @@ class Simulation:
         """The compiled chunk; one for every chunk length, kept for the next run of this object."""
         if self._executable is None:
             plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
-            plan = self.placement.split_plan(plan)
+            plan = self.device_plan(plan)
             self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
         return self._executable
+
+    def init_state(self, key: jax.Array) -> State:
+        """W_0 from `key`, and empty slots, on the devices."""
+        return self._init_state(np.asarray(jax.random.key_data(key)))
+
+    def device_plan(self, plan: Plan) -> Plan:
+        """A plan as the executable takes it."""
+        split = self.placement.split_plan(plan)
+        return split if processes.alone() else self.placement.put(split, PLAN_SPEC)
 
     def fedavg_model(self, state: State, weights: Sequence[float]) -> Any:
         """FedAvg(B) of the buffer under weights `[M]` by client."""
         by_slot = self.placement.to_slots(np.asarray(weights, np.float32))
+        if not processes.alone():
+            by_slot = self.placement.put(by_slot, OWN)
         return self.engine.fedavg_model(state.params, state.buffer, by_slot)
 
     def saved_shapes(self) -> State:
@@ -220,7 +239,8 @@ class Simulation:
 
     def to_host(self, state: State) -> State:
         """NumPy copies, what is stacked being `[M, ...]` by client whatever the number of devices."""
-        return self._stacks(host_copy(state), self.placement.to_clients)
+        copy = host_copy(state if processes.alone() else jax.tree.map(processes.fetch, state))
+        return self._stacks(copy, self.placement.to_clients)
 
     def to_devices(self, state: State) -> State:
         """The inverse of `to_host`; the chunk may take its memory."""
@@ -272,9 +292,9 @@ class Simulation:
         padded = used + [100] * (len(percents) + 1 - len(used))
         counts = [method.size.count(p) for p in padded]
         levels = compute_levels(
-            scores, jnp.asarray(padded, jnp.int32), jnp.asarray(counts, jnp.int32), base=method.size.base_counts()
+            scores, np.asarray(padded, np.int32), np.asarray(counts, np.int32), base=method.size.base_counts()
         )
-        held = np.asarray(count_levels(levels, jnp.asarray(padded, jnp.int32)))  # [K, leaves]
+        held = np.asarray(count_levels(levels, np.asarray(padded, np.int32)))  # [K, leaves]
         if held.sum(axis=1).tolist() != counts:
             raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
         flop = np.asarray(method.size.layer_flop)

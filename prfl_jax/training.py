@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -11,16 +12,39 @@ from typing import Any
 from prfl_jax import strategies
 from prfl_jax.compiled import keep_compiled
 from prfl_jax.config import ENDLESS
+from prfl_jax.errors import UserError
 from prfl_jax.validate import config_hash, to_dict, validate
 
 
-def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool = False) -> int:
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Several processes of one run: HOST:PORT of the first, how many there are, which this is."""
+
+    coordinator: str
+    count: int
+    index: int
+
+    def check(self) -> None:
+        """Raises UserError for a value that is not allowed."""
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise UserError(f"--coordinator={self.coordinator}: allowed is HOST:PORT")
+        if self.count < 2:
+            raise UserError(f"--processes={self.count}: allowed with --coordinator is a whole number of at least 2")
+        if not 0 <= self.index < self.count:
+            raise UserError(f"--process={self.index}: allowed with --processes={self.count} is 0 to {self.count - 1}")
+
+
+def train(
+    config: Any, config_path: str, workdir: str | None, *, dry_run: bool = False, together: Together | None = None
+) -> int:
     """Runs (or goes on with) an experiment and its comparisons; returns the exit code.
 
     Args:
       config: validated.
       config_path: where it came from; names the default folder.
       workdir: folder of the run, or None.
+      together: where several processes make this run; the first one reads and writes.
 
     Returns:
       0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
@@ -34,8 +58,13 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
 
         print(describe(config))
         return 0
+    if together is not None:
+        from prfl_jax import processes
+
+        together.check()
+        processes.start(together.coordinator, together.count, together.index)
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
-    from prfl_jax.workdir import Workdir
+    from prfl_jax.workdir import open_workdir
 
     folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
     again = shlex.join([sys.executable, *sys.argv])
@@ -47,7 +76,7 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
                 from prfl_jax.experiment import Experiment
 
                 experiment = Experiment(config)  # before the folder: a mistake found here leaves nothing behind
-            with Workdir(folder, to_dict(config), config_hash(config)) as locked:
+            with open_workdir(folder, to_dict(config), config_hash(config)) as locked:
                 return _train(experiment, locked, guard)
         except Interrupted as signal:
             print(f"\n{signal}: saved in {folder}; to go on: {again}", file=sys.stderr)
@@ -55,17 +84,22 @@ def train(config: Any, config_path: str, workdir: str | None, *, dry_run: bool =
 
 
 def _train(experiment: Any, folder: Any, guard: Any) -> int:
+    from prfl_jax import processes
     from prfl_jax.report import run_figure, summary_text, write_report
     from prfl_jax.report.compare import beside
 
     config, path = experiment.config, folder.path
-    print(experiment.memory, file=sys.stderr)
+    if processes.leads():
+        print(experiment.memory, file=sys.stderr)
     report = experiment.run(folder, guard=guard).report
     others: dict[str, dict[str, Any]] = {}
     for name in config.compare:
         if name != config.strategy and report["windows"] and report["ended"]["how"] != "not_finite":
-            print(f"comparing with {name} to the same simulated second", file=sys.stderr)
+            if processes.leads():
+                print(f"comparing with {name} to the same simulated second", file=sys.stderr)
             others[name] = _compare(config, report, name, path / "compare" / name, guard)
+    if not processes.leads():
+        return 1 if report["ended"]["how"] == "not_finite" else 0
     if others:
         own = report["curves"][report["final"]["model"]]
         report = {**report, "compare": beside(own, others, points=300)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -73,6 +74,34 @@ class Workdir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Scratch:
+    """A folder of a process that does not lead (see `processes.py`); it is removed in the end."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="prfl_jax_")
+        self.path = Path(self._folder.name)
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+
+def open_workdir(path: str | os.PathLike[str], config: dict[str, Any], config_hash: str) -> Workdir | Scratch:
+    """The run's folder, locked, in the process that leads; a folder of its own in any other.
+
+    Raises:
+      UserError: as `Workdir`, in all processes.
+    """
+    from prfl_jax import processes
+
+    found = processes.by_lead(lambda: Workdir(path, config, config_hash), None)
+    return Scratch() if found is None else found
 
 
 def _difference(there: Any, here: Any, key: str = "config") -> str:

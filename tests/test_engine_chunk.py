@@ -23,7 +23,7 @@ def talks_to_the_host(names):
 @pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
 def test_a_chunk_has_no_callback_into_the_host(strategy, axis):
     simulation = tiny.simulation(strategy, engine__clients=axis)
-    state = jax.eval_shape(simulation.init_state, simulation.init_key)
+    state = jax.eval_shape(simulation.engine.init_state, simulation.init_key)
     plan = stack_rows([empty_row(4)], MAX_ROWS)
     names = tiny.primitives(
         simulation.engine.run_chunk, state, simulation.device_data(), plan, np.int32(1), simulation.keys

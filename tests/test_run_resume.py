@@ -261,7 +261,7 @@ def test_saving_copies_before_donated_buffers_are_overwritten(tmp_path):
     tree = {"a": jnp.zeros((400, 4000)), "b": jnp.arange(7)}
     like = jax.eval_shape(lambda: tree)
     checkpoints = Checkpoints(tmp_path, keep=3)
-    checkpoints.save(Snapshot.of(tree, {"n": 0}))
+    checkpoints.save(Snapshot(host_copy(tree), {"n": 0}))
     for _ in range(20):  # while the save is under way
         tree = jax.block_until_ready(step(tree))
     checkpoints.wait()
@@ -281,7 +281,7 @@ def test_host_copy_shares_no_memory():
 def test_only_the_last_checkpoints_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for n in range(5):
-        checkpoints.save(Snapshot.of({"a": jnp.full(3, n)}, {"n": n}))
+        checkpoints.save(Snapshot(host_copy({"a": jnp.full(3, n)}), {"n": n}))
     checkpoints.wait()
     assert checkpoints.restore({"a": jax.ShapeDtypeStruct((3,), jnp.int32)}).host == {"n": 4}
     checkpoints.close()
