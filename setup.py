@@ -28,6 +28,7 @@ setup(
     extras_require={
         "test": [
             "pytest-cov>=7.1",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.170",
             "jsonschema>=4.26",
             "ruff>=0.17",

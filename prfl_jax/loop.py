@@ -166,8 +166,9 @@ class Loop:
 
     def _check_all(self) -> None:
         """Between pieces of work: a signal to any process ends all."""
-        if processes.any_of(self.guard.came):
+        if processes.alone():
             self.guard.check()
+        elif processes.any_of(self.guard.came):
             raise Interrupted(signal.SIGTERM)
 
     def _wait(self) -> None:
