@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -104,15 +105,19 @@ def draw_stream(
     moments = ("dispatched", "downloaded", "computed", "arrived", "closed")
     seen = set()
     for (phase, colour), first, last in zip(PHASES.items(), moments[:-1], moments[1:], strict=True):
-        lengths = [r[last] - r[first] for r in rounds]
-        if max(lengths, default=0) > 0:
+        corners = []
+        for r in rounds:
+            begin, end, top = r[first], min(r[last], until), r["client"] - 0.375
+            if end > begin:
+                corners.append([(begin, top), (end, top), (end, top + 0.75), (begin, top + 0.75)])
+        if corners:
             seen.add(phase)
-        ax.barh([r["client"] for r in rounds], lengths, left=[r[first] for r in rounds], color=colour, height=0.75)
+            ax.add_collection(PolyCollection(corners, facecolors=colour, linewidths=0))
     for end in ends:
         ax.axvline(end, color="0.35", lw=0.5, ls=":")
     clients = max((r["client"] for r in rounds), default=0) + 1
     ax.set_yticks(range(clients), [str(c) for c in range(clients)])
-    ax.invert_yaxis()
+    ax.set_ylim(clients - 0.4, -0.6)
     ax.set_ylabel("client")
     ax.set_xlim(0, until)
     return seen
