@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from prfl_jax import processes
 from prfl_jax.errors import UserError
 
 
@@ -144,3 +145,36 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+class SharedCheckpoints:
+    """The checkpoints of a run in one or several processes: the lead reads and writes, the others are told."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._own = Checkpoints(folder, keep) if processes.leads() else None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """As `Checkpoints.save`."""
+        if self._own is not None:
+            self._own.save(snapshot)
+
+    def restore(self, like: Any) -> Restored:
+        """As `Checkpoints.restore`, in every process."""
+        nothing = Restored(None, {}, [])
+        found = processes.by_lead(lambda: nothing if self._own is None else self._own.restore(like), nothing)
+        if processes.alone():
+            return found
+        is_there, host, messages = processes.share((found.state is not None, found.host, found.messages))
+        if not is_there:
+            return Restored(None, {}, messages)
+        empty = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), like)
+        return Restored(processes.share_arrays(found.state if processes.leads() else empty), host, messages)
+
+    def wait(self) -> None:
+        """As `Checkpoints.wait`."""
+        if self._own is not None:
+            self._own.wait()
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()

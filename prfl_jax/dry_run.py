@@ -13,7 +13,7 @@ from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.density import DENSITIES
 from prfl_jax.devices import Placement
 from prfl_jax.errors import UserError
-from prfl_jax.memory import check_memory, state_bytes
+from prfl_jax.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.simulation import Method, make_engine, resolve
 from prfl_jax.transport.alone import run_clock
@@ -90,7 +90,7 @@ def estimate(config: Any) -> Estimate:
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
     placement = Placement.of(len(clients), config.engine.devices)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(jax.random.key(0)))
-    images = dataset.x_train[:1].nbytes * (sum(clients) + len(split.test))
+    images = image_bytes(dataset, split)
     try:
         memory = check_memory(shapes, images, placement)
     except UserError as why:

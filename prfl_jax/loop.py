@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from prfl_jax import processes
-from prfl_jax.checkpoint import Checkpoints, Restored, Snapshot
+from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
@@ -74,7 +74,7 @@ class Loop:
         self.at, self.time = Position(), HostTime()
         self._progress = progress and processes.leads()
         self._scorer = Scorer(simulation, self._check)
-        self._checkpoints = Checkpoints(folder, self.config.checkpoint.keep) if processes.leads() else None
+        self._checkpoints = SharedCheckpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
         self._pace = Pace(self.config.engine.chunk_s)
@@ -100,19 +100,18 @@ class Loop:
                     self._close_records()
                 except Interrupted:
                     self._save(self._kept)
-                    self._wait()
+                    self._checkpoints.wait()
                     raise
         finally:
             self._metrics.close()
-            if self._checkpoints is not None:
-                self._checkpoints.close()
+            self._checkpoints.close()
 
     def _start(self) -> list[str]:
         """Device data, the state (new, or from the newest checkpoint), the executable; messages for the user."""
         sim = self.sim
         self._data = sim.device_data()
         self._test, self._signal = sim.eval_sets()
-        found = self._restore()
+        found = self._checkpoints.restore(sim.saved_shapes())
         messages = found.messages
         if found.state is None:
             self.planner = sim.new_planner()
@@ -143,22 +142,6 @@ class Loop:
                 self._chunk = sim.executable(self.state, self._data)
         return messages
 
-    def _restore(self) -> Restored:
-        """The newest checkpoint, which the lead reads for all."""
-        shapes, checkpoints = self.sim.saved_shapes(), self._checkpoints
-        found = Restored(None, {}, [])
-        if checkpoints is not None:
-            found = processes.by_lead(lambda: checkpoints.restore(shapes), found)
-        else:
-            found = processes.by_lead(lambda: found, found)
-        if processes.alone():
-            return found
-        is_there, host, messages = processes.share((found.state is not None, found.host, found.messages))
-        if not is_there:
-            return Restored(None, {}, messages)
-        empty = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
-        return Restored(processes.share_arrays(found.state if processes.leads() else empty), host, messages)
-
     def _check(self) -> None:
         """In the middle of a piece of work a signal ends a run of one process only: the others would wait for it."""
         if processes.alone():
@@ -170,10 +153,6 @@ class Loop:
             self.guard.check()
         elif processes.any_of(self.guard.came):
             raise Interrupted(signal.SIGTERM)
-
-    def _wait(self) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.wait()
 
     def _make_progress(self) -> Progress:
         config = self.config
@@ -364,7 +343,7 @@ class Loop:
             if at.ended["how"] == "not_finite":
                 record = None
         self._save()  # before the closing records: a run that is started again writes them again
-        self._wait()
+        self._checkpoints.wait()
         if record is not None:
             self._metrics.write(record)
         self._metrics.write({"kind": "end", "window": at.window, **at.ended})
@@ -393,8 +372,7 @@ class Loop:
         snapshot = snapshot or self._snapshot(self._host_state())
         with self.time.spent("checkpoint"):
             self._metrics.sync()
-            if self._checkpoints is not None:
-                self._checkpoints.save(snapshot)
+            self._checkpoints.save(snapshot)
         self._saved_at = time.monotonic()
 
     def _show(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from prfl_jax.data import Dataset, Split
 from prfl_jax.devices import Placement
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
@@ -30,6 +31,11 @@ def state_bytes(state: State) -> dict[str, int]:
         name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
     }
     return {name: count for name, count in counts.items() if count}
+
+
+def image_bytes(dataset: Dataset, split: Split) -> int:
+    """Bytes of the clients' and the test images."""
+    return dataset.x_train[:1].nbytes * (sum(len(client) for client in split.clients) + len(split.test))
 
 
 def check_memory(state: State, images: int, placement: Placement) -> str:

@@ -29,7 +29,7 @@ from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.local import LocalWork
-from prfl_jax.memory import check_memory
+from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
@@ -172,8 +172,7 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        count = sum(len(client) for client in self.split.clients) + len(self.split.test)
-        return check_memory(shapes, self.dataset.x_train[:1].nbytes * count, self.placement)
+        return check_memory(shapes, image_bytes(self.dataset, self.split), self.placement)
 
     @property
     def samples_per_round(self) -> int:
