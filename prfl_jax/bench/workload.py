@@ -13,13 +13,11 @@ import numpy as np
 from ml_collections import config_dict
 
 from prfl_jax import strategies
-from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.config import default_config
 from prfl_jax.data.device import DeviceData
-from prfl_jax.engine import Engine, EngineConfig, split_keys
-from prfl_jax.local import LocalWork
+from prfl_jax.engine import split_keys
 from prfl_jax.plan import Arriving, Plan, make_row, stack_rows
-from prfl_jax.simulation import resolve
+from prfl_jax.simulation import make_engine, resolve
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
 
 INPUT_SHAPE, CLASSES = (28, 28, 1), 62
@@ -88,25 +86,14 @@ class Chunks:
         importance: bool = False,
     ) -> None:  # fmt: skip
         config = work.config(strategy)
+        config.clients.number = work.clients
+        config.local.steps, config.local.batch_size = work.steps, work.batch_size
         method = resolve(config, INPUT_SHAPE, CLASSES)
+        if not importance:
+            method = dataclasses.replace(method, importance=None)
         self.work, self.data, self.method = work, data, method
         self._rounds = 0
-        engine = Engine(
-            method.model,
-            method.loss,
-            method.layout,
-            work.clients,
-            EngineConfig(
-                clients=method.clients_axis,
-                group=config.engine.group,
-                store=config.engine.store,
-                aggregation=AGGREGATIONS[config.aggregation.name],
-                importance=method.importance if importance else None,
-                normalize="unit",
-                augment="none",
-                work=LocalWork(work.steps, work.batch_size, config.local.momentum, unroll=config.engine.unroll),
-            ),
-        )
+        engine = make_engine(config, method)
         init_key, self.keys = split_keys(0)
         self.state = jax.jit(engine.init_state)(init_key)
         if levels is not None:
