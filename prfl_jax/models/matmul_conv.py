@@ -1,4 +1,4 @@
-"""Convolution as slices, concatenation and matrix products.
+"""Convolution as slices and matrix products (`conv_forms`).
 
 On CPU, `lax.conv` inside a loop (`scan`, `map`, `while`) is 10 or more times slower
 than this, and a per-client kernel under `vmap` becomes a grouped convolution, which
@@ -7,20 +7,23 @@ is slower still. Flax's `Conv` takes the function as `conv_general_dilated=`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import lax
 
+from prfl_jax.models import conv_forms
 from prfl_jax.models.products import dot_general
 
 # From these on, a row of the kernel is worth a product of its own: rows, and kw x channels. Three rows lose 2.6 %
 # (VGG-11), five gain 3 % (Conv2).
 ROWS, ROW_SIZE = 5, 64
+# From so many channels on, products of single taps are worth it; all of them, where no more than this share of taps is
+# inside the image.
+CHANNELS, INSIDE = 32, 0.7
+
 
 def matmul_conv(
     lhs: jax.Array,
@@ -39,8 +42,8 @@ def matmul_conv(
     """Drop-in for `jax.lax.conv_general_dilated`.
 
     Two-dimensional NHWC x HWIO convolutions with any stride, padding and kernel
-    dilation become matrix products: one for each row of the kernel, which leaves out
-    the largest copies, or a single one where a row is small and on accelerators.
+    dilation become matrix products: a single one on accelerators, and on CPU whichever
+    of `conv_forms` is fastest for the shapes.
     Everything else (groups, transposed convolutions, other layouts or ranks) goes to
     `lax.conv_general_dilated` unchanged.
 
@@ -80,50 +83,43 @@ def matmul_conv(
 
     if not plain:
         return general()
-    kh, kw, channels, features = rhs.shape
-    sh, sw = window_strides
-    dh, dw = rhs_dilation or (1, 1)
-    span = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
+    (sh, sw), (dh, dw) = window_strides, rhs_dilation or (1, 1)
+    strides, dilation = (sh, sw), (dh, dw)
+    span = tuple((size - 1) * d + 1 for size, d in zip(rhs.shape[:2], dilation, strict=True))
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], span, (sh, sw), padding)
-    (top, bottom), (left, right) = padding
-    batch, height, width = lhs.shape[0], lhs.shape[1] + top + bottom, lhs.shape[2] + left + right
-    out_h, out_w = (height - span[0]) // sh + 1, (width - span[1]) // sw + 1
-    if out_h < 1 or out_w < 1:
+        padding = lax.padtype_to_pads(lhs.shape[1:3], span, strides, padding)
+    pads: Any = tuple((int(before), int(after)) for before, after in padding)
+    size = (lhs.shape[1], lhs.shape[2])
+    out = tuple((n + sum(p) - s) // step + 1 for n, p, s, step in zip(size, pads, span, strides, strict=True))
+    if min(out) < 1:
         return general()
-    if (top, bottom, left, right) != (0, 0, 0, 0):
-        # lax.pad also takes negative padding, as lax.conv does
-        zero = jnp.zeros((), lhs.dtype)
-        lhs = lax.pad(lhs, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
-    def taken(axis: int, start: int, step: int, count: int, images: jax.Array) -> jax.Array:
-        return lax.slice_in_dim(images, start, start + (count - 1) * step + 1, step, axis)
 
-    def times(columns: jax.Array, kernel: jax.Array) -> jax.Array:
+    def times(a: jax.Array, w: jax.Array) -> jax.Array:
         return dot_general(
-            columns.reshape(batch * out_h * out_w, -1),
-            kernel.reshape(-1, features),
-            (((1,), (0,)), ((), ())),
-            precision=precision,
-            preferred_element_type=preferred_element_type,
+            a, w, (((1,), (0,)), ((), ())), precision=precision, preferred_element_type=preferred_element_type
         )
 
-    by_row = kh >= ROWS and kw * channels >= ROW_SIZE and preferred_element_type is None
-    by_row = by_row and jax.default_backend() == "cpu"
-    if by_row:
-        # Rows first: those that a row of the kernel sees then lie together, and need no copy.
-        lhs = jnp.transpose(lhs, (1, 0, 2, 3))
-    rows = 0 if by_row else 1
-    wide = _joined([taken(2, j * dw, sw, out_w, lhs) for j in range(kw)])
-    seen = [taken(rows, i * dh, sh, out_h, wide) for i in range(kh)]
-    if not by_row:
-        return times(_joined(seen), rhs).reshape(batch, out_h, out_w, features)
-    out = functools.reduce(jnp.add, [times(part, rhs[i]) for i, part in enumerate(seen)])
-    return jnp.transpose(out.reshape(out_h, batch, out_w, features), (1, 0, 2, 3))
+    if jax.default_backend() != "cpu" or preferred_element_type is not None:
+        return conv_forms.joined(lhs, rhs, pads, out, times, strides, dilation)
+    if strides == dilation == (1, 1) and (form := _fewer_multiplications(lhs.shape, rhs.shape, pads, out)):
+        return form(lhs, rhs, pads, out, times)
+    rows, row_size = rhs.shape[0], rhs.shape[1] * rhs.shape[2]
+    form = conv_forms.by_row if rows >= ROWS and row_size >= ROW_SIZE else conv_forms.joined
+    return form(lhs, rhs, pads, out, times, strides, dilation)
 
 
-def _joined(parts: Sequence[jax.Array]) -> jax.Array:
-    """Along the channels."""
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+def _fewer_multiplications(
+    images: tuple[int, ...], kernel: tuple[int, ...], padding: conv_forms.Padding, out: tuple[int, int]
+) -> Callable[..., jax.Array] | None:
+    """The form that saves multiplications in a convolution of these shapes, if one is worth it. Stride 1."""
+    kh, kw, channels, _ = kernel
+    if channels >= CHANNELS and conv_forms.inside((images[1], images[2]), out, (kh, kw), padding) <= INSIDE:
+        return conv_forms.by_tap
+    if channels >= CHANNELS and (kh, kw) == (3, 3):
+        return conv_forms.filtered_3x3
+    if kh == 5 and kw * channels >= ROW_SIZE:
+        return conv_forms.filtered_5_rows
+    return None
 
 
 def _is_nhwc_hwio(lhs_shape: tuple[int, ...], rhs_shape: tuple[int, ...], dimension_numbers: Any) -> bool:
