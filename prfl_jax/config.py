@@ -125,7 +125,7 @@ def default_config() -> config_dict.ConfigDict:
         clients="auto",  # auto | map | vmap
         store="float32",  # float32 | bfloat16: models in flight and in the buffer; training and averages stay float32
         group=0,  # vmap: so many arrivals at once; 0: as many as there are clients on a device
-        devices=0,  # clients are shared out over so many devices; 0: all there are
+        devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have everyone
         chunk_windows=0,  # 0: from the measured speed, about chunk_s of host time
         chunk_s=3.0,
         unroll=True,

@@ -39,8 +39,12 @@ class Placement:
     devices: tuple[Any, ...]
 
     @classmethod
-    def of(cls, clients: int, wanted: int = 0) -> Placement:
-        """On the first `wanted` devices, 0: on all there are; never on more than there are clients.
+    def of(cls, clients: int, wanted: int = 0, everyone: bool = True) -> Placement:
+        """On the first `wanted` devices, never on more than there are clients.
+
+        With 0 on all there are. But cores that count as devices share one memory and one pool of threads, which a
+        single client's products fill already, and a device whose clients do not arrive stands still: of these, 0 takes
+        one, unless every window has `everyone`.
 
         Raises:
           UserError: there are not so many.
@@ -52,6 +56,8 @@ class Placement:
                 f"config.engine.devices={wanted}: allowed is at most {len(there)}, which is what JAX finds here"
                 f"{more if jax.default_backend() == 'cpu' else ''}"
             )
+        if not wanted and processes.alone() and there[0].platform == "cpu" and not everyone:
+            wanted = 1
         count = min(wanted or len(there), clients)
         if not processes.alone() and count < len(there):
             raise UserError(

@@ -11,11 +11,10 @@ import jax
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.density import DENSITIES
-from prfl_jax.devices import Placement
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.report.names import bytes_text, duration_text
-from prfl_jax.simulation import Method, make_engine, resolve
+from prfl_jax.simulation import Method, make_engine, place, resolve
 from prfl_jax.transport.alone import run_clock
 
 # FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
@@ -88,7 +87,7 @@ def estimate(config: Any) -> Estimate:
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
-    placement = Placement.of(len(clients), config.engine.devices)
+    placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(jax.random.key(0)))
     images = image_bytes(dataset, split)
     try:

@@ -117,6 +117,11 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
     )
 
 
+def place(config: Any) -> Placement:
+    """The clients of a config on the devices there are."""
+    return Placement.of(config.clients.number, config.engine.devices, everyone=config.window.close == "all")
+
+
 class Simulation:
     """One experiment's parts.
 
@@ -147,7 +152,7 @@ class Simulation:
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
         self.init_key, self.keys = split_keys(seed)
         method = self.method
-        self.placement = Placement.of(clients, config.engine.devices)
+        self.placement = place(config)
         self.engine = make_engine(config, method, self.placement)
         self.evaluator = Evaluator(
             method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement

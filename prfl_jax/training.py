@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax import strategies
-from prfl_jax.compiled import keep_compiled
 from prfl_jax.config import ENDLESS
 from prfl_jax.errors import UserError
+from prfl_jax.startup import before_jax
 from prfl_jax.validate import config_hash, to_dict, validate
 
 
@@ -49,7 +49,7 @@ def train(
     Returns:
       0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
     """
-    keep_compiled()
+    before_jax(together.count if together is not None else 1)
     if config.engine.deterministic:
         # must be there before JAX starts
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()

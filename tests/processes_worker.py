@@ -42,7 +42,8 @@ class Comes(InterruptGuard):
 
 with mock.patch("prfl_jax.experiment.run_figure"):
     try:
-        experiment = Experiment(tiny.config(strategy, **devices_worker.TEN))
+        devices = 2 if int(count) == 1 else 0  # 0: all, in several processes
+        experiment = Experiment(tiny.config(strategy, engine__devices=devices, **devices_worker.TEN))
         finished = experiment.run(workdir, guard=Comes(), progress=False)
     except Interrupted as signal:
         print(json.dumps({"interrupted": signal.signum}))

@@ -82,3 +82,16 @@ def test_more_devices_than_there_are_is_refused():
     with pytest.raises(UserError, match=r"config.engine.devices=99: allowed is at most 1"):
         tiny.simulation("fedavg", engine__devices=99)
     assert Placement.of(3).count == min(3, jax.device_count())
+
+
+def test_cores_that_count_as_devices_are_used_where_every_window_has_everyone(monkeypatch):
+    class Core:
+        platform = "cpu"
+
+    class Card:
+        platform = "gpu"
+
+    for kind, everyone, expected in ((Core, True, 2), (Core, False, 1), (Card, True, 2), (Card, False, 2)):
+        monkeypatch.setattr(jax, "devices", lambda kind=kind: [kind(), kind()])
+        assert Placement.of(5, everyone=everyone).count == expected
+        assert Placement.of(5, 2, everyone=everyone).count == 2  # what the user asks for counts

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.compiled import keep_compiled
 from prfl_jax.errors import UserError
 from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
 from prfl_jax.reproduce import paper, presets
 from prfl_jax.reproduce.presets import Column, Preset
 from prfl_jax.reproduce.runs import Runner, check_folder, check_out, load, reports_of, wanted
+from prfl_jax.startup import before_jax
 
 WHAT = ("table3", "table4", "table5", "fig8", "fig9", "fig10")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -92,7 +92,7 @@ def reproduce(request: Request) -> int:
       UserError: a flag's value, a data set that is not there, a report that cannot be read.
     """
     request.check()
-    keep_compiled()
+    before_jax()
     preset = preset_named(request.preset)
     if request.settings:
         preset = preset.only(request.settings)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prfl_jax import compiled
+import pytest
+
+from prfl_jax import startup
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
-from prfl_jax.compiled import keep_compiled
+from prfl_jax.startup import keep_compiled
 folder = keep_compiled()
 import jax, jax.numpy as jnp
 seen = []
@@ -47,8 +49,8 @@ def test_the_second_process_compiles_nothing_anew(tmp_path):
 def test_the_users_own_setting_wins(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for setting in ("", str(tmp_path / "own")):
-        monkeypatch.setenv(compiled.FOLDER, setting)
-        assert compiled.keep_compiled() is None and os.environ[compiled.FOLDER] == setting
+        monkeypatch.setenv(startup.FOLDER, setting)
+        assert startup.keep_compiled() is None and os.environ[startup.FOLDER] == setting
     assert not list(tmp_path.iterdir())
 
 
@@ -56,12 +58,30 @@ def test_without_a_folder_it_goes_on_without(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))
-    monkeypatch.delenv(compiled.FOLDER, raising=False)
-    assert compiled.keep_compiled() is None and compiled.FOLDER not in os.environ
+    monkeypatch.delenv(startup.FOLDER, raising=False)
+    assert startup.keep_compiled() is None and startup.FOLDER not in os.environ
 
 
 def test_another_processor_or_jaxlib_has_another_folder(monkeypatch):
-    here = compiled._machine()
-    assert here == compiled._machine()
-    monkeypatch.setattr(compiled.importlib.metadata, "version", lambda name: "0.0.1")
-    assert compiled._machine() != here
+    here = startup._machine()
+    assert here == startup._machine()
+    monkeypatch.setattr(startup.importlib.metadata, "version", lambda name: "0.0.1")
+    assert startup._machine() != here
+
+
+@pytest.mark.parametrize("flags,expected", [("", "{d}=3"), ("--xla_a=1", "--xla_a=1 {d}=3"), ("{d}=1", "{d}=1")])
+def test_each_core_is_a_device_unless_the_user_says_how_many(monkeypatch, flags, expected):
+    d = startup.HOST_DEVICES
+    monkeypatch.setenv("XLA_FLAGS", flags.format(d=d))
+    monkeypatch.setattr(startup.provenance, "cores", lambda: 3)
+    startup.a_device_per_core()
+    assert os.environ["XLA_FLAGS"] == expected.format(d=d)
+
+
+def test_the_processes_of_one_run_keep_one_device_each(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv(startup.FOLDER, "")
+    startup.before_jax(processes=2)
+    assert os.environ["XLA_FLAGS"] == ""
+    startup.before_jax()
+    assert startup.HOST_DEVICES in os.environ["XLA_FLAGS"]

@@ -1,6 +1,6 @@
-"""Compiled programs kept between processes, for the scripts: JAX's own cache, in a folder of this kind of machine.
+"""What the scripts set before JAX starts: a cache of compiled programs, and a device for each core of a CPU.
 
-Importing the package sets nothing; who wants the same from Python calls `keep_compiled` before
+Importing the package sets nothing; who wants the same from Python calls `before_jax` before
 JAX is imported. Nothing here imports JAX.
 """
 
@@ -12,8 +12,25 @@ import os
 import platform
 from pathlib import Path
 
+from prfl_jax import provenance
+
 MOST_BYTES = 2 * 1024**3  # the programs not used for longest go first
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
+HOST_DEVICES = "--xla_force_host_platform_device_count"
+
+
+def before_jax(processes: int = 1) -> None:
+    """Both settings, where the user has not set them; `processes` make the run together on one or more machines."""
+    keep_compiled()
+    if processes == 1:
+        a_device_per_core()
+
+
+def a_device_per_core() -> None:
+    """Makes JAX count each core of the CPU as a device of its own (`engine.devices` says how many are used)."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if HOST_DEVICES not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {HOST_DEVICES}={provenance.cores()}".strip()
 
 
 def keep_compiled() -> Path | None:
