@@ -120,8 +120,8 @@ class Placement:
             return out
 
         dispatch, dispatch_count = lists(plan.dispatch, plan.dispatch_count)
-        arrive, arrive_count, count, lr, ran_at, coefficient = lists(
-            plan.arrive, plan.arrive_count, plan.count, plan.lr, plan.ran_at, plan.coefficient
+        arrive, arrive_count, client, count, lr, ran_at, coefficient = lists(
+            plan.arrive, plan.arrive_count, plan.client, plan.count, plan.lr, plan.ran_at, plan.coefficient
         )
         return plan._replace(
             dispatch=dispatch,
@@ -129,6 +129,7 @@ class Placement:
             percent=self.to_slots(plan.percent.T).T,
             arrive=arrive,
             arrive_count=arrive_count,
+            client=client,
             count=count,
             lr=lr,
             ran_at=ran_at,
@@ -191,7 +192,3 @@ class Placement:
     def sum(self, tree: Any) -> Any:
         """Over the devices, inside a function of `jit`."""
         return tree if self.count == 1 else jax.lax.psum(tree, AXIS)
-
-    def client(self, slot: jax.Array) -> jax.Array:
-        """The client in a slot of the device that asks, inside a function of `jit`."""
-        return slot if self.count == 1 else slot * self.count + jax.lax.axis_index(AXIS)

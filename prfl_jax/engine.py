@@ -76,6 +76,7 @@ class Members(NamedTuple):
     """The arrivals of a row, `[m]` in order (see `Plan`)."""
 
     slot: jax.Array
+    client: jax.Array
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     lr: jax.Array
     ran_at: jax.Array
@@ -166,8 +167,7 @@ class Engine:
             levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
         )
 
-    # One window: dispatch, arrivals, aggregation. Each device runs this for the clients it holds, which it knows by
-    # their slots, 0 to m - 1; with one device these are the clients' numbers.
+    # One window: dispatch, arrivals, aggregation. Each device runs this for the slots it holds, 0 to m - 1 of its own.
 
     def _run_chunk(
         self, state: State, data: DeviceData, plan: Plan, rows: jax.Array, keys: Keys
@@ -234,14 +234,14 @@ class Engine:
         sent: Any,
         bits: tuple[jax.Array, ...],
         data: DeviceData,
-        slot: jax.Array,
+        client: jax.Array,
         count: jax.Array,
         lr: jax.Array,
         ran_at: jax.Array,
         keys: Keys,
     ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """One client's local round: (update, loss, squared gradients, masks, bits of what the server counts)."""
-        config, client = self.config, self.placement.client(slot)
+        config = self.config
         x, y = draw_batches(
             data, keys.data, client, count, config.work.steps, config.work.batch_size, config.normalize, config.augment
         )
@@ -279,7 +279,7 @@ class Engine:
         size = min(self.config.group or slots, slots)
         take = self._take_one if self.config.clients == "map" else functools.partial(self._take_group, size)
         size = 1 if self.config.clients == "map" else size
-        members = Members(now.arrive, now.count, now.lr, now.ran_at, now.coefficient)
+        members = Members(now.arrive, now.client, now.count, now.lr, now.ran_at, now.coefficient)
         padding = -slots % size
         members = jax.tree.map(lambda values: jnp.pad(values, (0, padding)), members)
         number = now.arrive_count.reshape(())
@@ -303,7 +303,7 @@ class Engine:
         sent = jax.tree.map(lambda stack, w: stack[slot].astype(w.dtype), state.sent, state.params)
         bits = tuple(b[slot] for b in state.sent_bits)
         update, loss, squares, masks, bits = self._client_update(
-            sent, bits, data, slot, members.count[k], members.lr[k], members.ran_at[k], keys
+            sent, bits, data, members.client[k], members.count[k], members.lr[k], members.ran_at[k], keys
         )
         if self.config.aggregation.kernel == "sum":
             summand, c = self._summand(update, sent), members.coefficient[k]
@@ -338,7 +338,7 @@ class Engine:
         bits = tuple(b[ids] for b in state.sent_bits)
         lr = jnp.where(here, own.lr, 1.0)  # the padding's 0 would divide
         updates, losses, squares, masks, bits = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, 0, None))(
-            sent, bits, data, ids, own.count, lr, own.ran_at, keys
+            sent, bits, data, own.client, own.count, lr, own.ran_at, keys
         )
 
         def put(stack: jax.Array, new: jax.Array) -> jax.Array:

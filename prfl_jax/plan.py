@@ -1,4 +1,8 @@
-"""The plan of a chunk: what the host's clock tells the device, as small arrays."""
+"""The plan of a chunk: what the host's clock tells the device, as small arrays.
+
+A client occupies a slot of the stacked arrays from its dispatch to its arrival, and in a buffer for good. Where every
+client has one, slots are the clients' numbers; where few take part at a time, slots are handed on.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,17 @@ class Plan(NamedTuple):
     what is dispatched before the close gets the old model, so it opens another row.
 
     Attributes:
-      dispatch: `[L, M]` int32 client ids, the first `dispatch_count` count; the rest is M.
+      dispatch: `[L, M]` int32 slots, the first `dispatch_count` count; the rest is M, the number of slots.
       dispatch_count: `[L]` int32.
-      percent: `[L, M]` int32 density (percent) each client is dispatched with.
-      arrive: `[L, M]` int32 client ids in order of arrival, padded with M.
+      percent: `[L, M]` int32 density (percent) that each slot is dispatched with.
+      arrive: `[L, M]` int32 slots in order of arrival, padded with M.
       arrive_count: `[L]` int32.
+      client: `[L, M]` int32, the client of the k-th arrival.
       count: `[L, M]` int32, how often the k-th arriving client had trained before.
       lr: `[L, M]` float32 learning rate of the k-th arrival's round.
       ran_at: `[L, M]` int32 density (percent) the k-th arrival ran at.
       close: `[L]` bool: aggregate at the end of this row.
-      weights: `[L, M]` float32 weights of the slots at the close, by client.
+      weights: `[L, M]` float32 weights of the slots at the close.
       server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
       coefficient: `[L, M]` float32, with which the k-th arrival enters the running sum.
       keep: `[L]` float32, with which W does at the close.
@@ -39,6 +44,7 @@ class Plan(NamedTuple):
     percent: Any
     arrive: Any
     arrive_count: Any
+    client: Any
     count: Any
     lr: Any
     ran_at: Any
@@ -50,24 +56,29 @@ class Plan(NamedTuple):
 
 
 class Arriving(NamedTuple):
-    """One arrival of a row: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`)."""
+    """One arrival of a row: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`).
+
+    `slot` is None where it is the client's number.
+    """
 
     client: int
     rounds: int
     lr: float
     coefficient: float = 0.0
     ran_at: int = 100
+    slot: int | None = None
 
 
-def empty_row(num_clients: int) -> Plan:
+def empty_row(slots: int) -> Plan:
     """A row that does nothing."""
-    m = num_clients
+    m = slots
     return Plan(
         dispatch=np.full(m, m, np.int32),
         dispatch_count=np.int32(0),
         percent=np.full(m, 100, np.int32),
         arrive=np.full(m, m, np.int32),
         arrive_count=np.int32(0),
+        client=np.zeros(m, np.int32),
         count=np.zeros(m, np.int32),
         lr=np.zeros(m, np.float32),
         ran_at=np.full(m, 100, np.int32),
@@ -80,18 +91,19 @@ def empty_row(num_clients: int) -> Plan:
 
 
 def make_row(
-    num_clients: int,
+    slots: int,
     dispatch: Sequence[int],
     percents: np.ndarray,
     arrivals: Sequence[Arriving],
     closing: Closing | None,
 ) -> Plan:
     """One row; `closing` None: no close."""
-    row = empty_row(num_clients)
+    row = empty_row(slots)
     row.dispatch[: len(dispatch)] = dispatch
     row.percent[:] = percents
     for k, item in enumerate(arrivals):
-        row.arrive[k], row.count[k], row.lr[k], row.coefficient[k], row.ran_at[k] = item
+        row.client[k], row.count[k], row.lr[k], row.coefficient[k], row.ran_at[k], slot = item
+        row.arrive[k] = item.client if slot is None else slot
     if closing is not None:
         row.weights[:] = closing.slots
         row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))

@@ -1,13 +1,16 @@
-"""Times the device side beside what it should be measured by, and writes one JSON file.
+"""Times what the package does beside what it should be measured by, and writes one JSON file.
 
     python scripts/benchmark.py --suite=kernels --out=kernels.json
+    python scripts/benchmark.py --suite=peers --out=peers.json
 
 The suite `kernels`: the local rounds of ten clients on Conv2 against a PyTorch loop
 over the same clients (`pip install -e '.[bench]'`; without it the table says so),
 MaskFedAvg against reading the clients' models once, the levels of all weights, dispatch,
-delta split and evaluation. It takes two to five minutes on two CPU cores, wants them
-to itself, and leaves with code 0 whether bounds are kept or MISSED. `--size=small` is a
-smoke test of seconds, in which nothing is judged.
+delta split and evaluation. It takes two to five minutes on two CPU cores. The suite `peers`:
+whole rounds of FedAvg on three workloads in other simulators and here; each runs in a virtual
+environment of its own, which is made from `scripts/peers/` the first time (some GB). It takes about ten minutes.
+Both want the machine to themselves, and leave with code 0 whether bounds are kept or MISSED.
+`--size=small` is a smoke test, in which nothing is judged.
 """
 
 from __future__ import annotations
@@ -15,16 +18,31 @@ from __future__ import annotations
 from absl import flags
 
 from prfl_jax import cli
-from prfl_jax.bench.suite import run_suite
+from prfl_jax.bench.suite import Request, run_suite
 
-_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels")
+_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "runs of each kernel that count")
 _SIZE = flags.DEFINE_string("size", "full", "full | small")
+_WORKLOADS = flags.DEFINE_list("workloads", [], "peers: W1, W2, W3; by default all")
+_PEERS = flags.DEFINE_list("peers", [], "peers: only these, beside the PyTorch loop")
+_ENVS = flags.DEFINE_string("envs", None, "peers: folder of their environments, by default ~/.cache/prfl_jax/peers")
+_DATA = flags.DEFINE_string("data", "random", "peers: random | real images")
 
 
 def main() -> int:
-    return run_suite(_SUITE.value, _OUT.value, _REPEATS.value, _SIZE.value)
+    return run_suite(
+        Request(
+            suite=_SUITE.value,
+            out=_OUT.value,
+            repeats=_REPEATS.value,
+            size=_SIZE.value,
+            workloads=_WORKLOADS.value,
+            peers=_PEERS.value,
+            envs=_ENVS.value,
+            data=_DATA.value,
+        )
+    )
 
 
 if __name__ == "__main__":

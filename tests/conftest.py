@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -19,8 +20,22 @@ _CACHE = tempfile.TemporaryDirectory(prefix="prfl_cache_")
 atexit.register(_CACHE.cleanup)
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
+# One device, whatever a test sets for the scripts later: how many there are is settled here.
+jax.devices()
+
 # A compiled program takes hundreds of memory mappings, and Linux gives a process 65,530 of them: XLA then crashes.
 MOST_MAPPINGS = 25_000
+
+
+@pytest.fixture(autouse=True)
+def flags_of_a_script_end_with_the_test(monkeypatch):
+    """What scripts set before JAX starts (`startup.py`) does not reach the processes that other tests start."""
+    for name in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
+        if name in os.environ:
+            monkeypatch.setenv(name, os.environ[name])
+        else:
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +44,5 @@ def few_compiled_programs():
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
-        import jax
-
         jax.clear_caches()
         gc.collect()

@@ -106,9 +106,13 @@ def test_an_empty_slot_weighs_nothing_and_an_empty_buffer_gives_no_weights():
 
 def test_fedavg_counts_the_arrivals_of_this_window_by_size_alone():
     p = np.array([0.2, 0.3, 0.5])
-    held = [Slot(6, 7), Slot(0, 7), Slot(5, 6)]  # the second is stale, the third came a window ago
-    np.testing.assert_allclose(slot_weights(cfg("fedavg"), 7, held, p), [0.4, 0.6, 0.0])
-    assert not slot_weights(cfg("fedavg"), 8, held, p).any()
+    arrivals = [(1, 0), (0, 6)]  # (client, version): the first is stale
+    closing = close(cfg("fedavg"), 7, [None] * 3, p, arrivals)
+    assert closing.arrivals == pytest.approx((0.6, 0.4)) and closing.keep == 0 and not closing.slots.any()
+    closing = close(cfg("fedavg", server_lr=0.5), 7, [None] * 3, p, arrivals)
+    assert closing.arrivals == pytest.approx((0.3, 0.2)) and closing.keep == 0.5
+    closing = close(cfg("fedavg"), 8, [Slot(5, 6)] * 3, p)
+    assert closing.arrivals == () and closing.keep == 1
 
 
 def test_client_weights():

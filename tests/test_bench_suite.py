@@ -13,7 +13,7 @@ import pytest
 
 from prfl_jax.bench import torch_process
 from prfl_jax.bench.kernels import KernelSuite
-from prfl_jax.bench.suite import check, run_suite
+from prfl_jax.bench.suite import Request, check, run_suite
 from prfl_jax.bench.torch_process import MISSING
 from prfl_jax.bench.workload import CLASSES, SIZES, Chunks, scores, slots
 from prfl_jax.data.device import DeviceData
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
         printed = []
         patch.setattr(torch_process.importlib.util, "find_spec", lambda name: None)
         patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
-        assert run_suite("kernels", str(out), 2, "small") == 0
+        assert run_suite(Request("kernels", str(out), 2, "small")) == 0
     assert os.listdir(out.parent) == ["kernels.json"]
     return json.loads(out.read_text()), "\n".join(printed)
 
@@ -127,8 +127,8 @@ def test_scores_and_images_are_what_they_are_said_to_be():
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (("nope", "f.json", 7, "full"), "--suite=nope: allowed is kernels"),
-        ((None, "f.json", 7, "full"), "--suite=None: allowed is kernels"),
+        (("nope", "f.json", 7, "full"), "--suite=nope: allowed is kernels, peers"),
+        ((None, "f.json", 7, "full"), "--suite=None: allowed is kernels, peers"),
         (("kernels", None, 7, "full"), "--out is missing"),
         (("kernels", ".", 7, "full"), "--out=.: allowed is a file"),
         (("kernels", "no/such/f.json", 7, "full"), "--out=no/such/f.json: allowed is a file"),
@@ -138,7 +138,7 @@ def test_scores_and_images_are_what_they_are_said_to_be():
 )
 def test_wrong_flags(arguments, said):
     with pytest.raises(UserError) as error:
-        check(*arguments)
+        check(Request(*arguments))
     assert str(error.value).startswith(said) and "\n" not in str(error.value)
 
 
@@ -148,4 +148,4 @@ def test_the_script_refuses_in_one_line():
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 2 and run.stdout == ""
-    assert run.stderr == "benchmark.py: --suite=nope: allowed is kernels\n"
+    assert run.stderr == "benchmark.py: --suite=nope: allowed is kernels, peers\n"

@@ -108,7 +108,9 @@ def unbuffered(cfg: Any, window: Window) -> Closing:
 
 def arrivals_by_p(cfg: Any, window: Window) -> Closing:
     """This window's arrivals, by p alone (FedAvg, McMahan et al. 2017)."""
-    return Closing(_normalised(np.where(window.fresh, window.p, 0.0)), cfg.server_lr)
+    weights = cfg.server_lr * _normalised(np.array([window.p[arrival.client] for arrival in window.arrivals]))
+    keep = 1.0 - cfg.server_lr if window.arrivals else 1.0
+    return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()), keep=keep)
 
 
 def arrivals_counted(cfg: Any, window: Window) -> Closing:
@@ -172,7 +174,7 @@ AGGREGATIONS = {
     "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
     "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),
     "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True),
-    "fedavg": Aggregation("fedavg", arrivals_by_p, staleness=False),
+    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False),
     "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False),
     "mixing": Aggregation("sum", mixing, staleness=True),
     "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),

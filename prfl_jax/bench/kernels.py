@@ -27,6 +27,12 @@ from prfl_jax.simulation import resolve
 from prfl_jax.submodel.levels import compute_levels
 from prfl_jax.submodel.split import split_model
 
+METHOD = (
+    "Kernels that are compared run in turn, in an order that goes back and forth, after one turn that does not count; "
+    "a pause precedes each run of local training. PyTorch runs in a process of its own that waits on a pipe while "
+    "others run, with as many threads as there are cores; its time is taken inside that process. Numbers of this "
+    "process end when the device is done. compile_s is tracing and compiling (or the first call less a later one)."
+)
 LOCAL_RATIO, AGGREGATE_RATIO, LEVELS_S = 1.0, 3.0, 0.5  # the bounds
 PAUSE_S = 0.3  # longer than idle threads of either framework spin
 

@@ -2,83 +2,133 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prfl_jax import provenance
 from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
 
 SCHEMA_VERSION = 1
-SUITES = ("kernels",)
+SUITES = ("kernels", "peers")
 SIZES = ("full", "small")
+DATA = ("random", "real")
 BUSY = 0.3  # load a core from which a warning is printed
-METHOD = (
-    "Kernels that are compared run in turn, in an order that goes back and forth, after one turn that does not count; "
-    "a pause precedes each run of local training. PyTorch runs in a process of its own that waits on a pipe while "
-    "others run, with as many threads as there are cores; its time is taken inside that process. Numbers of this "
-    "process end when the device is done. compile_s is tracing and compiling (or the first call less a later one)."
-)
 
 
-def check(suite: str | None, out: str | None, repeats: int, size: str) -> Path:
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The flags of scripts/benchmark.py.
+
+    Attributes:
+      out: the JSON file; `peers` writes its table beside it, as `.md`.
+      workloads, peers: of the suite `peers`; all where empty.
+      envs: folder of the peers' environments.
+      data: random images, or real ones.
+    """
+
+    suite: str | None
+    out: str | None
+    repeats: int = 7
+    size: str = "full"
+    workloads: Sequence[str] = ()
+    peers: Sequence[str] = ()
+    envs: str | None = None
+    data: str = "random"
+
+
+def check(request: Request) -> Path:
     """The file to write.
 
     Raises:
       UserError: a flag has a value that is not allowed.
     """
-    if suite not in SUITES:
-        raise UserError(f"--suite={suite}: allowed is {', '.join(SUITES)}")
-    if size not in SIZES:
-        raise UserError(f"--size={size}: allowed are {', '.join(SIZES)}")
-    if repeats < 1:
-        raise UserError(f"--repeats={repeats}: allowed is a whole number of at least 1")
-    return output_file("--out", out, "kernels.json")
+    if request.suite not in SUITES:
+        raise UserError(f"--suite={request.suite}: allowed is {', '.join(SUITES)}")
+    if request.size not in SIZES:
+        raise UserError(f"--size={request.size}: allowed are {', '.join(SIZES)}")
+    if request.data not in DATA:
+        raise UserError(f"--data={request.data}: allowed are {', '.join(DATA)}")
+    if request.repeats < 1:
+        raise UserError(f"--repeats={request.repeats}: allowed is a whole number of at least 1")
+    if request.suite == "peers":
+        from prfl_jax.bench.peers import FOLDER, PEERS, WORKLOADS
+
+        for flag, names, known in (("workloads", request.workloads, WORKLOADS), ("peers", request.peers, PEERS)):
+            for name in names:
+                if name not in known:
+                    raise UserError(f"--{flag}={name}: allowed are {', '.join(known)}")
+        if not FOLDER.is_dir():
+            raise UserError(f"--suite=peers: allowed in a clone of the repository, which has the workers in {FOLDER}")
+    return output_file("--out", request.out, f"{request.suite}.json")
 
 
-def run_suite(suite: str | None, out: str | None, repeats: int, size: str) -> int:
+def run_suite(request: Request) -> int:
     """Measures, writes `out`, prints the table; returns 0 whatever the numbers are.
 
     Raises:
       UserError: as `check`.
     """
-    path = check(suite, out, repeats, size)
-    # after the check: a wrong flag need not wait for JAX
-    from prfl_jax.bench.kernels import KernelSuite
-    from prfl_jax.bench.timing import table
-
-    load = os.getloadavg()
-    kernels = KernelSuite(size, repeats)
-    rows = []
-    for row in kernels.rows():
-        print(f"measured {row.kernel}", flush=True)
-        rows.append(row)
-    machine = hardware(load)
+    path, load = check(request), os.getloadavg()
+    about, rows, text = {"kernels": _kernels, "peers": _peers}[request.suite or ""](request, load)
     report = {
         "schema_version": SCHEMA_VERSION,
-        "suite": suite,
-        "size": size,
-        "repeats": repeats,
+        "suite": request.suite,
+        "size": request.size,
+        "repeats": request.repeats,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": machine,
-        "torch": kernels.torch,
-        "method": METHOD,
-        "rows": [row.to_json() for row in rows],
+        **about,
+        "rows": rows,
     }
     write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    print(f"\n{table(rows)}\n{path}")
-    if load[0] > BUSY * machine["threads"]:
+    if request.suite == "peers":
+        write_text(path.with_suffix(".md"), text + "\n")
+    print(f"\n{text}\n{path}")
+    if load[0] > BUSY * provenance.cores():
         print(f"the machine was busy before (load {load[0]:.1f}): measure again when it is not")
     return 0
 
 
+Measured = tuple[dict[str, Any], list[dict[str, Any]], str]  # about the suite, its rows, its table
+
+
+def _kernels(request: Request, load: tuple[float, float, float]) -> Measured:
+    # only now: a wrong flag need not wait for JAX
+    from prfl_jax.bench.kernels import METHOD, KernelSuite
+    from prfl_jax.bench.timing import table
+
+    kernels = KernelSuite(request.size, request.repeats)
+    rows = []
+    for row in kernels.rows():
+        print(f"measured {row.kernel}", flush=True)
+        rows.append(row)
+    about = {"hardware": hardware(load), "torch": kernels.torch, "method": METHOD}
+    return about, [row.to_json() for row in rows], table(rows)
+
+
+def _peers(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.bench.peers import METHOD, PEERS, WORKLOADS, PeerSuite, markdown
+
+    envs = Path(request.envs or "~/.cache/prfl_jax/peers").expanduser()
+    workloads, peers = request.workloads or tuple(WORKLOADS), request.peers or tuple(PEERS)
+    suite = PeerSuite(workloads, peers, envs, request.data == "real", request.repeats, request.size == "small")
+    rows = list(suite.rows())
+    machine = hardware(load)
+    about = {"hardware": machine, "data": request.data, "method": METHOD}
+    named = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}, {request.data} images"
+    return about, rows, markdown(rows, f"{named}, medians of {request.repeats} turns.")
+
+
 def hardware(load: tuple[float, float, float]) -> dict[str, Any]:
     """The machine, what runs on it, and how busy it was before the suite began."""
-    from prfl_jax import environment, provenance
+    from prfl_jax import environment
 
     versions = environment.versions()
     try:

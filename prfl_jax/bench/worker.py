@@ -1,0 +1,147 @@
+"""A process that measures itself: one line asks it for something, one line of JSON is its answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class WorkerFailed(Exception):
+    """A worker could not be started, or has gone; the text says why."""
+
+
+class Worker:
+    """A worker in a session of its own.
+
+    Args:
+      command: what to start.
+      patience_s: no answer for so long means that it hangs.
+      environment: variables to set for it.
+
+    Attributes:
+      about: its first answer.
+
+    Raises:
+      WorkerFailed: it did not say its first word.
+    """
+
+    def __init__(
+        self, command: Sequence[str], patience_s: float = 600.0, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._patience_s, self._said = patience_s, b""
+        self._errors = tempfile.TemporaryFile("w+")
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise WorkerFailed(f"{command[0]}: {error.strerror}") from None
+        try:
+            self.about = self._answer()
+        except WorkerFailed:
+            self.close()
+            raise
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """Its answer to one line.
+
+        Raises:
+          WorkerFailed: none came.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{what}\n".encode())
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it has ended; the answer says why
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        ends, pipe = time.monotonic() + self._patience_s, self._process.stdout.fileno()
+        while b"\n" not in self._said:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, ends - time.monotonic()))
+            if not ready:
+                raise WorkerFailed(f"no answer within {self._patience_s:.0f} s{self._last_words(': ')}")
+            more = os.read(pipe, 65536)
+            if not more:
+                raise WorkerFailed(self._last_words() or "it left without a word")
+            self._said += more
+        line, _, self._said = self._said.partition(b"\n")
+        return json.loads(line)
+
+    def _last_words(self, before: str = "") -> str:
+        self._errors.seek(0)
+        said = [line for line in self._errors.read().splitlines() if line.strip()]
+        return before + said[-1].strip() if said else ""
+
+    def peak_memory_mb(self) -> float:
+        """The largest memory that its processes had, each on its own, summed; MB."""
+        return sum(_peak_bytes(pid) for pid in _tree(self._process.pid)) / 1e6
+
+    def close(self) -> None:
+        """Lets it go; what has not ended after ten seconds is killed, with all that it started."""
+        tree = _tree(self._process.pid)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # it is gone already
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            pass
+        for pid in tree:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _tree(root: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def _peak_bytes(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,79 @@
+"""FedAvg in prfl_jax: the device calls that scripts/train.py makes for the method `fedavg`, one window at a time."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+from common import Work, channel, serve
+
+from prfl_jax.startup import before_jax
+
+before_jax()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+import prfl_jax  # noqa: E402
+from prfl_jax import strategies  # noqa: E402
+from prfl_jax.aggregate import Closing  # noqa: E402
+from prfl_jax.config import default_config  # noqa: E402
+from prfl_jax.data.device import DeviceData  # noqa: E402
+from prfl_jax.devices import ALL  # noqa: E402
+from prfl_jax.engine import STATE_SPEC, split_keys  # noqa: E402
+from prfl_jax.evaluate import Evaluator, make_eval_set  # noqa: E402
+from prfl_jax.plan import Arriving, make_row, stack_rows  # noqa: E402
+from prfl_jax.simulation import make_engine, place, resolve  # noqa: E402
+
+
+def main() -> None:
+    answers, work = channel(), Work(sys.argv[1])
+    config = strategies.use(default_config(), "fedavg")
+    config.model.name, config.model.classes = work.net["model"], work.net["classes"]
+    config.model.loss, config.data.normalize = "softmax", "unit"
+    config.clients.number = work.cohort  # slots: who is in them is drawn anew in every round
+    config.local.steps, config.local.batch_size, config.local.lr = work.steps, work.batch_size, work.lr
+    method, placement = resolve(config, tuple(work.net["input"]), work.net["classes"]), place(config)
+    engine = make_engine(config, method, placement)
+    init, keys = split_keys(0)
+    state = placement.jit_global(engine.init_state, STATE_SPEC)(init)
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for path, leaf in work.params.items():
+        layer, name = path.split("/")
+        params.setdefault(layer, {})[name] = leaf
+    state = state._replace(params=placement.put(params, ALL))
+    data = DeviceData(
+        x=jnp.asarray(work.x),
+        y=jnp.asarray(work.y, jnp.int32),
+        index=jnp.asarray(work.index, jnp.int32),
+        size=jnp.full(work.users, work.index.shape[1], jnp.int32),
+    )
+    data = placement.put(data, ALL)
+    evaluator = Evaluator(method.model, method.loss, "unit", work.net["classes"], placement)
+    test = make_eval_set(work.x_test, work.y_test, config.eval.batch_size, placement)
+    full, mean = np.full(work.cohort, 100), 1 / work.cohort
+    rounds, times, chunk = itertools.count(), np.zeros(work.users, int), None
+
+    def work_round() -> float:
+        nonlocal state, chunk
+        users = work.draw(next(rounds))
+        arrivals = [Arriving(user, times[user], work.lr, mean, slot=slot) for slot, user in enumerate(users)]
+        times[users] += 1
+        closing = Closing(np.zeros(work.cohort), arrivals=(mean,) * work.cohort, keep=0.0)
+        row = make_row(work.cohort, range(work.cohort), full, arrivals, closing)
+        plan = placement.split_plan(stack_rows([row], 1))
+        if chunk is None:
+            chunk = engine.run_chunk.lower(state, data, plan, np.int32(1), keys).compile()
+        state, losses = chunk(state, data, plan, np.int32(1), keys)
+        return float(np.mean(np.asarray(losses)))
+
+    def evaluate() -> float:
+        return evaluator(state.params, test).accuracy
+
+    about = {"prfl_jax": getattr(prfl_jax, "__version__", "this clone"), "jax": jax.__version__}
+    serve(answers, {**about, "devices": placement.count}, work_round, evaluate)
+
+
+if __name__ == "__main__":
+    main()
