@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py --suite=kernels --out=kernels.json
     python scripts/benchmark.py --suite=peers --out=peers.json
+    python scripts/benchmark.py --suite=roofline --out=roofline.json
 
 The suite `kernels`: the local rounds of ten clients on Conv2 against a PyTorch loop
 over the same clients (`pip install -e '.[bench]'`; without it the table says so),
@@ -9,7 +10,8 @@ MaskFedAvg against reading the clients' models once, the levels of all weights, 
 delta split and evaluation. It takes two to five minutes on two CPU cores. The suite `peers`:
 whole rounds of FedAvg on three workloads in other simulators and here; each runs in a virtual
 environment of its own, which is made from `scripts/peers/` the first time (some GB). It takes about ten minutes.
-Both want the machine to themselves, and leave with code 0 whether bounds are kept or MISSED.
+The suite `roofline`: the same kernels beside the least time that this machine's matmul peak and copy bandwidth allow.
+All want the machine to themselves, and leave with code 0 whether bounds are kept or MISSED.
 `--size=small` is a smoke test, in which nothing is judged.
 """
 
@@ -20,7 +22,7 @@ from absl import flags
 from prfl_jax import cli
 from prfl_jax.bench.suite import Request, run_suite
 
-_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers")
+_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers | roofline")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "runs of each kernel that count")
 _SIZE = flags.DEFINE_string("size", "full", "full | small")

@@ -80,7 +80,7 @@ def test_the_file_says_where_it_was_made(finished):
 def chunks():
     work = SIZES["small"]
     suite = KernelSuite("small", 1)
-    size, layout = suite._method.size, suite._method.layout
+    size, layout = suite.method.size, suite.method.layout
     percents = work.percents()
     levels = compute_levels(
         scores([layout.shapes[i] for i in layout.prunable], tied=True), percents,
@@ -127,8 +127,8 @@ def test_scores_and_images_are_what_they_are_said_to_be():
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (("nope", "f.json", 7, "full"), "--suite=nope: allowed is kernels, peers"),
-        ((None, "f.json", 7, "full"), "--suite=None: allowed is kernels, peers"),
+        (("nope", "f.json", 7, "full"), "--suite=nope: allowed is kernels, peers, roofline"),
+        ((None, "f.json", 7, "full"), "--suite=None: allowed is kernels, peers, roofline"),
         (("kernels", None, 7, "full"), "--out is missing"),
         (("kernels", ".", 7, "full"), "--out=.: allowed is a file"),
         (("kernels", "no/such/f.json", 7, "full"), "--out=no/such/f.json: allowed is a file"),
@@ -148,4 +148,4 @@ def test_the_script_refuses_in_one_line():
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 2 and run.stdout == ""
-    assert run.stderr == "benchmark.py: --suite=nope: allowed is kernels, peers\n"
+    assert run.stderr == "benchmark.py: --suite=nope: allowed is kernels, peers, roofline\n"

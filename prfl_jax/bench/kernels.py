@@ -6,6 +6,7 @@ ten clients (`workload.py`).
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Callable, Iterator
@@ -43,22 +44,26 @@ class KernelSuite:
     Args:
       size: `full`, which the bounds are about, or `small`, a smoke test.
       repeats: runs of each kernel that count.
+      race: whether PyTorch is timed beside local training.
 
     Attributes:
+      work: the sizes.
+      method: model, layout and sizes of PR-FL's sub-models.
       torch: what the PyTorch process says of itself, or why there is none.
     """
 
-    def __init__(self, size: str = "full", repeats: int = 7) -> None:
+    def __init__(self, size: str = "full", repeats: int = 7, race: bool = True) -> None:
         self.work, self.repeats, self.judged = SIZES[size], repeats, size == "full"
         self.pause_s = PAUSE_S if self.judged else 0.0
         self.torch: dict[str, Any] | str = "not started"
+        self._race, self.image_bytes = race, math.prod(INPUT_SHAPE)
         self._host_data = self.work.host_data()
         self._data = DeviceData(**{key: jnp.asarray(value) for key, value in self._host_data.items()})
-        self._method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)
+        self.method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)
 
     def rows(self) -> Iterator[Row]:
         """Each row as soon as it is measured."""
-        size, layout = self._method.size, self._method.layout
+        size, layout = self.method.size, self.method.layout
         shapes = [layout.shapes[i] for i in layout.prunable]
         percents = self.work.percents()
         counts = jnp.asarray([size.count(int(p)) for p in percents], jnp.int32)
@@ -114,6 +119,8 @@ class KernelSuite:
         options["threads"] = (os.cpu_count() or 1) if self.judged else 1
         missing = ""
         try:
+            if not self._race:
+                raise TorchUnavailable("not asked for")
             with TorchProcess(self._host_data, params, options) as process:
                 self.torch = process.about
                 runs = alternate({**tasks, "torch": process.round}, self.repeats, self.pause_s)
@@ -165,6 +172,6 @@ class KernelSuite:
         rng = np.random.default_rng(2)
         images, labels = rng.integers(0, 256, (n, *INPUT_SHAPE), np.uint8), rng.integers(0, CLASSES, n)
         test = make_eval_set(images, labels, config.eval.batch_size)
-        evaluate = Evaluator(self._method.model, self._method.loss, "unit", CLASSES)
+        evaluate = Evaluator(self.method.model, self.method.loss, "unit", CLASSES)
         call = partial(evaluate, chunks.state.params, test)
         return self._alone("evaluation", call, note=f"{n} images, {test.x.shape[1]} a call, results on the host")

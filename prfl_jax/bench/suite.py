@@ -17,7 +17,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
 
 SCHEMA_VERSION = 1
-SUITES = ("kernels", "peers")
+SUITES = ("kernels", "peers", "roofline")
 SIZES = ("full", "small")
 DATA = ("random", "real")
 BUSY = 0.3  # load a core from which a warning is printed
@@ -28,7 +28,7 @@ class Request:
     """The flags of scripts/benchmark.py.
 
     Attributes:
-      out: the JSON file; `peers` writes its table beside it, as `.md`.
+      out: the JSON file; `peers` and `roofline` write their table beside it, as `.md`.
       workloads, peers: of the suite `peers`; all where empty.
       envs: folder of the peers' environments.
       data: random images, or real ones.
@@ -77,7 +77,8 @@ def run_suite(request: Request) -> int:
       UserError: as `check`.
     """
     path, load = check(request), os.getloadavg()
-    about, rows, text = {"kernels": _kernels, "peers": _peers}[request.suite or ""](request, load)
+    measured = {"kernels": _kernels, "peers": _peers, "roofline": _roofline}[request.suite or ""]
+    about, rows, text = measured(request, load)
     report = {
         "schema_version": SCHEMA_VERSION,
         "suite": request.suite,
@@ -88,7 +89,7 @@ def run_suite(request: Request) -> int:
         "rows": rows,
     }
     write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    if request.suite == "peers":
+    if request.suite != "kernels":
         write_text(path.with_suffix(".md"), text + "\n")
     print(f"\n{text}\n{path}")
     if load[0] > BUSY * provenance.cores():
@@ -124,6 +125,17 @@ def _peers(request: Request, load: tuple[float, float, float]) -> Measured:
     about = {"hardware": machine, "data": request.data, "method": METHOD}
     named = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}, {request.data} images"
     return about, rows, markdown(rows, f"{named}, medians of {request.repeats} turns.")
+
+
+def _roofline(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.bench.roofline import METHOD, RooflineSuite, table
+
+    suite = RooflineSuite(request.size, request.repeats)
+    rows = list(suite.rows())
+    machine = hardware(load)
+    limits = dataclasses.asdict(suite.machine)
+    text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}: {table(rows, suite.machine)}"
+    return {"hardware": machine, "limits": limits, "method": METHOD}, rows, text
 
 
 def hardware(load: tuple[float, float, float]) -> dict[str, Any]:

@@ -122,18 +122,21 @@ class Worker:
 
 
 def _tree(root: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process that leads a session, all of that session, and all that descend from them."""
     parents: dict[int, int] = {}
+    found = [root]
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 stat = (entry / "stat").read_text()
             except OSError:
                 continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found = [root]
+            _, parent, _, session = stat.rpartition(")")[2].split()[:4]
+            parents[int(entry.name)] = int(parent)
+            if int(session) == root and int(entry.name) != root:
+                found.append(int(entry.name))
     for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
+        found += [child for child, parent in parents.items() if parent == pid and child not in found]
     return found
 
 

@@ -1,0 +1,40 @@
+"""The suite `roofline` at its small size: floors, ratios, the file."""
+
+import json
+
+import pytest
+from test_bench_suite import KERNELS
+
+from prfl_jax.bench.roofline import Machine, RooflineSuite
+from prfl_jax.bench.suite import Request, run_suite
+
+
+def test_the_floor_is_the_larger_of_both():
+    machine = Machine(flop_s=1e9, bytes_s=1e8)
+    assert machine.floor_s(2e9, 1e8) == 2.0 and machine.floor_s(1e9, 3e8) == 3.0
+
+
+def test_what_a_kernel_needs_at_least():
+    suite = RooflineSuite("full", 1)
+    needs, model, weights = suite.needs(), 4 * 6_603_710.0, 6_601_504.0
+    forward = 2.0 * (784 * 25 * 32 + 196 * 800 * 64 + 3136 * 2048 + 2048 * 62)
+    flop, size = needs["local_training"]
+    assert flop == pytest.approx(3 * forward * 1000, rel=1e-3) and size == 30 * model  # 10 clients x 5 steps x 20
+    assert needs["maskfedavg"] == (0.0, pytest.approx(12 * model + 10 * weights / 8, rel=1e-6))
+    assert needs["levels"] == (0.0, pytest.approx(5 * weights, rel=1e-6))
+    assert needs["evaluation"][0] == pytest.approx(forward * 1000, rel=1e-3)
+    assert needs["evaluation"][1] == model + 1000 * 784
+
+
+def test_rows_file_and_table(tmp_path):
+    out = tmp_path / "roofline.json"
+    assert run_suite(Request("roofline", str(out), 1, "small")) == 0
+    report = json.loads(out.read_text())
+    machine = Machine(**report["limits"])
+    assert [row["kernel"] for row in report["rows"]] == KERNELS
+    for row in report["rows"]:
+        floor = max(row["flop"] / machine.flop_s, row["bytes"] / machine.bytes_s)
+        assert row["floor_s"] == pytest.approx(floor) and row["bound_by"] in ("flop", "bytes")
+        assert row["achieved_over_floor"] == pytest.approx(floor / row["median"]) and row["median"] > 0
+    text = out.with_suffix(".md").read_text()
+    assert all(f"| {kernel} |" in text for kernel in KERNELS) and "GFLOP/s" in text
