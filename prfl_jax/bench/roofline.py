@@ -1,6 +1,6 @@
 """The suite `roofline`: each kernel's time beside the least that this machine could take for it.
 
-The floor is the larger of FLOP over the measured matmul peak and least bytes over the measured copy bandwidth, every
+The floor is the larger of FLOP over the measured matmul peak and least bytes over the measured bandwidth of memory, every
 input read once and every output written once, whatever the kernel really moves. A convolution is counted with the
 FLOP of its plain sum, so a form with fewer multiplications may come above what its products alone would.
 """
@@ -28,7 +28,7 @@ SERVER_GOAL, TRAINING_GOAL = 0.5, 0.6
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Attributes: `flop_s` of the best matrix product, `bytes_s` read and written by a copy."""
+    """Attributes: `flop_s` of the best matrix product, `bytes_s` read and written by an in-place pass over memory."""
 
     flop_s: float
     bytes_s: float
@@ -120,7 +120,7 @@ class RooflineSuite:
 def table(rows: list[dict[str, Any]], machine: Machine) -> str:
     """The rows as Markdown."""
     lines = [
-        f"peak {machine.flop_s / 1e9:.0f} GFLOP/s, copy {machine.bytes_s / 1e9:.1f} GB/s",
+        f"peak {machine.flop_s / 1e9:.0f} GFLOP/s, {machine.bytes_s / 1e9:.1f} GB/s",
         "",
         "| kernel | median, ms | floor, ms | bound by | achieved / floor | goal |",
         "|---|---|---|---|---|---|",
