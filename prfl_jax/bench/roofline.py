@@ -1,8 +1,8 @@
 """The suite `roofline`: each kernel's time beside the least that this machine could take for it.
 
-The floor is the larger of FLOP over the measured matmul peak and least bytes over the measured bandwidth of memory, every
-input read once and every output written once, whatever the kernel really moves. A convolution is counted with the
-FLOP of its plain sum, so a form with fewer multiplications may come above what its products alone would.
+The floor is the larger of FLOP over the measured matmul peak and least bytes over the measured bandwidth of memory,
+every input read once and every output written once, whatever the kernel really moves. A convolution is counted with
+the FLOP of its plain sum, so a form with fewer multiplications may come above what its products alone would.
 """
 
 from __future__ import annotations
