@@ -10,7 +10,7 @@ MaskFedAvg against reading the clients' models once, the levels of all weights, 
 delta split and evaluation. It takes two to five minutes on two CPU cores. The suite `peers`:
 whole rounds of FedAvg on three workloads in other simulators and here; each runs in a virtual
 environment of its own, which is made from `scripts/peers/` the first time (some GB). It takes about ten minutes.
-The suite `roofline`: the same kernels beside the least time that this machine's matmul peak and copy bandwidth allow.
+The suite `roofline`: the same kernels beside the least time that this machine's matmul peak and memory bandwidth allow.
 All want the machine to themselves, and leave with code 0 whether bounds are kept or MISSED.
 `--size=small` is a smoke test, in which nothing is judged.
 """

@@ -160,7 +160,7 @@ def test_our_worker_takes_the_same_steps_as_one_client_after_another(tmp_path):
     work = dataclasses.replace(TINY, users=2, cohort=2, images=4, steps=1, batch_size=4)
     work.write(tmp_path / "w.npz", False, 1)
     command = PEERS[OURS].command(tmp_path, tmp_path / "w.npz", 1)
-    with Worker(command, environment={"PYTHONPATH": peers._python_path()}) as worker:
+    with Worker(command, environment={"PYTHONPATH": peers.python_path()}) as worker:
         losses = [worker.ask("round")["loss"] for _ in range(2)]
         assert 0 <= worker.ask("evaluate")["accuracy"] <= 1
     told = Work(str(tmp_path / "w.npz"))

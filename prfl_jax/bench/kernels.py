@@ -6,7 +6,6 @@ ten clients (`workload.py`).
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 from collections.abc import Callable, Iterator
@@ -56,7 +55,7 @@ class KernelSuite:
         self.work, self.repeats, self.judged = SIZES[size], repeats, size == "full"
         self.pause_s = PAUSE_S if self.judged else 0.0
         self.torch: dict[str, Any] | str = "not started"
-        self._race, self.image_bytes = race, math.prod(INPUT_SHAPE)
+        self._race = race
         self._host_data = self.work.host_data()
         self._data = DeviceData(**{key: jnp.asarray(value) for key, value in self._host_data.items()})
         self.method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shutil
 import statistics
 import subprocess
@@ -23,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from prfl_jax import provenance
-from prfl_jax.bench.timing import alternate
-from prfl_jax.bench.worker import Worker, WorkerFailed
+from prfl_jax.bench.timing import alternate, spread
+from prfl_jax.bench.worker import Worker, WorkerFailed, python_path
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "peers"
 LOOP, OURS = "torch_loop", "prfl_jax"
@@ -261,7 +260,7 @@ class PeerSuite:
             for key, peer in self._peers.items():
                 if missing[key] is not None:
                     continue
-                own = {"PYTHONPATH": _python_path(), **cache} if key == OURS else {}
+                own = {"PYTHONPATH": python_path(), **cache} if key == OURS else {}
                 try:
                     if key == OURS:
                         worker, cold = self._started(peer, file, cores, own)
@@ -317,10 +316,6 @@ class PeerSuite:
 _CACHE_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
-def _python_path() -> str:
-    return os.pathsep.join(path for path in (str(FOLDER.parents[1]), os.environ.get("PYTHONPATH")) if path)
-
-
 def _row(
     name: str, work: PeerWork, key: str, peer: Peer, missing: str | None, times: dict[str, list[float]],
     tests: dict[str, list[float]], started: dict[str, float], worker: Worker | None,
@@ -330,7 +325,7 @@ def _row(
         return {**row, "ratio": None}
     runs, tested = times[key], tests[key]
     median = statistics.median(runs)
-    row |= {"unit": "s", "median": median, "min": min(runs), "max": max(runs), "runs": runs}
+    row |= {"unit": "s", **spread(runs)}
     row |= {**_ratio(runs, times.get(LOOP, []), ""), **started}
     row["compile_s"] = max(0.0, started["first_round_s"] - median)
     row |= {"evaluation_s": statistics.median(tested), **_ratio(tested, tests.get(LOOP, []), "evaluation_")}

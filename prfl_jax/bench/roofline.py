@@ -8,6 +8,7 @@ the FLOP of its plain sum, so a form with fewer multiplications may come above w
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from prfl_jax.bench.kernels import KernelSuite
 from prfl_jax.bench.timing import Row, Timed, alternate
+from prfl_jax.bench.workload import INPUT_SHAPE
 
 METHOD = (
     "peak: the best of square float32 products of three sizes; bandwidth: read plus write traffic of negating an array "
@@ -90,7 +92,7 @@ class RooflineSuite:
         forward = sum(method.model.leaf_flop.values())
         samples = clients * work.steps * work.batch_size
         training = 3.0 * forward * samples, clients * 3 * model  # read what was sent, write or add what was trained
-        image = float(self._kernels.image_bytes)
+        image = float(math.prod(INPUT_SHAPE))
         masked = clients * (model + bits)
         return {
             "levels": (0.0, 5 * weights),

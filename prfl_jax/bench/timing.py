@@ -63,11 +63,11 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         reference = None
         if self.reference is not None:
-            reference = {"name": self.reference, **_statistics(self.reference_runs)}
+            reference = {"name": self.reference, **spread(self.reference_runs)}
         return {
             "kernel": self.kernel,
             "unit": "s",
-            **_statistics(self.runs),
+            **spread(self.runs),
             "compile_s": self.compile_s,
             "reference": reference,
             "ratio": self.ratio,
@@ -79,7 +79,8 @@ class Row:
         }
 
 
-def _statistics(runs: Sequence[float]) -> dict[str, Any]:
+def spread(runs: Sequence[float]) -> dict[str, Any]:
+    """Median, least, largest and all of some runs, as a report has them; None where there are none."""
     if not runs:
         return {"median": None, "min": None, "max": None, "runs": []}
     return {"median": statistics.median(runs), "min": min(runs), "max": max(runs), "runs": list(runs)}

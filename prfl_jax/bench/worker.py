@@ -121,6 +121,12 @@ class Worker:
         self.close()
 
 
+def python_path() -> str:
+    """PYTHONPATH of a worker that imports this package: the package's own folder first."""
+    root = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(path for path in (root, os.environ.get("PYTHONPATH")) if path)
+
+
 def _tree(root: int) -> list[int]:
     """A process that leads a session, all of that session, and all that descend from them."""
     parents: dict[int, int] = {}
