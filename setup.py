@@ -24,6 +24,7 @@ setup(
         "tqdm>=4.70",
         "matplotlib>=3.11",
         "filelock>=3.20",
+        "sortedcontainers>=2.4",
     ],
     extras_require={
         "test": [

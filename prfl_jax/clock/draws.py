@@ -7,11 +7,13 @@ run needs no generator's state.
 from __future__ import annotations
 
 import math
+from array import array
 
 import numpy as np
 
 CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN = range(4)
 _BLOCK = 256
+_PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: few are needed of each of very many clients
 
 
 class LogNormals:
@@ -27,7 +29,7 @@ class LogNormals:
         self._seed = seed % 2**64
         self._purpose = purpose
         self._sigma = sigma
-        self._blocks: dict[int, tuple[int, list[float]]] = {}  # source -> its newest block
+        self._blocks: dict[int, tuple[int, array[float]]] = {}  # source -> its newest block, as far as needed
 
     def factor(self, source: int, k: int) -> float:
         """The k-th factor (from 0) of a source (a client's id; 0 for the server)."""
@@ -35,8 +37,9 @@ class LogNormals:
             return 1.0
         number, place = divmod(k, _BLOCK)
         held = self._blocks.get(source)
-        if held is None or held[0] != number:
+        if held is None or held[0] != number or place >= len(held[1]):
             key = np.random.SeedSequence((self._seed, self._purpose, source, number))
-            held = (number, np.random.Generator(np.random.PCG64(key)).standard_normal(_BLOCK).tolist())
-            self._blocks[source] = held
+            count = next(piece for piece in _PIECES if place < piece)
+            normals = np.random.Generator(np.random.PCG64(key)).standard_normal(count)
+            held = self._blocks[source] = (number, array("d", normals.tobytes()))
         return math.exp(self._sigma * held[1][place])

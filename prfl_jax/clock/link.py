@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import bisect
 import heapq
 import math
 from collections.abc import Iterator
+from typing import Any
+
+from sortedcontainers import SortedKeyList
 
 from prfl_jax.clock.stream import Stream, Taker
 
 _RESIDUE = 1e-12  # a share of the capacity below which nothing is left to give
+_FEW = 64  # streams that may be shared among anew in every window
 
 
 class Link:
@@ -23,7 +26,7 @@ class Link:
     """
 
     def __init__(self, contention: bool, queue: list, kind: int, numbers: Iterator[int]) -> None:
-        self.active: list[Stream] = []  # in begin order
+        self.active = SortedKeyList(key=_key)  # streams in begin order
         self.dirty = False
         self._contention = contention
         self._queue = queue
@@ -31,53 +34,62 @@ class Link:
         self._numbers = numbers
         self._capacity = 0.0  # bytes/s
         self._moved = 0  # bytes of streams that ended since the last `count`
-        self._left = 0.0  # capacity nobody can use
+        self._left = 0.0  # capacity nobody can use; below 0: what is to be taken back
         self._freed: list[float] = []  # rates of streams that ended since the last `share`
-        self._served = 0  # all before the last of these have their own rate, all after it rate 0
-        self._changed: list[Stream] = []
+        self._last: Stream | None = None  # that is served: all before it have their own rate, all after it rate 0
+        self._changed: set[Stream] = set()
         self._all_changed = False
+        self._since_all = 0  # sharings since the last one among all
+        self._fastest = 0.0  # own rate of any stream so far
 
     def set_capacity(self, capacity: float) -> None:
         """The server's rate from now on, bytes/s; everything is shared anew."""
-        self._capacity = capacity
-        self._all_changed = self.dirty = True
+        before, self._capacity = self._capacity, capacity
+        self.dirty = True
+        if not self._contention:
+            self._all_changed = self._fastest > min(before, capacity)
+        elif len(self.active) <= max(_FEW, self._since_all):  # so that its cost is spread over as many sharings
+            self._all_changed = True
+        else:
+            self._left += capacity - before
 
     def touch(self, stream: Stream) -> None:
         """A stream is new or has new clients: it takes part in the next sharing."""
-        place = bisect.bisect_left(self.active, stream.key, key=_key)
-        if place == len(self.active) or self.active[place] is not stream:
-            self.active.insert(place, stream)
-            if place < self._served:
-                self._served += 1
-        self._changed.append(stream)
+        if not stream.active:
+            stream.active = True
+            self.active.add(stream)
+        self._fastest = max(self._fastest, stream.own_rate)
+        self._changed.add(stream)
         self.dirty = True
 
     def reach(self, stream: Stream, now_s: float) -> list[Taker]:
         """The frontier of a stream has reached a prefix; a stream that has sent everything leaves the link."""
         takers = stream.reach(now_s)
-        self._changed.append(stream)
         self.dirty = True
-        if not stream.groups:
-            self._freed.append(stream.rate)
-            stream.rate = 0.0
-            place = bisect.bisect_left(self.active, stream.key, key=_key)
-            del self.active[place]
-            if place < self._served:
-                self._served -= 1
-            self._moved += int(stream.sent) - stream.counted
-            stream.counted = int(stream.sent)
+        if stream.groups:
+            self._changed.add(stream)
+            return takers
+        self._changed.discard(stream)
+        self._freed.append(stream.rate)
+        stream.rate = 0.0
+        if stream is self._last:
+            self._last = self._before(stream)
+        self.active.remove(stream)
+        stream.active = False
+        self._moved += int(stream.sent) - stream.counted
+        stream.counted = int(stream.sent)
         return takers
 
     def share(self, now_s: float) -> None:
         """Gives every stream its rate from now on and plans its next event."""
+        self._since_all += 1
         if self._contention and self._all_changed:
             self._share_all(now_s)
         elif self._contention:
             self._share_changed(now_s)
         else:
-            for stream in self.active if self._all_changed else self._changed:
-                if stream.groups:
-                    self._set(stream, min(stream.own_rate, self._capacity), now_s)
+            for stream in self.active if self._all_changed else sorted(self._changed, key=_key):
+                self._set(stream, min(stream.own_rate, self._capacity), now_s)
         self._changed.clear()
         self._freed.clear()
         self._all_changed = self.dirty = False
@@ -85,14 +97,15 @@ class Link:
     def _share_all(self, now_s: float) -> None:
         """Down the begin order from the first stream."""
         left = self._capacity
-        served = 0
-        for place, stream in enumerate(self.active):
+        self._last = None
+        for stream in self.active:
             rate = min(stream.own_rate, left)
             left = self._rest(left - rate)
             if rate > 0.0:
-                served = place + 1
+                self._last = stream
             self._set(stream, rate, now_s)
-        self._left, self._served = left, served
+        self._left = left
+        self._since_all = 0
 
     def _share_changed(self, now_s: float) -> None:
         """The same result, looking only at streams that changed and at those that give to or get from them.
@@ -100,46 +113,72 @@ class Link:
         Sorted, and with an exact sum: which of two events at one instant came first must not matter.
         """
         left = self._left + math.fsum(self._freed)
-        served = self._served
-        changed = sorted({stream for stream in self._changed if stream.groups}, key=_key)
+        changed = sorted(self._changed, key=_key)
         rates = {stream: stream.rate for stream in changed}
         for stream in changed:
             if rates[stream] > stream.own_rate:
                 left += rates[stream] - stream.own_rate
                 rates[stream] = stream.own_rate
+        if left < 0.0:
+            self._take_back(-left, None, rates)
+            left = 0.0
         for stream in changed:
             need = stream.own_rate - rates[stream]
             if need <= 0.0:
                 continue
+            left = self._give(left, stream, rates)
             given = min(left, need)
             left, need = left - given, self._rest(need - given)
-            place = bisect.bisect_left(self.active, stream.key, key=_key)
-            while need > 0.0 and served - 1 > place:  # the last that is served gives first
-                last = self.active[served - 1]
-                held = rates.get(last, last.rate)
-                given = min(held, need)
-                need = self._rest(need - given)
-                rates[last] = self._rest(held - given)
-                if rates[last] == 0.0:
-                    served -= 1
+            need = self._take_back(need, stream, rates)
             rates[stream] = self._rest(stream.own_rate - need)
-            if rates[stream] > 0.0:
-                served = max(served, place + 1)
-        while served and rates.get(self.active[served - 1], self.active[served - 1].rate) == 0.0:
-            served -= 1
-        left = self._rest(left)
-        place = max(served - 1, 0)
-        while left > 0.0 and place < len(self.active):  # what is left goes on down the begin order
-            stream = self.active[place]
+            if rates[stream] > 0.0 and (self._last is None or self._last.key < stream.key):
+                self._last = stream
+        while self._last is not None and rates.get(self._last, self._last.rate) == 0.0:
+            self._last = self._before(self._last)
+        left = self._give(self._rest(left), None, rates)
+        for stream, rate in rates.items():
+            self._set(stream, rate, now_s)
+        self._left = left
+
+    def _give(self, left: float, until: Stream | None, rates: dict[Stream, float]) -> float:
+        """Gives what is left down the begin order, to those before `until`; returns the rest."""
+        if left <= 0.0 or (until is not None and self._last is not None and until.key <= self._last.key):
+            return left
+        for stream in self._from_last(rates):
+            if left == 0.0 or stream is until:
+                break
             given = min(left, stream.own_rate - rates.get(stream, stream.rate))
             if given > 0.0:
                 rates[stream] = min(stream.own_rate, rates.get(stream, stream.rate) + given)
                 left = self._rest(left - given)
-                served = place + 1
-            place += 1
-        for stream, rate in rates.items():
-            self._set(stream, rate, now_s)
-        self._left, self._served = left, served
+                self._last = stream
+        return left
+
+    def _take_back(self, need: float, stream: Stream | None, rates: dict[Stream, float]) -> float:
+        """Takes from the last that is served first, down to `stream`; returns what is still missing."""
+        while need > 0.0 and self._last is not None and (stream is None or stream.key < self._last.key):
+            last = self._last
+            held = rates.get(last, last.rate)
+            given = min(held, need)
+            need = self._rest(need - given)
+            rates[last] = self._rest(held - given)
+            if rates[last] == 0.0:
+                self._last = self._before(last)
+        return need
+
+    def _before(self, stream: Stream) -> Stream | None:
+        """The stream just before in the begin order."""
+        earlier = self.active.irange_key(max_key=stream.key, inclusive=(True, False), reverse=True)
+        return next(earlier, None)
+
+    def _from_last(self, rates: dict[Stream, float]) -> Iterator[Stream]:
+        """The last stream that is served and those after it; none where that one is the very last and has its rate."""
+        last = self._last
+        if last is None:
+            return iter(self.active)
+        if last is self.active[-1] and rates.get(last, last.rate) == last.own_rate:
+            return iter(())
+        return self.active.irange_key(min_key=last.key)
 
     def _rest(self, rate: float) -> float:
         """A rate that is left over after a subtraction; rounding leaves nothing."""
@@ -155,10 +194,19 @@ class Link:
                 stream.counted = sent
         return moved
 
-    def restore(self, streams: list[Stream]) -> None:
-        """Puts saved streams back, with their events; the next window shares anew."""
-        self.active = sorted(streams, key=_key)
+    def to_state(self) -> dict[str, Any]:
+        """Everything but the streams, between windows."""
+        return {name: getattr(self, name) for name in _PLAIN}
+
+    def restore(self, state: dict[str, Any], streams: list[Stream]) -> None:
+        """Inverse of `to_state`, on a new object; puts saved streams back, with their events."""
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self.active.update(streams)
         for stream in self.active:
+            stream.active = True
+            if stream.rate > 0.0:
+                self._last = stream
             if stream.due_s < math.inf:
                 self._announce(stream)
 
@@ -174,3 +222,6 @@ class Link:
 
 def _key(stream: Stream) -> tuple:
     return stream.key
+
+
+_PLAIN = ("_capacity", "_left", "_since_all", "_fastest")

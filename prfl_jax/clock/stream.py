@@ -90,7 +90,7 @@ class Stream:
     """
 
     __slots__ = ("key", "begin_s", "groups", "own_rate", "sent", "rate", "since_s", "due_s", "stamp", "peak_rate",
-                 "corners", "counted")
+                 "corners", "counted", "active")
 
     def __init__(self, key: tuple, begin_s: float) -> None:
         self.key = key
@@ -105,6 +105,7 @@ class Stream:
         self.peak_rate = 0.0
         self.corners: list[tuple[float, float]] = []  # (s, A(s)) where the rate rose, as far as needed
         self.counted = 0  # bytes already reported
+        self.active = False  # on its link
 
     def join(self, taker: Taker, now_s: float) -> bool:
         """Adds a client; True if the stream has to send more, or sooner, for it."""
@@ -130,7 +131,10 @@ class Stream:
 
     def earliest(self, rate: float) -> float:
         """Max of s - A(s)/rate over the past: where the frontier turned from slower to faster than `rate`."""
-        return max((s - sent / rate for s, sent in self.corners), default=-_NEVER)
+        corners = self.corners
+        if len(corners) == 1:
+            return corners[0][0] - corners[0][1] / rate
+        return max((s - sent / rate for s, sent in corners), default=-_NEVER)
 
     def set_rate(self, rate: float, now_s: float) -> None:
         """Changes the rate of the frontier from now on."""

@@ -233,6 +233,7 @@ class Transfers:
                 {**stream.to_state(), "taker": stream.groups[0].takers[0].to_state()}
                 for stream in self._receiving.active
             ],
+            "links": [self._sending.to_state(), self._receiving.to_state()],
             "batch": self._batch,
         }
 
@@ -255,8 +256,8 @@ class Transfers:
         for entry in state["receiving"]:
             taker = Taker.from_state(entry["taker"])
             receiving.append(Stream.from_state(entry, {taker.client: taker}))
-        self._sending.restore(sending)
-        self._receiving.restore(receiving)
+        self._sending.restore(state["links"][0], sending)
+        self._receiving.restore(state["links"][1], receiving)
         for flight in self.flights.values():
             if flight.computed_s is not None and not flight.uploading:
                 self._push(flight.computed_s, _COMPUTED, flight)
