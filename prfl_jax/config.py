@@ -43,6 +43,7 @@ def default_config() -> config_dict.ConfigDict:
         fedmp_level=0,  # fedmp: the non-IID level y
         writers=193,  # writer, writer_iid: how many writers (the lowest ids)
         min_images_per_writer=20,
+        split_writers_over=config_dict.placeholder(int),  # writer: those with more images count as two
         train_limit=config_dict.placeholder(int),  # use only so many training images (drawn by seed)
         test_limit=config_dict.placeholder(int),  # likewise for test images
         holdout_fraction=0.1,  # of the training data, for early-stopping signals
@@ -60,7 +61,7 @@ def default_config() -> config_dict.ConfigDict:
     )
     c.clients = _group(
         number=10,
-        up_mb_s=TABLE2_UP_MB_S,
+        up_mb_s=TABLE2_UP_MB_S,  # tuples by client; of a shorter one client i has entry i mod its length
         down_mb_s=TABLE2_DOWN_MB_S,
         flop_s=(),  # FLOP/s of each client; (): computing takes 0 s, as in the paper
         sigma=0.3,  # of the logarithm of each transfer's speed factor
@@ -109,6 +110,7 @@ def default_config() -> config_dict.ConfigDict:
         k=3,  # k_arrivals: how many close a window
         dispatch="window_end",  # window_end | on_arrival
         release_min_s=0.5,
+        cohort=0,  # so many clients take part at a time, drawn anew for every dispatch; 0: all
     )
     c.transport = _group(
         name="delta",  # delta | distinct | one_copy | unicast

@@ -14,7 +14,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.report.names import bytes_text
 
 STACKS = ("models in flight", "buffer")  # what grows with the number of clients
-ADVICE = "take fewer clients.number, a narrower model.width, or more engine.devices"
+ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
 
 
 def state_bytes(state: State) -> dict[str, int]:
@@ -38,12 +38,13 @@ def image_bytes(dataset: Dataset, split: Split) -> int:
     return dataset.x_train[:1].nbytes * (sum(len(client) for client in split.clients) + len(split.test))
 
 
-def check_memory(state: State, images: int, placement: Placement) -> str:
+def check_memory(state: State, images: int, placement: Placement, key: str = "clients.number") -> str:
     """One line about a run's memory.
 
     Args:
       state: arrays or shapes, as made for `placement`.
       images: bytes of the images, of which each device has a copy.
+      key: of the config that gives the number of slots.
 
     Raises:
       UserError: it would not fit; says what it is made of and what to change.
@@ -64,8 +65,8 @@ def check_memory(state: State, images: int, placement: Placement) -> str:
     for where, need, there in checks:
         if there is not None and need > there:
             raise UserError(
-                f"config.clients.number={placement.clients}: {where} would need {bytes_text(need)} ({made_of}), and "
-                f"has {bytes_text(there)}; {ADVICE}"
+                f"config.{key}={placement.clients}: {where} would need {bytes_text(need)} ({made_of}), and "
+                f"has {bytes_text(there)}; take fewer {key}, {ADVICE}"
             )
     (where, need, there), *_ = checks
     return f"memory: {bytes_text(need)} on {where}" + (f" of {bytes_text(there)}" if there else "") + f" ({made_of})"

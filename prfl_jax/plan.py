@@ -23,19 +23,19 @@ class Plan(NamedTuple):
     what is dispatched before the close gets the old model, so it opens another row.
 
     Attributes:
-      dispatch: `[L, M]` int32 slots, the first `dispatch_count` count; the rest is M, the number of slots.
+      dispatch: `[L, S]` int32 slots, the first `dispatch_count` count; the rest is S, the number of slots.
       dispatch_count: `[L]` int32.
-      percent: `[L, M]` int32 density (percent) that each slot is dispatched with.
-      arrive: `[L, M]` int32 slots in order of arrival, padded with M.
+      percent: `[L, S]` int32 density (percent) that each slot is dispatched with.
+      arrive: `[L, S]` int32 slots in order of arrival, padded with S.
       arrive_count: `[L]` int32.
-      client: `[L, M]` int32, the client of the k-th arrival.
-      count: `[L, M]` int32, how often the k-th arriving client had trained before.
-      lr: `[L, M]` float32 learning rate of the k-th arrival's round.
-      ran_at: `[L, M]` int32 density (percent) the k-th arrival ran at.
+      client: `[L, S]` int32, the client of the k-th arrival.
+      count: `[L, S]` int32, how often the k-th arriving client had trained before.
+      lr: `[L, S]` float32 learning rate of the k-th arrival's round.
+      ran_at: `[L, S]` int32 density (percent) the k-th arrival ran at.
       close: `[L]` bool: aggregate at the end of this row.
-      weights: `[L, M]` float32 weights of the slots at the close.
+      weights: `[L, S]` float32 weights of the slots at the close.
       server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
-      coefficient: `[L, M]` float32, with which the k-th arrival enters the running sum.
+      coefficient: `[L, S]` float32, with which the k-th arrival enters the running sum.
       keep: `[L]` float32, with which W does at the close.
     """
 
@@ -56,17 +56,14 @@ class Plan(NamedTuple):
 
 
 class Arriving(NamedTuple):
-    """One arrival of a row: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`).
+    """One arrival of a row: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`)."""
 
-    `slot` is None where it is the client's number.
-    """
-
+    slot: int
     client: int
     rounds: int
     lr: float
     coefficient: float = 0.0
     ran_at: int = 100
-    slot: int | None = None
 
 
 def empty_row(slots: int) -> Plan:
@@ -92,23 +89,27 @@ def empty_row(slots: int) -> Plan:
 
 def make_row(
     slots: int,
-    dispatch: Sequence[int],
-    percents: np.ndarray,
+    sent: Sequence[tuple[int, int]],
     arrivals: Sequence[Arriving],
-    closing: Closing | None,
+    closing: Closing | None = None,
 ) -> Plan:
-    """One row; `closing` None: no close."""
+    """One row.
+
+    Args:
+      slots: S.
+      sent: (slot, density in percent) of each dispatch.
+      closing: with weights by slot; None: no close.
+    """
     row = empty_row(slots)
-    row.dispatch[: len(dispatch)] = dispatch
-    row.percent[:] = percents
+    for k, (slot, percent) in enumerate(sent):
+        row.dispatch[k], row.percent[slot] = slot, percent
     for k, item in enumerate(arrivals):
-        row.client[k], row.count[k], row.lr[k], row.coefficient[k], row.ran_at[k], slot = item
-        row.arrive[k] = item.client if slot is None else slot
+        row.arrive[k], row.client[k], row.count[k], row.lr[k], row.coefficient[k], row.ran_at[k] = item
     if closing is not None:
         row.weights[:] = closing.slots
         row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))
     return row._replace(
-        dispatch_count=np.int32(len(dispatch)),
+        dispatch_count=np.int32(len(sent)),
         arrive_count=np.int32(len(arrivals)),
         close=np.bool_(closing is not None),
     )

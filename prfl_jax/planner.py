@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import heapq
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +28,61 @@ class PlannedWindow:
     Attributes:
       window: what the clock says happened.
       rows: its rows of the plan; the last one closes the window.
-      percents: `[M]` densities (percent) that its dispatches use.
+      percents: density (percent) of each of its dispatches.
       staleness: tau of each arrival, n - 1 - n'(i).
-      weights: `[M]` weights of the slots at its close.
+      weights: `[S]` weights of the slots at its close.
     """
 
     window: Window
     rows: tuple[Plan, ...]
-    percents: np.ndarray
+    percents: tuple[int, ...]
     staleness: tuple[int, ...]
     weights: np.ndarray
+
+
+class Slots:
+    """Which slot of the device's arrays each client has, S in all.
+
+    Where everybody takes part a client's slot is its number. In a cohort it gets the lowest one that is free when it
+    is dispatched, and gives it back when it arrives.
+    """
+
+    def __init__(self, clients: int, cohort: int) -> None:
+        self.number = cohort or clients
+        self._cohort = cohort
+        self._free = list(range(cohort))  # a heap
+        self._of: dict[int, int] = {}
+
+    def take(self, client: int) -> int:
+        """The slot of a client that is dispatched now."""
+        if not self._cohort:
+            return client
+        slot = self._of[client] = heapq.heappop(self._free)
+        return slot
+
+    def give(self, client: int) -> int:
+        """The slot of a client that arrives now."""
+        if not self._cohort:
+            return client
+        slot = self._of.pop(client)
+        heapq.heappush(self._free, slot)
+        return slot
+
+    def weights(self, by_client: np.ndarray, arrived: Mapping[int, int]) -> np.ndarray:
+        """`[S]` of `[M]`; in a cohort only this window's arrivals, at the slots they came in, can have any."""
+        if not self._cohort:
+            return by_client
+        out = np.zeros(self.number)
+        for client, slot in arrived.items():
+            out[slot] = by_client[client]
+        return out
+
+    def to_state(self) -> list[list[int]]:
+        return [[client, slot] for client, slot in sorted(self._of.items())]
+
+    def from_state(self, state: list[list[int]]) -> None:
+        self._of = {client: slot for client, slot in state}
+        self._free = sorted(set(range(self._cohort)) - set(self._of.values()))
 
 
 class Planner:
@@ -47,7 +94,7 @@ class Planner:
       aggregation: `config.aggregation`.
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
-      dt_s: `config.window.dt_s`.
+      window: `config.window`.
     """
 
     def __init__(
@@ -58,15 +105,17 @@ class Planner:
         local: Any,
         dt_ref_s: float,
         p: np.ndarray,
-        dt_s: float,
+        window: Any,
     ) -> None:
         self.clock, self.policy = clock, policy
-        self._aggregation, self._local, self._dt_ref_s, self._p, self._dt_s = aggregation, local, dt_ref_s, p, dt_s
+        self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
+        self._dt_s = window.dt_s
         clients = len(p)
+        self._places = Slots(clients, window.cohort)
         self._ahead: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
-        self._trained = [0] * clients  # local rounds each client has done
-        self._round_s = [0.0] * clients  # and their round times, summed
+        self._trained = np.zeros(clients, np.int64)  # local rounds each client has done
+        self._round_s = np.zeros(clients)  # and their round times, summed
         self._running = RunningPercents()
 
     def peek(self, k: int = 0) -> Window:
@@ -98,38 +147,40 @@ class Planner:
         rows: list[Plan] = []
         dispatch = [d.client for d in window.dispatches if not d.on_arrival]
         arrivals: list[Arriving] = []
-        before = list(self._trained)
+        arrived: dict[int, int] = {}  # client -> slot
+        before = {arrival.client: int(self._trained[arrival.client]) for arrival in window.arrivals}
         closing = self._close(window)
         ran_at = self._running.take(window, percents)
         self.policy.observe(window.arrivals, ran_at)
 
-        def flush(closing: Closing | None) -> None:
-            rows.append(make_row(len(self._p), dispatch, percents, arrivals, closing))
-            dispatch.clear()
-            arrivals.clear()
+        def send(clients: Sequence[int]) -> list[tuple[int, int]]:
+            return [(self._places.take(client), int(percents[client])) for client in clients]
 
+        sent = send(dispatch)
         on_arrival = collections.deque(d for d in window.dispatches if d.on_arrival)
         # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
         again: list[int] = []
         for k, arrival in enumerate(window.arrivals):
-            if arrival.client in again:
-                flush(None)
-                dispatch += again
-                again.clear()
-            coefficient = closing.arrivals[k] if closing.arrivals else 0.0
-            lr = self.learning_rate(arrival.dispatched_s)
-            arrivals.append(Arriving(arrival.client, before[arrival.client], lr, coefficient, ran_at[k]))
-            before[arrival.client] += 1
-            if on_arrival and on_arrival[0].client == arrival.client and on_arrival[0].time_s == arrival.arrived_s:
+            while on_arrival and on_arrival[0].time_s < arrival.arrived_s:
                 again.append(on_arrival.popleft().client)
+            if arrival.client in again:
+                rows.append(make_row(self._places.number, sent, arrivals))
+                sent, arrivals, again = send(again), [], []
+            coefficient = closing.arrivals[k] if closing.arrivals else 0.0
+            slot = arrived[arrival.client] = self._places.give(arrival.client)
+            lr, count = self.learning_rate(arrival.dispatched_s), before[arrival.client]
+            arrivals.append(Arriving(slot, arrival.client, count, lr, coefficient, ran_at[k]))
+            before[arrival.client] += 1
         again += [d.client for d in on_arrival]
         if again:
-            flush(None)
-            dispatch += again
-        flush(closing)
+            rows.append(make_row(self._places.number, sent, arrivals))
+            sent, arrivals = send(again), []
+        closing = dataclasses.replace(closing, slots=self._places.weights(closing.slots, arrived))
+        rows.append(make_row(self._places.number, sent, arrivals, closing))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
-        return PlannedWindow(window, tuple(rows), percents, staleness, closing.slots)
+        dispatched = tuple(percents[[d.client for d in window.dispatches]].tolist()) if window.dispatches else ()
+        return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots)
 
     def _close(self, window: Window) -> Closing:
         """Enters the window's arrivals into the books; the weights of its aggregation."""
@@ -137,8 +188,7 @@ class Planner:
             self._trained[arrival.client] += 1
             self._round_s[arrival.client] += arrival.round_s
             self._slots[arrival.client] = Slot(arrival.version, window.index)
-        trained = np.array(self._trained)
-        mean_s = np.where(trained > 0, np.array(self._round_s) / np.maximum(trained, 1), np.nan)
+        mean_s = np.where(self._trained > 0, self._round_s / np.maximum(self._trained, 1), np.nan)
         seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s)
         return AGGREGATIONS[self._aggregation.name].close(self._aggregation, seen)
 
@@ -153,8 +203,9 @@ class Planner:
             "policy": self.policy.to_state(),
             "ahead": [_window_state(window) for window in self._ahead],
             "slots": [None if s is None else [s.version, s.window] for s in self._slots],
-            "trained": list(self._trained),
-            "round_s": list(self._round_s),
+            "places": self._places.to_state(),
+            "trained": self._trained.tolist(),
+            "round_s": self._round_s.tolist(),
             "running": self._running.to_state(),
         }
 
@@ -164,8 +215,9 @@ class Planner:
         self.policy.from_state(state["policy"])
         self._ahead = collections.deque(_window_from(saved) for saved in state["ahead"])
         self._slots = [None if s is None else Slot(*s) for s in state["slots"]]
-        self._trained = list(state["trained"])
-        self._round_s = list(state["round_s"])
+        self._places.from_state(state["places"])
+        self._trained = np.array(state["trained"], np.int64)
+        self._round_s = np.array(state["round_s"], np.float64)
         self._running.from_state(state["running"])
         return self
 
@@ -176,7 +228,7 @@ def _window_state(window: Window) -> dict[str, Any]:
         **{key: getattr(window, key) for key in plain},
         "dispatches": [dataclasses.astuple(d) for d in window.dispatches],
         "arrivals": [dataclasses.astuple(a) for a in window.arrivals],
-        "waiting_s": window.waiting_s.tolist(),
+        "waiting_s": window.waiting_s,
     }
 
 
@@ -186,6 +238,6 @@ def _window_from(saved: dict[str, Any]) -> Window:
             **saved,
             "dispatches": tuple(Dispatch(*d) for d in saved["dispatches"]),
             "arrivals": tuple(Arrival(*a) for a in saved["arrivals"]),
-            "waiting_s": np.asarray(saved["waiting_s"]),
+            "waiting_s": tuple(saved["waiting_s"]),
         }
     )

@@ -13,7 +13,10 @@ from prfl_jax.planner import PlannedWindow
 
 
 def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
-    """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched."""
+    """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched.
+
+    All lists are of arrivals or of dispatches, never of all clients: these may be many.
+    """
     window = item.window
     return {
         "kind": "window",

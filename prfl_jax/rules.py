@@ -30,7 +30,7 @@ class Rule:
       allowed: the same in words, to follow "allowed is".
       many: the value is a tuple.
       optional: None is allowed too.
-      per_client: a tuple of one element per client (`clients.number`).
+      per_client: a tuple of one element per client (`clients.number`), or of fewer that are repeated in turn.
     """
 
     type: type
@@ -130,6 +130,7 @@ RULES: dict[str, Rule] = {
     "data.labels_per_client": _integer(1),
     "data.fedmp_level": _integer(0, 100),
     "data.writers": _integer(1),
+    "data.split_writers_over": _integer(1, optional=True),
     "data.min_images_per_writer": _integer(1),
     "data.train_limit": _integer(1, optional=True),
     "data.test_limit": _integer(1, optional=True),
@@ -188,6 +189,7 @@ RULES: dict[str, Rule] = {
     "window.k": _integer(1),
     "window.dispatch": _choice("window_end", "on_arrival"),
     "window.release_min_s": _positive(),
+    "window.cohort": _integer(0),
     "transport.name": _choice("delta", "distinct", "one_copy", "unicast"),
     "transport.bytes": _choice("counted", "density"),
     "eval.model": _choice("mask", "fedavg"),

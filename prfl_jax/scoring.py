@@ -10,7 +10,7 @@ import numpy as np
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.engine import State
 from prfl_jax.evaluate import EvalSet, Scores
-from prfl_jax.simulation import Simulation
+from prfl_jax.simulation import Simulation, slots
 
 
 class Scorer:
@@ -32,11 +32,11 @@ class Scorer:
         """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself.
 
         Args:
-          weights: `[M]` of the slots at the last close; empty before it.
+          weights: `[S]` of the slots at the last close; empty before it.
         """
         if self._one_model:
             return self._score(state.params, data)
-        own = weights or [0.0] * self._sim.config.clients.number
+        own = weights or [0.0] * slots(self._sim.config)
         return self._score(self._sim.fedavg_model(state, own), data)
 
     def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:

@@ -21,7 +21,7 @@ from prfl_jax import data as data_room
 from prfl_jax import processes
 from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.checkpoint import host_copy
-from prfl_jax.clock import Clock, Costs, network_from_config, rule_from_config
+from prfl_jax.clock import Clock, Costs, in_turn, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
 from prfl_jax.devices import ALL, OWN, Placement
@@ -94,7 +94,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
         method.model,
         method.loss,
         method.layout,
-        config.clients.number,
+        slots(config),
         EngineConfig(
             clients=method.clients_axis,
             group=config.engine.group,
@@ -117,9 +117,19 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
     )
 
 
+def slots(config: Any) -> int:
+    """S: clients whose models are on the devices at a time."""
+    return config.window.cohort or config.clients.number
+
+
+def slots_key(config: Any) -> str:
+    """The key that says how many slots there are."""
+    return "window.cohort" if config.window.cohort else "clients.number"
+
+
 def place(config: Any) -> Placement:
-    """The clients of a config on the devices there are."""
-    return Placement.of(config.clients.number, config.engine.devices, everyone=config.window.close == "all")
+    """The slots of a config on the devices there are."""
+    return Placement.of(slots(config), config.engine.devices, everyone=config.window.close == "all")
 
 
 class Simulation:
@@ -177,7 +187,7 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        return check_memory(shapes, image_bytes(self.dataset, self.split), self.placement)
+        return check_memory(shapes, image_bytes(self.dataset, self.split), self.placement, slots_key(self.config))
 
     @property
     def samples_per_round(self) -> int:
@@ -192,7 +202,7 @@ class Simulation:
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
-        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window.dt_s)
+        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""
@@ -205,7 +215,7 @@ class Simulation:
     def costs(self, percents: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
         """Bytes and seconds of dispatches at these densities `[M]`."""
         config, size = self.config, self.method.size
-        samples, speeds = float(self.samples_per_round), tuple(config.clients.flop_s)
+        samples, speeds = float(self.samples_per_round), in_turn(config.clients.flop_s, config.clients.number)
         squares = uploads_squares(config)
         return make_costs(size, percents, samples, speeds, config.transport.bytes, flop_share, squares)
 
@@ -214,7 +224,7 @@ class Simulation:
     def executable(self, state: State, data: Any) -> Any:
         """The compiled chunk; one for every chunk length, kept for the next run of this object."""
         if self._executable is None:
-            plan = stack_rows([empty_row(self.config.clients.number)], MAX_ROWS)
+            plan = stack_rows([empty_row(slots(self.config))], MAX_ROWS)
             plan = self.device_plan(plan)
             self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
         return self._executable
@@ -229,7 +239,7 @@ class Simulation:
         return split if processes.alone() else self.placement.put(split, PLAN_SPEC)
 
     def fedavg_model(self, state: State, weights: Sequence[float]) -> Any:
-        """FedAvg(B) of the buffer under weights `[M]` by client."""
+        """FedAvg(B) of the buffer under weights `[S]`."""
         by_slot = self.placement.to_slots(np.asarray(weights, np.float32))
         if not processes.alone():
             by_slot = self.placement.put(by_slot, OWN)
@@ -238,11 +248,11 @@ class Simulation:
     def saved_shapes(self) -> State:
         """Shapes of `to_host`'s state."""
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        clients = self.config.clients.number
-        return self._stacks(shapes, lambda s: jax.ShapeDtypeStruct((clients, *s.shape[1:]), s.dtype))
+        number = slots(self.config)
+        return self._stacks(shapes, lambda s: jax.ShapeDtypeStruct((number, *s.shape[1:]), s.dtype))
 
     def to_host(self, state: State) -> State:
-        """NumPy copies, what is stacked being `[M, ...]` by client whatever the number of devices."""
+        """NumPy copies, what is stacked being `[S, ...]` by slot whatever the number of devices."""
         copy = host_copy(state if processes.alone() else jax.tree.map(processes.fetch, state))
         return self._stacks(copy, self.placement.to_clients)
 

@@ -112,18 +112,38 @@ def _per_client(flat: Mapping[str, Any]) -> None:
         if not rule.per_client or (key == "clients.flop_s" and value == ()):
             continue
         length = len(value)
-        if length != number:
-            raise refuse(key, value, f"a tuple of clients.number={number} numbers, not {length}")
+        if not length or number % length:
+            words = f"a tuple of clients.number={number} numbers, or of a divisor of it (repeated in turn)"
+            raise refuse(key, value, f"{words}, not {length}")
 
 
 def _window(flat: Mapping[str, Any]) -> None:
-    close, dispatch, k, number = (
-        flat[key] for key in ("window.close", "window.dispatch", "window.k", "clients.number")
+    close, dispatch, k, cohort, number = (
+        flat[key] for key in ("window.close", "window.dispatch", "window.k", "window.cohort", "clients.number")
     )
     if close == "all" and dispatch == "on_arrival":
         raise refuse("window.dispatch", dispatch, "'window_end' with window.close='all'")
-    if close == "k_arrivals" and dispatch == "window_end" and k > number:
-        raise refuse("window.k", k, f"at most clients.number={number} with window.dispatch='window_end'")
+    if close == "k_arrivals" and dispatch == "window_end" and k > (cohort or number):
+        most = f"window.cohort={cohort}" if cohort else f"clients.number={number}"
+        raise refuse("window.k", k, f"at most {most} with window.dispatch='window_end'")
+
+
+def _cohort(flat: Mapping[str, Any]) -> None:
+    """Nobody's model is kept, so no choice may need one of somebody who is not there."""
+    cohort, number = flat["window.cohort"], flat["clients.number"]
+    if cohort > number:
+        raise refuse("window.cohort", cohort, f"0 (all clients) or at most clients.number={number}")
+    if not cohort:
+        return
+    name, density = flat["aggregation.name"], flat["density.name"]
+    if not AGGREGATIONS[name].arrivals_alone:
+        alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
+        raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
+    if AGGREGATIONS[name].kernel != "sum" and flat["window.dispatch"] == "on_arrival":
+        allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
+        raise refuse("window.dispatch", "on_arrival", allowed)
+    if density not in ("full", "time_balance"):
+        raise refuse("density.name", density, f"full or time_balance with window.cohort={cohort}")
 
 
 def _submodel(flat: Mapping[str, Any]) -> None:
@@ -159,10 +179,14 @@ def _data(flat: Mapping[str, Any]) -> None:
     if name in _GREY and flat["data.normalize"] == "cifar10":
         raise refuse("data.normalize", "cifar10", f"unit or inverted with data.name={name!r} (one channel)")
     partition = flat["data.partition"]
+    over = flat["data.split_writers_over"]
+    if over is not None and partition != "writer":
+        raise refuse("data.split_writers_over", over, f"None with data.partition={partition!r}")
     if partition in BY_WRITER:
         if name in _NO_WRITERS:
             raise refuse("data.partition", partition, f"iid, dirichlet, labels or fedmp with data.name={name!r}")
-        if flat["data.writers"] < flat["clients.number"]:
+        most = flat["data.writers"] * (1 if flat["data.split_writers_over"] is None else 2)
+        if most < flat["clients.number"]:
             allowed = f"at least clients.number={flat['clients.number']} with data.partition={partition!r}"
             raise refuse("data.writers", flat["data.writers"], allowed)
     least = flat["clients.number"] * flat["local.batch_size"]
@@ -181,6 +205,7 @@ def _signals(flat: Mapping[str, Any]) -> None:
 _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _per_client,
     _window,
+    _cohort,
     _submodel,
     _tiers,
     _data,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, SERVER_DOWN, SERVER_UP, LogNormals
+from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, SERVER_DOWN, SERVER_UP, LogNormals, draw_idle
 
 EPS = 1e-4  # bytes
 
@@ -52,11 +52,18 @@ class Oracle:
             )
         }
         self.now, self.n = 0.0, 0
+        self.jobs, self.down, self.up, self.shared = {}, [], [], {}
         self.index = [0] * self.m
         self.has_mask = [False] * self.m
-        self.ready = list(range(self.m))
-        self.jobs, self.down, self.up, self.shared = {}, [], [], {}
+        self.seed, self.drawn = seed, 0
+        self.ready = self.draw_cohort(rule.cohort) if rule.cohort else list(range(self.m))
         self.bytes_down = self.bytes_client_down = self.bytes_up = 0.0
+
+    def draw_cohort(self, count):
+        if not count:
+            return []
+        self.drawn += 1
+        return draw_idle(self.seed, self.drawn, count, self.m, self.jobs)
 
     def set_costs(self, costs):
         self.costs, self.has_mask = costs, [False] * self.m
@@ -225,7 +232,7 @@ class Oracle:
             if closed(arrivals):
                 break
             if here and rule.dispatch == "on_arrival":
-                self.dispatch([job.client for job in here])
+                self.dispatch(self.draw_cohort(len(here)) if rule.cohort else [job.client for job in here])
                 continue
             self.allocate(up_capacity, down_capacity)
             step = self.next_step(limit)
@@ -235,7 +242,9 @@ class Oracle:
             if abs(self.now - limit) < 1e-12 * max(1.0, abs(limit)) or before + step == limit:
                 self.now = limit
         last = self.now
-        if rule.dispatch == "on_arrival":
+        if rule.cohort:
+            self.ready = self.draw_cohort(rule.cohort - len(self.jobs))
+        elif rule.dispatch == "on_arrival":
             self.ready = [job.client for job in arrivals if job.arrived == last and job.client not in self.jobs]
         else:
             self.ready = [job.client for job in arrivals]

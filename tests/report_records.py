@@ -43,7 +43,7 @@ def simulated_run(
             "round_s": [rng.uniform(0.5, 1.0) * dt_s for _ in arrivals],
             "loss": [0.3 * math.exp(-t_s / pace_s) + 0.01 for _ in arrivals],
             "bytes_up": sum(up), "bytes_down": sent, "bytes_client_down": sum(up),
-            "waiting_s": [rng.uniform(0, 3) for _ in range(clients)], "percents": list(percents),
+            "waiting_s": [rng.uniform(0, 3) for _ in arrivals], "percents": [percents[i] for i in arrivals],
             "client_bytes_up": up, "client_bytes_down": [[i, b] for i, b in zip(arrivals, up, strict=True)],
         }  # fmt: skip
         yield record

@@ -25,6 +25,10 @@ RULES = (
     WindowRule("each_arrival", dispatch="on_arrival"),
     WindowRule("release", release_min_s=0.3),
     WindowRule("release", release_min_s=0.3, dispatch="on_arrival"),
+    WindowRule("all", cohort=2),
+    WindowRule("fixed", dt_s=1.5, first_waits_for_all=False, cohort=3),
+    WindowRule("k_arrivals", k=4, dispatch="on_arrival", cohort=2),
+    WindowRule("fixed", dt_s=1.5, first_waits_for_all=False, dispatch="on_arrival", cohort=3),
 )
 
 
@@ -77,7 +81,9 @@ def compare(clock, oracle, windows, change):
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.close}-{rule.dispatch}-{rule.first_waits_for_all}")
+@pytest.mark.parametrize(
+    "rule", RULES, ids=lambda rule: f"{rule.close}-{rule.dispatch}-{rule.first_waits_for_all}-{rule.cohort}"
+)
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32), st.integers(3, 7), st.booleans(), FEW)
 def test_same_as_oracle(transport, rule, seed, clients, contention, few):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_clock_oracle import FEW, RULES, random_costs, random_network
 
 from prfl_jax.clock import TRANSPORTS, Clock, WindowRule, link
-from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
+from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals, draw_idle
 
 
 def setting(seed, clients, contention=True):
@@ -35,7 +35,7 @@ def run(clock, costs, windows):
 
 
 def plain(windows):
-    return [{**dataclasses.asdict(window), "waiting_s": window.waiting_s.tolist()} for window in windows]
+    return [dataclasses.asdict(window) for window in windows]
 
 
 any_clock = given(
@@ -44,8 +44,9 @@ any_clock = given(
 
 
 def make(seed, clients, contention, rule, transport):
+    rule = dataclasses.replace(rule, cohort=min(rule.cohort, clients))
     if rule.close == "k_arrivals" and rule.k > clients:
-        rule = WindowRule("each_arrival", dispatch=rule.dispatch)
+        rule = WindowRule("each_arrival", dispatch=rule.dispatch, cohort=rule.cohort)
     network, costs = setting(seed, clients, contention)
     return (network, rule, transport, seed), costs
 
@@ -72,10 +73,13 @@ def test_time_runs_forward_and_every_dispatch_arrives_once(seed, clients, conten
             assert a.dispatched_s <= a.downloaded_s <= a.computed_s <= a.arrived_s
             d = flying.pop((a.client, a.index))
             assert (d.time_s, d.version) == (a.dispatched_s, a.version)
-        assert (window.waiting_s >= 0).all()
+        assert all(waited >= 0 for waited in window.waiting_s) and len(window.waiting_s) == len(window.arrivals)
     waiting = {a.client for a in windows[-1].arrivals} - {client for client, _ in flying}
     assert tuple(sorted(client for client, _ in flying)) == clock.in_flight
-    assert set(clock.in_flight) | waiting == set(range(clients))
+    if clock.rule.cohort:
+        assert len(clock.in_flight) <= clock.rule.cohort
+    else:
+        assert set(clock.in_flight) | waiting == set(range(clients))
 
 
 @settings(deadline=None, max_examples=40)
@@ -173,6 +177,35 @@ def test_draws_are_keyed_lognormals():
     assert LogNormals(1, CLIENT_DOWN, 0.6).factor(4, 7) == pytest.approx(values[7] ** 2)
     assert LogNormals(-1, CLIENT_DOWN, 0.0).factor(0, 0) == 1.0
     LogNormals(-1, CLIENT_DOWN, 0.3).factor(0, 0)  # any integer is a seed
+
+
+def test_a_cohort_is_drawn_uniformly_from_those_that_are_idle():
+    busy = {0, 3, 4, 9}
+    drawn = [draw_idle(7, number, 3, 12, busy) for number in range(4000)]
+    assert drawn == [draw_idle(7, number, 3, 12, busy) for number in range(4000)]
+    for cohort in drawn:
+        assert cohort == sorted(set(cohort)) and len(cohort) == 3 and not busy & set(cohort)
+    counts = np.bincount([client for cohort in drawn for client in cohort], minlength=12)
+    idle = np.delete(counts, sorted(busy))
+    assert idle.sum() == 12000 and abs(idle - 1500).max() < 4 * (1500 * 5 / 8) ** 0.5
+    assert draw_idle(7, 1, 3, 12, busy) != draw_idle(8, 1, 3, 12, busy)
+    # one idle client of very many is found too
+    assert draw_idle(7, 0, 1, 1000, set(range(1000)) - {613}) == [613]
+    assert draw_idle(7, 0, 5, 5, set()) == [0, 1, 2, 3, 4]
+
+
+def test_a_cohort_is_always_full_and_changes():
+    network, costs = setting(3, 20)
+    for rule in (WindowRule("all", cohort=5), WindowRule("k_arrivals", k=2, dispatch="on_arrival", cohort=5)):
+        windows = run(Clock(network, rule, "one_copy", 0, costs[0]), costs, 15)
+        flying, seen = 0, set()
+        for window in windows:
+            at_start = [d for d in window.dispatches if not d.on_arrival]
+            flying += len(at_start)
+            assert flying == 5
+            flying += sum(d.on_arrival for d in window.dispatches) - len(window.arrivals)
+            seen |= {d.client for d in window.dispatches}
+        assert len(seen) > 12  # 15 windows dispatch 75 or over 30 times
 
 
 def test_no_room_of_the_clock_imports_jax():

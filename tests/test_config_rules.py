@@ -86,10 +86,28 @@ def changed(**keys):
 
 CROSS = [
     (dict(clients__number=5), "clients.up_mb_s", "clients.number=5"),
-    (dict(clients__down_mb_s=(1.0, 2.0)), "clients.down_mb_s", "clients.number=10"),
-    (dict(clients__flop_s=(1e9,)), "clients.flop_s", "clients.number=10"),
+    (dict(clients__down_mb_s=(1.0, 2.0, 3.0)), "clients.down_mb_s", "clients.number=10"),
+    (dict(clients__flop_s=(1e9,) * 20), "clients.flop_s", "clients.number=10"),
     (dict(window__close="all", window__dispatch="on_arrival"), "window.dispatch", "window.close='all'"),
     (dict(window__close="k_arrivals", window__k=11), "window.k", "clients.number=10"),
+    (dict(window__cohort=11), "window.cohort", "clients.number=10"),
+    (dict(window__cohort=5), "aggregation.name", "fedavg, counted, mixing, fedbuff with window.cohort=5"),
+    (dict(window__cohort=5, aggregation__name="counted"), "density.name", "window.cohort=5"),
+    (
+        dict(
+            window__cohort=5, aggregation__name="counted", density__name="time_balance", window__dispatch="on_arrival"
+        ),
+        "window.dispatch",
+        "window.cohort=5",
+    ),
+    (
+        dict(
+            window__cohort=2, window__close="k_arrivals", window__k=3, aggregation__name="counted",
+            density__name="time_balance",
+        ),
+        "window.k",
+        "window.cohort=2",
+    ),
     (dict(submodel__name="full"), "density.name", "submodel.name='full'"),
     (dict(transport__name="one_copy"), "transport.name", "density.name='recovery'"),
     (dict(data__normalize="cifar10"), "data.normalize", "one channel"),
@@ -99,6 +117,7 @@ CROSS = [
         "data.writers",
         "clients.number=10",
     ),
+    (dict(data__split_writers_over=40), "data.split_writers_over", "data.partition='dirichlet'"),
     (dict(data__partition="writer_iid"), "data.partition", "data.name='mnist_embedded'"),
     (
         dict(density__name="tiers", window__first_waits_for_all=False),

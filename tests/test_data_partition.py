@@ -247,6 +247,24 @@ def test_writer_shares_are_the_floor_and_the_last_takes_the_rest(writers, client
     assert sizes[:-1] == [writers // clients] * (clients - 1) and sum(sizes) == writers
 
 
+@SLOW
+@given(writers=st.lists(st.integers(0, 6), min_size=1, max_size=80), over=st.integers(1, 12))
+def test_large_writers_are_halved_and_the_others_left(writers, over):
+    who = np.array(writers)
+    units, split_in_two = P.split_writers(who, over)
+    assert len(units) == len(who)
+    large = 0
+    for writer in np.unique(who):
+        own, counts = np.unique(units[who == writer], return_counts=True)
+        assert set(own) & set(units[who != writer]) == set()
+        if (who == writer).sum() > over:
+            large += 1
+            assert len(own) == 2 and abs(counts[0] - counts[1]) <= 1
+        else:
+            assert len(own) == 1
+    assert split_in_two == large
+
+
 def test_tested_are_the_chosen_writers_where_they_wrote_test_images():
     who = np.repeat(np.arange(12) * 2, 30).astype(np.int32)
     data = dataclasses.replace(toy(0, len(who)), writer_train=who, x_test=np.zeros((9, 2, 2, 1), np.uint8))
@@ -312,6 +330,14 @@ def test_mnist_has_the_papers_193_writers():
     held = np.unique(data.writer_train[np.concatenate(got.clients)])
     np.testing.assert_array_equal(held, ids[images >= 20][:193])
     assert got.summary["writers"] == [19] * 9 + [22] and len(got.holdout) == 2000
+
+
+def test_a_thousand_clients_hold_a_half_of_a_writers_images_each():
+    data = real("mnist_by_writer")
+    cfg = settings_for("writer", writers=500, min_images_per_writer=50, split_writers_over=40)
+    got = split(data, cfg, 1000, 10, 0)
+    assert got.summary["split_writers_over"] == 40 and got.summary["writers_split"] == 500
+    assert got.summary["writers"] == [1] * 1000 and min(got.summary["sizes"]) >= 10
 
 
 def test_cifar10_dirichlet_1():

@@ -54,11 +54,11 @@ def rows(request):
     levels = tuple(rng.choice([5, 20, 60, 100], level.shape).astype(np.int8) for level in state.levels)
     state = state._replace(levels=jax.device_put(levels))
     before = jax.device_get(state)
-    percents = np.array([20, 60, 100, 5])
+    sent = [(0, 20), (1, 60), (2, 100), (3, 5)]
     plan = [
-        make_row(4, [0, 1, 2, 3], percents, [Arriving(2, 0, LR), Arriving(0, 0, LR)], None),
-        make_row(4, [0], np.array([60, 1, 1, 1]), [Arriving(1, 3, LR)], Closing(np.array([0.25, 0.25, 0.5, 0.0]))),
-        make_row(4, [0, 1, 2, 3], percents, [Arriving(3, 0, LR)], Closing(np.array([1.0, 0.0, 0.0, 0.0]))),
+        make_row(4, sent, [Arriving(2, 2, 0, LR), Arriving(0, 0, 0, LR)]),
+        make_row(4, [(0, 60)], [Arriving(1, 1, 3, LR)], Closing(np.array([0.25, 0.25, 0.5, 0.0]))),
+        make_row(4, sent, [Arriving(3, 3, 0, LR)], Closing(np.array([1.0, 0.0, 0.0, 0.0]))),
     ]
     chunk = simulation.engine.run_chunk
     after, losses = chunk(state, simulation.device_data(), stack_rows(plan, MAX_ROWS), np.int32(2), simulation.keys)

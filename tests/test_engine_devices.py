@@ -61,15 +61,15 @@ def test_each_client_lies_in_one_slot_and_comes_back():
 def test_a_plan_is_split_without_loss():
     placement = Placement(5, tuple("ab"))  # a has clients 0, 2, 4, b has 1, 3
     row = make_row(
-        5, [4, 1, 0], np.array([10, 20, 30, 40, 50]),
-        [Arriving(3, 7, 0.1, 0.5, 40), Arriving(4, 8, 0.2, 0.6, 50), Arriving(1, 9, 0.3, 0.7, 20)],
+        5, [(4, 50), (1, 20), (0, 10)],
+        [Arriving(3, 3, 7, 0.1, 0.5, 40), Arriving(4, 4, 8, 0.2, 0.6, 50), Arriving(1, 1, 9, 0.3, 0.7, 20)],
         Closing(np.array([0.1, 0.2, 0.3, 0.4, 0.0])),
     )  # fmt: skip
     whole = stack_rows([row], 2)
     split = placement.split_plan(whole)
     assert split.dispatch[0].tolist() == [2, 0, 3, 0, 3, 3] and split.dispatch_count.tolist() == [[2, 1], [0, 0]]
     assert split.arrive[0].tolist() == [2, 3, 3, 1, 0, 3] and split.arrive_count.tolist() == [[1, 2], [0, 0]]
-    assert split.percent[0].tolist() == [10, 30, 50, 20, 40, 0]
+    assert split.percent[0].tolist() == [10, 100, 50, 20, 100, 0]
     assert split.weights[0].tolist() == pytest.approx([0.1, 0.3, 0.0, 0.2, 0.4, 0.0])
     assert split.count[0].tolist() == [8, 0, 0, 7, 9, 0] and split.ran_at[0].tolist() == [50, 0, 0, 40, 20, 0]
     assert split.lr[0].tolist() == pytest.approx([0.2, 0, 0, 0.1, 0.3, 0])

@@ -41,7 +41,7 @@ def small_run():
     common = {"kind": "window", "client_bytes_down": [[0, 10], [1, 5]]}
     yield common | {
         "window": 1, "start_s": 0.0, "end_s": 20.0, "arrivals": [1, 0], "staleness": [0, 0], "round_s": [19.0, 7.0],
-        "loss": [0.7, 0.6], "bytes_up": 30, "bytes_down": 10, "bytes_client_down": 15, "waiting_s": [13.0, 1.0],
+        "loss": [0.7, 0.6], "bytes_up": 30, "bytes_down": 10, "bytes_client_down": 15, "waiting_s": [1.0, 13.0],
         "percents": [100, 100], "client_bytes_up": [10, 20],
     }  # fmt: skip
     yield {"kind": "eval", "t_s": 25.0, "window": 1, "model_s": 20.0, "mask": scores(0.5), "fedavg": scores(0.85)}
@@ -50,13 +50,13 @@ def small_run():
     }  # fmt: skip
     yield common | {
         "window": 2, "start_s": 20.0, "end_s": 30.0, "arrivals": [], "staleness": [], "round_s": [], "loss": [],
-        "bytes_up": 0, "bytes_down": 10, "bytes_client_down": 15, "waiting_s": [0.0, 0.0], "percents": [100, 8],
+        "bytes_up": 0, "bytes_down": 10, "bytes_client_down": 15, "waiting_s": [], "percents": [100, 8],
         "client_bytes_up": [],
     }  # fmt: skip
     yield {"kind": "eval", "t_s": 50.0, "window": 2, "model_s": 30.0, "mask": scores(0.8), "fedavg": scores(None, None)}
     yield common | {
         "window": 3, "start_s": 30.0, "end_s": 60.5, "arrivals": [0], "staleness": [1], "round_s": [9.0],
-        "loss": [0.4], "bytes_up": 10, "bytes_down": 20, "bytes_client_down": 30, "waiting_s": [2.0, 0.0],
+        "loss": [0.4], "bytes_up": 10, "bytes_down": 20, "bytes_client_down": 30, "waiting_s": [2.0],
         "percents": [100, 8], "client_bytes_up": [10],
     }  # fmt: skip
     yield {

@@ -61,7 +61,11 @@ def swinging(clients, windows):
         yield {
             "kind": "window", "window": window, "start_s": (window - 1) / 3, "end_s": window / 3, "arrivals": [],
             "staleness": [], "round_s": [], "loss": [], "bytes_up": 10, "bytes_down": 5, "bytes_client_down": 10,
-            "waiting_s": [0.1] * clients, "percents": [10 + (window + i) % 90 for i in range(clients)],
+            "waiting_s": [], "percents": [],
+        }  # fmt: skip
+        yield {
+            "kind": "interval", "window": window, "t_s": window / 3, "triggered": [False] * clients, "stop": False,
+            "percents": [10 + (window + i) % 90 for i in range(clients)],
         }  # fmt: skip
 
 

@@ -158,12 +158,15 @@ class Aggregation:
       close: the weights of a window that closes, from `config.aggregation`.
       staleness: whether they depend on `aggregation.staleness`.
       updates: the kernel `sum` adds w_i - w_sent instead of w_i.
+      arrivals_alone: a window's arrivals are all that counts, however few of the clients they are; what the others
+        last sent, or their share of all weights, does not matter. So clients may be drawn into cohorts.
     """
 
     kernel: str
     close: Callable[[Any, Window], Closing]
     staleness: bool
     updates: bool = False
+    arrivals_alone: bool = False
 
     def one_model(self, server_lr: float) -> bool:
         """Whether FedAvg(B), the paper's second server model, is W itself, or there is no buffer to make it from."""
@@ -174,9 +177,9 @@ AGGREGATIONS = {
     "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
     "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),
     "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True),
-    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False),
-    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False),
-    "mixing": Aggregation("sum", mixing, staleness=True),
+    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, arrivals_alone=True),
+    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, arrivals_alone=True),
+    "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
     "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
-    "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True),
+    "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),
 }

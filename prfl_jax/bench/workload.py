@@ -104,7 +104,8 @@ class Chunks:
         self.compile_s = time.perf_counter() - start
 
     def _plan(self, dispatch: list[int], arrivals: list[Arriving]) -> Plan:
-        row = make_row(self.work.clients, dispatch, self.work.percents(), arrivals, None)
+        sent = [(client, int(self.work.percents()[client])) for client in dispatch]
+        row = make_row(self.work.clients, sent, arrivals)
         return jax.tree.map(jnp.asarray, stack_rows([row], 1))
 
     def _run(self, plan: Plan) -> jax.Array:
@@ -117,7 +118,7 @@ class Chunks:
 
     def train(self) -> jax.Array:
         """All clients draw their next batches and train from what they were sent: losses `[1, M]`."""
-        arrivals = [Arriving(client, self._rounds, self.work.lr) for client in range(self.work.clients)]
+        arrivals = [Arriving(client, client, self._rounds, self.work.lr) for client in range(self.work.clients)]
         self._rounds += 1
         return self._run(self._plan([], arrivals))
 

@@ -1,7 +1,7 @@
 """The simulated clock: events, network, windows. NumPy and heapq only."""
 
 from prfl_jax.clock.clock import Clock
-from prfl_jax.clock.settings import network_from_config, rule_from_config
+from prfl_jax.clock.settings import in_turn, network_from_config, rule_from_config
 from prfl_jax.clock.types import (
     CLOSE_RULES,
     DISPATCH_RULES,
@@ -25,6 +25,7 @@ __all__ = [
     "Network",
     "Window",
     "WindowRule",
+    "in_turn",
     "network_from_config",
     "rule_from_config",
 ]

@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals
+from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals, draw_idle
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.stream import Taker
 from prfl_jax.clock.transfers import Transfers
@@ -22,7 +20,7 @@ _RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the se
 class Clock:
     """Simulated time of all clients, window by window; nothing in it depends on what is learned.
 
-    Everybody is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
+    Everybody (or the first cohort) is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
     the window before (so costs may be changed in between), then runs to the window's close.
 
     Close rules (`WindowRule.close`); an arrival exactly at a close belongs to that window (Eq. 1):
@@ -50,13 +48,17 @@ class Clock:
         if transport not in TRANSPORTS:
             raise UserError(f"transport.name: {transport!r} is not one of {', '.join(TRANSPORTS)}")
         clients = network.num_clients
-        if rule.close == "k_arrivals" and rule.dispatch == "window_end" and rule.k > clients:
+        if rule.cohort > clients:
+            raise UserError(f"window.cohort: {rule.cohort} of {clients} clients cannot be drawn")
+        most = rule.cohort or clients
+        if rule.close == "k_arrivals" and rule.dispatch == "window_end" and rule.k > most:
             raise UserError(
-                f"window.k: {rule.k} arrivals never come from {clients} clients that wait for the window's end; "
-                f"use at most {clients}, or window.dispatch on_arrival"
+                f"window.k: {rule.k} arrivals never come from {most} clients that wait for the window's end; "
+                f"use at most {most}, or window.dispatch on_arrival"
             )
         self.network = network
         self.rule = rule
+        self._seed = seed
         self._transfers = Transfers(network, transport, seed)
         self._server_up = LogNormals(seed, SERVER_UP, network.server_sigma)
         self._server_down = LogNormals(seed, SERVER_DOWN, network.server_sigma)
@@ -64,7 +66,9 @@ class Clock:
         self._windows = 0
         self._index = [0] * clients  # dispatches of each client so far
         self._mask_due = [True] * clients
-        self._waiting: list[int] = list(range(clients))  # to be dispatched at the next start, by id
+        self._drawn = 0  # cohorts and parts of cohorts so far
+        self._waiting: list[int] = [] if rule.cohort else list(range(clients))  # for the next start, by id
+        self._due = rule.cohort  # how many are drawn then
         self.set_costs(costs)
 
     @property
@@ -106,7 +110,7 @@ class Clock:
         server_down = _MB * self.network.server_down * self._server_down.factor(0, number)
         self._transfers.begin_window(server_up, server_down)
         dispatches: list[Dispatch] = []
-        to_send = self._dispatch(self._waiting, start, False, dispatches)
+        to_send = self._dispatch(self._waiting or self._draw(self._due), start, False, dispatches)
         limit, need, distinct = self._close_rule(number, start, to_send / server_up)
 
         arrivals: list[Arrival] = []
@@ -118,7 +122,8 @@ class Clock:
             enough = (len(arrived) if distinct else len(arrivals)) >= need
             if here and self.rule.dispatch == "on_arrival" and not (enough and now >= limit):
                 self._check_progress(here)
-                self._dispatch([arrival.client for arrival in here], now, True, dispatches)
+                again = self._draw(len(here)) if self.rule.cohort else [arrival.client for arrival in here]
+                self._dispatch(again, now, True, dispatches)
                 here = self._transfers.settle(now)
                 continue
             upcoming = self._transfers.peek()
@@ -130,14 +135,14 @@ class Clock:
             here = self._transfers.settle(now)
         end = max(now, limit)
 
-        if self.rule.dispatch == "on_arrival":  # the others have their next model already
+        if self.rule.cohort:
+            self._due = self.rule.cohort - len(self._transfers.flights)
+        elif self.rule.dispatch == "on_arrival":  # the others have their next model already
             self._waiting = sorted({arrival.client for arrival in arrivals} - self._transfers.flights.keys())
         else:
             self._waiting = sorted(arrived)
-        waiting_s = np.zeros(self.network.num_clients)
-        for arrival in arrivals:
-            if self.rule.dispatch == "window_end":
-                waiting_s[arrival.client] = end - arrival.arrived_s
+        waits = self.rule.dispatch == "window_end"
+        waiting_s = tuple(end - arrival.arrived_s if waits else 0.0 for arrival in arrivals)
         sent, received, up = self._transfers.count(end)
         self._time_s, self._windows = end, number
         return Window(number, start, end, tuple(dispatches), tuple(arrivals), sent, received, up, waiting_s)
@@ -154,6 +159,13 @@ class Clock:
         if rule.close == "release":
             return start + max(rule.release_min_s, sending_s + _RELEASE_EXTRA_S), min(2, flying), True
         return start, rule.k if rule.close == "k_arrivals" else 1, False
+
+    def _draw(self, count: int) -> list[int]:
+        """The next `count` clients of a cohort, by id, out of those that are not in flight."""
+        if not count:
+            return []
+        self._drawn += 1
+        return draw_idle(self._seed, self._drawn, count, self.network.num_clients, self._transfers.flights)
 
     def _dispatch(self, clients: Sequence[int], now_s: float, on_arrival: bool, log: list[Dispatch]) -> int:
         """Sends the current model to clients (by id); returns the bytes the server has to send."""
@@ -195,6 +207,8 @@ class Clock:
             "index": list(self._index),
             "mask_due": list(self._mask_due),
             "waiting": list(self._waiting),
+            "due": self._due,
+            "drawn": self._drawn,
             "costs": self._costs.to_state(),
             "transfers": self._transfers.to_state(),
         }
@@ -208,5 +222,6 @@ class Clock:
         clock._index = list(state["index"])
         clock._mask_due = list(state["mask_due"])
         clock._waiting = list(state["waiting"])
+        clock._due, clock._drawn = state["due"], state["drawn"]
         clock._transfers.load_state(state["transfers"])
         return clock

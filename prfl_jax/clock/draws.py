@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Container
 
 import numpy as np
 
-CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN = range(4)
+CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT = range(5)
 _BLOCK = 256
 _PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: few are needed of each of very many clients
 
@@ -43,3 +44,22 @@ class LogNormals:
             normals = np.random.Generator(np.random.PCG64(key)).standard_normal(count)
             held = self._blocks[source] = (number, array("d", normals.tobytes()))
         return math.exp(self._sigma * held[1][place])
+
+
+def draw_idle(seed: int, number: int, count: int, clients: int, busy: Container[int]) -> list[int]:
+    """`count` different clients of `clients`, none of them `busy`, uniformly; by id.
+
+    Depends on nothing but its arguments. Numbers are taken until enough of them are idle; where that takes long, the
+    rest is drawn from a list of those that are left.
+    """
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, COHORT, number))))
+    drawn: set[int] = set()
+    for _ in range(4):
+        for client in rng.integers(clients, size=2 * count).tolist():
+            if client not in busy:
+                drawn.add(client)
+                if len(drawn) == count:
+                    return sorted(drawn)
+    idle = [client for client in range(clients) if client not in busy and client not in drawn]
+    more = rng.choice(len(idle), count - len(drawn), replace=False)
+    return sorted([*drawn, *(idle[i] for i in more.tolist())])

@@ -79,9 +79,11 @@ class WindowRule:
       dispatch: `window_end` (arrived clients wait for the close) or `on_arrival` (they get the
         model of the last closed window at once).
       release_min_s: shortest `release` window, s.
+      cohort: how many clients take part at a time, 0: all. Whenever clients would be dispatched, as many are drawn
+        from those that are not in flight (uniformly, so that who has just arrived may be drawn again).
 
     Raises:
-      UserError: an unknown name, a length that is not positive, `all` with `on_arrival`.
+      UserError: an unknown name, a length that is not positive, a negative cohort, `all` with `on_arrival`.
     """
 
     close: str = "fixed"
@@ -90,6 +92,7 @@ class WindowRule:
     k: int = 1
     dispatch: str = "window_end"
     release_min_s: float = 0.5
+    cohort: int = 0
 
     def __post_init__(self) -> None:
         if self.close not in CLOSE_RULES:
@@ -102,6 +105,8 @@ class WindowRule:
             raise UserError(f"window.k: {self.k} is below 1")
         if self.close == "release" and not (self.release_min_s >= 0 and math.isfinite(self.release_min_s)):
             raise UserError(f"window.release_min_s: {self.release_min_s} s is not a finite number of at least 0")
+        if self.cohort < 0:
+            raise UserError(f"window.cohort: {self.cohort} is below 0")
         if self.close == "all" and self.dispatch == "on_arrival":
             raise UserError("window.dispatch: on_arrival makes no sense with window.close all; use window_end")
 
@@ -192,7 +197,7 @@ class Window:
       bytes_down: what the server sent in this window.
       bytes_client_down: what the clients received, each counted.
       bytes_up: what the server received.
-      waiting_s: [M] s between a client's arrival and this window's end.
+      waiting_s: s between each arrival and this window's end, in their order; 0 where clients do not wait for it.
     """
 
     index: int
@@ -203,4 +208,4 @@ class Window:
     bytes_down: int
     bytes_client_down: int
     bytes_up: int
-    waiting_s: np.ndarray
+    waiting_s: tuple[float, ...]

@@ -88,7 +88,16 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
         extra = {"fedmp_level": int(data_cfg.fedmp_level)}
     elif kind == "writer":
         assert dataset.writer_train is not None
-        parts = by_writer(dataset.writer_train[pool], num_clients)
+        units = dataset.writer_train[pool]
+        if data_cfg.split_writers_over is not None:
+            units, split_in_two = split_writers(units, data_cfg.split_writers_over)
+            extra = {"split_writers_over": int(data_cfg.split_writers_over), "writers_split": split_in_two}
+            if (number := len(np.unique(units))) < num_clients:
+                raise UserError(
+                    f"data.split_writers_over={data_cfg.split_writers_over}: makes {number} shares of "
+                    f"data.writers={data_cfg.writers}, fewer than clients.number={num_clients}; every client needs one"
+                )
+        parts = by_writer(units, num_clients)
     else:
         raise UserError(f"data.partition={kind!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp")
 
@@ -259,6 +268,19 @@ def by_writer(writers: np.ndarray, num_clients: int) -> Clients:
     share = len(ids) // num_clients
     owner = np.minimum(np.searchsorted(ids, writers) // share, num_clients - 1)
     return [np.flatnonzero(owner == client) for client in range(num_clients)]
+
+
+def split_writers(writers: np.ndarray, over: int) -> tuple[np.ndarray, int]:
+    """Writers with more than `over` images count as two, who take turns: new ids per image, and how many were split.
+
+    So that there can be more clients than writers.
+    """
+    ids, own, counts = np.unique(writers, return_inverse=True, return_counts=True)
+    order = np.argsort(own, kind="stable")
+    rank = np.empty(len(writers), np.int64)  # which of its writer's images each one is
+    rank[order] = np.arange(len(writers)) - np.repeat(np.cumsum(counts) - counts, counts)
+    large = counts > over
+    return 2 * own + np.where(large[own], rank % 2, 0), int(large.sum())
 
 
 def _writers_images(dataset: Dataset, count: int, least: int) -> tuple[np.ndarray, np.ndarray]:

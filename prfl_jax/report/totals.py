@@ -80,15 +80,15 @@ class ClientTotals:
         self.bytes_down: np.ndarray | None = None
 
     def add_window(self, record: Record) -> None:
-        """Adds one window's arrivals; `waiting_s` [M] is what was waited in this window alone."""
-        for client, staleness, round_s in zip(
-            record["arrivals"], record["staleness"], record["round_s"], strict=True
+        """Adds one window's arrivals."""
+        for client, staleness, round_s, waited in zip(
+            record["arrivals"], record["staleness"], record["round_s"], record["waiting_s"], strict=True
         ):
             self.updates[client] += 1
             self.staleness_sum[client] += staleness
             self.staleness_max[client] = max(self.staleness_max[client], staleness)
             self.round_s_sum[client] += round_s
-        self.waiting_s += np.asarray(record["waiting_s"], float)
+            self.waiting_s[client] += waited
         if "client_bytes_up" in record:
             up = zip(record["arrivals"], record["client_bytes_up"], strict=True)
             self.bytes_up = _add_pairs(self.bytes_up, up, len(self.updates))
@@ -110,6 +110,7 @@ class RunTotals:
     def __init__(self, clients: int, thresholds: Sequence[float], density_points: int) -> None:
         self.curves = {name: CurveTotals(thresholds) for name in CURVES}
         self.densities = DensityTotals(clients, density_points)
+        self.densities.add([100] * clients, 0, 0.0)  # until the first decision
         self.clients = ClientTotals(clients)
         self.windows = 0
         self.simulated_s = 0.0
@@ -158,6 +159,4 @@ class RunTotals:
         self.empty_windows += arrivals == 0
         self.length_min_s = length_s if self.length_min_s is None else min(self.length_min_s, length_s)
         self.length_max_s = length_s if self.length_max_s is None else max(self.length_max_s, length_s)
-        # A window's densities were decided when the window before it ended.
-        self.densities.add(record["percents"], record["window"] - 1, record["start_s"])
         self.clients.add_window(record)

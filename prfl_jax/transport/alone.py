@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.clock import Clock, Costs, Window, network_from_config, rule_from_config
+from prfl_jax.clock import Clock, Costs, Window, in_turn, network_from_config, rule_from_config
 from prfl_jax.density import FullDensity, RunningPercents, make_density
 from prfl_jax.submodel.known import model_size_from_config
 from prfl_jax.submodel.size import ModelSize
@@ -36,7 +36,7 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Full
 
     def costs() -> Costs:
         squares = uploads_squares(config)
-        speeds = config.clients.flop_s
+        speeds = in_turn(config.clients.flop_s, config.clients.number)
         return make_costs(size, policy.percents, samples, speeds, config.transport.bytes, squares_up=squares)
 
     clock = Clock(network_from_config(config), rule_from_config(config), config.transport.name, config.seed, costs())
@@ -103,10 +103,10 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
         number = window.index
         if number == 1:
             first_window_s = window.end_s
-        for arrival in window.arrivals:
+        for arrival, waited in zip(window.arrivals, window.waiting_s, strict=True):
             updates[arrival.client] += 1
             staleness[arrival.client] += number - 1 - arrival.version
-        waiting += window.waiting_s
+            waiting[arrival.client] += waited
         down, received, up = down + window.bytes_down, received + window.bytes_client_down, up + window.bytes_up
     flying = set(clock.in_flight)
     return {

@@ -52,16 +52,16 @@ def main() -> None:
     data = placement.put(data, ALL)
     evaluator = Evaluator(method.model, method.loss, "unit", work.net["classes"], placement)
     test = make_eval_set(work.x_test, work.y_test, config.eval.batch_size, placement)
-    full, mean = np.full(work.cohort, 100), 1 / work.cohort
+    full, mean = [(slot, 100) for slot in range(work.cohort)], 1 / work.cohort
     rounds, times, chunk = itertools.count(), np.zeros(work.users, int), None
 
     def work_round() -> float:
         nonlocal state, chunk
         users = work.draw(next(rounds))
-        arrivals = [Arriving(user, times[user], work.lr, mean, slot=slot) for slot, user in enumerate(users)]
+        arrivals = [Arriving(slot, user, times[user], work.lr, mean) for slot, user in enumerate(users)]
         times[users] += 1
         closing = Closing(np.zeros(work.cohort), arrivals=(mean,) * work.cohort, keep=0.0)
-        row = make_row(work.cohort, range(work.cohort), full, arrivals, closing)
+        row = make_row(work.cohort, full, arrivals, closing)
         plan = placement.split_plan(stack_rows([row], 1))
         if chunk is None:
             chunk = engine.run_chunk.lower(state, data, plan, np.int32(1), keys).compile()
