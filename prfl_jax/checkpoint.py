@@ -7,6 +7,7 @@ whose checksums differ, is set aside and the one before is used, with a message.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ class Restored:
     messages: list[str]
 
 
+# Orbax's background writers of one process share state: experiments in several threads (`together.py`) take turns.
+_turn = threading.RLock()
+_writer: list[ocp.CheckpointManager] = []  # who was the last to begin, if it is not known to have finished
+
+
+def _finish_others(own: ocp.CheckpointManager) -> None:
+    while _writer and _writer[-1] is not own:
+        _writer.pop().wait_until_finished()
+
+
 class Checkpoints:
     """The numbered checkpoints of one workdir; writing happens in the background.
 
@@ -72,18 +83,20 @@ class Checkpoints:
             own = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
             options = dataclasses.replace(options, multiprocessing_options=own, create=False)
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        with _turn:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes it as the next number."""
         number = max(self._manager.all_steps(), default=0) + 1
-        self._manager.save(
-            number,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(named(snapshot.state)),
-                host=ocp.args.JsonSave({**snapshot.host, "checksums": checksums(snapshot.state)}),
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(named(snapshot.state)),
+            host=ocp.args.JsonSave({**snapshot.host, "checksums": checksums(snapshot.state)}),
         )
+        with _turn:
+            _finish_others(self._manager)
+            self._manager.save(number, args=args)
+            _writer[:] = [self._manager]
 
     def restore(self, like: Any) -> Restored:
         """The newest readable checkpoint.
@@ -118,9 +131,10 @@ class Checkpoints:
 
     def _read(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
         empty = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named(like).items()}
-        read = self._manager.restore(
-            number, args=ocp.args.Composite(state=ocp.args.StandardRestore(empty), host=ocp.args.JsonRestore())
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(empty), host=ocp.args.JsonRestore())
+        with _turn:
+            _finish_others(self._manager)
+            read = self._manager.restore(number, args=args)
         host = dict(read["host"])
         want = host.pop("checksums")
         found = checksums(read["state"])
@@ -141,10 +155,14 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until everything is on the disk."""
-        self._manager.wait_until_finished()
+        with _turn:
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        with _turn:
+            self._manager.close()
+            if self._manager in _writer:
+                _writer.remove(self._manager)
 
 
 class SharedCheckpoints:

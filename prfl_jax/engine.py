@@ -146,7 +146,7 @@ class Engine:
         self._loss, self._work = loss, dataclasses.replace(config.work, square_gradients=squares)
         self._levels = levels
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
-        self.run_chunk = self.placement.jit(self._run_chunk, takes, (STATE_SPEC, _EACH), donate=(0,))
+        self.run_chunk = self.placement.jit(self.run_rows, takes, (STATE_SPEC, _EACH), donate=(0,))
         self.fedavg_model = self.placement.jit(self._fedavg_model, (ALL, OWN, OWN), ALL)
 
     def init_state(self, key: jax.Array) -> State:
@@ -169,12 +169,13 @@ class Engine:
 
     # One window: dispatch, arrivals, aggregation. Each device runs this for the slots it holds, 0 to m - 1 of its own.
 
-    def _run_chunk(
+    def run_rows(
         self, state: State, data: DeviceData, plan: Plan, rows: jax.Array, keys: Keys
     ) -> tuple[State, jax.Array]:
         """Runs the first `rows` rows of `plan`; returns the state and mean training losses `[L, m]`.
 
-        `rows` is a device scalar, so one executable serves every chunk length up to L.
+        `rows` is a device scalar, so one executable serves every chunk length up to L. Not jitted: `run_chunk` is.
+        The plan's counts may be larger than what it lists: padding does nothing (with the axis `vmap`).
         """
         def row(r: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, losses = carry
@@ -282,12 +283,13 @@ class Engine:
         members = Members(now.arrive, now.client, now.count, now.lr, now.ran_at, now.coefficient)
         padding = -slots % size
         members = jax.tree.map(lambda values: jnp.pad(values, (0, padding)), members)
+        members = members._replace(slot=members.slot.at[slots:].set(slots))
         number = now.arrive_count.reshape(())
         total, importance = self._start((state.total, state.importance))
         losses = jnp.zeros(slots + padding, jnp.float32)
         taken = Taken(state.buffer, state.buffer_bits, total, importance, losses)
         taken = lax.fori_loop(
-            0, -(-number // size), lambda g, taken: take(g, number, members, state, data, keys, taken), taken
+            0, -(-number // size), lambda g, taken: take(g, members, state, data, keys, taken), taken
         )
         total, importance = self._added((state.total, state.importance), (taken.total, taken.importance))
         state = state._replace(
@@ -296,7 +298,7 @@ class Engine:
         return state, taken.losses[:slots]
 
     def _take_one(
-        self, k: jax.Array, _: jax.Array, members: Members, state: State, data: DeviceData, keys: Keys, taken: Taken
+        self, k: jax.Array, members: Members, state: State, data: DeviceData, keys: Keys, taken: Taken
     ) -> Taken:
         """The k-th arrival."""
         slot = members.slot[k]
@@ -321,7 +323,6 @@ class Engine:
         self,
         size: int,
         g: jax.Array,
-        number: jax.Array,
         members: Members,
         state: State,
         data: DeviceData,
@@ -331,18 +332,16 @@ class Engine:
         """The g-th group of `size` arrivals, at once; what the last one lacks is computed and dropped."""
         slots = self.placement.slots
         own = jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, g * size, size), members)
-        here = g * size + jnp.arange(size) < number
+        here = own.slot < slots  # the rest is padding
         ids = jnp.minimum(own.slot, slots - 1)
-        target = jnp.where(here, ids, slots)
         sent = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.sent, state.params)
         bits = tuple(b[ids] for b in state.sent_bits)
-        lr = jnp.where(here, own.lr, 1.0)  # the padding's 0 would divide
         updates, losses, squares, masks, bits = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, 0, None))(
-            sent, bits, data, own.client, own.count, lr, own.ran_at, keys
+            sent, bits, data, own.client, own.count, own.lr, own.ran_at, keys
         )
 
         def put(stack: jax.Array, new: jax.Array) -> jax.Array:
-            return stack.at[target].set(new.astype(stack.dtype), mode="drop")
+            return stack.at[own.slot].set(new.astype(stack.dtype), mode="drop")
 
         if squares:
             present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]
@@ -358,8 +357,8 @@ class Engine:
             )
             taken = taken._replace(importance=importance)
         if self.config.aggregation.kernel == "sum":
-            weights = jnp.where(here, own.coefficient, 0.0)
-            taken = taken._replace(total=add_weighted(taken.total, self._summand(updates, sent), weights))
+            summands = self._summand(updates, sent)  # padding has coefficient 0, and rate 0, which keeps it finite
+            taken = taken._replace(total=add_weighted(taken.total, summands, own.coefficient))
         else:
             taken = taken._replace(
                 buffer=jax.tree.map(put, taken.buffer, updates),

@@ -44,6 +44,7 @@ class Experiment:
 
     Args:
       config: from `load_config` or `default_config`.
+      simulation: its parts, where they are made already.
 
     Attributes:
       memory: one line about what a run keeps in memory.
@@ -52,10 +53,10 @@ class Experiment:
       UserError: the config is not possible, its data cannot be had, or the run would not fit into memory.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, simulation: Simulation | None = None) -> None:
         validate(config)
         self.config = config
-        self.simulation = Simulation(config)
+        self.simulation = simulation or Simulation(config)
         self.memory = self.simulation.memory()
 
     def run(

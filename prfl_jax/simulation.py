@@ -137,12 +137,13 @@ class Simulation:
 
     Args:
       config: validated.
+      clients_axis: map | vmap; None: as the config says.
 
     Raises:
       UserError: data, partition or model cannot be had as the config says.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, clients_axis: str | None = None) -> None:
         self.config = config
         if config.engine.deterministic and jax.default_backend() == "gpu":
             if "--xla_gpu_deterministic_ops=true" not in os.environ.get("XLA_FLAGS", ""):
@@ -160,6 +161,8 @@ class Simulation:
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
+        if clients_axis is not None:
+            self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
         self.init_key, self.keys = split_keys(seed)
         method = self.method
         self.placement = place(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import shlex
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax import strategies
+from prfl_jax.cli import parse_value
 from prfl_jax.config import ENDLESS
 from prfl_jax.errors import UserError
 from prfl_jax.startup import before_jax
-from prfl_jax.validate import config_hash, to_dict, validate
+from prfl_jax.validate import assign, config_hash, to_dict, validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,51 @@ class Together:
             raise UserError(f"--process={self.index}: allowed with --processes={self.count} is 0 to {self.count - 1}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Variants:
+    """Several experiments in one process: `seeds` from the config's own on, times the values of `KEY=VALUE,...`."""
+
+    seeds: int = 1
+    vary: str | None = None
+
+    def of(self, config: Any) -> dict[str, Any]:
+        """The validated configs, by the name of their folder; none where there is nothing to vary.
+
+        Raises:
+          UserError: a number, key or value that is not allowed.
+        """
+        if self.seeds < 1:
+            raise UserError(f"--seeds={self.seeds}: allowed is a whole number of at least 1")
+        if self.seeds == 1 and self.vary is None:
+            return {}
+        changed = {"": config}
+        if self.vary is not None:
+            key, found, values = self.vary.partition("=")
+            if not found or not values or key in ("seed", "strategy"):
+                raise UserError(f"--vary={self.vary}: allowed is KEY=VALUE,VALUE,... KEY neither seed nor strategy")
+            changed = {}
+            for value in values.split(","):
+                other = copy.deepcopy(config)
+                assign(other, key, parse_value(key, value))
+                changed[f"{key}={value}_".replace("/", "_")] = other
+        out = {}
+        for name, base in changed.items():
+            for seed in range(config.seed, config.seed + self.seeds):
+                one = copy.deepcopy(base)
+                one.seed = seed
+                validate(one)
+                out[f"{name}seed{seed}"] = one
+        return out
+
+
 def train(
-    config: Any, config_path: str, workdir: str | None, *, dry_run: bool = False, together: Together | None = None
+    config: Any,
+    config_path: str,
+    workdir: str | None,
+    *,
+    dry_run: bool = False,
+    together: Together | None = None,
+    variants: Variants | None = None,
 ) -> int:
     """Runs (or goes on with) an experiment and its comparisons; returns the exit code.
 
@@ -45,6 +90,7 @@ def train(
       config_path: where it came from; names the default folder.
       workdir: folder of the run, or None.
       together: where several processes make this run; the first one reads and writes.
+      variants: several experiments at once, each in a folder of its own within the run's.
 
     Returns:
       0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
@@ -66,12 +112,17 @@ def train(
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
     from prfl_jax.workdir import open_workdir
 
+    several = (variants or Variants()).of(config)
+    if several and together is not None:
+        raise UserError("--seeds, --vary: allowed in one process, without --coordinator")
     folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
     again = shlex.join([sys.executable, *sys.argv])
     if workdir is None:
         again += f" --workdir={shlex.quote(str(folder))}"
     with InterruptGuard(again) as guard:
         try:
+            if several:
+                return _train_several(several, folder, guard)
             with guard.nothing_to_save():
                 from prfl_jax.experiment import Experiment
 
@@ -85,40 +136,94 @@ def train(
 
 def _train(experiment: Any, folder: Any, guard: Any) -> int:
     from prfl_jax import processes
-    from prfl_jax.report import run_figure, summary_text, write_report
-    from prfl_jax.report.compare import beside
 
     config, path = experiment.config, folder.path
     if processes.leads():
         print(experiment.memory, file=sys.stderr)
     report = experiment.run(folder, guard=guard).report
     others: dict[str, dict[str, Any]] = {}
-    for name in config.compare:
-        if name != config.strategy and report["windows"] and report["ended"]["how"] != "not_finite":
-            if processes.leads():
-                print(f"comparing with {name} to the same simulated second", file=sys.stderr)
-            others[name] = _compare(config, report, name, path / "compare" / name, guard)
-    if not processes.leads():
-        return 1 if report["ended"]["how"] == "not_finite" else 0
+    for name in _comparisons(config, report):
+        if processes.leads():
+            print(f"comparing with {name} to the same simulated second", file=sys.stderr)
+        others[name] = _compare(config, report, name, path / "compare" / name, guard)
+    if processes.leads():
+        from prfl_jax.report import summary_text
+
+        report = _set_beside(report, others, path)
+        print(summary_text(report, others or None))
+        print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {path}")
+    return 1 if report["ended"]["how"] == "not_finite" else 0
+
+
+def _train_several(configs: dict[str, Any], folder: Path, guard: Any) -> int:
+    """All at once, then those they are compared with; a line for each."""
+    from prfl_jax.report.names import duration_text
+    from prfl_jax.together import run_together
+
+    def run(configs: dict[Path, Any]) -> dict[Path, dict[str, Any]]:
+        done = run_together(list(configs.values()), list(configs), guard=guard)
+        return dict(zip(configs, (finished.report for finished in done), strict=True))
+
+    paths = {folder / name: config for name, config in configs.items()}
+    reports = run(paths)
+    others: dict[Path, dict[str, Any]] = {path: {} for path in paths}
+    for name in next(iter(paths.values())).compare:
+        print(f"comparing with {name} to the same simulated second", file=sys.stderr)
+        theirs = {
+            path / "compare" / name: _comparison(config, reports[path], name)
+            for path, config in paths.items()
+            if name in _comparisons(config, reports[path])
+        }
+        for path, report in run(theirs).items() if theirs else ():
+            others[path.parent.parent][name] = report
+    width = max(map(len, configs))
+    for path, report in reports.items():
+        report = _set_beside(report, others[path], path)
+        accuracy = report["final"]["accuracy"]
+        end = "not finite" if accuracy is None else f"{accuracy:.1%}"
+        times = ", ".join(
+            f"{float(level):.0%} " + ("never" if t is None else f"after {duration_text(t)}")
+            for level, t in report["time_to_accuracy"].items()
+        )
+        print(f"{path.name:<{width}}  {end:>10}  {times}")
+    print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz of each: {folder}/*/")
+    return 1 if any(report["ended"]["how"] == "not_finite" for report in reports.values()) else 0
+
+
+def _comparisons(config: Any, report: dict[str, Any]) -> list[str]:
+    """The strategies that a finished run is compared with."""
+    if not report["windows"] or report["ended"]["how"] == "not_finite":
+        return []
+    return [name for name in config.compare if name != config.strategy]
+
+
+def _set_beside(report: dict[str, Any], others: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
+    """The run's report and figure with those it was compared with."""
+    from prfl_jax.report import run_figure, write_report
+    from prfl_jax.report.compare import beside
+
     if others:
         own = report["curves"][report["final"]["model"]]
         report = {**report, "compare": beside(own, others, points=300)}
         write_report(path / "report.json", report)
         run_figure([report, *others.values()], path / "figure.png")
-    print(summary_text(report, others or None))
-    print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {path}")
-    return 1 if report["ended"]["how"] == "not_finite" else 0
+    return report
 
 
-def _compare(config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any) -> dict[str, Any]:
-    """The report of another strategy on the same data and network, as long in simulated time."""
-    from prfl_jax.experiment import Experiment
-
+def _comparison(config: Any, report: dict[str, Any], name: str) -> Any:
+    """The config of another strategy on the same data and network, as long in simulated time."""
     other = strategies.for_comparison(config, name)
     if report["ended"]["how"] != "horizon":  # else the horizon is the config's own
         other.horizon_s = float(report["simulated_s"])
     other.rounds = ENDLESS
     validate(other)
+    return other
+
+
+def _compare(config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any) -> dict[str, Any]:
+    from prfl_jax.experiment import Experiment
+
+    other = _comparison(config, report, name)
     with guard.nothing_to_save():
         experiment = Experiment(other)
     return experiment.run(folder, guard=guard).report

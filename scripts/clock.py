@@ -4,7 +4,8 @@
 
 Writes JSON: `windows`, `simulated_s`, `bytes_down` (what the server sends), `bytes_client_down` (what
 clients receive), `bytes_up` (what the server receives); per client `updates`, `in_flight`, `waiting_s`,
-`staleness_mean`, `density` at the end; `seed`, `host_s`, `note`, config, commit, versions, machine.
+`staleness_mean`, `density` at the end (of more than 1,000 clients an even selection); `events` of the simulation;
+`seed`, `host_s`, `note`, config, commit, versions, machine.
 Densities follow from times only: without accuracies no client recovers. A file that is there is
 replaced only by a finished run.
 """
@@ -19,9 +20,11 @@ from ml_collections import config_dict
 from prfl_jax import cli, provenance
 from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
+from prfl_jax.report.series import shorten
 from prfl_jax.transport.alone import run_clock
 from prfl_jax.validate import config_hash, to_dict
 
+_MOST_SHOWN = 20  # clients
 _WINDOWS = flags.DEFINE_integer("windows", None, "windows to run; by default the config's `rounds`")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 
@@ -31,8 +34,9 @@ def main(config: config_dict.ConfigDict) -> None:
     if windows < 1:
         raise UserError(f"--windows={windows}: allowed is a whole number of at least 1")
     out = output_file("--out", _OUT.value, "clock.json")
+    result = run_clock(config, windows)
     report = {
-        **run_clock(config, windows),
+        **shorten(result, 1000),
         "config": to_dict(config),
         "config_hash": config_hash(config),
         "commit": provenance.commit(),
@@ -40,9 +44,12 @@ def main(config: config_dict.ConfigDict) -> None:
         "machine": provenance.machine(),
     }
     write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    updates = sorted(result["updates"])
+    some = f"of a client {updates[0]} to {updates[-1]}" if len(updates) > _MOST_SHOWN else result["updates"]
     print(
-        f"{report['windows']} windows, {report['simulated_s']:.0f} simulated s in {report['host_s']:.1f} s; "
-        f"updates {report['updates']}; {out}"
+        f"{report['windows']} windows, {report['simulated_s']:.0f} simulated s in {report['host_s']:.1f} s "
+        f"({1e6 * report['host_s'] / max(report['events'], 1):.0f} us for each of {report['events']:,} events); "
+        f"updates {some}; {out}"
     )
 
 

@@ -6,6 +6,10 @@ Goes on where it stopped when called again with the same `--workdir`. Several pr
 or many, make one run together when each is given the same command and its own `--process`:
 
     python scripts/train.py --config=... --workdir=... --coordinator=HOST:PORT --processes=2 --process=0
+
+Several experiments in one process, as one more mapped axis, so that small models fill a large device:
+
+    python scripts/train.py --config=... --workdir=... --seeds=8 --vary=local.lr=0.1,0.25,0.5
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from absl import flags
 
 from prfl_jax import cli
 from prfl_jax.errors import UserError
-from prfl_jax.training import Together, train
+from prfl_jax.training import Together, Variants, train
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/CONFIG-SEED-HASH")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would need, and compute nothing")
@@ -23,13 +27,20 @@ _PROCESSES = flags.DEFINE_integer("processes", 1, "several processes: how many")
 _PROCESS = flags.DEFINE_integer("process", 0, "several processes: which this is, from 0; the first reads and writes")
 
 
+_SEEDS = flags.DEFINE_integer("seeds", 1, "so many seeds at once, from the config's own on, each in a folder seedK")
+_VARY = flags.DEFINE_string("vary", None, "KEY=VALUE,VALUE,...: an experiment for each value, all at once")
+
+
 def main(config: object) -> int:
     together = None
     if _COORDINATOR.value is not None:
         together = Together(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     elif _PROCESSES.value != 1 or _PROCESS.value != 0:
         raise UserError("--processes and --process: allowed with --coordinator=HOST:PORT")
-    return train(config, flags.FLAGS.config, _WORKDIR.value, dry_run=_DRY_RUN.value, together=together)
+    variants = Variants(_SEEDS.value, _VARY.value)
+    return train(
+        config, flags.FLAGS.config, _WORKDIR.value, dry_run=_DRY_RUN.value, together=together, variants=variants
+    )
 
 
 if __name__ == "__main__":

@@ -92,11 +92,33 @@ def run_suite(request: Request) -> int:
     if request.suite != "kernels":
         write_text(path.with_suffix(".md"), text + "\n")
     print(f"\n{text}\n{path}")
+    if request.size == "full":
+        add_to_history(path.with_name(f"{path.stem}_history.jsonl"), report)
     if load[0] > BUSY * provenance.cores():
         print(f"the machine was busy before (load {load[0]:.1f}): measure again when it is not")
     return 0
 
 
+def add_to_history(path: Path, report: dict[str, Any]) -> None:
+    """A line about a run of a suite, after those of earlier runs that were written to the same place."""
+    hardware = report["hardware"]
+    line = {
+        "date": report["date"],
+        **{key: hardware[key] for key in ("commit", "cpu", "threads", "load_average_before")},
+        "versions": {key: hardware["versions"].get(key) for key in ("jax", "jaxlib", "torch")},
+        "rows": [_brief(row) for row in report["rows"]],
+    }
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
+    print(f"added to {path}")
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """What one looks for in a history: which row, its medians and ratios."""
+    return {key: value for key, value in row.items() if isinstance(value, str | int | float) and key not in _LONG}
+
+
+_LONG = ("note", "judged", "bound_on")
 Measured = tuple[dict[str, Any], list[dict[str, Any]], str]  # about the suite, its rows, its table
 
 

@@ -87,6 +87,11 @@ class Clock:
         return tuple(sorted(self._transfers.flights))
 
     @property
+    def events(self) -> int:
+        """Events that this object handled: ends of transfers and of computing, and some that came too late to count."""
+        return self._transfers.events
+
+    @property
     def costs(self) -> Costs:
         return self._costs
 

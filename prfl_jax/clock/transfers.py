@@ -63,6 +63,7 @@ class Transfers:
 
     def __init__(self, network: Network, transport: str, seed: int) -> None:
         self.flights: dict[int, Flight] = {}  # by client
+        self.events = 0  # handled so far, by this object
         self._transport = transport
         self._down = LogNormals(seed, CLIENT_DOWN, network.client_sigma)
         self._up = LogNormals(seed, CLIENT_UP, network.client_sigma)
@@ -164,6 +165,7 @@ class Transfers:
 
     def _handle(self, event: tuple, now_s: float, arrivals: list[Arrival]) -> None:
         _, _, kind, subject, stamp = event
+        self.events += 1
         if kind == _COMPUTED:
             self._begin_upload(subject, now_s, arrivals)
         elif kind == _MASKED:

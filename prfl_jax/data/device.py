@@ -41,13 +41,13 @@ class DeviceData(NamedTuple):
     present: Any = ()
 
 
-def to_device(dataset: Dataset, split: Split) -> DeviceData:
-    """Copy what the clients hold to the default device; images nobody holds stay behind.
+def to_device(dataset: Dataset, split: Split, everything: bool = False) -> DeviceData:
+    """Copy what the clients hold to the default device; other images stay behind, unless `everything` is asked for.
 
     `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
     """
     sizes = np.array([len(c) for c in split.clients], np.int32)
-    held = np.sort(np.concatenate(split.clients))
+    held = np.arange(len(dataset.x_train)) if everything else np.sort(np.concatenate(split.clients))
     index = np.zeros((len(sizes), int(sizes.max(initial=1))), np.int32)
     for row, client in zip(index, split.clients, strict=True):
         row[: len(client)] = np.searchsorted(held, client)

@@ -7,7 +7,7 @@ from typing import Any
 
 from prfl_jax.report.compare import beside
 from prfl_jax.report.plain import compact, plain
-from prfl_jax.report.series import columns, thin
+from prfl_jax.report.series import columns, shorten, thin
 from prfl_jax.report.totals import CURVES, Record, RunTotals
 
 SCHEMA_VERSION = 1
@@ -74,14 +74,14 @@ def build_report(
                 "schema_version": SCHEMA_VERSION,
                 "strategy": config["strategy"],
                 "seed": seed,
-                "config": _shorten(config, limit),
+                "config": shorten(config, limit),
                 "config_hash": config_hash,
                 "commit": commit,
                 "versions": versions,
                 "device": device,
                 "flags": flags,
                 "model": model,
-                "partition": _shorten(split_summary, limit),
+                "partition": shorten(split_summary, limit),
                 "host": _host(host, totals),
                 "peak_memory_mb": peak_memory_mb,
                 "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
@@ -195,17 +195,3 @@ def _host(host: Mapping[str, Any], totals: RunTotals) -> dict[str, Any]:
         "s_per_window": _ratio(host["steady_s"], totals.windows),
     }
     return {**host, **speed}
-
-
-def _shorten(value: Any, limit: int) -> Any:
-    """`value` with every list of more than `limit` + 1 entries thinned, saying so."""
-    if isinstance(value, Mapping):
-        return {key: _shorten(item, limit) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        items = [_shorten(item, limit) for item in value]
-        if len(items) > limit + 1:
-            return {"thinned_from": len(items), "values": thin(items, limit)}
-        return items
-    return value

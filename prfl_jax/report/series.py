@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -61,3 +61,17 @@ def value_at(times: Sequence[float], values: Sequence[Any], time: float) -> Any:
             break
         found = value
     return found
+
+
+def shorten(value: Any, limit: int) -> Any:
+    """`value` with every list of more than `limit` + 1 entries thinned, saying so."""
+    if isinstance(value, Mapping):
+        return {key: shorten(item, limit) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        items = [shorten(item, limit) for item in value]
+        if len(items) > limit + 1:
+            return {"thinned_from": len(items), "values": thin(items, limit)}
+        return items
+    return value

@@ -70,7 +70,7 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
       Plain values: `seed`, `windows`, `simulated_s`, `first_window_s`, per client `updates` (arrivals), `in_flight`
       (0 or 1 at the end), `waiting_s`, `staleness_mean` (null without arrivals) and `density`; `bytes_down` (sent by
       the server), `bytes_client_down` (received by clients), `bytes_up` (received by the server),
-      `host_s`, `note`. Staleness is that of an update when it arrives, n - 1 - version.
+      `events`, `host_s`, `note`. Staleness is that of an update when it arrives, n - 1 - version.
 
     Raises:
       UserError: a value that is not allowed.
@@ -124,6 +124,7 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
         "bytes_down": down,
         "bytes_client_down": received,
         "bytes_up": up,
+        "events": clock.events,
         "host_s": time.perf_counter() - begin,
         "note": "no training: densities follow from round times only (recovery and the stop rule need accuracies), "
         "and computing takes a sub-model's overall density of the FLOP, where training takes each layer's own",
