@@ -226,8 +226,8 @@ def _window_state(window: Window) -> dict[str, Any]:
     plain = ("index", "start_s", "end_s", "bytes_down", "bytes_client_down", "bytes_up")
     return {
         **{key: getattr(window, key) for key in plain},
-        "dispatches": [dataclasses.astuple(d) for d in window.dispatches],
-        "arrivals": [dataclasses.astuple(a) for a in window.arrivals],
+        "dispatches": [list(d) for d in window.dispatches],
+        "arrivals": [list(a) for a in window.arrivals],
         "waiting_s": window.waiting_s,
     }
 

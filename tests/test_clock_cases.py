@@ -242,7 +242,7 @@ def test_fixed_on_arrival_at_the_close_gets_the_new_version():
     clock = Clock(SPEEDS, rule, "delta", 0, ROUNDS)
     first, second = clock.next_window(), clock.next_window()
     assert len(first.dispatches) == 3
-    assert second.dispatches[0] == dataclasses.replace(first.dispatches[0], index=1, version=1, time_s=1.0)
+    assert second.dispatches[0] == first.dispatches[0]._replace(index=1, version=1, time_s=1.0)
 
 
 def test_release_windows():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
+
+import numpy as np
 
 from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals, draw_idle
 from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.quiet import Quiet
 from prfl_jax.clock.stream import Taker
 from prfl_jax.clock.transfers import Transfers
 from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Network, Window, WindowRule
 from prfl_jax.errors import UserError
 
 _MB = 1e6
+_MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
 _RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
 
 
@@ -60,6 +64,9 @@ class Clock:
         self.rule = rule
         self._seed = seed
         self._transfers = Transfers(network, transport, seed)
+        self._transport = transport
+        self._many = clients >= _MANY and rule.dispatch == "window_end"
+        self._quiet = self._new_quiet() if self._many else None  # instead of `_transfers`, as long as it will do
         self._server_up = LogNormals(seed, SERVER_UP, network.server_sigma)
         self._server_down = LogNormals(seed, SERVER_DOWN, network.server_sigma)
         self._time_s = 0.0
@@ -84,12 +91,16 @@ class Clock:
     @property
     def in_flight(self) -> tuple[int, ...]:
         """Clients with a dispatch that has not arrived, by id."""
-        return tuple(sorted(self._transfers.flights))
+        return tuple(sorted(self._flying))
 
     @property
     def events(self) -> int:
         """Events that this object handled: ends of transfers and of computing, and some that came too late to count."""
-        return self._transfers.events
+        return self._transfers.events if self._quiet is None else self._quiet.events
+
+    @property
+    def _flying(self) -> Collection[int]:
+        return self._transfers.flights if self._quiet is None else set(self._quiet.in_flight.tolist())
 
     @property
     def costs(self) -> Costs:
@@ -113,10 +124,20 @@ class Clock:
         number, start = self._windows + 1, self._time_s
         server_up = _MB * self.network.server_up * self._server_up.factor(0, number)
         server_down = _MB * self.network.server_down * self._server_down.factor(0, number)
+        clients = self._waiting or self._draw(self._due)
+        if self._many and self._quiet is None:
+            quiet = self._new_quiet()
+            if quiet.adopt(self._transfers, start):
+                self._quiet = quiet
+        if self._quiet is not None:
+            window = self._quiet_window(self._quiet, clients, number, start, (server_up, server_down))
+            if window is not None:
+                return window
+            self._transfers, self._quiet = self._quiet.to_transfers(start), None
         self._transfers.begin_window(server_up, server_down)
         dispatches: list[Dispatch] = []
-        to_send = self._dispatch(self._waiting or self._draw(self._due), start, False, dispatches)
-        limit, need, distinct = self._close_rule(number, start, to_send / server_up)
+        to_send = self._dispatch(clients, start, False, dispatches)
+        limit, need, distinct = self._close_rule(number, start, len(self._transfers.flights), to_send / server_up)
 
         arrivals: list[Arrival] = []
         arrived: set[int] = set()
@@ -152,9 +173,38 @@ class Clock:
         self._time_s, self._windows = end, number
         return Window(number, start, end, tuple(dispatches), tuple(arrivals), sent, received, up, waiting_s)
 
-    def _close_rule(self, number: int, start: float, sending_s: float) -> tuple[float, int, bool]:
+    def _new_quiet(self) -> Quiet:
+        return Quiet(self.network, self._transport, self._seed)
+
+    def _quiet_window(
+        self, quiet: Quiet, clients: Sequence[int], number: int, start: float, server: tuple[float, float]
+    ) -> Window | None:
+        """The next window, if nobody has to wait for the server in it."""
+        index = np.array([self._index[client] for client in clients], np.int64)
+        due = np.array([self._mask_due[client] for client in clients], bool)
+
+        def close(flying: int, to_send: float) -> tuple[float, int]:
+            return self._close_rule(number, start, flying, to_send / server[0])[:2]
+
+        ran = quiet.run(self._windows, start, clients, index, self._costs, due, server, close)
+        if ran is None:
+            return None
+        dispatches = []
+        for client, masked in zip(clients, due.tolist(), strict=True):
+            sent = self._down[client] + (self._mask[client] if masked else 0)
+            dispatches.append(Dispatch(client, self._index[client], self._windows, start, False, sent))
+            self._index[client] += 1
+            self._mask_due[client] = False
+        if self.rule.cohort:
+            self._due = self.rule.cohort - len(quiet.in_flight)
+        else:
+            self._waiting = sorted(arrival.client for arrival in ran.arrivals)
+        waiting_s = tuple(ran.end - arrival.arrived_s for arrival in ran.arrivals)
+        self._time_s, self._windows = ran.end, number
+        return Window(number, start, ran.end, tuple(dispatches), ran.arrivals, *ran.counted, waiting_s)
+
+    def _close_rule(self, number: int, start: float, flying: int, sending_s: float) -> tuple[float, int, bool]:
         """The window closes at the first time >= limit with `need` arrivals (of distinct clients?)."""
-        flying = len(self._transfers.flights)
         rule = self.rule
         waits_for_all = rule.close == "all" or (rule.close == "release" and number <= 2)
         if waits_for_all or (rule.close == "fixed" and rule.first_waits_for_all and number == 1):
@@ -170,7 +220,7 @@ class Clock:
         if not count:
             return []
         self._drawn += 1
-        return draw_idle(self._seed, self._drawn, count, self.network.num_clients, self._transfers.flights)
+        return draw_idle(self._seed, self._drawn, count, self.network.num_clients, self._flying)
 
     def _dispatch(self, clients: Sequence[int], now_s: float, on_arrival: bool, log: list[Dispatch]) -> int:
         """Sends the current model to clients (by id); returns the bytes the server has to send."""
@@ -215,6 +265,7 @@ class Clock:
             "due": self._due,
             "drawn": self._drawn,
             "costs": self._costs.to_state(),
+            "quiet": None if self._quiet is None else self._quiet.to_state(),
             "transfers": self._transfers.to_state(),
         }
 
@@ -228,5 +279,9 @@ class Clock:
         clock._mask_due = list(state["mask_due"])
         clock._waiting = list(state["waiting"])
         clock._due, clock._drawn = state["due"], state["drawn"]
+        if state["quiet"] is None:
+            clock._quiet = None
+        elif clock._quiet is not None:
+            clock._quiet.load_state(state["quiet"])
         clock._transfers.load_state(state["transfers"])
         return clock

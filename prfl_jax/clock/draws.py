@@ -31,6 +31,8 @@ class LogNormals:
         self._purpose = purpose
         self._sigma = sigma
         self._blocks: dict[int, tuple[int, array[float]]] = {}  # source -> its newest block, as far as needed
+        self._table = np.empty((0, _PIECES[0]))  # the same of `factors`, by source
+        self._number, self._have = np.empty(0, np.int64), np.empty(0, np.int64)
 
     def factor(self, source: int, k: int) -> float:
         """The k-th factor (from 0) of a source (a client's id; 0 for the server)."""
@@ -39,11 +41,35 @@ class LogNormals:
         number, place = divmod(k, _BLOCK)
         held = self._blocks.get(source)
         if held is None or held[0] != number or place >= len(held[1]):
-            key = np.random.SeedSequence((self._seed, self._purpose, source, number))
-            count = next(piece for piece in _PIECES if place < piece)
-            normals = np.random.Generator(np.random.PCG64(key)).standard_normal(count)
-            held = self._blocks[source] = (number, array("d", normals.tobytes()))
+            held = self._blocks[source] = (number, array("d", self._normals(source, number, place).tobytes()))
         return math.exp(self._sigma * held[1][place])
+
+    def factors(self, sources: np.ndarray, ks: np.ndarray) -> np.ndarray:
+        """`factor` of each pair, to the bit, for thousands of different sources at a time."""
+        if self._sigma == 0.0 or not len(sources):
+            return np.ones(len(sources))
+        more = int(sources.max()) + 1 - len(self._table)
+        if more > 0:
+            self._table = np.pad(self._table, ((0, more), (0, 0)))
+            self._number, self._have = np.pad(self._number, (0, more)), np.pad(self._have, (0, more))
+        numbers, places = np.divmod(ks, _BLOCK)
+        lacking = (self._number[sources] != numbers) | (self._have[sources] <= places)
+        for source, number, place in zip(
+            sources[lacking].tolist(), numbers[lacking].tolist(), places[lacking].tolist(), strict=True
+        ):
+            normals = self._normals(source, number, place)
+            if len(normals) > self._table.shape[1]:
+                self._table = np.pad(self._table, ((0, 0), (0, len(normals) - self._table.shape[1])))
+            # math.exp, as above: NumPy's own may differ in the last bit
+            self._table[source, : len(normals)] = [math.exp(self._sigma * value) for value in normals.tolist()]
+            self._number[source], self._have[source] = number, len(normals)
+        return self._table[sources, places]
+
+    def _normals(self, source: int, number: int, place: int) -> np.ndarray:
+        """The beginning of a block, at least up to `place`."""
+        key = np.random.SeedSequence((self._seed, self._purpose, source, number))
+        count = next(piece for piece in _PIECES if place < piece)
+        return np.random.Generator(np.random.PCG64(key)).standard_normal(count)
 
 
 def draw_idle(seed: int, number: int, count: int, clients: int, busy: Container[int]) -> list[int]:

@@ -80,6 +80,13 @@ class Link:
         stream.counted = int(stream.sent)
         return takers
 
+    def calm(self) -> bool:
+        """Whether every stream has its own rate."""
+        last = self._last
+        if not self._contention or not self.active:
+            return True
+        return last is not None and last is self.active[-1] and last.rate == last.own_rate
+
     def share(self, now_s: float) -> None:
         """Gives every stream its rate from now on and plans its next event."""
         self._since_all += 1

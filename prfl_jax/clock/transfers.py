@@ -49,7 +49,7 @@ from prfl_jax.clock.types import Arrival, Network
 
 _MB = 1e6
 _SENT, _RECEIVED, _MASKED, _COMPUTED = range(4)
-_MASK, _VALUES = 0, 1
+MASK, VALUES = 0, 1  # what a stream carries
 
 
 class Transfers:
@@ -76,7 +76,12 @@ class Transfers:
         self._open: dict[tuple[int, int], Stream] = {}  # (version, group) -> stream that may be joined
         self._downloading: dict[int, Flight] = {}
         self._received = 0  # by clients, since the last `count`
-        self._batch = 0
+        self.batch = 0
+
+    @property
+    def links(self) -> tuple[Link, Link]:
+        """What the server sends, and what it receives."""
+        return self._sending, self._receiving
 
     def begin_window(self, server_up: float, server_down: float) -> None:
         """New rates of the server, bytes/s; streams of older versions take no new clients."""
@@ -87,7 +92,7 @@ class Transfers:
     def dispatch(self, flights: Iterable[Flight], groups: list[int], now_s: float) -> int:
         """Sends models; `groups` is [M]. Returns the bytes the server has to send for them."""
         to_send = 0
-        self._batch += 1
+        self.batch += 1
         for flight in flights:
             client = flight.client
             self.flights[client] = self._downloading[client] = flight
@@ -95,7 +100,7 @@ class Transfers:
             flight.values.rate = rate
             if flight.mask is not None:
                 flight.mask.rate = rate
-                flight.mask_stream = Stream((self._batch, _MASK, 0, client), now_s)
+                flight.mask_stream = Stream((self.batch, MASK, 0, client), now_s)
                 flight.mask_stream.join(flight.mask, now_s)
                 self._sending.touch(flight.mask_stream)
                 to_send += flight.mask.prefix
@@ -140,14 +145,14 @@ class Transfers:
             self._resolve(flight)
             return 0
         if self._transport == "unicast":
-            stream = Stream((self._batch, _VALUES, 0, flight.client), now_s)
+            stream = Stream((self.batch, VALUES, 0, flight.client), now_s)
         else:
             # Between batches the smallest goes first; within a version the group tells streams apart.
             name = (flight.version, group if self._transport == "distinct" else 0)
             found = self._open.get(name)
             if found is None:
                 size = taker.prefix if self._transport == "distinct" else 0
-                found = self._open[name] = Stream((self._batch, _VALUES, size, name[1]), now_s)
+                found = self._open[name] = Stream((self.batch, VALUES, size, name[1]), now_s)
             stream = found
         before = stream.groups[0].prefix if stream.groups else int(stream.sent)
         if stream.join(taker, now_s):
@@ -225,6 +230,21 @@ class Transfers:
         while queue and queue[0][2] in (_SENT, _RECEIVED) and queue[0][4] != queue[0][3].stamp:
             heapq.heappop(queue)
 
+    def adopt(
+        self, batch: int, now_s: float, flights: Iterable[Flight], sending: list[Stream], receiving: list[Stream]
+    ) -> None:
+        """Takes over what is under way from `quiet.py`, on a new object, between windows; the next shares anew."""
+        self.batch = batch
+        for flight in flights:
+            self.flights[flight.client] = flight
+            if flight.values.end_s is None or flight.values.end_s > now_s:
+                self._downloading[flight.client] = flight
+            if flight.computed_s is not None and not flight.uploading:
+                self._push(flight.computed_s, _COMPUTED, flight)
+        for link, streams in ((self._sending, sending), (self._receiving, receiving)):
+            fastest = max((stream.own_rate for stream in streams), default=0.0)
+            link.restore({"_capacity": 0.0, "_left": 0.0, "_since_all": len(streams), "_fastest": fastest}, streams)
+
     def to_state(self) -> dict[str, Any]:
         """Between windows only: everything that is under way."""
         return {
@@ -236,19 +256,19 @@ class Transfers:
                 for stream in self._receiving.active
             ],
             "links": [self._sending.to_state(), self._receiving.to_state()],
-            "batch": self._batch,
+            "batch": self.batch,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `to_state`, on a new object."""
-        self._batch = state["batch"]
+        self.batch = state["batch"]
         self.flights = {entry["client"]: Flight.from_state(entry) for entry in state["flights"]}
         self._downloading = {client: self.flights[client] for client in state["downloading"]}
         values = {client: flight.values for client, flight in self.flights.items()}
         masks = {client: flight.mask for client, flight in self.flights.items() if flight.mask is not None}
         sending = []
         for entry in state["sending"]:
-            mask = entry["key"][1] == _MASK
+            mask = entry["key"][1] == MASK
             stream = Stream.from_state(entry, masks if mask else values)
             sending.append(stream)
             for group in stream.groups:

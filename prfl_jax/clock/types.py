@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -150,8 +151,7 @@ class Costs:
         return cls(**{name: np.asarray(values) for name, values in state.items()})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """The server gives client `client` a model at `time_s`.
 
     `index` counts the client's dispatches from 0; `version` is the window whose model it is (0: the
@@ -159,19 +159,18 @@ class Dispatch:
     """
 
     client: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     version: int
     time_s: float
     on_arrival: bool
     bytes_down: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A client's update of `bytes_up` has reached the server; `index` and `version` are its dispatch's. Times in s."""
 
     client: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     version: int
     dispatched_s: float
     downloaded_s: float
