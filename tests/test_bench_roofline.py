@@ -6,7 +6,17 @@ import pytest
 from test_bench_suite import KERNELS
 
 from prfl_jax.bench.roofline import Machine, RooflineSuite
-from prfl_jax.bench.suite import Request, run_suite
+from prfl_jax.bench.suite import Request, add_to_history, run_suite
+
+
+def test_a_history_keeps_medians(tmp_path):
+    hardware = {"commit": "abc", "cpu": "a", "threads": 2, "load_average_before": [0.1, 0, 0], "versions": {"jax": "1"}}
+    rows = [{"kernel": "levels", "median": 0.5, "ratio": None, "runs": [0.5], "note": "long", "judged": True}]
+    for day in ("2026-01-01", "2026-01-02"):
+        add_to_history(tmp_path / "h.jsonl", {"date": day, "hardware": hardware, "rows": rows})
+    lines = [json.loads(line) for line in (tmp_path / "h.jsonl").read_text().splitlines()]
+    assert [line["date"] for line in lines] == ["2026-01-01", "2026-01-02"]
+    assert lines[0]["rows"] == [{"kernel": "levels", "median": 0.5}] and lines[0]["commit"] == "abc"
 
 
 def test_the_floor_is_the_larger_of_both():

@@ -17,7 +17,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
 
 SCHEMA_VERSION = 1
-SUITES = ("kernels", "peers", "roofline")
+SUITES = ("kernels", "peers", "roofline", "devices")
 SIZES = ("full", "small")
 DATA = ("random", "real")
 BUSY = 0.3  # load a core from which a warning is printed
@@ -28,7 +28,7 @@ class Request:
     """The flags of scripts/benchmark.py.
 
     Attributes:
-      out: the JSON file; `peers` and `roofline` write their table beside it, as `.md`.
+      out: the JSON file; all suites but `kernels` write their table beside it, as `.md`.
       workloads, peers: of the suite `peers`; all where empty.
       envs: folder of the peers' environments.
       data: random images, or real ones.
@@ -77,7 +77,7 @@ def run_suite(request: Request) -> int:
       UserError: as `check`.
     """
     path, load = check(request), os.getloadavg()
-    measured = {"kernels": _kernels, "peers": _peers, "roofline": _roofline}[request.suite or ""]
+    measured = {"kernels": _kernels, "peers": _peers, "roofline": _roofline, "devices": _devices}[request.suite or ""]
     about, rows, text = measured(request, load)
     report = {
         "schema_version": SCHEMA_VERSION,
@@ -158,6 +158,18 @@ def _roofline(request: Request, load: tuple[float, float, float]) -> Measured:
     limits = dataclasses.asdict(suite.machine)
     text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}: {table(rows, suite.machine)}"
     return {"hardware": machine, "limits": limits, "method": METHOD}, rows, text
+
+
+def _devices(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.startup import a_device_per_core
+
+    a_device_per_core()
+    from prfl_jax.bench.balance import METHOD, rows, table
+
+    found = list(rows(request.size, request.repeats))
+    machine = hardware(load)
+    text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}:\n\n{table(found)}"
+    return {"hardware": machine, "method": METHOD}, found, text
 
 
 def hardware(load: tuple[float, float, float]) -> dict[str, Any]:
