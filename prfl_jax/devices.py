@@ -62,7 +62,7 @@ class Placement:
         if not processes.alone() and count < len(there):
             raise UserError(
                 f"config.engine.devices={wanted}: allowed with several processes is 0, all {len(there)} devices, "
-                f"and at least as many clients (clients.number={clients})"
+                f"and at least as many clients at a time ({clients})"
             )
         return cls(clients, tuple(there[:count]))
 

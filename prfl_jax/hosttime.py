@@ -33,6 +33,12 @@ class HostTime:
             _listening = True
         self.seconds: dict[str, float] = {"compile": 0.0, **(seconds or {})}
 
+    def move(self, seconds: float, purpose: str, to: str) -> None:
+        """Counts so many of a purpose's seconds as another's."""
+        if seconds:
+            self.seconds[purpose] -= seconds
+            self.seconds[to] = self.seconds.get(to, 0.0) + seconds
+
     @contextmanager
     def spent(self, purpose: str) -> Iterator[None]:
         """Adds the time inside to `purpose`, less what was compiled."""

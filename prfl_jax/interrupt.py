@@ -53,6 +53,10 @@ class InterruptGuard:
         """Whether a signal has come."""
         return self._signum is not None
 
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        """As if this signal had come."""
+        self._signum = self._signum or signum
+
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come."""
         if self._signum is not None:

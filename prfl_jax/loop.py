@@ -35,7 +35,7 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
 
-FORMAT = 4  # of a checkpoint's host values
+FORMAT = 5  # of a checkpoint's host values
 SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
 MOST_POINTS = 100_000  # of the evaluation grid within one window
@@ -216,7 +216,7 @@ class Loop:
             self._kept = self._snapshot(before)
         rows = [row for item in planned for row in item.rows]
         losses: list[np.ndarray] = []
-        begin = time.monotonic()
+        begin, waited_s = time.monotonic(), 0.0
         with self.time.spent("steady"):
             for first in range(0, len(rows), MAX_ROWS):  # one call, unless one window alone has more rows
                 part = rows[first : first + MAX_ROWS]
@@ -224,9 +224,11 @@ class Loop:
                 self.state, result = self._chunk(
                     self.state, self._data, self.sim.device_plan(plan), np.int32(len(part)), self.sim.keys
                 )
+                waited_s += self.sim.waited_s()
                 losses += list(self.sim.placement.by_arrival(self._wait_for(result), plan.arrive)[: len(part)])
         self._kept = None
-        self._pace.saw(amount, processes.share(time.monotonic() - begin))  # all size the next chunk alike
+        self.time.move(waited_s, "steady", "waiting")
+        self._pace.saw(amount, processes.share(time.monotonic() - begin - waited_s))  # all size the next chunk alike
         for item in planned:
             own, losses = losses[: len(item.rows)], losses[len(item.rows) :]
             self._record_window(

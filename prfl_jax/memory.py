@@ -13,7 +13,7 @@ from prfl_jax.engine import State
 from prfl_jax.errors import UserError
 from prfl_jax.report.names import bytes_text
 
-STACKS = ("models in flight", "buffer")  # what grows with the number of clients
+STACKS = ("models in flight", "buffer")  # what grows with the number of slots
 ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
 
 

@@ -183,6 +183,10 @@ class Simulation:
 
     # Host side.
 
+    def waited_s(self) -> float:
+        """s of the last chunk that were not its own (see `together.py`)."""
+        return 0.0
+
     def memory(self) -> str:
         """One line about what a run keeps in memory.
 

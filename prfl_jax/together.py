@@ -8,7 +8,11 @@ in one call. Plans differ in length, so the shorter are padded with rows and arr
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +23,19 @@ import numpy as np
 
 from prfl_jax import processes
 from prfl_jax.data.device import DeviceData, to_device
-from prfl_jax.engine import Engine, State
+from prfl_jax.engine import Engine, EngineConfig, State
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment, Finished
-from prfl_jax.interrupt import InterruptGuard
+from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
-from prfl_jax.simulation import Simulation, slots
+from prfl_jax.simulation import Simulation, slots, slots_key
+from prfl_jax.validate import config_hash, to_dict
+from prfl_jax.workdir import open_workdir
 
 # Loops run to the longest plan's bounds; whatever is beyond a plan's own is padding.
 _BOUNDS = ("dispatch_count", "arrive_count")
+_COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name != "group"]
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
 
 
@@ -50,33 +58,53 @@ def run_together(
       progress: show the bar of the first one.
 
     Raises:
-      UserError: the configs cannot run together, or one of them cannot run.
+      UserError: the configs cannot run together, or one of them cannot run; the others are saved where they were.
       Interrupted: `guard` heard of a signal.
     """
+    if not configs or len(configs) != len(workdirs):
+        raise ValueError(f"{len(configs)} configs, {len(workdirs)} folders")
     guard = guard or InterruptGuard()
     members = join(configs)
+    if progress:
+        print(members[0].memory(), file=sys.stderr)
     experiments = [Experiment(member.config, member) for member in members]
     results: list[Finished | BaseException | None] = [None] * len(configs)
+    with contextlib.ExitStack() as folders:
+        # all before any begins: another run's folder is found at once
+        opened: list[Any] = [
+            folders.enter_context(open_workdir(path, to_dict(config), config_hash(config)))
+            for path, config in zip(workdirs, configs, strict=True)
+        ]
 
-    def work(number: int) -> None:
-        experiment = experiments[number]
+        def work(number: int) -> None:
+            try:
+                show = progress and number == 0
+                results[number] = experiments[number].run(opened[number], guard=guard, progress=show)
+            except BaseException as error:  # raised again below, in the thread that waits
+                results[number] = error
+                guard.stop()  # the others save what they have
+            finally:
+                members[number].leave()
+
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(configs))]
         try:
-            results[number] = experiment.run(workdirs[number], guard=guard, progress=progress and number == 0)
-        except BaseException as error:  # raised again below, in the thread that waits
-            results[number] = error
-        finally:
-            members[number].leave()
+            for thread in threads:
+                thread.start()
+            _wait(threads)
+        except BaseException:
+            guard.stop()
+            _wait([thread for thread in threads if thread.ident is not None])
+            raise
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):  # the cause before what followed
+        raise error
+    return [result for result in results if isinstance(result, Finished)]
 
-    threads = [threading.Thread(target=work, args=(number,), name=f"run {number}") for number in range(len(configs))]
-    for thread in threads:
-        thread.start()
+
+def _wait(threads: Sequence[threading.Thread]) -> None:
     for thread in threads:
         while thread.is_alive():
             thread.join(0.1)  # so that signals are heard in between
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if isinstance(result, Finished)]
 
 
 def join(configs: Sequence[Any]) -> list[Member]:
@@ -101,6 +129,9 @@ def join(configs: Sequence[Any]) -> list[Member]:
     members: list[Member] = []
     for config in prepared:
         members.append(Member(config, members[0] if members else None))
+    for member in members:
+        member.together = len(members)
+    members[0].memory()  # raises where it would not fit
     gang = Gang(members)
     for number, member in enumerate(members):
         member.gang, member.number = gang, number
@@ -119,6 +150,8 @@ class Member(Simulation):
 
     gang: Gang
     number: int
+    together = 1  # experiments in the gang
+    _waited_s = 0.0
 
     def __init__(self, config: Any, first: Member | None) -> None:
         super().__init__(config, clients_axis="vmap")
@@ -130,7 +163,7 @@ class Member(Simulation):
             """What has to be alike, by the keys that decide it."""
             engine, config = member.engine, member.config
             return {
-                "local, aggregation.name, submodel, data.normalize or data.augment": engine.config,
+                **{f"what is compiled of {field.name}": getattr(engine.config, field.name) for field in _COMPILED},
                 "model": (config.model.name, config.model.width, config.model.loss, engine.layout.shapes),
                 "clients.number or window.cohort": slots(config),
                 "data.name": (member.dataset.x_train.shape[1:], member.dataset.num_classes),
@@ -139,7 +172,7 @@ class Member(Simulation):
         mine, theirs = compiled(self), compiled(first)
         for keys, value in mine.items():
             if value != theirs[keys]:
-                raise UserError(f"--vary: {keys} differ; allowed are settings that change nothing that is compiled")
+                raise UserError(f"--vary: {keys} differs; allowed are settings that change nothing that is compiled")
         self.engine, self.evaluator = first.engine, first.evaluator
         self._init_state, self._scores = first._init_state, first._scores
 
@@ -147,12 +180,26 @@ class Member(Simulation):
         """The gang has the data."""
         return None
 
+    def memory(self) -> str:
+        """As `Simulation.memory`, of all experiments; a chunk stacks their states, so each is there twice."""
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key)
+        both = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2 * self.together, *s.shape), s.dtype), shapes)
+        images = image_bytes(self.dataset, self.split) * self.together
+        return check_memory(both, images, self.placement, slots_key(self.config))
+
+    def waited_s(self) -> float:
+        """s that the last chunk waited for the other experiments."""
+        return self._waited_s
+
     def executable(self, state: State, data: Any) -> Callable[..., tuple[State, jax.Array]]:
         """The chunk of all, for this one."""
         self.gang.compile(state)
 
         def chunk(state: State, data: Any, plan: Plan, rows: np.int32, keys: Any) -> tuple[State, jax.Array]:
-            return self.gang.chunk(self.number, state, plan, int(rows))
+            asked = time.monotonic()
+            result = self.gang.chunk(self.number, state, plan, int(rows))
+            self._waited_s = max(0.0, self.gang.began - asked)
+            return result
 
         return chunk
 
@@ -180,6 +227,7 @@ class Gang:
         self._executable: Any = None
         self._failed: BaseException | None = None
         self._meeting = threading.Condition()
+        self.began = 0.0  # when the last call of the device did, `time.monotonic`
         self._count = len(members)
 
     def compile(self, state: State) -> None:
@@ -233,6 +281,7 @@ class Gang:
                 states.append(state)
                 plans.append(plan)
             rows = max(asked[2] for asked in self._asked.values())
+            self.began = time.monotonic()
             after, losses = self._executable(
                 tuple(states), self._data, self._joined(plans), np.int32(rows), self._keys
             )
@@ -264,7 +313,8 @@ def _shared_data(members: Sequence[Member]) -> tuple[DeviceData, Any]:
         np.array_equal(member.dataset.x_train, first.x_train) and np.array_equal(member.dataset.y_train, first.y_train)
         for member in members
     )
-    each = [to_device(member.dataset, member.split, everything=common) for member in members]
+    held = (jnp.asarray(first.x_train), jnp.asarray(first.y_train)) if common else None
+    each = [to_device(member.dataset, member.split, held) for member in members]
     longest = max(data.index.shape[1] for data in each)
     images = max(len(data.x) for data in each)
 
@@ -276,8 +326,9 @@ def _shared_data(members: Sequence[Member]) -> tuple[DeviceData, Any]:
             index=jnp.pad(data.index, ((0, 0), (0, longest - data.index.shape[1]))),
         )
 
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(padded, each))
-    if common:
-        stacked = stacked._replace(x=each[0].x, y=each[0].y)
+    own = [data if not common else data._replace(x=data.x[:0], y=data.y[:0]) for data in map(padded, each)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+    if held is not None:
+        stacked = stacked._replace(x=held[0], y=held[1])
     alone: Any = {"x", "y"} if common else ()
     return stacked, DeviceData(**{name: None if name in alone else 0 for name in DeviceData._fields})  # type: ignore[arg-type]

@@ -57,8 +57,13 @@ class Variants:
         changed = {"": config}
         if self.vary is not None:
             key, found, values = self.vary.partition("=")
-            if not found or not values or key in ("seed", "strategy"):
-                raise UserError(f"--vary={self.vary}: allowed is KEY=VALUE,VALUE,... KEY neither seed nor strategy")
+            if not found or not values or key in ("seed", "strategy", "compare"):
+                raise UserError(
+                    f"--vary={self.vary}: allowed is KEY=VALUE,VALUE,..., KEY being none of seed, strategy, compare"
+                )
+            read = [parse_value(key, value) for value in values.split(",")]
+            if any(value in read[:k] for k, value in enumerate(read)):
+                raise UserError(f"--vary={self.vary}: allowed are values that differ")
             changed = {}
             for value in values.split(","):
                 other = copy.deepcopy(config)
@@ -95,6 +100,9 @@ def train(
     Returns:
       0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
     """
+    several = (variants or Variants()).of(config)
+    if several and together is not None:
+        raise UserError("--seeds, --vary: allowed in one process, without --coordinator")
     before_jax(together.count if together is not None else 1)
     if config.engine.deterministic:
         # must be there before JAX starts
@@ -102,7 +110,9 @@ def train(
     if dry_run:
         from prfl_jax.dry_run import describe
 
-        print(describe(config))
+        print(describe(next(iter(several.values()), config)))
+        if several:
+            print(f"This is one of {len(several)} experiments, which together need as much as many times over.")
         return 0
     if together is not None:
         from prfl_jax import processes
@@ -112,9 +122,6 @@ def train(
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
     from prfl_jax.workdir import open_workdir
 
-    several = (variants or Variants()).of(config)
-    if several and together is not None:
-        raise UserError("--seeds, --vary: allowed in one process, without --coordinator")
     folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
     again = shlex.join([sys.executable, *sys.argv])
     if workdir is None:

@@ -248,6 +248,17 @@ def test_writer_shares_are_the_floor_and_the_last_takes_the_rest(writers, client
 
 
 @SLOW
+@given(writers=st.integers(1, 60), clients=st.integers(1, 12))
+def test_even_shares_differ_by_one_at_most(writers, clients):
+    who = np.repeat(np.arange(writers) * 3, 2)
+    if writers >= clients:
+        parts = P.by_writer(who, clients, even=True)
+        sizes = [len(np.unique(who[rows])) for rows in parts]
+        assert max(sizes) - min(sizes) <= 1 and sum(sizes) == writers
+        assert np.array_equal(np.concatenate(parts), np.arange(len(who)))
+
+
+@SLOW
 @given(writers=st.lists(st.integers(0, 6), min_size=1, max_size=80), over=st.integers(1, 12))
 def test_large_writers_are_halved_and_the_others_left(writers, over):
     who = np.array(writers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ import tiny
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
 from prfl_jax.interrupt import Interrupted
+from prfl_jax.loop import Loop
 from prfl_jax.report import read_metrics, read_report
 from prfl_jax.together import Gang, run_together
 from prfl_jax.training import Variants, train
@@ -78,9 +80,9 @@ def test_they_go_on_where_a_signal_stopped_them(tmp_path):
 
 def test_what_is_compiled_has_to_be_alike(tmp_path):
     configs = [tiny.config("fedavg"), tiny.config("fedavg", local__steps=3)]
-    with pytest.raises(UserError, match="--vary: local, .* differ"):
+    with pytest.raises(UserError, match="--vary: what is compiled of work differs"):
         together(configs, tmp_path)
-    with pytest.raises(UserError, match="clients.number or window.cohort differ"):
+    with pytest.raises(UserError, match="clients.number or window.cohort differs"):
         together([tiny.config("fedavg"), tiny.config("fedavg", window__cohort=2)], tmp_path)
     with pytest.raises(UserError, match="config.engine.clients='map'"):
         together([tiny.config("fedavg", engine__clients="map")] * 2, tmp_path)
@@ -94,6 +96,46 @@ def test_an_error_of_one_ends_all(tmp_path):
         pytest.raises(ZeroDivisionError),
     ):
         together(configs, tmp_path)
+
+
+def test_another_runs_folder_is_found_before_any_begins(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "something").write_text("mine")
+    with pytest.raises(UserError, match="holds 'something' but no config.json"):
+        together([tiny.config("fedavg", seed=seed) for seed in range(2)], tmp_path)
+    assert not (tmp_path / "0" / "metrics.jsonl").exists()
+
+
+def test_what_stops_one_stops_the_others_with_a_checkpoint(tmp_path):
+    """A run that fails in the middle; the other one saves, and goes on later."""
+    configs = [tiny.config("fedavg", seed=seed, rounds=30, engine__chunk_windows=1) for seed in range(2)]
+    scores = Loop._evaluate_grid
+
+    def failing(self, until_s, inclusive):
+        if self.config.seed == 1 and self.at.window == 3:
+            raise OSError("no space")
+        scores(self, until_s, inclusive)
+
+    with mock.patch.object(Loop, "_evaluate_grid", failing), pytest.raises(OSError, match="no space"):
+        together(configs, tmp_path)
+    saved = [path.name for path in (tmp_path / "0" / "checkpoints").iterdir()]
+    assert saved and not (tmp_path / "0" / "report.json").exists()
+    for finished, config in zip(together(configs, tmp_path), configs, strict=True):
+        same_as_alone(finished, config)
+
+
+def test_waiting_is_no_training_time(tmp_path):
+    configs = [tiny.config("fedavg", seed=seed, rounds=4, engine__chunk_windows=1) for seed in range(2)]
+    slow = Loop._end_interval
+
+    def dawdling(self):
+        time.sleep(0.4 if self.config.seed else 0.0)
+        slow(self)
+
+    with mock.patch.object(Loop, "_end_interval", dawdling):
+        quick, other = together(configs, tmp_path)
+    assert quick.report["host"]["waiting_s"] > 0.3 > other.report["host"].get("waiting_s", 0.0) - 1.0
+    assert quick.report["host"]["steady_s"] < quick.report["host"]["total_s"]
 
 
 def test_one_call_trains_all(tmp_path):
@@ -125,6 +167,8 @@ def test_the_flags_name_the_experiments():
         (Variants(vary="seed=1,2"), "--vary=seed=1,2: allowed is"),
         (Variants(vary="local.lr=0.1,no"), "config.local.lr="),
         (Variants(vary="local.rate=0.1"), "config.local.rate"),
+        (Variants(vary="local.lr=0.1,0.10"), "allowed are values that differ"),
+        (Variants(vary="compare=fedavg"), "--vary=compare=fedavg: allowed is"),
     ):
         with pytest.raises(UserError, match=why):
             wrong.of(config)

@@ -69,7 +69,7 @@ class _Window:
 
 
 def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
-    """A row for each number of arrivals and of devices beyond one.
+    """A row for each number of arrivals and of devices; of one device, what the others are compared with.
 
     Args:
       size: `full` or `small`, a smoke test.

@@ -108,8 +108,11 @@ def add_to_history(path: Path, report: dict[str, Any]) -> None:
         "versions": {key: hardware["versions"].get(key) for key in ("jax", "jaxlib", "torch")},
         "rows": [_brief(row) for row in report["rows"]],
     }
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; the report itself is written") from None
     print(f"added to {path}")
 
 

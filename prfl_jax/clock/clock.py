@@ -18,6 +18,7 @@ from prfl_jax.errors import UserError
 
 _MB = 1e6
 _MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
+_PATIENCE = 4  # windows by events before arrays are tried again; both give the same bits
 _RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
 
 
@@ -25,7 +26,7 @@ class Clock:
     """Simulated time of all clients, window by window; nothing in it depends on what is learned.
 
     Everybody (or the first cohort) is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
-    the window before (so costs may be changed in between), then runs to the window's close.
+    the window before, or to as many that are drawn (so costs may be changed in between), then runs to its close.
 
     Close rules (`WindowRule.close`); an arrival exactly at a close belongs to that window (Eq. 1):
       fixed         T_n = T_{n-1} + dt; a window may stay without arrivals. With
@@ -65,6 +66,7 @@ class Clock:
         self._seed = seed
         self._transfers = Transfers(network, transport, seed)
         self._transport = transport
+        self._try_again = 0
         self._many = clients >= _MANY and rule.dispatch == "window_end"
         self._quiet = self._new_quiet() if self._many else None  # instead of `_transfers`, as long as it will do
         self._server_up = LogNormals(seed, SERVER_UP, network.server_sigma)
@@ -125,15 +127,16 @@ class Clock:
         server_up = _MB * self.network.server_up * self._server_up.factor(0, number)
         server_down = _MB * self.network.server_down * self._server_down.factor(0, number)
         clients = self._waiting or self._draw(self._due)
-        if self._many and self._quiet is None:
+        if self._many and self._quiet is None and self._windows >= self._try_again:
             quiet = self._new_quiet()
             if quiet.adopt(self._transfers, start):
-                self._quiet = quiet
+                self._quiet, self._transfers = quiet, Transfers(self.network, self._transport, self._seed)
         if self._quiet is not None:
             window = self._quiet_window(self._quiet, clients, number, start, (server_up, server_down))
             if window is not None:
                 return window
             self._transfers, self._quiet = self._quiet.to_transfers(start), None
+            self._try_again = number + _PATIENCE
         self._transfers.begin_window(server_up, server_down)
         dispatches: list[Dispatch] = []
         to_send = self._dispatch(clients, start, False, dispatches)

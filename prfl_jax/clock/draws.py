@@ -22,7 +22,7 @@ class LogNormals:
 
     Args:
       seed: root seed of the run (any integer).
-      purpose: which of the four uses above.
+      purpose: which of the uses above.
       sigma: deviation of the logarithm.
     """
 

@@ -41,20 +41,24 @@ class DeviceData(NamedTuple):
     present: Any = ()
 
 
-def to_device(dataset: Dataset, split: Split, everything: bool = False) -> DeviceData:
-    """Copy what the clients hold to the default device; other images stay behind, unless `everything` is asked for.
+def to_device(dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None) -> DeviceData:
+    """Copy what the clients hold to the default device; images nobody holds stay behind.
 
     `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
+
+    Args:
+      images: all images and labels, where they are on the device already; taken as they are.
     """
     sizes = np.array([len(c) for c in split.clients], np.int32)
-    held = np.arange(len(dataset.x_train)) if everything else np.sort(np.concatenate(split.clients))
+    held = np.sort(np.concatenate(split.clients)) if images is None else np.arange(len(dataset.x_train))
     index = np.zeros((len(sizes), int(sizes.max(initial=1))), np.int32)
     for row, client in zip(index, split.clients, strict=True):
         row[: len(client)] = np.searchsorted(held, client)
     counts = np.stack([np.bincount(dataset.y_train[rows], minlength=dataset.num_classes) for rows in split.clients])
+    x, y = images or (jnp.asarray(dataset.x_train[held]), jnp.asarray(dataset.y_train[held]))
     return DeviceData(
-        jnp.asarray(dataset.x_train[held]),
-        jnp.asarray(dataset.y_train[held]),
+        x,
+        y,
         jnp.asarray(index),
         jnp.asarray(sizes),
         jnp.asarray((counts > 0) | (counts.sum(axis=0) == 0)),

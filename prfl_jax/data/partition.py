@@ -91,13 +91,16 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
         units = dataset.writer_train[pool]
         if data_cfg.split_writers_over is not None:
             units, split_in_two = split_writers(units, data_cfg.split_writers_over)
-            extra = {"split_writers_over": int(data_cfg.split_writers_over), "writers_split": split_in_two}
-            if (number := len(np.unique(units))) < num_clients:
+            number = len(np.unique(units))
+            extra = {
+                "split_writers_over": int(data_cfg.split_writers_over), "writers_split": split_in_two, "shares": number
+            }
+            if number < num_clients:
                 raise UserError(
                     f"data.split_writers_over={data_cfg.split_writers_over}: makes {number} shares of "
                     f"data.writers={data_cfg.writers}, fewer than clients.number={num_clients}; every client needs one"
                 )
-        parts = by_writer(units, num_clients)
+        parts = by_writer(units, num_clients, even=data_cfg.split_writers_over is not None)
     else:
         raise UserError(f"data.partition={kind!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp")
 
@@ -254,10 +257,11 @@ def _main_label(labels: np.ndarray, num_clients: int, percent: int, rng: np.rand
     return [np.concatenate([*part, rest[owner == client]]) for client, part in enumerate(parts)]
 
 
-def by_writer(writers: np.ndarray, num_clients: int) -> Clients:
+def by_writer(writers: np.ndarray, num_clients: int, even: bool = False) -> Clients:
     """Consecutive shares of the writers, by id: floor(n / M) each, the last takes what is over.
 
-    The paper's FEMNIST: 193 writers over ten clients, 19 to each of nine, 22 to the last.
+    The paper's FEMNIST: 193 writers over ten clients, 19 to each of nine, 22 to the last. `even`: shares whose sizes
+    differ by one at most, since with nearly as many clients as writers the last one would hold half of all.
 
     Raises:
         UserError: fewer writers than clients.
@@ -265,8 +269,8 @@ def by_writer(writers: np.ndarray, num_clients: int) -> Clients:
     ids = np.unique(writers)
     if len(ids) < num_clients:
         raise UserError(f"data.writers={len(ids)}: fewer than clients.number={num_clients}; every client needs one")
-    share = len(ids) // num_clients
-    owner = np.minimum(np.searchsorted(ids, writers) // share, num_clients - 1)
+    place, share = np.searchsorted(ids, writers), len(ids) // num_clients
+    owner = place * num_clients // len(ids) if even else np.minimum(place // share, num_clients - 1)
     return [np.flatnonzero(owner == client) for client in range(num_clients)]
 
 
