@@ -5,6 +5,9 @@
 Full models of 26.5 MB in windows of 14 s, Table II's speeds in turn. The server has Table II's speed for every ten
 clients and shares it out, so each client arrives as often as with ten. For another number of clients:
 --config.clients.number=1000 --config.server.up_mb_s=2000 --config.server.down_mb_s=10000
+
+Time and result, one x86-64 core, 2026-11-20: ten windows 7.3 s, 1,013,958 events, 7 microseconds each (with 1,000
+clients 3).
 """
 
 from ml_collections import config_dict

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prfl_jax import cli
+from prfl_jax.clock import network_from_config
 from prfl_jax.errors import UserError
 from prfl_jax.rules import RULES
 from prfl_jax.validate import flatten
@@ -117,7 +118,9 @@ def test_overrides_apply_in_order_and_the_config_is_checked_and_locked():
     assert (cfg.rounds, cfg.window.dt_s) == (6, 3.0)
     with pytest.raises(AttributeError):
         cfg.window.dt = 3
-    assert "clients.number=10" in refusal(QUICKSTART, {"clients.up_mb_s": "(1.,2.)"})
+    assert "clients.number=10" in refusal(QUICKSTART, {"clients.up_mb_s": "(1.,2.,3.)"})
+    in_turn = cli.load_config(QUICKSTART, {"clients.up_mb_s": "(1.,2.)", "clients.flop_s": "1e9"})
+    assert network_from_config(in_turn).client_up == (1.0, 2.0) * 5
     said = refusal(QUICKSTART, {"local.lr": -0.1})
     assert said == "config.local.lr=-0.1: allowed is a finite number > 0 (from 1e-09 to 1e+38)"
     assert refusal(QUICKSTART, {"local.rate": 0.1}) == "config.local.rate=0.1 does not exist: did you mean local.name?"

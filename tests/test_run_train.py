@@ -169,7 +169,7 @@ def script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     ("arguments", "words"),
     [
         (["--config.rounds=abc"], "rounds"),
-        (["--config.clients.up_mb_s=(1.0,2.0)"], "clients.up_mb_s"),
+        (["--config.clients.up_mb_s=(1.0,2.0,3.0)"], "clients.up_mb_s"),
         (["--config.density.min_density=0"], "density.min_density"),
         (["--config.windw.dt_s=3"], "window.dt_s"),
         (["--config.data.name=nowhere.npz"], "nowhere.npz"),
