@@ -164,17 +164,22 @@ class Clock:
             here = self._transfers.settle(now)
         end = max(now, limit)
 
+        return self._closed(end, dispatches, arrivals, self._transfers.count(end))
+
+    def _closed(
+        self, end: float, dispatches: Sequence[Dispatch], arrivals: Sequence[Arrival], counted: tuple[int, int, int]
+    ) -> Window:
+        """The window that ends now; notes who is dispatched at the start of the next."""
+        flying = self._flying
         if self.rule.cohort:
-            self._due = self.rule.cohort - len(self._transfers.flights)
-        elif self.rule.dispatch == "on_arrival":  # the others have their next model already
-            self._waiting = sorted({arrival.client for arrival in arrivals} - self._transfers.flights.keys())
-        else:
-            self._waiting = sorted(arrived)
+            self._due = self.rule.cohort - len(flying)
+        else:  # with dispatch on arrival some have their next model already
+            self._waiting = sorted({arrival.client for arrival in arrivals if arrival.client not in flying})
         waits = self.rule.dispatch == "window_end"
         waiting_s = tuple(end - arrival.arrived_s if waits else 0.0 for arrival in arrivals)
-        sent, received, up = self._transfers.count(end)
-        self._time_s, self._windows = end, number
-        return Window(number, start, end, tuple(dispatches), tuple(arrivals), sent, received, up, waiting_s)
+        start, self._time_s = self._time_s, end
+        self._windows += 1
+        return Window(self._windows, start, end, tuple(dispatches), tuple(arrivals), *counted, waiting_s)
 
     def _new_quiet(self) -> Quiet:
         return Quiet(self.network, self._transport, self._seed)
@@ -198,13 +203,7 @@ class Clock:
             dispatches.append(Dispatch(client, self._index[client], self._windows, start, False, sent))
             self._index[client] += 1
             self._mask_due[client] = False
-        if self.rule.cohort:
-            self._due = self.rule.cohort - len(quiet.in_flight)
-        else:
-            self._waiting = sorted(arrival.client for arrival in ran.arrivals)
-        waiting_s = tuple(ran.end - arrival.arrived_s for arrival in ran.arrivals)
-        self._time_s, self._windows = ran.end, number
-        return Window(number, start, ran.end, tuple(dispatches), ran.arrivals, *ran.counted, waiting_s)
+        return self._closed(ran.end, dispatches, ran.arrivals, ran.counted)
 
     def _close_rule(self, number: int, start: float, flying: int, sending_s: float) -> tuple[float, int, bool]:
         """The window closes at the first time >= limit with `need` arrivals (of distinct clients?)."""

@@ -9,13 +9,14 @@ window was such a one; if not, `to_transfers` hands over to the events, until `a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
 from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.handover import Shared, flight_from, put_over, shared_from, single, times_of
 from prfl_jax.clock.stream import Stream, Taker
 from prfl_jax.clock.transfers import MASK, VALUES, Transfers
 from prfl_jax.clock.types import Arrival, Costs, Network
@@ -29,29 +30,6 @@ _FLOATS = ("dispatched", "down_rate", "up_rate", "compute", "ready", "sent", "en
 _COUNTED = ("sent_counted", "mask_counted", "got_counted", "up_counted")
 _INTS = ("index", "version", "batch", "down", "mask", "up", *_COUNTED)
 _KNOWN = {*_INTS, "dispatched", "down_rate", "up_rate", "compute"}  # the rest follows
-
-
-@dataclasses.dataclass
-class _Shared:
-    """A stream that several clients take from: it reaches `prefixes[k]` at `times[k]`, at `rates[k]` until then."""
-
-    group: int
-    version: int
-    begin: float
-    prefixes: list[int]
-    times: list[float]
-    rates: list[float]
-    clients: list[int]
-    counted: int = 0
-
-    def sent_at(self, now_s: float) -> float:
-        """As `Stream.sent_at`."""
-        before, since = 0.0, self.begin
-        for prefix, time, rate in zip(self.prefixes, self.times, self.rates, strict=True):
-            if time > now_s:
-                return min(before + rate * (now_s - since), float(prefix))
-            before, since = float(prefix), time
-        return before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +60,7 @@ class Quiet:
         self._flying = np.zeros(clients, bool)
         self._is: dict[str, np.ndarray] = {name: np.zeros(clients) for name in _FLOATS}
         self._is |= {name: np.zeros(clients, np.int64) for name in _INTS}
-        self._streams: list[_Shared] = []
+        self._streams: list[Shared] = []
         self._batch = 0
         self.events = 0
 
@@ -164,7 +142,7 @@ class Quiet:
 
     def _shared_streams(
         self, version: int, start: float, who: np.ndarray, new: dict[str, np.ndarray], costs: Costs
-    ) -> list[_Shared]:
+    ) -> list[Shared]:
         """The batch's streams of values that are for more than one client."""
         if self._transport == "unicast":
             return []
@@ -176,11 +154,11 @@ class Quiet:
             fastest = np.zeros(len(prefixes))
             np.maximum.at(fastest, place, new["down_rate"][mine])
             rates = np.maximum.accumulate(fastest[::-1])[::-1].tolist()  # of those that are not done yet
-            times = _times(0.0, start, prefixes.tolist(), rates)
-            out.append(_Shared(group, version, start, prefixes.tolist(), times, rates, who[mine].tolist()))
+            times = times_of(0.0, start, prefixes.tolist(), rates)
+            out.append(Shared(group, version, start, prefixes.tolist(), times, rates, who[mine].tolist()))
         return out
 
-    def _finish(self, who: np.ndarray, new: dict[str, np.ndarray], shared: list[_Shared]) -> None:
+    def _finish(self, who: np.ndarray, new: dict[str, np.ndarray], shared: list[Shared]) -> None:
         """The rest of the new flights' times, as `Taker.resolve` and `Transfers` have them."""
         start, down, rate = new["dispatched"], new["down"], new["down_rate"]
         sent, peak = start.copy(), np.full(len(who), np.inf)
@@ -195,11 +173,16 @@ class Quiet:
         later = np.maximum(sent, np.maximum(new["ready"], start) + down / rate)
         new["sent"] = sent
         new["end"] = np.where(keeps_up, sent, later)
+        self._upload(new)
+
+    @staticmethod
+    def _upload(new: dict[str, np.ndarray]) -> None:
+        """What follows from the end of the download."""
         new["computed"] = new["end"] + new["compute"]
         new["arrived"] = np.where(new["up"] > 0, new["computed"] + new["up"] / new["up_rate"], new["computed"])
 
     def _within(
-        self, start: float, end: float, state: dict[str, np.ndarray], shared: list[_Shared], server: tuple[float, float]
+        self, start: float, end: float, state: dict[str, np.ndarray], shared: list[Shared], server: tuple[float, float]
     ) -> bool:
         """Whether all that moves in the window together is below the server's rates at any time."""
         begun, rate = state["dispatched"], state["down_rate"]
@@ -255,14 +238,11 @@ class Quiet:
             sent += fresh("sent_counted", np.where(state["sent"] <= end, down, floor(available)))
         else:
             available = down.astype(float)
-            by_version: dict[int, list[_Shared]] = {}
-            for stream in self._streams:
-                by_version.setdefault(stream.version, []).append(stream)
-                total = int(stream.sent_at(end))
-                sent, stream.counted = sent + total - stream.counted, total
             place = np.full(len(self._flying), -1)
             place[flying] = np.arange(len(flying))
             for stream in self._streams:
+                total = int(stream.sent_at(end))
+                sent, stream.counted = sent + total - stream.counted, total
                 mine = place[np.array(stream.clients)]
                 mine = mine[mine >= 0]
                 mine = mine[(state["version"][mine] == stream.version) & (state["sent"][mine] > end)]
@@ -294,7 +274,7 @@ class Quiet:
             if sent is not None and not there and flight.values.earliest_s != flight.dispatched_s:
                 return False  # it takes from a buffer that was filled while the stream waited
         self._streams = [
-            _shared(stream, transfers.flights)
+            shared_from(stream, transfers.flights)
             for stream in sending.active
             if stream.key[1] == VALUES and self._transport != "unicast"
         ]
@@ -303,13 +283,12 @@ class Quiet:
         new = {name: np.array([row[name] for row in rows], self._is[name].dtype) for name in self._is if name in _KNOWN}
         new["ready"] = np.where(new["mask"] > 0, new["dispatched"] + new["mask"] / new["down_rate"], new["dispatched"])
         # what is over already may have had to wait
-        _over(new["ready"], [flight.values.ready_s for flight in flights])
+        put_over(new["ready"], [flight.values.ready_s for flight in flights])
         self._finish(who, new, self._streams)
-        _over(new["sent"], [flight.values.sent_s for flight in flights])
+        put_over(new["sent"], [flight.values.sent_s for flight in flights])
         new["end"] = np.maximum(new["end"], new["sent"])
-        _over(new["end"], [flight.values.end_s for flight in flights])
-        new["computed"] = new["end"] + new["compute"]
-        new["arrived"] = np.where(new["up"] > 0, new["computed"] + new["up"] / new["up_rate"], new["computed"])
+        put_over(new["end"], [flight.values.end_s for flight in flights])
+        self._upload(new)
         for name, values in new.items():
             self._is[name][who] = values
         self._flying[who] = True
@@ -352,24 +331,24 @@ class Quiet:
         receiving: list[Stream] = []
         for client in self.in_flight.tolist():
             one = {name: values[client].item() for name, values in self._is.items()}
-            flights[client] = flight = _flight(client, one, now_s)
+            flights[client] = flight = flight_from(client, one, now_s)
             if flight.mask is not None and flight.mask.end_s is None:
                 key = (one["batch"], MASK, 0, client)
-                flight.mask_stream = _single(key, one["dispatched"], flight.mask, one["mask_counted"])
+                flight.mask_stream = single(key, one["dispatched"], flight.mask, one["mask_counted"])
                 sending.append(flight.mask_stream)
             if self._transport == "unicast" and one["sent"] > now_s:
                 key = (one["batch"], VALUES, 0, client)
-                flight.stream = _single(key, one["dispatched"], flight.values, one["sent_counted"])
+                flight.stream = single(key, one["dispatched"], flight.values, one["sent_counted"])
                 sending.append(flight.stream)
             if flight.uploading:
                 taker = Taker(client, one["up"], one["up_rate"], one["computed"])
-                receiving.append(_single((one["computed"], client), one["computed"], taker, one["up_counted"]))
+                receiving.append(single((one["computed"], client), one["computed"], taker, one["up_counted"]))
         for shared in self._streams:
             if shared.times[-1] > now_s:
                 sending.append(self._stream(shared, flights, now_s))
         return list(flights.values()), sending, receiving
 
-    def _stream(self, shared: _Shared, flights: dict[int, Flight], now_s: float) -> Stream:
+    def _stream(self, shared: Shared, flights: dict[int, Flight], now_s: float) -> Stream:
         """A shared stream in the middle of its way."""
         size = shared.prefixes[-1] if self._transport == "distinct" else 0
         takers = [
@@ -409,76 +388,5 @@ class Quiet:
         self._flying[clients] = True
         for name, values in state["values"].items():
             self._is[name][clients] = values
-        self._streams = [_Shared(**stream) for stream in state["streams"]]
+        self._streams = [Shared(**stream) for stream in state["streams"]]
         self._batch = state["batch"]
-
-
-def _over(values: np.ndarray, known: Sequence[float | None]) -> None:
-    """Puts what is known in the place of what would have been."""
-    for k, value in enumerate(known):
-        if value is not None:
-            values[k] = value
-
-
-def _times(sent: float, since: float, prefixes: Sequence[int], rates: Sequence[float]) -> list[float]:
-    """When a stream that stands at `sent` at `since` reaches each prefix."""
-    times = []
-    for prefix, rate in zip(prefixes, rates, strict=True):
-        since, sent = since + (prefix - sent) / rate, float(prefix)
-        times.append(since)
-    return times
-
-
-def _shared(stream: Stream, flights: Mapping[int, Flight]) -> _Shared:
-    """A stream of the events that has had its own rate all the time, from where it stands on."""
-    groups = stream.groups[::-1]  # the smallest prefix first
-    prefixes, fastest = [group.prefix for group in groups], 0.0
-    rates: list[float] = []
-    for group in stream.groups:
-        fastest = max(fastest, group.rate)
-        rates.insert(0, fastest)
-    times = _times(stream.sent, stream.since_s, prefixes, rates)
-    if stream.sent:
-        prefixes, times, rates = [int(stream.sent), *prefixes], [stream.since_s, *times], [stream.peak_rate, *rates]
-    clients = sorted(taker.client for group in groups for taker in group.takers)
-    version = flights[clients[0]].version
-    return _Shared(stream.key[3], version, stream.begin_s, prefixes, times, rates, clients, stream.counted)
-
-
-def _single(key: tuple, begin_s: float, taker: Taker, counted: int) -> Stream:
-    """A stream for one client that has had its own rate since it began."""
-    stream = Stream(key, begin_s)
-    stream.join(taker, begin_s)
-    stream.set_rate(taker.rate, begin_s)
-    stream.counted = counted
-    return stream
-
-
-def _flight(client: int, one: dict[str, Any], now_s: float) -> Flight:
-    """A flight as the events would have it by now."""
-    start, rate = one["dispatched"], one["down_rate"]
-    masked = one["mask"] == 0 or one["ready"] <= now_s
-    values = Taker(client, one["down"], rate, one["ready"] if masked else None)
-    if one["sent"] <= now_s:
-        values.sent_s, values.earliest_s = one["sent"], start
-    if one["end"] <= now_s or (values.sent_s is not None and masked):
-        values.end_s = one["end"]
-    mask = None
-    if one["mask"]:
-        mask = Taker(client, one["mask"], rate, start)
-        if masked:
-            mask.sent_s, mask.end_s, mask.keeps_up, mask.earliest_s = one["ready"], one["ready"], True, start
-    known = values.end_s is not None
-    return Flight(
-        client,
-        one["index"],
-        one["version"],
-        start,
-        one["compute"],
-        one["up"],
-        values=values,
-        mask=mask,
-        counted=one["got_counted"],
-        computed_s=one["computed"] if known else None,
-        uploading=known and one["computed"] <= now_s,
-    )
