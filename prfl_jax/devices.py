@@ -105,37 +105,22 @@ class Placement:
             return plan
         rows, (d, m) = len(plan.close), (self.count, self.slots)
 
-        def lists(ids: np.ndarray, counts: np.ndarray, *along: np.ndarray) -> list[np.ndarray]:
-            """(ids, counts, whatever goes along with the ids) by device."""
-            out = [np.full((rows, d * m), m, np.int32), np.zeros((rows, d), np.int32)]
-            out += [np.zeros((rows, d * m), values.dtype) for values in along]
+        def by_device(ids: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """(slots, counts) of each device."""
+            out, number_of = np.full((rows, d * m), m, np.int32), np.zeros((rows, d), np.int32)
             for r, number in enumerate(counts):
                 for device in range(d if number else 0):
-                    mine = np.flatnonzero(ids[r, :number] % d == device)
-                    place = slice(device * m, device * m + len(mine))
-                    out[0][r, place] = ids[r, mine] // d
-                    out[1][r, device] = len(mine)
-                    for target, values in zip(out[2:], along, strict=True):
-                        target[r, place] = values[r, mine]
-            return out
+                    mine = ids[r, :number][ids[r, :number] % d == device]
+                    out[r, device * m : device * m + len(mine)] = mine // d
+                    number_of[r, device] = len(mine)
+            return out, number_of
 
-        dispatch, dispatch_count = lists(plan.dispatch, plan.dispatch_count)
-        arrive, arrive_count, client, count, lr, ran_at, coefficient = lists(
-            plan.arrive, plan.arrive_count, plan.client, plan.count, plan.lr, plan.ran_at, plan.coefficient
-        )
-        return plan._replace(
-            dispatch=dispatch,
-            dispatch_count=dispatch_count,
-            percent=self.to_slots(plan.percent.T).T,
-            arrive=arrive,
-            arrive_count=arrive_count,
-            client=client,
-            count=count,
-            lr=lr,
-            ran_at=ran_at,
-            weights=self.to_slots(plan.weights.T).T,
-            coefficient=coefficient,
-        )
+        lists = {}
+        for name in ("dispatch", "train", "arrive"):
+            count = f"{name}_count"
+            lists[name], lists[count] = by_device(getattr(plan, name), getattr(plan, count))
+        tables = ("percent", "client", "count", "lr", "ran_at", "coefficient", "weights")
+        return plan._replace(**lists, **{name: self.to_slots(getattr(plan, name).T).T for name in tables})
 
     def by_arrival(self, values: np.ndarray, arrive: np.ndarray) -> np.ndarray:
         """What a device reports of its arrivals, `[L, D m]`, in the order of the whole plan's `arrive` `[L, M]`."""

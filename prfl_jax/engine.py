@@ -2,14 +2,16 @@
 
 Clients live stacked as `[M, ...]`. Nothing goes to the host inside a chunk: who
 arrives when, with what weight and learning rate, comes as small arrays in a `Plan`.
-A client is trained when its update arrives, from the model it was sent; what never
-arrives is never computed.
+A client is trained from the model it was sent, but not before its update is needed:
+when it arrives (what never arrives is never computed), or together with everybody
+else who is in flight, so that a large device has enough to do where few arrive at a
+time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,18 +22,23 @@ from jax.sharding import PartitionSpec
 
 from prfl_jax.aggregate import Aggregation
 from prfl_jax.aggregate.maskfedavg import add_weighted, fedavg, maskfedavg
-from prfl_jax.architectures import ARCHITECTURES
-from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.client import Client, Keys, Round
+from prfl_jax.data.device import DeviceData
 from prfl_jax.devices import ALL, AXIS, OWN, Placement
-from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.local import LocalResult, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
-from prfl_jax.models.scaled import scaled_model
 from prfl_jax.plan import Plan
 from prfl_jax.submodel.importance import Importance, add_arrival, init_importance
 from prfl_jax.submodel.layout import Layout, empty_bits
-from prfl_jax.submodel.leading import RATES
-from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack, unpack_masks
+from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack
+
+
+class Trained(NamedTuple):
+    """Updates that wait for their arrival: models `[M, ...]`, mean training losses `[M]`."""
+
+    models: Any
+    losses: jax.Array
 
 
 class State(NamedTuple):
@@ -44,6 +51,7 @@ class State(NamedTuple):
       buffer: `[M, ...]` the latest client update in each slot (w_{i,n'}); () where the aggregation keeps none.
       buffer_bits: its masks.
       total: the running sum of this window's arrivals; () where the aggregation keeps a buffer.
+      trained: the updates of slots in flight, if they are trained ahead of their arrivals; else ().
       importance: accumulators for the next pruning.
       levels: int8 a prunable leaf: the current generation of nested masks.
     """
@@ -54,33 +62,16 @@ class State(NamedTuple):
     buffer: Any
     buffer_bits: tuple[jax.Array, ...]
     total: Any
+    trained: Any
     importance: Importance
     levels: tuple[jax.Array, ...]
 
 
 # Over several devices: what is stacked over clients lies with its client's device (`[D m, ...]`), the rest on each.
-STACKED = ("sent", "sent_bits", "buffer", "buffer_bits")
+STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained")
 STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
 _EACH = PartitionSpec(None, AXIS)
 PLAN_SPEC = Plan(**{name: ALL if name in ("close", "server_lr", "keep") else _EACH for name in Plan._fields})
-
-
-class Keys(NamedTuple):
-    """Keys split from the root seed by purpose."""
-
-    data: jax.Array
-    dropout: jax.Array
-
-
-class Members(NamedTuple):
-    """The arrivals of a row, `[m]` in order (see `Plan`)."""
-
-    slot: jax.Array
-    client: jax.Array
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
-    lr: jax.Array
-    ran_at: jax.Array
-    coefficient: jax.Array
 
 
 class Taken(NamedTuple):
@@ -93,26 +84,22 @@ class Taken(NamedTuple):
     losses: jax.Array
 
 
-def split_keys(seed: int) -> tuple[jax.Array, Keys]:
-    """(key for init, keys of a chunk)."""
-    root = jax.random.key(seed)
-    init, data, dropout = (jax.random.fold_in(root, purpose) for purpose in range(3))
-    return init, Keys(data, dropout)
-
-
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
     """What a chunk does, besides the plan.
 
     Args:
-      clients: `map` (one arrival after another) or `vmap` (a group of arrivals at once).
-      group: arrivals in a group of `vmap`; 0: as many as a device has slots.
+      clients: `map` (trained one after another) or `vmap` (a group at once).
+      train: `arrival` (each as it arrives) or `pending` (when one arrives, all that are in flight and not trained yet).
+      group: clients in a group of `vmap`; 0: as many as a device has slots.
       store: type of the models in flight and in the buffer; a client starts from what was stored.
       aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
+      matmul: as for `Client`.
     """
 
     clients: str
+    train: str
     group: int
     store: str
     aggregation: Aggregation
@@ -120,6 +107,7 @@ class EngineConfig:
     normalize: str
     augment: str
     work: LocalWork
+    matmul: str | None = None
 
 
 class Engine:
@@ -142,9 +130,12 @@ class Engine:
     ) -> None:
         self.model, self.layout, self.config = model, layout, config
         self.placement = placement or Placement(num_clients, tuple(jax.devices()[:1]))
-        squares = config.importance == "client_sq_grad"
-        self._loss, self._work = loss, dataclasses.replace(config.work, square_gradients=squares)
-        self._levels = levels
+        self._ahead, self._levels = config.train == "pending", levels
+        if self._ahead and config.importance == "client_sq_grad":
+            raise ValueError("squared gradients of clients are kept only as they arrive")
+        self._client = Client(
+            model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul
+        )
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
         self.run_chunk = self.placement.jit(self.run_rows, takes, (STATE_SPEC, _EACH), donate=(0,))
         self.fedavg_model = self.placement.jit(self._fedavg_model, (ALL, OWN, OWN), ALL)
@@ -163,6 +154,7 @@ class Engine:
             buffer=() if sums else jax.tree.map(jnp.copy, stack),
             buffer_bits=() if sums else jax.tree.map(jnp.copy, bits),
             total=jax.tree.map(jnp.zeros_like, params) if sums else (),
+            trained=Trained(jax.tree.map(jnp.copy, stack), jnp.zeros(slots)) if self._ahead else (),
             importance=init_importance(self.layout, self.config.importance),
             levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
         )
@@ -177,10 +169,13 @@ class Engine:
         `rows` is a device scalar, so one executable serves every chunk length up to L. Not jitted: `run_chunk` is.
         The plan's counts may be larger than what it lists: padding does nothing (with the axis `vmap`).
         """
+
         def row(r: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, losses = carry
             now = jax.tree.map(lambda a: a[r], plan)
             state = self._dispatch(state, now)
+            if self._ahead:
+                state = state._replace(trained=self._train_pending(state, data, now, keys))
             state, row_losses = self._arrivals(state, data, now, keys)
             before = state.params, state.total
             params, total = lax.cond(now.close, self._aggregate, lambda state, now: before, state, now)
@@ -230,143 +225,123 @@ class Engine:
         sent, bits = lax.fori_loop(0, now.dispatch_count.reshape(()), send, (state.sent, state.sent_bits))
         return state._replace(sent=sent, sent_bits=bits)
 
-    def _client_update(
-        self,
-        sent: Any,
-        bits: tuple[jax.Array, ...],
-        data: DeviceData,
-        client: jax.Array,
-        count: jax.Array,
-        lr: jax.Array,
-        ran_at: jax.Array,
-        keys: Keys,
-    ) -> tuple[Any, jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        """One client's local round: (update, loss, squared gradients, masks, bits of what the server counts)."""
-        config = self.config
-        x, y = draw_batches(
-            data, keys.data, client, count, config.work.steps, config.work.batch_size, config.normalize, config.augment
-        )
-        masks = unpack_masks(self.layout, bits)
-        key = jax.random.fold_in(jax.random.fold_in(keys.dropout, client), count)
-        model = self.model
-        if config.work.scaled:
-            # outputs beyond the data's labels are everybody's
-            present = jnp.pad(data.present[client], (0, model.classes - data.present.shape[-1]), constant_values=True)
-            model = scaled_model(model, jnp.asarray(RATES, jnp.float32)[ran_at], present)
-            bits = self._without_absent(bits, masks, present)
-        result = make_local_round(model, self._loss, self.layout, self._work)(sent, masks, x, y, lr, key)
-        squares: tuple[jax.Array, ...] = ()
-        if config.importance == "client_sq_grad":
-            squares = result.squares
-        elif config.importance in ("server_sq_grad", "product"):
-            before, after = jax.tree.leaves(sent), jax.tree.leaves(result.params)
-            rate = jnp.maximum(lr, 1e-30)  # a learning rate that has decayed to 0 changes nothing, and must not divide
-            squares = tuple(((before[i] - after[i]) / rate) ** 2 for i in self.layout.prunable)
-        return result.params, result.loss, squares, masks, bits
+    # Slots are taken from a list of the plan: `size` of them at once, or, with 0, one after another.
 
-    def _without_absent(
-        self, bits: tuple[jax.Array, ...], masks: tuple[jax.Array, ...], present: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        """The output layer's columns of labels that a client lacks do not count (HeteroFL's authors' code)."""
-        last = ARCHITECTURES[self.model.name].output
-        return tuple(
-            pack((mask & present).reshape(-1)) if self.layout.paths[i].startswith(f"{last}/") else b
-            for b, mask, i in zip(bits, masks, self.layout.prunable, strict=True)
-        )
+    def _size(self) -> int:
+        """Slots that are trained at once."""
+        slots = self.placement.slots
+        return 0 if self.config.clients == "map" else min(self.config.group or slots, slots)
+
+    def _each(self, listed: jax.Array, count: jax.Array, size: int, take: Callable[..., Any], start: Any) -> Any:
+        """`take(k, slots, carry)` for the slots from the k-th of a list `[m]` on, until `count` are taken.
+
+        The last group is filled up with m, which is no slot.
+        """
+        step = max(1, size)
+        listed = jnp.pad(listed, (0, -len(listed) % step), constant_values=self.placement.slots)
+
+        def turn(g: jax.Array, carry: Any) -> Any:
+            k = g * step
+            return take(k, lax.dynamic_slice_in_dim(listed, k, size) if size else listed[k], carry)
+
+        return lax.fori_loop(0, -(-count.reshape(()) // step), turn, start)
+
+    def _held(self, state: State, now: Plan, slots: jax.Array) -> tuple[Any, tuple[jax.Array, ...], Round]:
+        """(what slots were sent, its masks, their rounds); padding has rate 0, which keeps it finite."""
+        here, ids = slots < self.placement.slots, jnp.minimum(slots, self.placement.slots - 1)
+        lr, coefficient = jnp.where(here, now.lr[ids], 0.0), jnp.where(here, now.coefficient[ids], 0.0)
+        turn = Round(here, now.client[ids], now.count[ids], lr, now.ran_at[ids], coefficient)
+        sent = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.sent, state.params)
+        return sent, tuple(b[ids] for b in state.sent_bits), turn
+
+    def _train_pending(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> Trained:
+        """Trains the plan's list of slots, ahead of their arrivals."""
+        size = self._size()
+
+        def take(k: jax.Array, slots: jax.Array, trained: Trained) -> Trained:
+            result = _over(size, self._client.train, 3)(*self._held(state, now, slots), data, keys)
+            return Trained(_put_all(trained.models, slots, result.params), _put(trained.losses, slots, result.loss))
+
+        return self._each(now.train, now.train_count, size, take, state.trained)
 
     def _arrivals(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
-        """Trains who arrives in this row, a group at a time; groups beyond the last arrival are not run."""
-        slots = self.placement.slots
-        size = min(self.config.group or slots, slots)
-        take = self._take_one if self.config.clients == "map" else functools.partial(self._take_group, size)
-        size = 1 if self.config.clients == "map" else size
-        members = Members(now.arrive, now.client, now.count, now.lr, now.ran_at, now.coefficient)
-        padding = -slots % size
-        members = jax.tree.map(lambda values: jnp.pad(values, (0, padding)), members)
-        members = members._replace(slot=members.slot.at[slots:].set(slots))
-        number = now.arrive_count.reshape(())
+        """Takes who arrives in this row, training them now if that is not done; what is trained needs no groups."""
+        size = 0 if self._ahead else self._size()
+
+        def take(k: jax.Array, slots: jax.Array, taken: Taken) -> Taken:
+            sent, bits, turn = self._held(state, now, slots)
+            if self._ahead:
+                ids = jnp.minimum(slots, self.placement.slots - 1)
+                models = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.trained.models, state.params)
+                result = LocalResult(models, state.trained.losses[ids], ())
+            else:
+                result = _over(size, self._client.train, 3)(sent, bits, turn, data, keys)
+            squares, masks, counted = _over(size, self._client.received, 4)(sent, bits, turn, result, data)
+            taken = self._added_up(taken, turn, sent, result.params, squares, masks)
+            if self.config.aggregation.kernel != "sum":
+                taken = taken._replace(
+                    buffer=_put_all(taken.buffer, slots, result.params),
+                    buffer_bits=_put_all(taken.buffer_bits, slots, counted),
+                )
+            losses = jnp.where(turn.here, result.loss, 0.0)
+            return taken._replace(losses=lax.dynamic_update_slice_in_dim(taken.losses, jnp.atleast_1d(losses), k, 0))
+
         total, importance = self._start((state.total, state.importance))
-        losses = jnp.zeros(slots + padding, jnp.float32)
+        losses = jnp.zeros(len(now.arrive) + max(1, size) - 1, jnp.float32)
         taken = Taken(state.buffer, state.buffer_bits, total, importance, losses)
-        taken = lax.fori_loop(
-            0, -(-number // size), lambda g, taken: take(g, members, state, data, keys, taken), taken
-        )
+        taken = self._each(now.arrive, now.arrive_count, size, take, taken)
         total, importance = self._added((state.total, state.importance), (taken.total, taken.importance))
-        state = state._replace(
-            buffer=taken.buffer, buffer_bits=taken.buffer_bits, total=total, importance=importance
-        )
-        return state, taken.losses[:slots]
+        state = state._replace(buffer=taken.buffer, buffer_bits=taken.buffer_bits, total=total, importance=importance)
+        return state, taken.losses[: len(now.arrive)]
 
-    def _take_one(
-        self, k: jax.Array, members: Members, state: State, data: DeviceData, keys: Keys, taken: Taken
-    ) -> Taken:
-        """The k-th arrival."""
-        slot = members.slot[k]
-        sent = jax.tree.map(lambda stack, w: stack[slot].astype(w.dtype), state.sent, state.params)
-        bits = tuple(b[slot] for b in state.sent_bits)
-        update, loss, squares, masks, bits = self._client_update(
-            sent, bits, data, members.client[k], members.count[k], members.lr[k], members.ran_at[k], keys
-        )
-        if self.config.aggregation.kernel == "sum":
-            summand, c = self._summand(update, sent), members.coefficient[k]
-            taken = taken._replace(total=jax.tree.map(lambda t, x: t + c * x, taken.total, summand))
-        else:
-            taken = taken._replace(
-                buffer=jax.tree.map(lambda stack, w: stack.at[slot].set(w.astype(stack.dtype)), taken.buffer, update),
-                buffer_bits=tuple(b.at[slot].set(new) for b, new in zip(taken.buffer_bits, bits, strict=True)),
-            )
-        if squares:
-            taken = taken._replace(importance=add_arrival(taken.importance, squares, masks))
-        return taken._replace(losses=taken.losses.at[k].set(loss))
-
-    def _take_group(
+    def _added_up(
         self,
-        size: int,
-        g: jax.Array,
-        members: Members,
-        state: State,
-        data: DeviceData,
-        keys: Keys,
         taken: Taken,
+        turn: Round,
+        sent: Any,
+        update: Any,
+        squares: tuple[jax.Array, ...],
+        masks: tuple[jax.Array, ...],
     ) -> Taken:
-        """The g-th group of `size` arrivals, at once; what the last one lacks is computed and dropped."""
-        slots = self.placement.slots
-        own = jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, g * size, size), members)
-        here = own.slot < slots  # the rest is padding
-        ids = jnp.minimum(own.slot, slots - 1)
-        sent = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.sent, state.params)
-        bits = tuple(b[ids] for b in state.sent_bits)
-        updates, losses, squares, masks, bits = jax.vmap(self._client_update, in_axes=(0, 0, None, 0, 0, 0, 0, None))(
-            sent, bits, data, own.client, own.count, own.lr, own.ran_at, keys
-        )
-
-        def put(stack: jax.Array, new: jax.Array) -> jax.Array:
-            return stack.at[own.slot].set(new.astype(stack.dtype), mode="drop")
-
+        """The sums over arrivals, one arrival or a group further; padding adds nothing."""
+        one = turn.here.ndim == 0
         if squares:
-            present = [here.reshape(-1, *([1] * (m.ndim - 1))) for m in masks]
-            importance = Importance(
-                tuple(
-                    t + jnp.sum(jnp.where(p, s, 0), axis=0)
-                    for t, s, p in zip(taken.importance.total, squares, present, strict=True)
-                ),
-                tuple(
-                    h + jnp.sum(m & p, axis=0, dtype=jnp.int32)
-                    for h, m, p in zip(taken.importance.held, masks, present, strict=True)
-                ),
-            )
-            taken = taken._replace(importance=importance)
+            squares = tuple(jnp.where(_along(turn.here, s), s, 0) for s in squares)
+            masks = tuple(m & _along(turn.here, m) for m in masks)
+            if not one:
+                squares = tuple(jnp.sum(s, axis=0) for s in squares)
+                masks = tuple(jnp.sum(m, axis=0, dtype=jnp.int32) for m in masks)
+            taken = taken._replace(importance=add_arrival(taken.importance, squares, masks))
         if self.config.aggregation.kernel == "sum":
-            summands = self._summand(updates, sent)  # padding has coefficient 0, and rate 0, which keeps it finite
-            taken = taken._replace(total=add_weighted(taken.total, summands, own.coefficient))
-        else:
-            taken = taken._replace(
-                buffer=jax.tree.map(put, taken.buffer, updates),
-                buffer_bits=tuple(put(b, new) for b, new in zip(taken.buffer_bits, bits, strict=True)),
-            )
-        losses = jnp.where(here, losses, 0.0)
-        return taken._replace(losses=lax.dynamic_update_slice_in_dim(taken.losses, losses, g * size, 0))
+            summand, c = self._summand(update, sent), turn.coefficient
+            if one:
+                summand, c = jax.tree.map(lambda x: x[None], summand), c[None]
+            taken = taken._replace(total=add_weighted(taken.total, summand, c))
+        return taken
 
     def _summand(self, update: Any, sent: Any) -> Any:
         """What the kernel `sum` adds of one client, or of clients stacked alike."""
         return jax.tree.map(jnp.subtract, update, sent) if self.config.aggregation.updates else update
+
+
+def _over(size: int, function: Callable[..., Any], own: int) -> Callable[..., Any]:
+    """A method of `Client` as it is, or for `size` clients at once; its first `own` arguments are then stacked."""
+
+    def stacked(*args: Any) -> Any:
+        return jax.vmap(function, in_axes=[0 if k < own else None for k in range(len(args))])(*args)
+
+    return stacked if size else function
+
+
+def _put(stack: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
+    """`new` at one slot or at several; what has no slot is dropped."""
+    return stack.at[slots].set(new.astype(stack.dtype), mode="drop")
+
+
+def _put_all(stacks: Any, slots: jax.Array, new: Any) -> Any:
+    return jax.tree.map(lambda stack, values: _put(stack, slots, values), stacks, new)
+
+
+def _along(flags: jax.Array, values: jax.Array) -> jax.Array:
+    """Flags of one client or of several, to be broadcast over their values."""
+    return flags.reshape(*flags.shape, *[1] * (values.ndim - flags.ndim))

@@ -88,16 +88,24 @@ class Evaluator:
 
     Args:
       placement: several devices share the images of a piece; None: the default device has all.
+      matmul: what products are computed in, as for `Client`.
     """
 
     def __init__(
-        self, model: Model, loss: Loss, normalize: str, data_classes: int, placement: Placement | None = None
+        self,
+        model: Model,
+        loss: Loss,
+        normalize: str,
+        data_classes: int,
+        placement: Placement | None = None,
+        matmul: str | None = None,
     ) -> None:
         self.placement = placement = placement or Placement(1, tuple(jax.devices()[:1]))
 
         def piece(params: Any, data: EvalSet, number: jax.Array, sums: Sums) -> Sums:
             x, y = data.x[number], data.y[number]
-            logits = model.apply(params, preprocess(x, normalize), False, None)
+            with jax.default_matmul_precision(matmul):
+                logits = model.apply(params, preprocess(x, normalize), False, None)
             valid = y >= 0
             label = jnp.where(valid, y, 0)
             right = valid & (jnp.argmax(logits, axis=-1) == label)
@@ -113,6 +121,7 @@ class Evaluator:
             return placement.sum(lax.fori_loop(first, end, lambda i, sums: piece(params, data, i, sums), start))
 
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
+
         def take(stack: Any, slot: jax.Array) -> Any:
             return jax.tree.map(lambda leaf: leaf[slot].astype(jnp.float32), stack)  # it may be stored in less
 

@@ -35,7 +35,7 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
 
-FORMAT = 5  # of a checkpoint's host values
+FORMAT = 6  # of a checkpoint's host values
 SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
 MOST_POINTS = 100_000  # of the evaluation grid within one window

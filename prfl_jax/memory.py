@@ -13,7 +13,7 @@ from prfl_jax.engine import State
 from prfl_jax.errors import UserError
 from prfl_jax.report.names import bytes_text
 
-STACKS = ("models in flight", "buffer")  # what grows with the number of slots
+STACKS = ("models in flight", "trained ahead", "buffer")  # what grows with the number of slots
 ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
 
 
@@ -22,6 +22,7 @@ def state_bytes(state: State) -> dict[str, int]:
     parts = {
         "server model": state.params,
         "models in flight": state.sent,
+        "trained ahead": state.trained,
         "buffer": state.buffer,
         "running sum": state.total,
         "masks": (state.sent_bits, state.buffer_bits, state.levels),

@@ -26,37 +26,42 @@ class Plan(NamedTuple):
       dispatch: `[L, S]` int32 slots, the first `dispatch_count` count; the rest is S, the number of slots.
       dispatch_count: `[L]` int32.
       percent: `[L, S]` int32 density (percent) that each slot is dispatched with.
+      train: `[L, S]` int32 slots to train before the arrivals are taken, padded with S; none where
+        clients are trained as they arrive (`engine.train`).
+      train_count: `[L]` int32.
       arrive: `[L, S]` int32 slots in order of arrival, padded with S.
       arrive_count: `[L]` int32.
-      client: `[L, S]` int32, the client of the k-th arrival.
-      count: `[L, S]` int32, how often the k-th arriving client had trained before.
-      lr: `[L, S]` float32 learning rate of the k-th arrival's round.
-      ran_at: `[L, S]` int32 density (percent) the k-th arrival ran at.
+      client: `[L, S]` int32, whose round each slot that trains or arrives holds.
+      count: `[L, S]` int32, how often that client had trained before.
+      lr: `[L, S]` float32 learning rate of that round.
+      ran_at: `[L, S]` int32 density (percent) it runs at.
+      coefficient: `[L, S]` float32, with which an arriving slot's update enters the running sum.
       close: `[L]` bool: aggregate at the end of this row.
       weights: `[L, S]` float32 weights of the slots at the close.
       server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
-      coefficient: `[L, S]` float32, with which the k-th arrival enters the running sum.
       keep: `[L]` float32, with which W does at the close.
     """
 
     dispatch: Any
     dispatch_count: Any
     percent: Any
+    train: Any
+    train_count: Any
     arrive: Any
     arrive_count: Any
     client: Any
     count: Any
     lr: Any
     ran_at: Any
+    coefficient: Any
     close: Any
     weights: Any
     server_lr: Any
-    coefficient: Any
     keep: Any
 
 
 class Arriving(NamedTuple):
-    """One arrival of a row: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`)."""
+    """A local round: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`)."""
 
     slot: int
     client: int
@@ -73,16 +78,18 @@ def empty_row(slots: int) -> Plan:
         dispatch=np.full(m, m, np.int32),
         dispatch_count=np.int32(0),
         percent=np.full(m, 100, np.int32),
+        train=np.full(m, m, np.int32),
+        train_count=np.int32(0),
         arrive=np.full(m, m, np.int32),
         arrive_count=np.int32(0),
         client=np.zeros(m, np.int32),
         count=np.zeros(m, np.int32),
         lr=np.zeros(m, np.float32),
         ran_at=np.full(m, 100, np.int32),
+        coefficient=np.zeros(m, np.float32),
         close=np.bool_(False),
         weights=np.zeros(m, np.float32),
         server_lr=np.float32(1.0),
-        coefficient=np.zeros(m, np.float32),
         keep=np.float32(1.0),
     )
 
@@ -92,6 +99,7 @@ def make_row(
     sent: Sequence[tuple[int, int]],
     arrivals: Sequence[Arriving],
     closing: Closing | None = None,
+    train: Sequence[Arriving] = (),
 ) -> Plan:
     """One row.
 
@@ -99,17 +107,21 @@ def make_row(
       slots: S.
       sent: (slot, density in percent) of each dispatch.
       closing: with weights by slot; None: no close.
+      train: rounds to train before the arrivals, which may be among them.
     """
     row = empty_row(slots)
     for k, (slot, percent) in enumerate(sent):
         row.dispatch[k], row.percent[slot] = slot, percent
-    for k, item in enumerate(arrivals):
-        row.arrive[k], row.client[k], row.count[k], row.lr[k], row.coefficient[k], row.ran_at[k] = item
+    for listed, items in ((row.train, train), (row.arrive, arrivals)):
+        for k, (slot, *item) in enumerate(items):
+            listed[k] = slot
+            row.client[slot], row.count[slot], row.lr[slot], row.coefficient[slot], row.ran_at[slot] = item
     if closing is not None:
         row.weights[:] = closing.slots
         row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))
     return row._replace(
         dispatch_count=np.int32(len(sent)),
+        train_count=np.int32(len(train)),
         arrive_count=np.int32(len(arrivals)),
         close=np.bool_(closing is not None),
     )

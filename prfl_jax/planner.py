@@ -17,7 +17,7 @@ import numpy as np
 from prfl_jax.aggregate import AGGREGATIONS, Closing, Slot
 from prfl_jax.aggregate import Window as ClosingWindow
 from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Window
-from prfl_jax.density import FullDensity, RunningPercents
+from prfl_jax.density import FullDensity
 from prfl_jax.plan import Arriving, Plan, make_row
 
 
@@ -95,6 +95,7 @@ class Planner:
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
       window: `config.window`.
+      ahead: an arrival that is not trained yet has all trained that are in flight.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Planner:
         dt_ref_s: float,
         p: np.ndarray,
         window: Any,
+        ahead: bool = False,
     ) -> None:
         self.clock, self.policy = clock, policy
         self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
@@ -116,7 +118,9 @@ class Planner:
         self._slots: list[Slot | None] = [None] * clients
         self._trained = np.zeros(clients, np.int64)  # local rounds each client has done
         self._round_s = np.zeros(clients)  # and their round times, summed
-        self._running = RunningPercents()
+        self._in_flight: dict[int, Arriving] = {}  # by slot
+        self._train_ahead = ahead
+        self._waiting: dict[int, Arriving] = {}  # with `ahead`, those of them that are not trained yet
 
     def peek(self, k: int = 0) -> Window:
         """The k-th window that is not taken yet; runs the clock as far as needed."""
@@ -144,43 +148,58 @@ class Planner:
         window = self.peek()
         self._ahead.popleft()
         percents = self.policy.percents
+        closing = self._close(window)
         rows: list[Plan] = []
-        dispatch = [d.client for d in window.dispatches if not d.on_arrival]
         arrivals: list[Arriving] = []
         arrived: dict[int, int] = {}  # client -> slot
-        before = {arrival.client: int(self._trained[arrival.client]) for arrival in window.arrivals}
-        closing = self._close(window)
-        ran_at = self._running.take(window, percents)
-        self.policy.observe(window.arrivals, ran_at)
-
-        def send(clients: Sequence[int]) -> list[tuple[int, int]]:
-            return [(self._places.take(client), int(percents[client])) for client in clients]
-
-        sent = send(dispatch)
+        ran_at: list[int] = []
+        sent = self._send([d for d in window.dispatches if not d.on_arrival], percents)
         on_arrival = collections.deque(d for d in window.dispatches if d.on_arrival)
         # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
-        again: list[int] = []
+        again: list[Dispatch] = []
         for k, arrival in enumerate(window.arrivals):
             while on_arrival and on_arrival[0].time_s < arrival.arrived_s:
-                again.append(on_arrival.popleft().client)
-            if arrival.client in again:
-                rows.append(make_row(self._places.number, sent, arrivals))
-                sent, arrivals, again = send(again), [], []
-            coefficient = closing.arrivals[k] if closing.arrivals else 0.0
+                again.append(on_arrival.popleft())
+            if any(dispatch.client == arrival.client for dispatch in again):
+                rows.append(self._row(sent, arrivals))
+                sent, arrivals, again = self._send(again, percents), [], []
             slot = arrived[arrival.client] = self._places.give(arrival.client)
-            lr, count = self.learning_rate(arrival.dispatched_s), before[arrival.client]
-            arrivals.append(Arriving(slot, arrival.client, count, lr, coefficient, ran_at[k]))
-            before[arrival.client] += 1
-        again += [d.client for d in on_arrival]
+            here = self._in_flight.pop(slot)
+            arrivals.append(here._replace(coefficient=closing.arrivals[k] if closing.arrivals else 0.0))
+            ran_at.append(here.ran_at)
+        again += on_arrival
         if again:
-            rows.append(make_row(self._places.number, sent, arrivals))
-            sent, arrivals = send(again), []
+            rows.append(self._row(sent, arrivals))
+            sent, arrivals = self._send(again, percents), []
+        self.policy.observe(window.arrivals, ran_at)
         closing = dataclasses.replace(closing, slots=self._places.weights(closing.slots, arrived))
-        rows.append(make_row(self._places.number, sent, arrivals, closing))
+        rows.append(self._row(sent, arrivals, closing))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
         dispatched = tuple(percents[[d.client for d in window.dispatches]].tolist()) if window.dispatches else ()
         return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots)
+
+    def _send(self, dispatches: Sequence[Dispatch], percents: np.ndarray) -> list[tuple[int, int]]:
+        """(slot, percent) of each dispatch, whose round is known from here on."""
+        out = []
+        for client, index, _, time_s, *_ in dispatches:
+            slot, percent = self._places.take(client), int(percents[client])
+            turn = Arriving(slot, client, index, self.learning_rate(time_s), ran_at=percent)
+            self._in_flight[slot] = turn
+            if self._train_ahead:
+                self._waiting[slot] = turn
+            out.append((slot, percent))
+        return out
+
+    def _row(
+        self, sent: Sequence[tuple[int, int]], arrivals: Sequence[Arriving], closing: Closing | None = None
+    ) -> Plan:
+        """A row of the plan, which trains all that wait for it where one of its arrivals does."""
+        train: list[Arriving] = []
+        if any(arrival.slot in self._waiting for arrival in arrivals):
+            train = [self._waiting[slot] for slot in sorted(self._waiting)]
+            self._waiting.clear()
+        return make_row(self._places.number, sent, arrivals, closing, train)
 
     def _close(self, window: Window) -> Closing:
         """Enters the window's arrivals into the books; the weights of its aggregation."""
@@ -206,7 +225,7 @@ class Planner:
             "places": self._places.to_state(),
             "trained": self._trained.tolist(),
             "round_s": self._round_s.tolist(),
-            "running": self._running.to_state(),
+            "in_flight": [list(self._in_flight[slot]) for slot in sorted(self._in_flight)],
         }
 
     def from_state(self, state: dict[str, Any], clock: Clock) -> Planner:
@@ -218,7 +237,9 @@ class Planner:
         self._places.from_state(state["places"])
         self._trained = np.array(state["trained"], np.int64)
         self._round_s = np.array(state["round_s"], np.float64)
-        self._running.from_state(state["running"])
+        self._in_flight = {slot: Arriving(slot, *rest) for slot, *rest in state["in_flight"]}
+        if self._train_ahead:  # what was trained is not saved, but what it is trained from
+            self._waiting = dict(self._in_flight)
         return self
 
 

@@ -197,6 +197,8 @@ RULES: dict[str, Rule] = {
     "eval.batch_size": _integer(1),
     "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
     "engine.clients": _choice("auto", "map", "vmap"),
+    "engine.train": _choice("auto", "arrival", "pending"),
+    "engine.matmul": _choice("float32", "tensorfloat32", "bfloat16"),
     "engine.store": _choice("float32", "bfloat16"),
     "engine.group": _integer(0),
     "engine.devices": _integer(0),

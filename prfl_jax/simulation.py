@@ -21,16 +21,18 @@ from prfl_jax import data as data_room
 from prfl_jax import processes
 from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.checkpoint import host_copy
+from prfl_jax.client import split_keys
 from prfl_jax.clock import Clock, Costs, in_turn, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
 from prfl_jax.devices import ALL, OWN, Placement
-from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, State, split_keys
+from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, State
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.local import LocalWork
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.models import build_model, make_loss
+from prfl_jax.models.products import precision_name
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.submodel.importance import importance_scores
@@ -53,6 +55,8 @@ class Method:
     loss: Any
     importance: str | None
     clients_axis: str
+    train: str
+    matmul: str | None
     levels: tuple[np.ndarray, ...] | None  # of sub-models that the architecture gives
 
 
@@ -74,9 +78,13 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
         layers = layer_table(config.model.name, input_shape, model.classes, config.model.width)  # type: ignore[arg-type]
         by_path = leading_levels(layers)
         size, levels = leading_size(layers, size.bytes_per_value), tuple(by_path[path] for path in layout.paths)
-    axis = config.engine.clients
+    axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
     if axis == "auto":
-        axis = "map" if jax.default_backend() == "cpu" else "vmap"
+        axis = "map" if on_cpu else "vmap"
+    if train == "auto":
+        # a core is filled by one client; clients' own gradients are kept for none that has not arrived
+        waits = on_cpu or axis == "map" or config.window.close == "all" or uploads_squares(config)
+        train = "arrival" if waits else "pending"
     return Method(
         model=model,
         layout=layout,
@@ -84,6 +92,8 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
         loss=make_loss(config.model.loss),
         importance=config.submodel.importance if prunes else None,
         clients_axis=axis,
+        train=train,
+        matmul=precision_name(config.engine.matmul, jax.default_backend()),
         levels=levels,
     )
 
@@ -97,6 +107,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
         slots(config),
         EngineConfig(
             clients=method.clients_axis,
+            train=method.train,
             group=config.engine.group,
             store=config.engine.store,
             aggregation=AGGREGATIONS[config.aggregation.name],
@@ -111,6 +122,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
                 scaled=config.local.name == "scaled_sgd",
                 unroll=config.engine.unroll,
             ),
+            matmul=method.matmul,
         ),
         method.levels,
         placement,
@@ -168,7 +180,7 @@ class Simulation:
         self.placement = place(config)
         self.engine = make_engine(config, method, self.placement)
         self.evaluator = Evaluator(
-            method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement
+            method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement, method.matmul
         )
         self._executable: Any = None
         # keys as plain words: those can be given to devices of several processes
@@ -209,7 +221,8 @@ class Simulation:
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
-        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window)
+        ahead = self.method.train == "pending"
+        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""
@@ -254,18 +267,25 @@ class Simulation:
 
     def saved_shapes(self) -> State:
         """Shapes of `to_host`'s state."""
-        shapes = jax.eval_shape(self.engine.init_state, self.init_key)
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key)._replace(trained=())
         number = slots(self.config)
         return self._stacks(shapes, lambda s: jax.ShapeDtypeStruct((number, *s.shape[1:]), s.dtype))
 
     def to_host(self, state: State) -> State:
-        """NumPy copies, what is stacked being `[S, ...]` by slot whatever the number of devices."""
+        """NumPy copies, what is stacked being `[S, ...]` by slot whatever the number of devices.
+
+        What was trained ahead is left out: it can be trained again from what was sent.
+        """
+        state = state._replace(trained=())
         copy = host_copy(state if processes.alone() else jax.tree.map(processes.fetch, state))
         return self._stacks(copy, self.placement.to_clients)
 
     def to_devices(self, state: State) -> State:
-        """The inverse of `to_host`; the chunk may take its memory."""
-        return self.placement.put(self._stacks(state, self.placement.to_slots), STATE_SPEC)
+        """The inverse of `to_host`, nothing being trained ahead; the chunk may take its memory."""
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key).trained
+        untrained = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+        state = self._stacks(state, self.placement.to_slots)._replace(trained=untrained)
+        return self.placement.put(state, STATE_SPEC)
 
     @staticmethod
     def _stacks(state: State, function: Callable[[Any], Any]) -> State:

@@ -34,7 +34,7 @@ from prfl_jax.validate import config_hash, to_dict
 from prfl_jax.workdir import open_workdir
 
 # Loops run to the longest plan's bounds; whatever is beyond a plan's own is padding.
-_BOUNDS = ("dispatch_count", "arrive_count")
+_BOUNDS = ("dispatch_count", "train_count", "arrive_count")
 _COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name != "group"]
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
 

@@ -22,13 +22,14 @@ from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
 
-# Keys that change where files lie, how often the host looks in, what is run afterwards, or how the work is dealt out
-# to devices and groups (which may move the last bits of a float). A run may be resumed with other values of these;
-# everything else is hashed, also `engine.clients`, `engine.unroll` and `eval.batch_size`, which may do the same.
+# Keys that change where files lie, how often the host looks in, what is run afterwards, or how and when the work is
+# dealt out to devices and groups (which may move the last bits of a float). A run may be resumed with other values of
+# these; everything else is hashed, also `engine.clients`, `engine.unroll` and `eval.batch_size`, which may do the same.
 NOT_HASHED = frozenset(
     {
         "data.dir",
         "engine.devices",
+        "engine.train",
         "engine.group",
         "engine.chunk_windows",
         "engine.chunk_s",
@@ -165,6 +166,13 @@ def _submodel(flat: Mapping[str, Any]) -> None:
         raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 
 
+def _trained_ahead(flat: Mapping[str, Any]) -> None:
+    if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
+        if flat["submodel.name"] == "nested" and flat["density.name"] != "full":
+            allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
+            raise refuse("engine.train", "pending", allowed)
+
+
 def _tiers(flat: Mapping[str, Any]) -> None:
     """Tiers are given once, by the round times of the first window."""
     if flat["density.name"].startswith("tiers") and flat["window.close"] != "all":
@@ -207,6 +215,7 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _window,
     _cohort,
     _submodel,
+    _trained_ahead,
     _tiers,
     _data,
     _signals,

@@ -4,6 +4,7 @@
     python scripts/benchmark.py --suite=peers --out=peers.json
     python scripts/benchmark.py --suite=roofline --out=roofline.json
     python scripts/benchmark.py --suite=devices --out=devices.json
+    python scripts/benchmark.py --suite=axes --out=axes.json
 
 The suite `kernels`: the local rounds of ten clients on Conv2 against a PyTorch loop
 over the same clients (`pip install -e '.[bench]'`; without it the table says so),
@@ -13,6 +14,7 @@ whole rounds of FedAvg on three workloads in other simulators and here; each run
 environment of its own, which is made from `scripts/peers/` the first time (some GB). It takes about ten minutes.
 The suite `roofline`: the same kernels beside the least time that this machine's matmul peak and memory bandwidth allow.
 The suite `devices`: windows with few and many arrivals on one device and on several (of a CPU: its cores).
+The suite `axes`: clients trained one after another or in groups, at arrival or ahead of it; on accelerators, in what.
 All want the machine to themselves, and leave with code 0 whether bounds are kept or MISSED.
 `--size=small` is a smoke test, in which nothing is judged.
 """
@@ -24,7 +26,7 @@ from absl import flags
 from prfl_jax import cli
 from prfl_jax.bench.suite import Request, run_suite
 
-_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers | roofline | devices")
+_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers | roofline | devices | axes")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "runs of each kernel that count")
 _SIZE = flags.DEFINE_string("size", "full", "full | small")

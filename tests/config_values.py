@@ -87,6 +87,8 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "eval.batch_size": (50, [0, 500.0]),
     "eval.thresholds": ((0.5,), [(0.0,), (1.0,), (80,), 0.8, None]),
     "engine.clients": ("map", ["pmap"]),
+    "engine.train": ("pending", ["batch"]),
+    "engine.matmul": ("tensorfloat32", ["float16", None]),
     "engine.store": ("bfloat16", ["float16", None]),
     "engine.group": (4, [-1, 1.5, None]),
     "engine.devices": (1, [-1, 0.5, None]),

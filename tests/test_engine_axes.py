@@ -1,4 +1,4 @@
-"""The two ways through the clients, `map` and `vmap`; what a row of the plan does."""
+"""The ways through the clients, `map` and `vmap`, at arrival or ahead of it; what a row of the plan does."""
 
 import jax
 import numpy as np
@@ -15,17 +15,21 @@ LR = 0.3
 
 
 @pytest.mark.parametrize("strategy", METHODS)
-def test_map_and_vmap_agree_after_20_windows(strategy):
+def test_map_and_vmap_and_training_ahead_agree_after_20_windows(strategy):
     # by |w|, so that a rounding error does not reach the choice of what is pruned
     settings = dict(rounds=20, density__interval=4, submodel__importance="weight")
-    by_map, by_vmap = (tiny.run(strategy, engine__clients=axis, **settings) for axis in ("map", "vmap"))
-    tiny.close(by_vmap.params, by_map.params, 1e-5)
-    assert by_vmap.of("interval") == by_map.of("interval")
-    for one, other in zip(by_map.of("window"), by_vmap.of("window"), strict=True):
-        np.testing.assert_allclose(other.pop("loss"), one.pop("loss"), rtol=1e-4)
-        assert one == other  # arrivals, staleness, seconds, bytes
-    axes = [run.experiment.simulation.engine.config.clients for run in (by_map, by_vmap)]
-    assert axes == ["map", "vmap"]
+    ways = {"engine__clients": "vmap"}, {"engine__clients": "vmap", "engine__train": "pending"}
+    by_map = tiny.run(strategy, engine__clients="map", **settings)
+    assert by_map.experiment.simulation.engine.config.clients == "map"
+    for way in ways:
+        other = tiny.run(strategy, **way, **settings)
+        tiny.close(other.params, by_map.params, 1e-5)
+        assert other.of("interval") == by_map.of("interval")
+        for one, theirs in zip(by_map.of("window"), other.of("window"), strict=True):
+            np.testing.assert_allclose(theirs.pop("loss"), one.pop("loss"), rtol=1e-4)
+            assert one == theirs  # arrivals, staleness, seconds, bytes
+        config = other.experiment.simulation.engine.config
+        assert (config.clients, config.train) == ("vmap", way.get("engine__train", "arrival"))
     if strategy == "prfl":
         assert min(min(r["percents"]) for r in by_map.of("interval")) < 60
         assert len({len(w["arrivals"]) for w in by_map.of("window")}) > 1  # some absent, some not
@@ -48,7 +52,7 @@ def test_groups_of_any_size_agree(strategy, group):
 @pytest.fixture(scope="module", params=["map", "vmap"])
 def rows(request):
     """Two rows and one that is not run, from hand-made levels: (state before, state after, losses)."""
-    simulation = tiny.simulation("prfl", engine__clients=request.param)
+    simulation = tiny.simulation("prfl", engine__clients=request.param, engine__train="arrival")
     state = simulation.init_state(simulation.init_key)
     rng = np.random.default_rng(0)
     levels = tuple(rng.choice([5, 20, 60, 100], level.shape).astype(np.int8) for level in state.levels)

@@ -64,6 +64,7 @@ def test_a_plan_is_split_without_loss():
         5, [(4, 50), (1, 20), (0, 10)],
         [Arriving(3, 3, 7, 0.1, 0.5, 40), Arriving(4, 4, 8, 0.2, 0.6, 50), Arriving(1, 1, 9, 0.3, 0.7, 20)],
         Closing(np.array([0.1, 0.2, 0.3, 0.4, 0.0])),
+        [Arriving(2, 2, 5, 0.4, 0.0, 10), Arriving(3, 3, 7, 0.1, 0.0, 40)],
     )  # fmt: skip
     whole = stack_rows([row], 2)
     split = placement.split_plan(whole)
@@ -71,9 +72,12 @@ def test_a_plan_is_split_without_loss():
     assert split.arrive[0].tolist() == [2, 3, 3, 1, 0, 3] and split.arrive_count.tolist() == [[1, 2], [0, 0]]
     assert split.percent[0].tolist() == [10, 100, 50, 20, 100, 0]
     assert split.weights[0].tolist() == pytest.approx([0.1, 0.3, 0.0, 0.2, 0.4, 0.0])
-    assert split.count[0].tolist() == [8, 0, 0, 7, 9, 0] and split.ran_at[0].tolist() == [50, 0, 0, 40, 20, 0]
-    assert split.lr[0].tolist() == pytest.approx([0.2, 0, 0, 0.1, 0.3, 0])
-    assert split.coefficient[0].tolist() == pytest.approx([0.6, 0, 0, 0.5, 0.7, 0])
+    assert split.train[0].tolist() == [1, 3, 3, 1, 3, 3] and split.train_count.tolist() == [[1, 1], [0, 0]]
+    # by slot: clients 0, 2, 4 and 1, 3
+    assert split.count[0].tolist() == [0, 5, 8, 9, 7, 0] and split.ran_at[0].tolist() == [100, 10, 50, 20, 40, 0]
+    assert split.client[0].tolist() == [0, 2, 4, 1, 3, 0]
+    assert split.lr[0].tolist() == pytest.approx([0, 0.4, 0.2, 0.3, 0.1, 0])
+    assert split.coefficient[0].tolist() == pytest.approx([0, 0, 0.6, 0.7, 0.5, 0])
     losses = np.array([[4.0, 0, 0, 3.0, 1.0, 0], [0.0] * 6])
     assert placement.by_arrival(losses, whole.arrive)[0, :3].tolist() == [3.0, 4.0, 1.0]
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -11,6 +12,7 @@ from tiny import primitives
 
 from prfl_jax.models import products
 from prfl_jax.models.matmul_conv import ROW_SIZE, ROWS, matmul_conv
+from prfl_jax.plan import MAX_ROWS, empty_row, stack_rows
 
 PLAIN = (((1,), (0,)), ((), ()))
 sides = st.integers(1, 40)
@@ -105,3 +107,33 @@ def test_vmap_over_clients():
     want = with_gradients(jax.vmap(jnp.matmul), a, w)
     for mine, theirs in zip(got, want, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backend", "matmul", "name"),
+    [
+        ("cpu", "float32", None),
+        ("gpu", "float32", "float32"),
+        ("gpu", "tensorfloat32", "tensorfloat32"),
+        ("gpu", "bfloat16", "BF16_BF16_F32"),
+        ("tpu", "bfloat16", "bfloat16"),
+    ],
+)
+def test_what_products_are_computed_in_has_a_name_for_each_backend(backend, matmul, name):
+    assert products.precision_name(matmul, backend) == name
+    with jax.default_matmul_precision(name):
+        assert jax.config.jax_default_matmul_precision == name
+
+
+@pytest.mark.parametrize(("method", "axis"), [("prfl", "map"), ("prfl", "vmap"), ("heterofl", "map")])
+def test_training_and_evaluation_compute_all_products_in_it(method, axis):
+    """Forward and backward: a derived product could as well be traced where the setting is not seen."""
+    simulation = tiny.simulation(method, engine__matmul="tensorfloat32", engine__clients=axis)
+    state = jax.eval_shape(simulation.engine.init_state, simulation.init_key)
+    plan = stack_rows([empty_row(4)], MAX_ROWS)
+    rows = (simulation.engine.run_rows, state, simulation.device_data(), plan, np.int32(1), simulation.keys)
+    test, _ = simulation.eval_sets()
+    evaluation = (simulation.evaluator._pieces, state.params, test, np.int32(0), np.int32(1))
+    for function, *arguments in (rows, evaluation):
+        found = [e.params["precision"] for e in tiny.equations(function, *arguments) if "precision" in e.params]
+        assert len(found) >= 2 and set(found) == {(lax.Precision.HIGH, lax.Precision.HIGH)}

@@ -130,18 +130,23 @@ def run(strategy: str = "prfl", **changes: Any) -> Ran:
     return run_experiment(Experiment(config(strategy, **changes)))
 
 
-def primitives(function: Any, *args: Any) -> list[str]:
-    """Names of all primitives in the jaxpr of a call, those of inner jaxprs included."""
-    names = []
+def equations(function: Any, *args: Any) -> list[Any]:
+    """All equations in the jaxpr of a call, those of inner jaxprs included."""
+    found = []
 
     def visit(jaxpr: Any) -> None:
         for equation in jaxpr.eqns:
-            names.append(equation.primitive.name)
+            found.append(equation)
             for inner in jaxprs_in_params(equation.params):
                 visit(inner)
 
     visit(jax.make_jaxpr(function)(*args).jaxpr)
-    return names
+    return found
+
+
+def primitives(function: Any, *args: Any) -> list[str]:
+    """Names of all primitives of `equations`."""
+    return [equation.primitive.name for equation in equations(function, *args)]
 
 
 def close(got: Any, want: Any, relative: float = 1e-5) -> None:

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
 
 SCHEMA_VERSION = 1
-SUITES = ("kernels", "peers", "roofline", "devices")
+SUITES = ("kernels", "peers", "roofline", "devices", "axes")  # as in `_MEASURED`
 SIZES = ("full", "small")
 DATA = ("random", "real")
 BUSY = 0.3  # load a core from which a warning is printed
@@ -77,8 +77,7 @@ def run_suite(request: Request) -> int:
       UserError: as `check`.
     """
     path, load = check(request), os.getloadavg()
-    measured = {"kernels": _kernels, "peers": _peers, "roofline": _roofline, "devices": _devices}[request.suite or ""]
-    about, rows, text = measured(request, load)
+    about, rows, text = _MEASURED[request.suite or ""](request, load)
     report = {
         "schema_version": SCHEMA_VERSION,
         "suite": request.suite,
@@ -167,12 +166,29 @@ def _devices(request: Request, load: tuple[float, float, float]) -> Measured:
     from prfl_jax.startup import a_device_per_core
 
     a_device_per_core()
-    from prfl_jax.bench.balance import METHOD, rows, table
+    from prfl_jax.bench import balance
 
-    found = list(rows(request.size, request.repeats))
+    return _simple(balance, request, load)
+
+
+def _axes(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.bench import axes
+
+    return _simple(axes, request, load)
+
+
+def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> Measured:
+    """A suite that is a module with `METHOD`, `rows` and `table`."""
+    found = list(suite.rows(request.size, request.repeats))
     machine = hardware(load)
-    text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}:\n\n{table(found)}"
-    return {"hardware": machine, "method": METHOD}, found, text
+    named = machine["device"]["kind"] if machine["device"]["backend"] != "cpu" else machine["cpu"]
+    text = f"{named}, {machine['threads']} cores, {datetime.date.today()}:\n\n{suite.table(found)}"
+    return {"hardware": machine, "method": suite.METHOD}, found, text
+
+
+_MEASURED: dict[str, Callable[[Request, tuple[float, float, float]], Measured]] = {
+    "kernels": _kernels, "peers": _peers, "roofline": _roofline, "devices": _devices, "axes": _axes,
+}  # fmt: skip
 
 
 def hardware(load: tuple[float, float, float]) -> dict[str, Any]:

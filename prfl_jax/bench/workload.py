@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,11 @@ import numpy as np
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.client import split_keys
 from prfl_jax.config import default_config
 from prfl_jax.data.device import DeviceData
-from prfl_jax.engine import split_keys
+from prfl_jax.devices import ALL, Placement
+from prfl_jax.engine import STATE_SPEC
 from prfl_jax.plan import Arriving, Plan, make_row, stack_rows
 from prfl_jax.simulation import make_engine, resolve
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
@@ -46,6 +48,7 @@ class Workload:
         """The defaults of a strategy, with this model."""
         config = strategies.use(default_config(), strategy)
         config.model.classes, config.model.width = CLASSES, self.width
+        config.engine.train = "arrival"  # the suites' own plans say who arrives, and nothing of training ahead
         return config
 
     def percents(self) -> np.ndarray:
@@ -121,6 +124,55 @@ class Chunks:
         arrivals = [Arriving(client, client, self._rounds, self.work.lr) for client in range(self.work.clients)]
         self._rounds += 1
         return self._run(self._plan([], arrivals))
+
+
+class Windows:
+    """Windows of FedAvg's arrivals on an engine of its own, timed: clients train, nothing is aggregated.
+
+    Args:
+      devices: how many share the clients.
+      most: rows that a run may have.
+      engine: settings of `config.engine`.
+    """
+
+    def __init__(self, work: Workload, devices: int = 1, most: int = 1, **engine: Any) -> None:
+        self._work, self._most, self._rounds = work, most, [0] * work.clients
+        self._placement = placement = Placement(work.clients, tuple(jax.devices()[:devices]))
+        config = work.config("fedavg")
+        config.clients.number = work.clients
+        config.local.steps, config.local.batch_size = work.steps, work.batch_size
+        config.engine.update(engine)
+        self._engine = make_engine(config, resolve(config, INPUT_SHAPE, CLASSES), placement)
+        init_key, keys = split_keys(0)
+        words = np.asarray(jax.random.key_data(init_key))
+        make = placement.jit_global(
+            lambda words: self._engine.init_state(jax.random.wrap_key_data(words)), STATE_SPEC
+        )
+        self._state = make(words)
+        data = DeviceData(**{name: jnp.asarray(values) for name, values in work.host_data().items()})
+        self._data = data if devices == 1 else placement.put(data, ALL)
+        wrap = placement.jit_global(lambda words: jax.tree.map(jax.random.wrap_key_data, words), ALL)
+        self._keys = wrap(jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), keys))
+        self._chunk: Any = None
+
+    def arrival(self, client: int, share: float) -> Arriving:
+        """The client's next round."""
+        self._rounds[client] += 1
+        return Arriving(client, client, self._rounds[client] - 1, self._work.lr, share)
+
+    def run(self, rows: Sequence[Plan]) -> float:
+        """s that these rows take; the first call compiles, and sends everybody the first model."""
+        if self._chunk is None:
+            everybody = [(client, 100) for client in range(self._work.clients)]
+            plan = self._placement.split_plan(stack_rows([make_row(len(everybody), everybody, [])], self._most))
+            lowered = self._engine.run_chunk.lower(self._state, self._data, plan, np.int32(1), self._keys)
+            self._chunk = lowered.compile()
+            self._state, _ = self._chunk(self._state, self._data, plan, np.int32(1), self._keys)
+        plan, number = self._placement.split_plan(stack_rows(rows, self._most)), np.int32(len(rows))
+        start = time.perf_counter()
+        self._state, losses = self._chunk(self._state, self._data, plan, number, self._keys)
+        jax.block_until_ready((self._state, losses))
+        return time.perf_counter() - start
 
 
 def scores(shapes: Iterable[tuple[int, ...]], tied: bool) -> tuple[jax.Array, ...]:

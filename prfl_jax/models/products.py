@@ -69,3 +69,14 @@ def dot_general(
     return lax.dot_general(
         lhs, rhs, dimension_numbers, precision=precision, preferred_element_type=preferred_element_type, **others
     )
+
+
+def precision_name(matmul: str, backend: str) -> str | None:
+    """`config.engine.matmul` as `jax.default_matmul_precision` takes it; None leaves a CPU, which has float32, alone.
+
+    JAX's own word `bfloat16` means the fastest that there is, on NVIDIA's cards TF32; there it has to be named as an
+    algorithm. On a TPU `tensorfloat32` is three passes in bfloat16.
+    """
+    if backend == "cpu" and matmul == "float32":
+        return None
+    return "BF16_BF16_F32" if (backend, matmul) == ("gpu", "bfloat16") else matmul

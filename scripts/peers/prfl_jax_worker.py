@@ -18,10 +18,11 @@ import numpy as np  # noqa: E402
 import prfl_jax  # noqa: E402
 from prfl_jax import strategies  # noqa: E402
 from prfl_jax.aggregate import Closing  # noqa: E402
+from prfl_jax.client import split_keys  # noqa: E402
 from prfl_jax.config import default_config  # noqa: E402
 from prfl_jax.data.device import DeviceData  # noqa: E402
 from prfl_jax.devices import ALL  # noqa: E402
-from prfl_jax.engine import STATE_SPEC, split_keys  # noqa: E402
+from prfl_jax.engine import STATE_SPEC  # noqa: E402
 from prfl_jax.evaluate import Evaluator, make_eval_set  # noqa: E402
 from prfl_jax.plan import Arriving, make_row, stack_rows  # noqa: E402
 from prfl_jax.simulation import make_engine, place, resolve  # noqa: E402
