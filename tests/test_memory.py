@@ -26,8 +26,9 @@ def test_what_is_counted_is_what_lies_there(monkeypatch):
     images = sum(leaf.nbytes for leaf in (sim.device_data().x, sim.eval_sets()[0].x))
     assert images == 28 * 28 * (360 + 200)
     text = sim.memory()
-    assert text.startswith(f"memory: {(2 * real + images) / 1e6:.4g} MB on this machine of 1,000 GB")
+    assert text.startswith(f"memory: {(3.2 * real + images) / 1e6:.4g} MB on this machine of 1,000 GB")
     assert "models in flight" in text and "buffer" in text and "images 0.439 MB" in text
+    assert f"a checkpoint's copies {2.2 * real / 1e6:.4g} MB" in text
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(monkeypatch):
