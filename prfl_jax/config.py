@@ -131,6 +131,7 @@ def default_config() -> config_dict.ConfigDict:
         # float32 | tensorfloat32 | bfloat16: what an accelerator computes products in; a CPU has float32 always
         matmul="float32",
         store="float32",  # float32 | bfloat16: models in flight and in the buffer; training and averages stay float32
+        models="device",  # device | host: where they lie (host: in its memory, moved one at a time; one device only)
         group=0,  # vmap: so many are trained at once; 0: as many as there are clients on a device
         devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have everyone
         chunk_windows=0,  # 0: from the measured speed, about chunk_s of host time

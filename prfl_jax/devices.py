@@ -135,22 +135,25 @@ class Placement:
                 seen[device] += 1
         return out
 
-    def jit(self, function: Callable[..., Any], takes: Any, gives: Any, donate: Sequence[int] = ()) -> Any:
+    def jit(
+        self, function: Callable[..., Any], takes: Any, gives: Any, donate: Sequence[int] = (), lies: Any = None
+    ) -> Any:
         """`jax.jit` of a function that each device runs on its own part.
 
         Args:
           takes, gives: `PartitionSpec`s of arguments and results (prefixes of their pytrees).
           donate: arguments whose memory the results may take.
+          lies: with one device, shardings of results that do not lie on it.
         """
         if self.count == 1:
-            return jax.jit(function, donate_argnums=tuple(donate))
+            return jax.jit(function, donate_argnums=tuple(donate), out_shardings=lies)
         inner = jax.shard_map(function, mesh=self.mesh, in_specs=takes, out_specs=gives, check_vma=False)
         lie_in, lie_out = self._shardings(takes), self._shardings(gives)
         return jax.jit(inner, in_shardings=lie_in, out_shardings=lie_out, donate_argnums=tuple(donate))
 
-    def jit_global(self, function: Callable[..., Any], gives: Any) -> Any:
-        """`jax.jit` of a function that makes whole arrays, which then lie as `gives` says."""
-        return jax.jit(function, out_shardings=None if self.count == 1 else self._shardings(gives))
+    def jit_global(self, function: Callable[..., Any], gives: Any, lies: Any = None) -> Any:
+        """`jax.jit` of a function that makes whole arrays, which then lie as `gives` says (`lies` with one device)."""
+        return jax.jit(function, out_shardings=lies if self.count == 1 else self._shardings(gives))
 
     def put(self, tree: Any, spec: Any) -> Any:
         """Copies whole arrays onto the devices, as `spec` says (a prefix of the pytree)."""

@@ -91,7 +91,7 @@ def estimate(config: Any) -> Estimate:
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(jax.random.key(0)))
     images = image_bytes(dataset, split)
     try:
-        memory = check_memory(shapes, images, placement, slots_key(config))
+        memory = check_memory(shapes, images, placement, slots_key(config), config.engine.models == "host")
     except UserError as why:
         memory = f"does not fit: {why}"
     return Estimate(

@@ -29,6 +29,7 @@ from prfl_jax.local import LocalResult, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.plan import Plan
+from prfl_jax.storage import fetch_all, host_memory, put, put_all
 from prfl_jax.submodel.importance import Importance, add_arrival, init_importance
 from prfl_jax.submodel.layout import Layout, empty_bits
 from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack
@@ -93,6 +94,7 @@ class EngineConfig:
       train: `arrival` (each as it arrives) or `pending` (when one arrives, all that are in flight and not trained yet).
       group: clients in a group of `vmap`; 0: as many as a device has slots.
       store: type of the models in flight and in the buffer; a client starts from what was stored.
+      models: `device` or `host`, where those lie.
       aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
       matmul: as for `Client`.
@@ -102,6 +104,7 @@ class EngineConfig:
     train: str
     group: int
     store: str
+    models: str
     aggregation: Aggregation
     importance: str | None
     normalize: str
@@ -136,9 +139,18 @@ class Engine:
         self._client = Client(
             model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul
         )
+        self.lies = self._lies() if config.models == "host" else None
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
-        self.run_chunk = self.placement.jit(self.run_rows, takes, (STATE_SPEC, _EACH), donate=(0,))
+        lies = self.lies and (self.lies, None)
+        self.run_chunk = self.placement.jit(self.run_rows, takes, (STATE_SPEC, _EACH), donate=(0,), lies=lies)
         self.fedavg_model = self.placement.jit(self._fedavg_model, (ALL, OWN, OWN), ALL)
+
+    def _lies(self) -> Any:
+        """Where the state's parts lie, some of them with the host: shardings, None for the device."""
+        host = host_memory(self.placement.devices[0])
+        everywhere: dict[str, Any] = dict.fromkeys(State._fields)
+        trained = Trained(host, None) if self._ahead else None  # type: ignore[arg-type]
+        return State(**{**everywhere, "sent": host, "buffer": host, "trained": trained})
 
     def init_state(self, key: jax.Array) -> State:
         """W_0 from `key`; empty slots; every weight in every sub-model."""
@@ -218,7 +230,7 @@ class Engine:
             slot = now.dispatch[k]
             masks = level_masks(state.levels, now.percent[slot])
             sub_model = apply_masks(self.layout, state.params, masks)
-            sent = jax.tree.map(lambda stack, w: stack.at[slot].set(w.astype(stack.dtype)), sent, sub_model)
+            sent = put_all(sent, slot, sub_model)
             bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
             return sent, bits
 
@@ -251,7 +263,7 @@ class Engine:
         here, ids = slots < self.placement.slots, jnp.minimum(slots, self.placement.slots - 1)
         lr, coefficient = jnp.where(here, now.lr[ids], 0.0), jnp.where(here, now.coefficient[ids], 0.0)
         turn = Round(here, now.client[ids], now.count[ids], lr, now.ran_at[ids], coefficient)
-        sent = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.sent, state.params)
+        sent = fetch_all(state.sent, ids, state.params)
         return sent, tuple(b[ids] for b in state.sent_bits), turn
 
     def _train_pending(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> Trained:
@@ -260,7 +272,7 @@ class Engine:
 
         def take(k: jax.Array, slots: jax.Array, trained: Trained) -> Trained:
             result = _over(size, self._client.train, 3)(*self._held(state, now, slots), data, keys)
-            return Trained(_put_all(trained.models, slots, result.params), _put(trained.losses, slots, result.loss))
+            return Trained(put_all(trained.models, slots, result.params), put(trained.losses, slots, result.loss))
 
         return self._each(now.train, now.train_count, size, take, state.trained)
 
@@ -272,7 +284,7 @@ class Engine:
             sent, bits, turn = self._held(state, now, slots)
             if self._ahead:
                 ids = jnp.minimum(slots, self.placement.slots - 1)
-                models = jax.tree.map(lambda stack, w: stack[ids].astype(w.dtype), state.trained.models, state.params)
+                models = fetch_all(state.trained.models, ids, state.params)
                 result = LocalResult(models, state.trained.losses[ids], ())
             else:
                 result = _over(size, self._client.train, 3)(sent, bits, turn, data, keys)
@@ -280,8 +292,8 @@ class Engine:
             taken = self._added_up(taken, turn, sent, result.params, squares, masks)
             if self.config.aggregation.kernel != "sum":
                 taken = taken._replace(
-                    buffer=_put_all(taken.buffer, slots, result.params),
-                    buffer_bits=_put_all(taken.buffer_bits, slots, counted),
+                    buffer=put_all(taken.buffer, slots, result.params),
+                    buffer_bits=put_all(taken.buffer_bits, slots, counted),
                 )
             losses = jnp.where(turn.here, result.loss, 0.0)
             return taken._replace(losses=lax.dynamic_update_slice_in_dim(taken.losses, jnp.atleast_1d(losses), k, 0))
@@ -331,15 +343,6 @@ def _over(size: int, function: Callable[..., Any], own: int) -> Callable[..., An
         return jax.vmap(function, in_axes=[0 if k < own else None for k in range(len(args))])(*args)
 
     return stacked if size else function
-
-
-def _put(stack: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
-    """`new` at one slot or at several; what has no slot is dropped."""
-    return stack.at[slots].set(new.astype(stack.dtype), mode="drop")
-
-
-def _put_all(stacks: Any, slots: jax.Array, new: Any) -> Any:
-    return jax.tree.map(lambda stack, values: _put(stack, slots, values), stacks, new)
 
 
 def _along(flags: jax.Array, values: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from prfl_jax.data.device import preprocess
 from prfl_jax.devices import ALL, AXIS, Placement
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.storage import fetch
 
 IMAGES_PER_CALL = 1000  # one device call; about two seconds for the largest model on two CPU cores
 
@@ -123,7 +124,7 @@ class Evaluator:
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
 
         def take(stack: Any, slot: jax.Array) -> Any:
-            return jax.tree.map(lambda leaf: leaf[slot].astype(jnp.float32), stack)  # it may be stored in less
+            return jax.tree.map(lambda leaf: fetch(leaf, slot).astype(jnp.float32), stack)  # it may be stored in less
 
         self._take = placement.jit_global(take, ALL)
 

@@ -17,7 +17,7 @@ STACKS = ("models in flight", "trained ahead", "buffer")  # what grows with the 
 # A checkpoint in the making, over the state it saves: its copy, and what Orbax holds while it writes it (0.9 to 1.3 of
 # it were measured).
 CHECKPOINT = 2.2
-ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
+ADVICE = "a narrower model.width, engine.store=bfloat16, more engine.devices, or engine.models=host"
 
 
 def state_bytes(state: State) -> dict[str, int]:
@@ -42,13 +42,16 @@ def image_bytes(dataset: Dataset, split: Split) -> int:
     return dataset.x_train[:1].nbytes * (sum(len(client) for client in split.clients) + len(split.test))
 
 
-def check_memory(state: State, images: int, placement: Placement, key: str = "clients.number") -> str:
+def check_memory(
+    state: State, images: int, placement: Placement, key: str = "clients.number", on_host: bool = False
+) -> str:
     """One line about a run's memory.
 
     Args:
       state: arrays or shapes, as made for `placement`.
       images: bytes of the images, of which each device has a copy.
       key: of the config that gives the number of slots.
+      on_host: models stacked over clients lie in the host's memory.
 
     Raises:
       UserError: it would not fit; says what it is made of and what to change.
@@ -63,10 +66,15 @@ def check_memory(state: State, images: int, placement: Placement, key: str = "cl
     if placement.devices[0].platform == "cpu":  # all devices are the host
         checks.append(("this machine", each * placement.count + saving, host_available()))
     else:
+        if on_host:
+            each -= stacked // placement.count
         free = [device_available(device) for device in placement.devices]
         known = [count for count in free if count is not None]
         checks.append(("each device", each, min(known) if known else None))
-        checks.append(("the host, for checkpoints", saving, host_available()))
+        if on_host:
+            checks.append(("the host", stacked + saving, host_available()))
+        else:
+            checks.append(("the host, for checkpoints", saving, host_available()))
     for where, need, there in checks:
         if there is not None and need > there:
             raise UserError(

@@ -200,6 +200,7 @@ RULES: dict[str, Rule] = {
     "engine.train": _choice("auto", "arrival", "pending"),
     "engine.matmul": _choice("float32", "tensorfloat32", "bfloat16"),
     "engine.store": _choice("float32", "bfloat16"),
+    "engine.models": _choice("device", "host"),
     "engine.group": _integer(0),
     "engine.devices": _integer(0),
     "engine.chunk_windows": _integer(0),

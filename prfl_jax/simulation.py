@@ -110,6 +110,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
             train=method.train,
             group=config.engine.group,
             store=config.engine.store,
+            models=config.engine.models,
             aggregation=AGGREGATIONS[config.aggregation.name],
             importance=method.importance,
             normalize=config.data.normalize,
@@ -140,8 +141,9 @@ def slots_key(config: Any) -> str:
 
 
 def place(config: Any) -> Placement:
-    """The slots of a config on the devices there are."""
-    return Placement.of(slots(config), config.engine.devices, everyone=config.window.close == "all")
+    """The slots of a config on the devices there are; on one where models lie with the host."""
+    devices = 1 if config.engine.models == "host" else config.engine.devices
+    return Placement.of(slots(config), devices, everyone=config.window.close == "all")
 
 
 class Simulation:
@@ -185,7 +187,7 @@ class Simulation:
         self._executable: Any = None
         # keys as plain words: those can be given to devices of several processes
         self._init_state = self.placement.jit_global(
-            lambda words: self.engine.init_state(jax.random.wrap_key_data(words)), STATE_SPEC
+            lambda words: self.engine.init_state(jax.random.wrap_key_data(words)), STATE_SPEC, self.engine.lies
         )
         if self.placement.count > 1:
             words = jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), self.keys)
@@ -206,7 +208,8 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        return check_memory(shapes, image_bytes(self.dataset, self.split), self.placement, slots_key(self.config))
+        images, on_host = image_bytes(self.dataset, self.split), self.engine.lies is not None
+        return check_memory(shapes, images, self.placement, slots_key(self.config), on_host)
 
     @property
     def samples_per_round(self) -> int:
@@ -285,7 +288,11 @@ class Simulation:
         shapes = jax.eval_shape(self.engine.init_state, self.init_key).trained
         untrained = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
         state = self._stacks(state, self.placement.to_slots)._replace(trained=untrained)
-        return self.placement.put(state, STATE_SPEC)
+        if self.engine.lies is None:
+            return self.placement.put(state, STATE_SPEC)
+        device = self.placement.devices[0]
+        lies = jax.tree.map(lambda place: place or device, self.engine.lies, is_leaf=lambda place: place is None)
+        return jax.device_put(jax.tree.map(lambda leaf: np.array(leaf, copy=True), state), lies)
 
     @staticmethod
     def _stacks(state: State, function: Callable[[Any], Any]) -> State:

@@ -122,6 +122,8 @@ def join(configs: Sequence[Any]) -> list[Member]:
             raise UserError(f"config.engine.devices={config.engine.devices}: allowed with --seeds or --vary is 0 or 1")
         if config.engine.clients == "map":
             raise UserError("config.engine.clients='map': allowed with --seeds or --vary is auto or vmap")
+        if config.engine.models == "host":
+            raise UserError("config.engine.models='host': allowed with --seeds or --vary is device")
         config.engine.devices = 1
         if jax.default_backend() == "cpu" and not config.engine.group:
             config.engine.group = 1  # a core is filled by one arrival of each

@@ -30,6 +30,7 @@ NOT_HASHED = frozenset(
         "data.dir",
         "engine.devices",
         "engine.train",
+        "engine.models",
         "engine.group",
         "engine.chunk_windows",
         "engine.chunk_s",
@@ -173,6 +174,11 @@ def _trained_ahead(flat: Mapping[str, Any]) -> None:
             raise refuse("engine.train", "pending", allowed)
 
 
+def _with_the_host(flat: Mapping[str, Any]) -> None:
+    if flat["engine.models"] == "host" and flat["engine.devices"] > 1:
+        raise refuse("engine.devices", flat["engine.devices"], "0 or 1 with engine.models='host'")
+
+
 def _tiers(flat: Mapping[str, Any]) -> None:
     """Tiers are given once, by the round times of the first window."""
     if flat["density.name"].startswith("tiers") and flat["window.close"] != "all":
@@ -216,6 +222,7 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _cohort,
     _submodel,
     _trained_ahead,
+    _with_the_host,
     _tiers,
     _data,
     _signals,

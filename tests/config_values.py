@@ -90,6 +90,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "engine.train": ("pending", ["batch"]),
     "engine.matmul": ("tensorfloat32", ["float16", None]),
     "engine.store": ("bfloat16", ["float16", None]),
+    "engine.models": ("host", ["disk", None]),
     "engine.group": (4, [-1, 1.5, None]),
     "engine.devices": (1, [-1, 0.5, None]),
     "engine.chunk_windows": (4, [-1, 1.5, None]),

@@ -68,6 +68,22 @@ def test_an_accelerators_own_memory_counts(monkeypatch):
         memory.check_memory(shapes, 50, fits)
 
 
+def test_models_with_the_host_are_counted_there(monkeypatch):
+    sim = tiny.simulation("prfl", engine__models="host")
+    shapes = jax.eval_shape(sim.engine.init_state, sim.init_key)
+    parts = memory.state_bytes(shapes)
+    stacks, whole = parts["models in flight"] + parts["buffer"], sum(parts.values())
+    saving = round(2.2 * whole)
+    device = Placement(4, (Device(whole - stacks + 50 + 1000),))
+    monkeypatch.setattr(memory, "host_available", lambda: stacks + saving)
+    assert memory.check_memory(shapes, 50, device, on_host=True).startswith("memory: ")
+    with pytest.raises(UserError, match="engine.models=host"):
+        memory.check_memory(shapes, 50, device)
+    monkeypatch.setattr(memory, "host_available", lambda: stacks + saving - 1)
+    with pytest.raises(UserError, match="the host would need"):
+        memory.check_memory(shapes, 50, device, on_host=True)
+
+
 def test_memory_grows_linearly_with_the_clients():
     def stacks(clients):
         speeds = dict(clients__up_mb_s=(2.0,) * clients, clients__down_mb_s=(8.0,) * clients)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from prfl_jax.storage import fetch
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import unpack
 
@@ -55,19 +56,19 @@ def maskfedavg(
     position = {leaf: k for k, leaf in enumerate(layout.prunable)}
     out = []
     for i, (old, models) in enumerate(zip(leaves, stacked, strict=True)):
-        flat = models.reshape(clients, -1)
+        n = old.size
         if i in position:
-            packed, n = bits[position[i]], flat.shape[1]
+            packed = bits[position[i]]
 
-            def term(c: Any, flat: jax.Array = flat, packed: jax.Array = packed, n: int = n) -> Any:
+            def term(c: Any, models: jax.Array = models, packed: jax.Array = packed, n: int = n) -> Any:
                 weight = jnp.where(unpack(packed[c], n), weights[c], 0.0)
-                return weight * flat[c], weight
+                return weight * fetch(models, c).reshape(-1), weight
 
             zeros = jnp.zeros(n, old.dtype)
             w_acc, mask_acc = across(_sum_clients(clients, term, (zeros, zeros)))  # Eq. 8, Eq. 9
         else:
             w_acc = _sum_clients(
-                clients, lambda c, flat=flat: weights[c] * flat[c], jnp.zeros(flat.shape[1], old.dtype)
+                clients, lambda c, models=models: weights[c] * fetch(models, c).reshape(-1), jnp.zeros(n, old.dtype)
             )
             w_acc, mask_acc = across((w_acc, jnp.sum(weights)))
         local = w_acc / jnp.where(mask_acc > 0, mask_acc, 1.0)
@@ -97,7 +98,7 @@ def fedavg(
     total = across(jnp.sum(weights))
 
     def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
-        acc = across(_sum_clients(weights.shape[0], lambda c: weights[c] * models[c], jnp.zeros_like(old)))
+        acc = across(_sum_clients(weights.shape[0], lambda c: weights[c] * fetch(models, c), jnp.zeros_like(old)))
         mean = acc / jnp.where(total > 0, total, 1.0)
         return jnp.where(total > 0, _mixed(old, mean, server_lr), old)
 

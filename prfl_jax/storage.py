@@ -1,0 +1,55 @@
+"""Models stacked over clients, wherever they lie: on the device, or in the host's memory beside it.
+
+What lies with the host is moved a model at a time, inside the compiled program, and keeps its place when it is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import SingleDeviceSharding
+
+
+def host_memory(device: Any) -> SingleDeviceSharding:
+    """The host's memory that a device can reach."""
+    return SingleDeviceSharding(device, memory_kind="pinned_host")
+
+
+def _on_host(stack: jax.Array) -> bool:
+    return jax.typeof(stack).memory_space == jax.memory.Space.Host
+
+
+def fetch(stack: jax.Array, slots: Any) -> jax.Array:
+    """`stack[slots]`, on the device, of one slot or of several; only inside a compiled function."""
+    if not _on_host(stack):
+        return stack[slots]
+    if jnp.ndim(slots):
+        return jnp.stack([fetch(stack, slot) for slot in slots])
+    return jax.device_put(lax.dynamic_index_in_dim(stack, slots, keepdims=False), jax.memory.Space.Device)
+
+
+def put(stack: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
+    """The stack with `new` at one slot or at several, in the stack's own type; what has no slot is dropped."""
+    new = new.astype(stack.dtype)
+    if not _on_host(stack):
+        return stack.at[slots].set(new, mode="drop")
+    if jnp.ndim(slots):
+        for k in range(len(slots)):
+            stack = put(stack, slots[k], new[k])
+        return stack
+    there = jnp.minimum(slots, len(stack) - 1)
+    new = jnp.where(slots < len(stack), new, fetch(stack, there))
+    return lax.dynamic_update_index_in_dim(stack, jax.device_put(new, jax.memory.Space.Host), there, 0)
+
+
+def fetch_all(stacks: Any, slots: Any, like: Any) -> Any:
+    """`fetch` of each leaf, in the type of its twin in `like`."""
+    return jax.tree.map(lambda stack, w: fetch(stack, slots).astype(w.dtype), stacks, like)
+
+
+def put_all(stacks: Any, slots: jax.Array, new: Any) -> Any:
+    """`put` of each leaf."""
+    return jax.tree.map(lambda stack, values: put(stack, slots, values), stacks, new)

@@ -1,0 +1,97 @@
+"""Models that lie in the host's memory: the same run, moved a model at a time."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from prfl_jax import storage
+from prfl_jax.errors import UserError
+from prfl_jax.experiment import Experiment
+from prfl_jax.interrupt import Interrupted
+from prfl_jax.report import comparable
+from prfl_jax.together import run_together
+from prfl_jax.validate import validate
+
+GROUPS = {"engine__clients": "vmap", "engine__group": 3}  # of four clients: the second group is two thirds padding
+
+
+def on_host():
+    return storage.host_memory(jax.devices()[0])
+
+
+@pytest.mark.parametrize("slots", [2, [0, 3], [3, 5, 1, 4]])  # 4 and 5 are no slots
+def test_reading_and_writing_slots_is_as_on_the_device(slots):
+    stack = np.arange(12, dtype=np.float32).reshape(4, 3)
+    new = -np.ones((*np.shape(slots), 3), np.float32)
+    there = jax.device_put(stack, on_host())
+    written = jax.jit(storage.put, out_shardings=on_host())(there, jnp.asarray(slots), new)
+    assert written.sharding.memory_kind == "pinned_host"
+    want = stack.copy()
+    for slot in np.atleast_1d(slots):
+        if slot < 4:
+            want[slot] = -1
+    np.testing.assert_array_equal(written, want)
+    np.testing.assert_array_equal(jax.jit(storage.put)(jnp.asarray(stack), jnp.asarray(slots), new), want)
+    inside = np.minimum(slots, 3)
+    read = jax.jit(storage.fetch)(there, jnp.asarray(inside))
+    assert read.sharding.memory_kind == "device"
+    np.testing.assert_array_equal(read, stack[inside])
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("prfl", {}),
+        ("prfl", GROUPS),
+        ("prfl_fedavg", {}),
+        ("fedbuff", {"engine__train": "pending"}),
+        ("fedbuff", {"engine__train": "pending", **GROUPS}),
+        ("heterofl_windowed", {"engine__store": "bfloat16"}),
+    ],
+)
+def test_a_run_is_the_same(method, changes):
+    host, device = (tiny.run(method, engine__models=models, **changes) for models in ("host", "device"))
+    tiny.close(host.params, device.params, 1e-6)
+    for one, other in zip(host.of("window"), device.of("window"), strict=True):
+        np.testing.assert_allclose(one.pop("loss"), other.pop("loss"), rtol=1e-5)
+        assert one == other
+    assert host.report["config_hash"] == device.report["config_hash"]
+
+
+def test_where_the_models_lie():
+    simulation = tiny.simulation("prfl", engine__models="host", engine__train="pending")
+    state = simulation.init_state(simulation.init_key)
+    places = {"sent": {"pinned_host"}, "buffer": {"pinned_host"}, "trained": {"pinned_host", "device"}}  # and losses
+    for again in (state, simulation.to_devices(simulation.to_host(state))):
+        for name, part in again._asdict().items():
+            kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(part)}
+            assert kinds == places.get(name, {"device"} if jax.tree.leaves(part) else set()), name
+
+
+def test_a_run_goes_on_exactly_and_in_the_other_place(tmp_path):
+    whole = tiny.run("prfl", engine__models="host")
+    config = tiny.config("prfl", engine__models="host")
+    with mock.patch("prfl_jax.experiment.run_figure"):
+        for name in ("host", "device"):
+            for checks in (4, 7):
+                with pytest.raises(Interrupted):
+                    Experiment(config).run(tmp_path / name, guard=tiny.StopAt(checks), progress=False)
+            other = tiny.config("prfl", engine__models=name)
+            again = Experiment(other).run(tmp_path / name, progress=False)
+            mine, theirs = comparable(again.report), comparable(whole.report)
+            assert mine.pop("config")["engine"]["models"] == name
+            assert mine == {key: value for key, value in theirs.items() if key != "config"}
+            tiny.same(again.params, whole.params)
+
+
+def test_one_device_and_one_experiment_only(tmp_path):
+    with pytest.raises(UserError, match="engine.devices=2"):
+        validate(tiny.config("prfl", engine__models="host", engine__devices=2))
+    with pytest.raises(UserError, match="engine.models='host'"):
+        run_together([tiny.config("prfl", engine__models="host", seed=s) for s in range(2)], [tmp_path / "a", tmp_path])
