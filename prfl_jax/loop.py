@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Loop:
     def __init__(self, simulation: Simulation, folder: Path, guard: InterruptGuard, progress: bool) -> None:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
-        self._progress = progress and processes.leads()
+        self._progress, self._folder = progress and processes.leads(), folder
         self._scorer = Scorer(simulation, self._check)
         self._checkpoints = SharedCheckpoints(folder, self.config.checkpoint.keep)
         self._metrics = MetricsWriter(folder / "metrics.jsonl")
@@ -113,6 +114,9 @@ class Loop:
         self._test, self._signal = sim.eval_sets()
         found = self._checkpoints.restore(sim.saved_shapes())
         messages = found.messages
+        if not self._progress and processes.leads():  # nobody else says it: one of several experiments, or of a script
+            for message in messages:
+                print(f"{self._folder}: {message}", file=sys.stderr)
         if found.state is None:
             self.planner = sim.new_planner()
             self._metrics.truncate_at(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from unittest import mock
 
@@ -76,6 +77,16 @@ def test_they_go_on_where_a_signal_stopped_them(tmp_path):
         together(configs, tmp_path, guard=tiny.StopAt(11))
     for finished, config in zip(together(configs, tmp_path), configs, strict=True):
         same_as_alone(finished, config)
+
+
+def test_a_damaged_checkpoint_of_any_of_them_is_told(tmp_path, capsys):
+    configs = [tiny.config("fedavg", seed=seed, checkpoint__every_s=1e-6, rounds=8) for seed in range(2)]
+    with pytest.raises(Interrupted):
+        together(configs, tmp_path, guard=tiny.StopAt(14))
+    newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest / "state")
+    together(configs, tmp_path)
+    assert f"{tmp_path / '1'}: checkpoint {newest.name} is damaged" in capsys.readouterr().err
 
 
 def test_what_is_compiled_has_to_be_alike(tmp_path):
