@@ -34,7 +34,9 @@ setup(
             "jsonschema>=4.26",
             "ruff>=0.17",
             "mypy>=2.4",
+            "optuna>=5.0",
         ],
         "bench": ["torch"],
+        "sweep": ["optuna>=5.0"],
     },
 )

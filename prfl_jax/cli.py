@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from absl import app, flags
 from ml_collections import config_dict
@@ -26,6 +26,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.rules import RULES, refuse, shown, unknown
 from prfl_jax.validate import assign, flatten, validate
 
+T = TypeVar("T")
 Overrides = Mapping[str, object] | Iterable[tuple[str, object]]
 
 _CONFIG_ARGUMENT = re.compile(r"--?(?P<no>no)?config(?:\.(?P<key>[^=]*))?(?:=(?P<value>.*))?", re.DOTALL)
@@ -102,28 +103,41 @@ def _parse_tuple(text: str, type_: type) -> tuple[object, ...]:
 
 
 def _load_file(path: Path) -> config_dict.ConfigDict:
+    return load_python("config", path, "get_config", config_dict.ConfigDict, "an ml_collections ConfigDict")
+
+
+def load_python(flag: str, path: Path, name: str, kind: type[T], words: str) -> T:
+    """What a function of a user's Python file returns.
+
+    Args:
+      flag: that names the file.
+      name: of the function, which takes nothing.
+      kind: of what it returns; `words` say the same.
+
+    Raises:
+      UserError: the file cannot be read or run, or has no such function.
+    """
     try:
         source = path.read_bytes()
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or e
-        raise UserError(
-            f"--config={path}: cannot be read ({reason}); give a config file, as in --config=configs/quickstart.py"
-        ) from None
-    space: dict[str, object] = {"__name__": "config_file", "__file__": str(path)}
-    allowed = "allowed is a Python file that defines get_config() and returns an ml_collections ConfigDict"
+        example = {"config": "a config file, as in --config=configs/quickstart.py"}.get(flag, "a Python file")
+        raise UserError(f"--{flag}={path}: cannot be read ({reason}); give {example}") from None
+    space: dict[str, object] = {"__name__": f"{flag}_file", "__file__": str(path)}
+    allowed = f"allowed is a Python file that defines {name}() and returns {words}"
     try:
         exec(compile(source, str(path), "exec"), space)
-        function = space.get("get_config")
+        function = space.get(name)
         if not callable(function):
-            raise UserError(f"--config={path}: there is no function get_config; {allowed}")
-        cfg = function()
+            raise UserError(f"--{flag}={path}: there is no function {name}; {allowed}")
+        found = function()
     except UserError as e:
-        raise e if str(path) in str(e) else UserError(f"--config={path}: {e}") from None
+        raise e if str(path) in str(e) else UserError(f"--{flag}={path}: {e}") from None
     except Exception as e:
-        raise UserError(f"--config={path}: {_where(e, path)}") from None
-    if not isinstance(cfg, config_dict.ConfigDict):
-        raise UserError(f"--config={path}: get_config() returns {shown(cfg)} ({type(cfg).__name__}); {allowed}")
-    return cfg
+        raise UserError(f"--{flag}={path}: {_where(e, path)}") from None
+    if not isinstance(found, kind):
+        raise UserError(f"--{flag}={path}: {name}() returns {shown(found)} ({type(found).__name__}); {allowed}")
+    return found
 
 
 def _where(error: Exception, path: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from prfl_jax import environment, processes
 from prfl_jax.interrupt import InterruptGuard
-from prfl_jax.loop import Loop
+from prfl_jax.loop import Loop, Watch
 from prfl_jax.models import save_model
 from prfl_jax.report import build_report, read_metrics, run_figure, write_report
 from prfl_jax.simulation import Simulation
@@ -65,6 +65,7 @@ class Experiment:
         *,
         guard: InterruptGuard | None = None,
         progress: bool = True,
+        watch: Watch = None,
     ) -> Finished:
         """Runs to the end, going on from the newest checkpoint in `workdir`.
 
@@ -76,6 +77,8 @@ class Experiment:
           guard: asked between pieces of work whether a signal has come; without one, Ctrl-C
             is Python's KeyboardInterrupt and the last checkpoint counts.
           progress: show a bar on stderr.
+          watch: called with the record of each evaluation (`metrics.jsonl`, kind `eval`); what it raises ends the
+            run there, without a report.
 
         Raises:
           UserError: `workdir` belongs to another config or another process.
@@ -83,9 +86,9 @@ class Experiment:
         """
         if isinstance(workdir, str | os.PathLike):
             with open_workdir(workdir, to_dict(self.config), config_hash(self.config)) as folder:
-                return self.run(folder, guard=guard, progress=progress)
+                return self.run(folder, guard=guard, progress=progress, watch=watch)
         path = workdir.path
-        loop = Loop(self.simulation, path, guard or InterruptGuard(), progress)
+        loop = Loop(self.simulation, path, guard or InterruptGuard(), progress, watch)
         loop.run()
         params = jax.tree.map(np.array, loop.state.params)
 

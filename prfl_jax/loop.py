@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
 
+Watch = Callable[[dict[str, Any]], None] | None  # told of each evaluation's record
 FORMAT = 6  # of a checkpoint's host values
 SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
@@ -70,7 +72,10 @@ class Loop:
       progress: show a bar on stderr.
     """
 
-    def __init__(self, simulation: Simulation, folder: Path, guard: InterruptGuard, progress: bool) -> None:
+    def __init__(
+        self, simulation: Simulation, folder: Path, guard: InterruptGuard, progress: bool, watch: Watch = None
+    ) -> None:
+        self._watch = watch
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
         self._progress, self._folder = progress and processes.leads(), folder
@@ -296,19 +301,20 @@ class Loop:
                     "window": at.window,
                     **{name: {"accuracy": s.accuracy, "loss": s.mean_loss} for name, s in scores.items()},
                 }
-            self._metrics.write(
-                {
-                    "kind": "eval",
-                    "t_s": t_s,
-                    "model_s": at.time_s,
-                    **at.last_eval,
-                    **{key: getattr(at, key) for key in ("updates", "bytes_up", "bytes_down", "bytes_client_down")},
-                    "host_s": sum(self.time.seconds.values()),
-                }
-            )
+            record = {
+                "kind": "eval",
+                "t_s": t_s,
+                "model_s": at.time_s,
+                **at.last_eval,
+                **{key: getattr(at, key) for key in ("updates", "bytes_up", "bytes_down", "bytes_client_down")},
+                "host_s": sum(self.time.seconds.values()),
+            }
+            self._metrics.write(record)
             at.grid += 1
             self._show()
             self._check()
+            if self._watch is not None and at.ended is None:
+                self._watch(record)
 
     def _end_interval(self) -> None:
         """Algorithm 1, lines 6-24: early stopping of clients and server, densities, pruning."""

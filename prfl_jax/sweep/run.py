@@ -1,0 +1,97 @@
+"""What scripts/sweep.py does: workers on this machine, and the table at the end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.errors import UserError
+from prfl_jax.startup import before_jax
+from prfl_jax.sweep.settings import WORKER, Objective, Sweep
+
+
+def run_sweep(base: Any, sweep: Sweep) -> int:
+    """Makes the trials that are missing; returns 0, or 1 where a trial failed.
+
+    Args:
+      base: the config that every trial starts from, validated.
+
+    Raises:
+      UserError: a flag, the space or the database is not allowed.
+    """
+    sweep.check()
+    try:
+        import optuna  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("scripts/sweep.py: needs Optuna; pip install -e '.[sweep]'") from None
+    from prfl_jax.sweep.study import quiet
+
+    with quiet():
+        return _run(_prepared(base, sweep), sweep)
+
+
+def _run(base: Any, sweep: Sweep) -> int:
+    from prfl_jax.reproduce.runs import check_folder
+    from prfl_jax.sweep import outcome
+    from prfl_jax.sweep.space import Space
+    from prfl_jax.sweep.study import open_study, work
+    from prfl_jax.sweep.trial import TrialRunner
+
+    space = Space.read(sweep.space)
+    check_folder("--out", sweep.out)
+    study = open_study(sweep, base, space)
+    before_jax()
+    from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
+
+    others = _start_others(sweep)
+    with InterruptGuard(shlex.join([sys.executable, *sys.argv])) as guard:
+        run = TrialRunner(base, space, Objective.of(sweep.objective), sweep.out, guard, progress=sweep.workers == 1)
+        try:
+            work(study, run, guard)
+        except Interrupted as signal:
+            for other in others:
+                other.terminate()
+            for other in others:
+                other.wait()
+            print(f"\n{signal}: trials are saved in {sweep.out}; to go on: {guard.go_on}", file=sys.stderr)
+            leave(128 + signal.signum)
+    for other in others:
+        other.wait()
+    found = outcome.write(study, sweep)
+    if not _is_other():
+        print(f"\n{outcome.table(found)}\n\n{sweep.out}/sweep.json")
+    return 1 if any(entry["error"] for entry in found["trials"]) else 0
+
+
+def _prepared(base: Any, sweep: Sweep) -> Any:
+    """The config with nobody to compare with, and the objective's level among its thresholds."""
+    base = base.copy_and_resolve_references()
+    level = Objective.of(sweep.objective).level
+    base.compare = ()
+    if level is not None and level not in base.eval.thresholds:
+        base.eval.thresholds = tuple(sorted({*base.eval.thresholds, level}))
+    return base.lock()
+
+
+def _is_other() -> bool:
+    return WORKER in os.environ
+
+
+def _start_others(sweep: Sweep) -> Sequence[subprocess.Popen[bytes]]:
+    """The other workers of this machine: the same command again."""
+    if _is_other():
+        return ()
+    return [
+        subprocess.Popen([sys.executable, *sys.argv], env={**os.environ, WORKER: str(number)})
+        for number in range(1, sweep.workers)
+    ]
+
+
+def default_out(config: str, space: str) -> Path:
+    """`runs/sweep-CONFIG-SPACE`."""
+    return Path("runs") / f"sweep-{Path(config).stem}-{Path(space).stem}"

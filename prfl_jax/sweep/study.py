@@ -1,0 +1,163 @@
+"""The study behind a sweep: planned trials in a database, and workers that take them.
+
+All trials are planned at the start, as waiting trials: the whole grid, random values drawn by the trial's number, or,
+for TPE, trials whose values are chosen when they begin. A worker takes the next one that waits. So any number of
+workers, on one machine or several, make exactly the trials that were asked for. A trial whose worker has died is
+failed when its heartbeat is old, and planned again in the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+from optuna.trial import TrialState
+
+from prfl_jax.errors import UserError
+from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.sweep.settings import WORKER, Objective, Sweep
+from prfl_jax.sweep.space import Space
+from prfl_jax.sweep.trial import Failed, Surplus, TrialRunner, first_number, planned
+from prfl_jax.validate import config_hash
+
+POLL_S = 1.0
+STARTUP = 10  # trials of TPE that are random
+
+
+def open_study(sweep: Sweep, base: Any, space: Space) -> optuna.Study:
+    """The study, made where there is none, with all its trials planned.
+
+    Raises:
+      UserError: the database cannot be used, or holds another sweep.
+    """
+    objective = Objective.of(sweep.objective)
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=sweep.retries)
+    url = sweep.storage or f"sqlite:///{sweep.out.absolute() / 'sweep.db'}"
+    name = "sweep" if sweep.storage is None else f"{Path(sweep.space).stem}-{config_hash(base)[:12]}"
+    with filelock.FileLock(sweep.out / ".sweep.lock"):
+        try:
+            storage = optuna.storages.RDBStorage(
+                url,
+                # workers wait for one another's writes
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=sweep.heartbeat_s,
+                grace_period=3 * sweep.heartbeat_s,
+                heartbeat_stale_trial_callback=retry,
+            )
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction=objective.direction, load_if_exists=True,
+                sampler=_sampler(base.seed), pruner=_pruner(sweep, base),
+            )  # fmt: skip
+        except Exception as error:  # of SQLAlchemy, alembic or a database's own driver, whose kinds are many
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"--storage={url}: cannot be used ({said}); allowed is a database URL of Optuna") from None
+        _identify(study, sweep, base, space)
+        _plan(study, sweep, base, space)
+    return study
+
+
+def _identify(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
+    """Refuses to go on with another sweep under the same name."""
+    mine = {
+        "--config": config_hash(base), "--space": space.to_json(), "--sampler": sweep.sampler,
+        "--pruner": sweep.pruner, "--objective": sweep.objective,
+    }  # fmt: skip
+    theirs = study.user_attrs.get("sweep")
+    if theirs is None:
+        study.set_user_attr("sweep", mine)
+        return
+    for flag, value in mine.items():
+        if theirs.get(flag) != value:
+            raise UserError(
+                f"{flag}: --out={sweep.out} holds a sweep with another one ({str(theirs.get(flag))[:80]}); "
+                "allowed is the same, or another --out"
+            )
+
+
+def _plan(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
+    """Adds waiting trials up to the number asked for."""
+    trials = study.get_trials(deepcopy=False)
+    there = sum(planned(trial) and first_number(trial) == trial.number for trial in trials)
+    grid = space.grid() if sweep.sampler == "grid" else []
+    wanted = len(grid) if sweep.trials is None else sweep.trials
+    if sweep.sampler == "grid" and wanted > len(grid):
+        raise UserError(f"--trials={wanted}: allowed is at most {len(grid)}, the size of the grid")
+    if wanted < there:
+        raise UserError(f"--trials={wanted}: allowed is at least {there}, which this sweep has already")
+    for number in range(there, wanted):
+        if sweep.sampler == "grid":
+            values = grid[number]
+        elif sweep.sampler == "random" or number < STARTUP:
+            values = space.draw(base.seed, number)
+        else:
+            values = {}
+        study.enqueue_trial(values)
+
+
+def _sampler(seed: int) -> optuna.samplers.BaseSampler:
+    """TPE; the trials of a grid and random ones have their values already. Repeatable with one worker only."""
+    mine = seed + int(os.environ.get(WORKER, 0))
+    # liars: what others have under way is not chosen again
+    return optuna.samplers.TPESampler(seed=mine % 2**32, n_startup_trials=STARTUP, constant_liar=True)
+
+
+def _pruner(sweep: Sweep, base: Any) -> optuna.pruners.BasePruner:
+    """By accuracy at simulated seconds; with a horizon, trials are compared from a sixteenth of it on."""
+    horizon = None if base.horizon_s is None else max(16, round(base.horizon_s))
+    if sweep.pruner == "asha":
+        least: Any = "auto" if horizon is None else horizon // 16
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=4)
+    if sweep.pruner == "hyperband":
+        most: Any = "auto" if horizon is None else horizon
+        return optuna.pruners.HyperbandPruner(
+            min_resource=1 if horizon is None else horizon // 16, max_resource=most, reduction_factor=3
+        )
+    return optuna.pruners.NopPruner()
+
+
+def work(study: optuna.Study, run: TrialRunner, guard: InterruptGuard) -> None:
+    """Takes trials until none waits and none is under way anywhere.
+
+    Raises:
+      Interrupted: a signal came; the trial under way was saved and planned again.
+    """
+    while True:
+        guard.check()
+        optuna.storages.fail_stale_trials(study)
+        states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        if TrialState.WAITING in states:
+            try:
+                study.optimize(run, n_trials=1, catch=(Failed, Surplus))
+            except Interrupted:
+                _plan_again(study, run.current)
+                raise
+        elif TrialState.RUNNING in states:
+            time.sleep(POLL_S)  # another worker's; if that one dies, its trial is ours
+        else:
+            return
+
+
+def _plan_again(study: optuna.Study, number: int | None) -> None:
+    trials = study.get_trials(deepcopy=False)
+    if number is not None and trials[number].state == TrialState.FAIL:
+        optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trials[number])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna's own lines are left out, and that what is used here (heartbeats, retries) is called experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,56 @@
+"""Tries settings of one experiment: a grid, random values, or what TPE thinks best.
+
+    python scripts/sweep.py --config=configs/quickstart.py --space=configs/sweeps/rate_and_steps.py --sampler=grid
+
+Each trial is a run in a folder of its own under --out. The same command again goes on with what is not done, and in
+several shells, or with --workers=N, it shares the trials out; on several machines with --storage, a database of Optuna
+that all can reach (postgresql://..., mysql://...). A trial whose worker was killed is taken up by another from its last
+checkpoint. --trials is the number of trials of the whole sweep. Ends with the best settings, the importance of each key
+and `sweep.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from prfl_jax import cli
+from prfl_jax.errors import UserError
+from prfl_jax.sweep.run import default_out, run_sweep
+from prfl_jax.sweep.settings import Sweep
+
+_SPACE = flags.DEFINE_string("space", None, "the file of the space: get_space() gives values or a range by config key")
+_TRIALS = flags.DEFINE_integer("trials", None, "trials in all; by default the whole grid")
+_OUT = flags.DEFINE_string("out", None, "folder of the sweep; by default runs/sweep-CONFIG-SPACE")
+_STORAGE = flags.DEFINE_string("storage", None, "a database URL of Optuna; by default SQLite in --out")
+_SAMPLER = flags.DEFINE_string("sampler", "tpe", "grid | random | tpe")
+_PRUNER = flags.DEFINE_string("pruner", "none", "none | asha | hyperband: give hopeless trials up")
+_OBJECTIVE = flags.DEFINE_string("objective", "accuracy", "accuracy (at the end) | time_to:LEVEL (simulated s)")
+_WORKERS = flags.DEFINE_integer("workers", 1, "processes on this machine")
+_HEARTBEAT_S = flags.DEFINE_integer("heartbeat_s", 60, "a worker not heard of for three times as long is lost")
+_RETRIES = flags.DEFINE_integer("retries", 5, "how often a lost trial is begun again")
+
+
+def main(config: object) -> int:
+    if _SPACE.value is None:
+        raise UserError("--space is missing: give a file, as in --space=configs/sweeps/rate_and_steps.py")
+    return run_sweep(
+        config,
+        Sweep(
+            space=_SPACE.value,
+            trials=_TRIALS.value,
+            out=Path(_OUT.value) if _OUT.value else default_out(flags.FLAGS.config, _SPACE.value),
+            storage=_STORAGE.value,
+            sampler=_SAMPLER.value,
+            pruner=_PRUNER.value,
+            objective=_OBJECTIVE.value,
+            workers=_WORKERS.value,
+            heartbeat_s=_HEARTBEAT_S.value,
+            retries=_RETRIES.value,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    cli.run_with_config(main)
