@@ -35,8 +35,11 @@ setup(
             "ruff>=0.17",
             "mypy>=2.4",
             "optuna>=5.0",
+            "plotly>=6.0",
+            "selenium>=4.0",
         ],
         "bench": ["torch"],
         "sweep": ["optuna>=5.0"],
+        "report": ["plotly>=6.0"],
     },
 )

@@ -211,6 +211,11 @@ def run(main: Callable[[], int | None], argv: Sequence[str] | None = None) -> No
     _run(lambda args: _call(main, args), argv, "")
 
 
+def run_with_arguments(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
+    """As `run`, for a script that takes files or folders besides its flags: passes them to `main`."""
+    _run(lambda args: main(flags.FLAGS(list(args))[1:]), argv, "")
+
+
 def run_with_config(
     main: Callable[[config_dict.ConfigDict], int | None], argv: Sequence[str] | None = None
 ) -> NoReturn:

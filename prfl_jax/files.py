@@ -40,14 +40,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def output_file(flag: str, value: str | None, example: str) -> Path:
+def output_file(flag: str, value: str | None, example: str, kind: str = "JSON") -> Path:
     """The file that a flag such as --out names.
 
     Raises:
       UserError: no value, a folder, or a place that cannot be written to.
     """
     if not value:
-        raise UserError(f"{flag} is missing: give the JSON file to write, as in {flag}={example}")
+        raise UserError(f"{flag} is missing: give the {kind} file to write, as in {flag}={example}")
     path = Path(value)
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise UserError(f"{flag}={value}: allowed is a file in a folder that exists and can be written to")

@@ -95,6 +95,7 @@ def test_a_small_run_adds_up_as_by_hand(validator):
     assert report["ended"] == {"how": "rounds", "detail": None, "client": None, "window": 4}
     assert report["curves"]["mask"] == {
         "t_s": [25.0, 50.0, 75.0], "accuracy": [0.5, 0.8, 0.79], "loss": [0.5] * 3, "model_s": [20.0, 30.0, 60.5],
+        "window": [1, 2, 3], "bytes_up": [None] * 3, "bytes_down": [None] * 3, "bytes_client_down": [None] * 3,
     }  # fmt: skip
     assert report["curves"]["fedavg"]["accuracy"] == [0.85, None, 0.9]
     assert report["host"]["updates_per_s"] == 0.05 and report["host"]["s_per_window"] == 25.0

@@ -8,7 +8,7 @@ from typing import Any
 from prfl_jax.report.compare import beside
 from prfl_jax.report.plain import compact, plain
 from prfl_jax.report.series import columns, shorten, thin
-from prfl_jax.report.totals import CURVES, Record, RunTotals
+from prfl_jax.report.totals import CURVE_COLUMNS, CURVES, Record, RunTotals
 
 SCHEMA_VERSION = 1
 # What may differ between two runs of the same experiment on the same machine type.
@@ -146,7 +146,7 @@ def _final_scores(scores: Record | None) -> dict[str, Any] | None:
 
 
 def _curve(totals: RunTotals, name: str, limit: int) -> dict[str, list[Any]]:
-    return columns(("t_s", "accuracy", "loss", "model_s"), thin(totals.curves[name].points.rows(), limit))
+    return columns(CURVE_COLUMNS, thin(totals.curves[name].points.rows(), limit))
 
 
 def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) -> list[dict[str, Any]]:

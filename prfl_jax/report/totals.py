@@ -15,6 +15,8 @@ from prfl_jax.report.series import Thinned
 
 CURVES = ("mask", "fedavg")
 CURVE_POINTS = 1000
+ALONG = ("window", "bytes_up", "bytes_down", "bytes_client_down")  # where a run is at an evaluation, besides its time
+CURVE_COLUMNS = ("t_s", "accuracy", "loss", "model_s", *ALONG)
 Record = Mapping[str, Any]
 
 
@@ -27,16 +29,17 @@ class CurveTotals:
     """One server model's curve over the evaluation grid, and when it first reached each threshold."""
 
     def __init__(self, thresholds: Sequence[float]) -> None:
-        self.points: Thinned[tuple[Any, ...]] = Thinned(CURVE_POINTS)  # (t_s, accuracy, loss, model_s)
+        self.points: Thinned[tuple[Any, ...]] = Thinned(CURVE_POINTS)  # by CURVE_COLUMNS
         self.thresholds = tuple(thresholds)
         self.reached_s: dict[str, float | None] = {threshold_key(level): None for level in thresholds}
 
-    def add_eval(self, t_s: float, model_s: float, scores: Record | None) -> None:
+    def add_eval(self, record: Record, scores: Record | None) -> None:
         """`scores` holds `accuracy` and `loss`, None where not finite; None when the run has no such model."""
         if scores is None:
             return
-        accuracy = scores["accuracy"]
-        self.points.add((t_s, accuracy, scores["loss"], model_s))
+        t_s, accuracy = record["t_s"], scores["accuracy"]
+        along = tuple(record.get(name) for name in ALONG)
+        self.points.add((t_s, accuracy, scores["loss"], record["model_s"], *along))
         for level in self.thresholds:
             key = threshold_key(level)
             if accuracy is not None and accuracy >= level and self.reached_s[key] is None:
@@ -135,7 +138,7 @@ class RunTotals:
             self._add_window(record)
         elif kind == "eval":
             for name in CURVES:
-                self.curves[name].add_eval(record["t_s"], record["model_s"], record.get(name))
+                self.curves[name].add_eval(record, record.get(name))
         elif kind == "interval":
             self.densities.add(record["percents"], record["window"], record["t_s"])
             self.clients.triggers += np.asarray(record["triggered"], np.int64)

@@ -1,0 +1,113 @@
+"""The runs that a page shows: reports, and the records beside them where they are still there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.errors import UserError
+from prfl_jax.report import read_metrics
+from prfl_jax.report.names import strategy_name
+
+MOST_ARRIVALS = 1500  # that a timeline shows; more would make the page slow
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Attributes:
+      name: short, and its own among the runs of a page.
+      file: its report.
+      report: what the file holds.
+    """
+
+    name: str
+    file: Path
+    report: dict[str, Any]
+
+    @property
+    def curve(self) -> dict[str, list[Any]]:
+        """The headline model's."""
+        curve: dict[str, list[Any]] = self.report["curves"][self.report["final"]["model"]]
+        return curve
+
+    def host_s(self) -> list[float | None] | None:
+        """Host seconds at each point of the curve; None where no records lie beside the report."""
+        found = {record["t_s"]: record.get("host_s") for record in self._records("eval")}
+        return [found.get(t_s) for t_s in self.curve["t_s"]] if found else None
+
+    def arrivals(self) -> list[dict[str, Any]]:
+        """The first arrivals, each with client, window and its seconds; empty without records of today's form."""
+        found: list[dict[str, Any]] = []
+        for record in self._records("window"):
+            if "arrived_s" not in record:
+                return []
+            columns = ("arrivals", "arrived_s", "round_s", "download_s", "train_s", "waiting_s", "staleness")
+            for values in zip(*(record[name] for name in columns), strict=True):
+                found.append({"window": record["window"], **dict(zip(("client", *columns[1:]), values, strict=True))})
+            if len(found) >= MOST_ARRIVALS:
+                break
+        return found
+
+    def _records(self, kind: str) -> Iterable[dict[str, Any]]:
+        file = self.file.with_name("metrics.jsonl")
+        if self.file.name == "report.json" and file.exists():
+            yield from (record for record in read_metrics(file) if record["kind"] == kind)
+
+
+def find_runs(folders: Sequence[str]) -> list[Run]:
+    """All reports in these folders and below them; a folder may be a run's, a sweep's, or one of reports.
+
+    Raises:
+      UserError: there is none in one of them, or a file cannot be read.
+    """
+    files: list[Path] = []
+    for folder in folders:
+        path = Path(folder)
+        there = [path] if path.is_file() else sorted(path.rglob("*.json"))
+        reports = [file for file in there if "checkpoints" not in file.parts and _is_report(file)]
+        if not reports:
+            raise UserError(f"{folder}: no report there; give the folder of a run, a sweep or of reports")
+        files += [file for file in reports if file not in files]
+    loaded = [(file, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    names = _names(loaded)
+    return [Run(name, file, report) for name, (file, report) in zip(names, loaded, strict=True)]
+
+
+def _is_report(file: Path) -> bool:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); give folders that can be read") from None
+    except ValueError:
+        if file.name == "report.json":
+            raise UserError(f"{file}: not a report; take it away, or run its workdir again") from None
+        return False
+    return isinstance(found, dict) and {"strategy", "curves", "final", "clients", "config", "ended"} <= found.keys()
+
+
+def _names(loaded: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """Method and seed; where that is not enough, what tells the files' paths apart."""
+    short = [f"{strategy_name(report['strategy'])}, seed {report['seed']}" for _, report in loaded]
+    shared = Path(*_common([file.absolute().parent.parts for file, _ in loaded])) if loaded else Path()
+    names = []
+    for name, (file, _) in zip(short, loaded, strict=True):
+        if short.count(name) > 1:
+            inside = file.absolute().relative_to(shared)
+            place = inside.parent if file.name == "report.json" else inside.with_suffix("")
+            name = f"{name} ({place})"
+        names.append(name)
+    return names
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    common = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return common

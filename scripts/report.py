@@ -1,0 +1,39 @@
+"""Makes one HTML page of any number of runs, to be opened without a network.
+
+    python scripts/report.py runs/quickstart --out=report.html
+    python scripts/report.py runs/sweep-quickstart-rate_and_steps results/cpu/runs/mnist_by_writer --out=report.html
+
+Each folder may be a run's, a sweep's, or one of reports. The page shows accuracy over simulated time, windows, bytes or
+host time, the time to each accuracy, bytes, what each client did when, densities, staleness, where configs differ and
+how the runs ended. What each client did, and host time, need a run's own folder, with its metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from prfl_jax import cli
+from prfl_jax.errors import UserError
+from prfl_jax.files import output_file
+
+_OUT = flags.DEFINE_string("out", None, "the HTML file to write")
+_TITLE = flags.DEFINE_string("title", "Runs", "of the page")
+
+
+def main(folders: list[str]) -> None:
+    if not folders:
+        raise UserError("no folder is given: allowed is scripts/report.py FOLDER [FOLDER ...] --out=FILE.html")
+    out = output_file("--out", _OUT.value, "report.html", "HTML")
+    try:
+        import plotly  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("scripts/report.py: needs Plotly; pip install -e '.[report]'") from None
+    from prfl_jax.page import find_runs, write_page
+
+    runs = find_runs(folders)
+    write_page(runs, out, _TITLE.value)
+    print(f"{len(runs)} runs: {out}")
+
+
+if __name__ == "__main__":
+    cli.run_with_arguments(main)
