@@ -1,6 +1,6 @@
 """Clients over several devices: client c is held by device c mod D, in that device's slot c div D.
 
-Everything stacked over clients (`State.sent`, `State.buffer` and their masks) is sharded over
+Everything stacked over clients (`State.sent`, `State.buffer`, their masks, `State.trained`) is sharded over
 the mesh's one axis, the server's model is a copy on each device, and an aggregation adds the
 devices' sums up (`psum`). Clients are dealt out in turn, so that neighbours in the config, which
 are often alike in speed, do not share a device. With one device all of this is nothing: no mesh,

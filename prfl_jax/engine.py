@@ -68,6 +68,8 @@ class State(NamedTuple):
     levels: tuple[jax.Array, ...]
 
 
+HOST_GROUP = 8  # a group has all its models on the device at once
+
 # Over several devices: what is stacked over clients lies with its client's device (`[D m, ...]`), the rest on each.
 STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained")
 STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
@@ -92,8 +94,9 @@ class EngineConfig:
     Args:
       clients: `map` (trained one after another) or `vmap` (a group at once).
       train: `arrival` (each as it arrives) or `pending` (when one arrives, all that are in flight and not trained yet).
-      group: clients in a group of `vmap`; 0: as many as a device has slots.
-      store: type of the models in flight and in the buffer; a client starts from what was stored.
+      group: clients in a group of `vmap`; 0: as many as a device has slots, or `HOST_GROUP` of models with the host.
+      store: type of the models in flight and in the buffer; a client starts from what was stored. Updates trained
+        ahead of their arrival are kept as they are.
       models: `device` or `host`, where those lie.
       aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
@@ -166,10 +169,15 @@ class Engine:
             buffer=() if sums else jax.tree.map(jnp.copy, stack),
             buffer_bits=() if sums else jax.tree.map(jnp.copy, bits),
             total=jax.tree.map(jnp.zeros_like, params) if sums else (),
-            trained=Trained(jax.tree.map(jnp.copy, stack), jnp.zeros(slots)) if self._ahead else (),
+            trained=Trained(self._updates(params, slots), jnp.zeros(slots)) if self._ahead else (),
             importance=init_importance(self.layout, self.config.importance),
             levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
         )
+
+    @staticmethod
+    def _updates(params: Any, slots: int) -> Any:
+        """Room for updates as they were trained: what they add up to must not depend on when that was."""
+        return jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), w.dtype), params)
 
     # One window: dispatch, arrivals, aggregation. Each device runs this for the slots it holds, 0 to m - 1 of its own.
 
@@ -179,7 +187,7 @@ class Engine:
         """Runs the first `rows` rows of `plan`; returns the state and mean training losses `[L, m]`.
 
         `rows` is a device scalar, so one executable serves every chunk length up to L. Not jitted: `run_chunk` is.
-        The plan's counts may be larger than what it lists: padding does nothing (with the axis `vmap`).
+        The plan's counts may be larger than what it lists: padding does nothing.
         """
 
         def row(r: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
@@ -241,8 +249,8 @@ class Engine:
 
     def _size(self) -> int:
         """Slots that are trained at once."""
-        slots = self.placement.slots
-        return 0 if self.config.clients == "map" else min(self.config.group or slots, slots)
+        config = self.config
+        return 0 if config.clients == "map" else at_once(config.group, self.placement.slots, config.models)
 
     def _each(self, listed: jax.Array, count: jax.Array, size: int, take: Callable[..., Any], start: Any) -> Any:
         """`take(k, slots, carry)` for the slots from the k-th of a list `[m]` on, until `count` are taken.
@@ -326,6 +334,7 @@ class Engine:
             taken = taken._replace(importance=add_arrival(taken.importance, squares, masks))
         if self.config.aggregation.kernel == "sum":
             summand, c = self._summand(update, sent), turn.coefficient
+            summand = jax.tree.map(lambda x: jnp.where(_along(turn.here, x), x, 0), summand)
             if one:
                 summand, c = jax.tree.map(lambda x: x[None], summand), c[None]
             taken = taken._replace(total=add_weighted(taken.total, summand, c))
@@ -334,6 +343,11 @@ class Engine:
     def _summand(self, update: Any, sent: Any) -> Any:
         """What the kernel `sum` adds of one client, or of clients stacked alike."""
         return jax.tree.map(jnp.subtract, update, sent) if self.config.aggregation.updates else update
+
+
+def at_once(group: int, slots: int, models: str) -> int:
+    """How many clients `vmap` trains at once (`EngineConfig.group`)."""
+    return min(group or (HOST_GROUP if models == "host" else slots), slots)
 
 
 def _over(size: int, function: Callable[..., Any], own: int) -> Callable[..., Any]:

@@ -113,6 +113,8 @@ class Experiment:
             flags={
                 **environment.flags(),
                 "clients_axis": method.clients_axis,
+                "train": method.train,
+                "matmul": method.matmul,
                 "devices": self.simulation.placement.count,
             },
             seed=config.seed,

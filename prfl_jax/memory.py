@@ -14,10 +14,8 @@ from prfl_jax.errors import UserError
 from prfl_jax.report.names import bytes_text
 
 STACKS = ("models in flight", "trained ahead", "buffer")  # what grows with the number of slots
-# A checkpoint in the making, over the state it saves: its copy, and what Orbax holds while it writes it (0.9 to 1.3 of
-# it were measured).
-CHECKPOINT = 2.2
-ADVICE = "a narrower model.width, engine.store=bfloat16, more engine.devices, or engine.models=host"
+WRITING = 1.2  # of a checkpoint's size: what Orbax holds besides while it writes it (0.9 to 1.3 of it were measured)
+ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
 
 
 def state_bytes(state: State) -> dict[str, int]:
@@ -43,7 +41,13 @@ def image_bytes(dataset: Dataset, split: Split) -> int:
 
 
 def check_memory(
-    state: State, images: int, placement: Placement, key: str = "clients.number", on_host: bool = False
+    state: State,
+    images: int,
+    placement: Placement,
+    key: str = "clients.number",
+    *,
+    experiments: int = 1,
+    at_once: int | None = None,
 ) -> str:
     """One line about a run's memory.
 
@@ -51,35 +55,42 @@ def check_memory(
       state: arrays or shapes, as made for `placement`.
       images: bytes of the images, of which each device has a copy.
       key: of the config that gives the number of slots.
-      on_host: models stacked over clients lie in the host's memory.
+      experiments: how many of this state a process has (`together.py`); a chunk stacks them, so each is there twice.
+      at_once: models stacked over clients lie in the host's memory, and so many of them on the device at a time.
 
     Raises:
       UserError: it would not fit; says what it is made of and what to change.
     """
-    parts = state_bytes(state)
+    one = state_bytes(state)
+    saved = sum(one.values()) - one.get("trained ahead", 0)
+    saving = round((experiments + WRITING) * saved)  # a copy of each; they take turns in writing
+    parts = {name: count * (1 if experiments == 1 else 2 * experiments) for name, count in one.items()}
+    images *= experiments
     whole, stacked = sum(parts.values()), sum(parts.get(name, 0) for name in STACKS)
     each = whole - stacked + stacked // placement.count + images  # masks, a few percent, as if each had all
-    saving = round(CHECKPOINT * (whole - parts.get("trained ahead", 0)))
     counted = {**parts, "images": images, "a checkpoint's copies": saving}
     made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in counted.items())
     checks = []
     if placement.devices[0].platform == "cpu":  # all devices are the host
         checks.append(("this machine", each * placement.count + saving, host_available()))
     else:
-        if on_host:
-            each -= stacked // placement.count
+        if at_once is not None:  # what a group was sent, and what became of it
+            each += 2 * at_once * parts.get("server model", 0) - stacked
         free = [device_available(device) for device in placement.devices]
         known = [count for count in free if count is not None]
         checks.append(("each device", each, min(known) if known else None))
-        if on_host:
+        if at_once is not None:
             checks.append(("the host", stacked + saving, host_available()))
         else:
             checks.append(("the host, for checkpoints", saving, host_available()))
+    advice = ADVICE
+    if placement.devices[0].platform != "cpu" and at_once is None and placement.count == experiments == 1:
+        advice += ", or engine.models=host"
     for where, need, there in checks:
         if there is not None and need > there:
             raise UserError(
                 f"config.{key}={placement.clients}: {where} would need {bytes_text(need)} ({made_of}), and "
-                f"has {bytes_text(there)}; take fewer {key}, {ADVICE}"
+                f"has {bytes_text(there)}; take fewer {key}, {advice}"
             )
     (where, need, there), *_ = checks
     return f"memory: {bytes_text(need)} on {where}" + (f" of {bytes_text(there)}" if there else "") + f" ({made_of})"

@@ -114,19 +114,19 @@ class Planner:
         self._dt_s = window.dt_s
         clients = len(p)
         self._places = Slots(clients, window.cohort)
-        self._ahead: collections.deque[Window] = collections.deque()
+        self._upcoming: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
-        self._trained = np.zeros(clients, np.int64)  # local rounds each client has done
+        self._rounds = np.zeros(clients, np.int64)  # local rounds each client has done
         self._round_s = np.zeros(clients)  # and their round times, summed
         self._in_flight: dict[int, Arriving] = {}  # by slot
-        self._train_ahead = ahead
+        self._ahead = ahead
         self._waiting: dict[int, Arriving] = {}  # with `ahead`, those of them that are not trained yet
 
     def peek(self, k: int = 0) -> Window:
         """The k-th window that is not taken yet; runs the clock as far as needed."""
-        while len(self._ahead) <= k:
-            self._ahead.append(self.clock.next_window())
-        return self._ahead[k]
+        while len(self._upcoming) <= k:
+            self._upcoming.append(self.clock.next_window())
+        return self._upcoming[k]
 
     def set_costs(self, costs: Costs) -> None:
         """A new generation of densities and masks; only where no window is planned ahead.
@@ -134,7 +134,7 @@ class Planner:
         Raises:
           RuntimeError: the clock has already dispatched beyond this point.
         """
-        if self._ahead:
+        if self._upcoming:
             raise RuntimeError("densities can only change where the clock has not gone ahead")
         self.clock.set_costs(costs)
 
@@ -146,7 +146,7 @@ class Planner:
     def take(self) -> PlannedWindow:
         """Takes the next window: its rows, weights and bytes; tells the density policy of its arrivals."""
         window = self.peek()
-        self._ahead.popleft()
+        self._upcoming.popleft()
         percents = self.policy.percents
         closing = self._close(window)
         rows: list[Plan] = []
@@ -186,7 +186,7 @@ class Planner:
             slot, percent = self._places.take(client), int(percents[client])
             turn = Arriving(slot, client, index, self.learning_rate(time_s), ran_at=percent)
             self._in_flight[slot] = turn
-            if self._train_ahead:
+            if self._ahead:
                 self._waiting[slot] = turn
             out.append((slot, percent))
         return out
@@ -204,10 +204,10 @@ class Planner:
     def _close(self, window: Window) -> Closing:
         """Enters the window's arrivals into the books; the weights of its aggregation."""
         for arrival in window.arrivals:
-            self._trained[arrival.client] += 1
+            self._rounds[arrival.client] += 1
             self._round_s[arrival.client] += arrival.round_s
             self._slots[arrival.client] = Slot(arrival.version, window.index)
-        mean_s = np.where(self._trained > 0, self._round_s / np.maximum(self._trained, 1), np.nan)
+        mean_s = np.where(self._rounds > 0, self._round_s / np.maximum(self._rounds, 1), np.nan)
         seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s)
         return AGGREGATIONS[self._aggregation.name].close(self._aggregation, seen)
 
@@ -220,10 +220,10 @@ class Planner:
         return {
             "clock": self.clock.to_state(),
             "policy": self.policy.to_state(),
-            "ahead": [_window_state(window) for window in self._ahead],
+            "ahead": [_window_state(window) for window in self._upcoming],
             "slots": [None if s is None else [s.version, s.window] for s in self._slots],
             "places": self._places.to_state(),
-            "trained": self._trained.tolist(),
+            "trained": self._rounds.tolist(),
             "round_s": self._round_s.tolist(),
             "in_flight": [list(self._in_flight[slot]) for slot in sorted(self._in_flight)],
         }
@@ -232,13 +232,13 @@ class Planner:
         """Takes over a saved state, with the clock made from `state["clock"]`; returns itself."""
         self.clock = clock
         self.policy.from_state(state["policy"])
-        self._ahead = collections.deque(_window_from(saved) for saved in state["ahead"])
+        self._upcoming = collections.deque(_window_from(saved) for saved in state["ahead"])
         self._slots = [None if s is None else Slot(*s) for s in state["slots"]]
         self._places.from_state(state["places"])
-        self._trained = np.array(state["trained"], np.int64)
+        self._rounds = np.array(state["trained"], np.int64)
         self._round_s = np.array(state["round_s"], np.float64)
         self._in_flight = {slot: Arriving(slot, *rest) for slot, *rest in state["in_flight"]}
-        if self._train_ahead:  # what was trained is not saved, but what it is trained from
+        if self._ahead:  # what was trained is not saved, but what it is trained from
             self._waiting = dict(self._in_flight)
         return self
 

@@ -26,7 +26,7 @@ from prfl_jax.clock import Clock, Costs, in_turn, network_from_config, rule_from
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
 from prfl_jax.devices import ALL, OWN, Placement
-from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, State
+from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, State, at_once
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
 from prfl_jax.local import LocalWork
@@ -135,13 +135,26 @@ def slots(config: Any) -> int:
     return config.window.cohort or config.clients.number
 
 
+def models_at_once(config: Any, method: Method) -> int | None:
+    """Models on the device at a time, where they lie with the host; else None."""
+    if config.engine.models == "device":
+        return None
+    return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
+
+
 def slots_key(config: Any) -> str:
     """The key that says how many slots there are."""
     return "window.cohort" if config.window.cohort else "clients.number"
 
 
 def place(config: Any) -> Placement:
-    """The slots of a config on the devices there are; on one where models lie with the host."""
+    """The slots of a config on the devices there are; on one where models lie with the host.
+
+    Raises:
+      UserError: they cannot be placed so.
+    """
+    if config.engine.models == "host" and not processes.alone():
+        raise UserError("config.engine.models='host': allowed is device where several processes make a run")
     devices = 1 if config.engine.models == "host" else config.engine.devices
     return Placement.of(slots(config), devices, everyone=config.window.close == "all")
 
@@ -208,8 +221,8 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        images, on_host = image_bytes(self.dataset, self.split), self.engine.lies is not None
-        return check_memory(shapes, images, self.placement, slots_key(self.config), on_host)
+        images, key = image_bytes(self.dataset, self.split), slots_key(self.config)
+        return check_memory(shapes, images, self.placement, key, at_once=models_at_once(self.config, self.method))
 
     @property
     def samples_per_round(self) -> int:

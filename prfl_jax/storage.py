@@ -1,6 +1,7 @@
 """Models stacked over clients, wherever they lie: on the device, or in the host's memory beside it.
 
 What lies with the host is moved a model at a time, inside the compiled program, and keeps its place when it is written.
+Where it lies is part of an array's type there, so the same code serves both.
 """
 
 from __future__ import annotations
@@ -9,37 +10,40 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def host_memory(device: Any) -> SingleDeviceSharding:
-    """The host's memory that a device can reach."""
-    return SingleDeviceSharding(device, memory_kind="pinned_host")
+def host_memory(device: Any) -> NamedSharding:
+    """The host's memory that a device can reach.
+
+    Named, on a mesh of one: the place becomes part of the type of what a compiled function returns (JAX 0.10).
+    """
+    return NamedSharding(Mesh(np.array([device]), ("one",)), PartitionSpec(), memory_kind="pinned_host")
 
 
-def _on_host(stack: jax.Array) -> bool:
+def on_host(stack: jax.Array) -> bool:
+    """Whether an array, or what stands for it in a function that is traced, lies with the host."""
     return jax.typeof(stack).memory_space == jax.memory.Space.Host
 
 
 def fetch(stack: jax.Array, slots: Any) -> jax.Array:
     """`stack[slots]`, on the device, of one slot or of several; only inside a compiled function."""
-    if not _on_host(stack):
+    if not on_host(stack):
         return stack[slots]
     if jnp.ndim(slots):
-        return jnp.stack([fetch(stack, slot) for slot in slots])
+        return lax.map(lambda slot: fetch(stack, slot), slots)
     return jax.device_put(lax.dynamic_index_in_dim(stack, slots, keepdims=False), jax.memory.Space.Device)
 
 
 def put(stack: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
     """The stack with `new` at one slot or at several, in the stack's own type; what has no slot is dropped."""
     new = new.astype(stack.dtype)
-    if not _on_host(stack):
+    if not on_host(stack):
         return stack.at[slots].set(new, mode="drop")
     if jnp.ndim(slots):
-        for k in range(len(slots)):
-            stack = put(stack, slots[k], new[k])
-        return stack
+        return lax.fori_loop(0, len(slots), lambda k, stack: put(stack, slots[k], new[k]), stack)
     there = jnp.minimum(slots, len(stack) - 1)
     new = jnp.where(slots < len(stack), new, fetch(stack, there))
     return lax.dynamic_update_index_in_dim(stack, jax.device_put(new, jax.memory.Space.Host), there, 0)

@@ -183,11 +183,9 @@ class Member(Simulation):
         return None
 
     def memory(self) -> str:
-        """As `Simulation.memory`, of all experiments; a chunk stacks their states, so each is there twice."""
-        shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        both = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2 * self.together, *s.shape), s.dtype), shapes)
-        images = image_bytes(self.dataset, self.split) * self.together
-        return check_memory(both, images, self.placement, slots_key(self.config))
+        """As `Simulation.memory`, of all experiments."""
+        shapes, images = jax.eval_shape(self.engine.init_state, self.init_key), image_bytes(self.dataset, self.split)
+        return check_memory(shapes, images, self.placement, slots_key(self.config), experiments=self.together)
 
     def waited_s(self) -> float:
         """s that the last chunk waited for the other experiments."""

@@ -33,6 +33,9 @@ TEN = {
 }
 
 
+MANY = {"fedbuff": {"engine__train": "pending"}}  # on several devices only
+
+
 def apart(got, want):
     """Largest difference of any leaf, relative to the leaf's largest entry."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
@@ -42,7 +45,7 @@ def apart(got, want):
 def moved(strategy, first, then, checks):
     """A run that is interrupted on `first` devices and goes on on `then`."""
     with tempfile.TemporaryDirectory() as folder, mock.patch("prfl_jax.experiment.run_figure"):
-        before = Experiment(tiny.config(strategy, engine__devices=first, **TEN))
+        before = Experiment(tiny.config(strategy, engine__devices=first, **MANY.get(strategy, {}), **TEN))
         try:
             before.run(folder, guard=tiny.StopAt(checks), progress=False)
             raise AssertionError("it was not interrupted")
@@ -56,7 +59,7 @@ def main() -> None:
     told = {"devices": jax.device_count()}
     for strategy in sys.argv[1:]:
         one = tiny.run(strategy, engine__devices=1, **TEN)
-        many = tiny.run(strategy, engine__devices=8, **TEN)
+        many = tiny.run(strategy, engine__devices=8, **MANY.get(strategy, {}), **TEN)
         resumed = moved(strategy, 8, 3, 9)
         windows = [[(w["arrivals"], w["bytes_down"], w["end_s"]) for w in ran.of("window")] for ran in (one, many)]
         losses = [np.concatenate([w["loss"] for w in ran.of("window")]) for ran in (one, many)]

@@ -224,7 +224,5 @@ def test_running_percents_follow_each_dispatch():
         )  # fmt: skip
 
     assert running.take(window([(0, 0), (1, 0), (0, 1)], [(0, 0)]), np.array([100, 100])) == [100]
-    running = RunningPercents().from_state(json.loads(json.dumps(running.to_state())))
     # 0's second and 1's first were sent at 100; 0's third at 40.
     assert running.take(window([(0, 2)], [(1, 0), (0, 1), (0, 2)]), np.array([40, 30])) == [100, 100, 40]
-    assert running.to_state() == []

@@ -42,6 +42,14 @@ def test_one_after_another_and_in_groups(method, group):
     same_windows(ahead, on_arrival)
 
 
+@pytest.mark.parametrize("method", ["fedbuff", "prfl"])
+def test_models_stored_in_bfloat16_are_the_same(method):
+    """Updates that wait are kept as they were trained: small steps would be lost in bfloat16."""
+    settings = {"engine__store": "bfloat16", "local__lr": 0.002, "rounds": 8}
+    ahead, on_arrival = (tiny.run(method, engine__train=train, **settings) for train in ("pending", "arrival"))
+    tiny.close(ahead.params, on_arrival.params, 1e-6)
+
+
 def test_accumulated_importance_counts_arrivals_not_trainings():
     """Whoever is in flight at an interval's end is trained, but has not arrived: the next pruning may not know it."""
     settings = {"rounds": 8, "density__interval": 4, "submodel__importance": "server_sq_grad"}
@@ -68,8 +76,6 @@ def test_each_round_is_trained_once_and_before_it_arrives(method):
         assert set(arrived) <= ready
         ready -= set(arrived)
         assert all(row.lr[slot] > 0 for slot in {*now, *arrived})
-    numbers = [len(now) for now in trained if now]
-    assert sum(numbers) >= sum(map(len, arrivals))
 
 
 def test_methods_with_one_arrival_a_window_train_many_at_once():

@@ -74,14 +74,28 @@ def test_models_with_the_host_are_counted_there(monkeypatch):
     parts = memory.state_bytes(shapes)
     stacks, whole = parts["models in flight"] + parts["buffer"], sum(parts.values())
     saving = round(2.2 * whole)
-    device = Placement(4, (Device(whole - stacks + 50 + 1000),))
+    here = whole - stacks + 50 + 2 * 3 * parts["server model"]
+    device = Placement(4, (Device(here + 1000),))
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving)
-    assert memory.check_memory(shapes, 50, device, on_host=True).startswith("memory: ")
+    assert memory.check_memory(shapes, 50, device, at_once=3).startswith("memory: ")
     with pytest.raises(UserError, match="engine.models=host"):
         memory.check_memory(shapes, 50, device)
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving - 1)
     with pytest.raises(UserError, match="the host would need"):
-        memory.check_memory(shapes, 50, device, on_host=True)
+        memory.check_memory(shapes, 50, device, at_once=3)
+    monkeypatch.setattr(memory, "host_available", lambda: 10**12)
+    with pytest.raises(UserError, match="each device would need"):
+        memory.check_memory(shapes, 50, Placement(4, (Device(here + 999),)), at_once=3)
+
+
+def test_several_experiments_are_counted_twice_and_saved_once(monkeypatch):
+    """A chunk stacks their states; each is copied for its checkpoint, and they take turns in writing."""
+    monkeypatch.setattr(memory, "host_available", lambda: 10**12)
+    sim = tiny.simulation("prfl")
+    shapes = jax.eval_shape(sim.engine.init_state, sim.init_key)
+    one = sum(memory.state_bytes(shapes).values())
+    text = memory.check_memory(shapes, 50, sim.placement, experiments=3)
+    assert text.startswith(f"memory: {(6 * one + 4.2 * one + 150) / 1e6:.4g} MB on")
 
 
 def test_memory_grows_linearly_with_the_clients():

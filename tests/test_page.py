@@ -175,8 +175,8 @@ def test_a_browser_draws_it_hides_a_curve_and_has_nothing_to_complain_of(folder,
     wait_until(lambda: x_title().startswith("windows"))
 
     def choose(run):
-        script = "const c = document.getElementById('run'); c.value = arguments[0]; c.dispatchEvent(new Event('change'))"
-        browser.execute_script(script, run)
+        browser.execute_script("document.getElementById('run').value = arguments[0]", run)
+        browser.execute_script("document.getElementById('run').dispatchEvent(new Event('change'))")
 
     choose(1)
     assert "No timeline" in browser.find_element("id", "timeline").text and drawn("densities") == 4

@@ -18,6 +18,7 @@ from prfl_jax.report import comparable
 from prfl_jax.together import run_together
 from prfl_jax.validate import validate
 
+ALL = {"engine__clients": "vmap"}
 GROUPS = {"engine__clients": "vmap", "engine__group": 3}  # of four clients: the second group is two thirds padding
 
 
@@ -49,6 +50,7 @@ def test_reading_and_writing_slots_is_as_on_the_device(slots):
     [
         ("prfl", {}),
         ("prfl", GROUPS),
+        ("prfl", ALL),
         ("prfl_fedavg", {}),
         ("fedbuff", {"engine__train": "pending"}),
         ("fedbuff", {"engine__train": "pending", **GROUPS}),
@@ -56,7 +58,11 @@ def test_reading_and_writing_slots_is_as_on_the_device(slots):
     ],
 )
 def test_a_run_is_the_same(method, changes):
-    host, device = (tiny.run(method, engine__models=models, **changes) for models in ("host", "device"))
+    asked, ask = [], storage.on_host
+    with mock.patch.object(storage, "on_host", lambda stack: asked.append(ask(stack)) or asked[-1]):
+        host = tiny.run(method, engine__models="host", **changes)
+    assert any(asked)
+    device = tiny.run(method, engine__models="device", **changes)
     tiny.close(host.params, device.params, 1e-6)
     for one, other in zip(host.of("window"), device.of("window"), strict=True):
         np.testing.assert_allclose(one.pop("loss"), other.pop("loss"), rtol=1e-5)
@@ -72,6 +78,9 @@ def test_where_the_models_lie():
         for name, part in again._asdict().items():
             kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(part)}
             assert kinds == places.get(name, {"device"} if jax.tree.leaves(part) else set()), name
+            # what a traced function sees, which decides whether anything is moved
+            spaces = {jax.typeof(leaf).memory_space.name for leaf in jax.tree.leaves(part)}
+            assert spaces == {{"pinned_host": "Host", "device": "Device"}[kind] for kind in kinds}, name
 
 
 def test_a_run_goes_on_exactly_and_in_the_other_place(tmp_path):

@@ -171,6 +171,6 @@ class KernelSuite:
         rng = np.random.default_rng(2)
         images, labels = rng.integers(0, 256, (n, *INPUT_SHAPE), np.uint8), rng.integers(0, CLASSES, n)
         test = make_eval_set(images, labels, config.eval.batch_size)
-        evaluate = Evaluator(self.method.model, self.method.loss, "unit", CLASSES)
+        evaluate = Evaluator(self.method.model, self.method.loss, "unit", CLASSES, matmul=self.method.matmul)
         call = partial(evaluate, chunks.state.params, test)
         return self._alone("evaluation", call, note=f"{n} images, {test.x.shape[1]} a call, results on the host")

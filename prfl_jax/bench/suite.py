@@ -17,7 +17,6 @@ from prfl_jax.errors import UserError
 from prfl_jax.files import output_file, write_text
 
 SCHEMA_VERSION = 1
-SUITES = ("kernels", "peers", "roofline", "devices", "axes")  # as in `_MEASURED`
 SIZES = ("full", "small")
 DATA = ("random", "real")
 BUSY = 0.3  # load a core from which a warning is printed
@@ -50,8 +49,8 @@ def check(request: Request) -> Path:
     Raises:
       UserError: a flag has a value that is not allowed.
     """
-    if request.suite not in SUITES:
-        raise UserError(f"--suite={request.suite}: allowed is {', '.join(SUITES)}")
+    if request.suite not in _MEASURED:
+        raise UserError(f"--suite={request.suite}: allowed is {', '.join(_MEASURED)}")
     if request.size not in SIZES:
         raise UserError(f"--size={request.size}: allowed are {', '.join(SIZES)}")
     if request.data not in DATA:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,11 +23,3 @@ class RunningPercents:
 
     def _pop(self, arrivals: Sequence[Arrival]) -> list[int]:
         return [self._percents.pop((arrival.client, arrival.index)) for arrival in arrivals]
-
-    def to_state(self) -> list[list[int]]:
-        return [[client, index, percent] for (client, index), percent in sorted(self._percents.items())]
-
-    def from_state(self, state: list[list[Any]]) -> RunningPercents:
-        """Takes over a saved state; returns itself."""
-        self._percents = {(client, index): percent for client, index, percent in state}
-        return self

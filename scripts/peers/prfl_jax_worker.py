@@ -51,7 +51,7 @@ def main() -> None:
         size=jnp.full(work.users, work.index.shape[1], jnp.int32),
     )
     data = placement.put(data, ALL)
-    evaluator = Evaluator(method.model, method.loss, "unit", work.net["classes"], placement)
+    evaluator = Evaluator(method.model, method.loss, "unit", work.net["classes"], placement, method.matmul)
     test = make_eval_set(work.x_test, work.y_test, config.eval.batch_size, placement)
     full, mean = [(slot, 100) for slot in range(work.cohort)], 1 / work.cohort
     rounds, times, chunk = itertools.count(), np.zeros(work.users, int), None
