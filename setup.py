@@ -37,9 +37,11 @@ setup(
             "optuna>=5.0",
             "plotly>=6.0",
             "selenium>=4.0",
+            "tensorboardX>=2.6",
         ],
         "bench": ["torch"],
         "sweep": ["optuna>=5.0"],
         "report": ["plotly>=6.0"],
+        "tensorboard": ["tensorboardX>=2.6"],
     },
 )

@@ -77,8 +77,8 @@ class Experiment:
           guard: asked between pieces of work whether a signal has come; without one, Ctrl-C
             is Python's KeyboardInterrupt and the last checkpoint counts.
           progress: show a bar on stderr.
-          watch: called with the record of each evaluation (`metrics.jsonl`, kind `eval`); what it raises ends the
-            run there, without a report.
+          watch: called with each window's, evaluation's and interval's record (`metrics.jsonl`); what it raises ends
+            the run there, without a report.
 
         Raises:
           UserError: `workdir` belongs to another config or another process.

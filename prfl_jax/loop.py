@@ -37,7 +37,7 @@ from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
 
-Watch = Callable[[dict[str, Any]], None] | None  # told of each evaluation's record
+Watch = Callable[[dict[str, Any]], None] | None  # told of each record
 FORMAT = 6  # of a checkpoint's host values
 SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
@@ -163,6 +163,12 @@ class Loop:
         elif processes.any_of(self.guard.came):
             raise Interrupted(signal.SIGTERM)
 
+    def _write(self, record: dict[str, Any]) -> None:
+        """The next record of the run."""
+        self._metrics.write(record)
+        if self._watch is not None:
+            self._watch(record)
+
     def _make_progress(self) -> Progress:
         config = self.config
         windows = None if config.rounds >= ENDLESS else config.rounds
@@ -265,7 +271,7 @@ class Loop:
         at.bytes_down += window.bytes_down
         at.bytes_client_down += window.bytes_client_down
         at.weights = item.weights.tolist()
-        self._metrics.write(window_record(item, loss))
+        self._write(window_record(item, loss))
         for arrival, value in zip(window.arrivals, loss, strict=True):
             if not math.isfinite(value):
                 detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"
@@ -309,12 +315,10 @@ class Loop:
                 **{key: getattr(at, key) for key in ("updates", "bytes_up", "bytes_down", "bytes_client_down")},
                 "host_s": sum(self.time.seconds.values()),
             }
-            self._metrics.write(record)
             at.grid += 1
+            self._write(record)
             self._show()
             self._check()
-            if self._watch is not None and at.ended is None:
-                self._watch(record)
 
     def _end_interval(self) -> None:
         """Algorithm 1, lines 6-24: early stopping of clients and server, densities, pruning."""
@@ -329,7 +333,7 @@ class Loop:
                 server_accuracy = self._scorer.fedavg(self.state, at.weights, self._signal).accuracy
         decision = policy.decide(client_accuracy, server_accuracy)
         at.interval_due = False
-        self._metrics.write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
+        self._write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
         try:
             with self.time.spent("prune"):
                 self.state, costs = self.sim.prune(self.state, decision.percents)

@@ -27,6 +27,7 @@ from prfl_jax.engine import Engine, EngineConfig, State
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment, Finished
 from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.loop import Watch
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.simulation import Simulation, slots, slots_key
@@ -45,6 +46,7 @@ def run_together(
     *,
     guard: InterruptGuard | None = None,
     progress: bool = True,
+    watches: Sequence[Watch] | None = None,
 ) -> list[Finished]:
     """Runs experiments at once, each in its folder, as `Experiment.run` would one after another.
 
@@ -56,6 +58,7 @@ def run_together(
       workdirs: a folder for each.
       guard: as for `Experiment.run`; a signal ends all, each with a checkpoint.
       progress: show the bar of the first one.
+      watches: for each, as for `Experiment.run`.
 
     Raises:
       UserError: the configs cannot run together, or one of them cannot run; the others are saved where they were.
@@ -79,7 +82,8 @@ def run_together(
         def work(number: int) -> None:
             try:
                 show = progress and number == 0
-                results[number] = experiments[number].run(opened[number], guard=guard, progress=show)
+                watch = watches[number] if watches else None
+                results[number] = experiments[number].run(opened[number], guard=guard, progress=show, watch=watch)
             except BaseException as error:  # raised again below, in the thread that waits
                 results[number] = error
                 guard.stop()  # the others save what they have

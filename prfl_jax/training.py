@@ -87,6 +87,7 @@ def train(
     dry_run: bool = False,
     together: Together | None = None,
     variants: Variants | None = None,
+    tensorboard: bool = False,
 ) -> int:
     """Runs (or goes on with) an experiment and its comparisons; returns the exit code.
 
@@ -96,6 +97,7 @@ def train(
       workdir: folder of the run, or None.
       together: where several processes make this run; the first one reads and writes.
       variants: several experiments at once, each in a folder of its own within the run's.
+      tensorboard: write event files too.
 
     Returns:
       0; 1 where a loss was not finite. After SIGTERM or Ctrl-C the process ends here, with 128 + the signal's number.
@@ -129,30 +131,41 @@ def train(
     with InterruptGuard(again) as guard:
         try:
             if several:
-                return _train_several(several, folder, guard)
+                return _train_several(several, folder, guard, tensorboard)
             with guard.nothing_to_save():
                 from prfl_jax.experiment import Experiment
 
                 experiment = Experiment(config)  # before the folder: a mistake found here leaves nothing behind
             with open_workdir(folder, to_dict(config), config_hash(config)) as locked:
-                return _train(experiment, locked, guard)
+                return _train(experiment, locked, guard, tensorboard)
         except Interrupted as signal:
             print(f"\n{signal}: saved in {folder}; to go on: {again}", file=sys.stderr)
             leave(128 + signal.signum)
 
 
-def _train(experiment: Any, folder: Any, guard: Any) -> int:
+def _watch(path: Path, tensorboard: bool) -> Any:
+    """What is told of a run's records, in the process that leads."""
+    from prfl_jax import processes
+
+    if not tensorboard or not processes.leads():
+        return None
+    from prfl_jax.report.tensorboard import TensorBoard
+
+    return TensorBoard(path)
+
+
+def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
     from prfl_jax import processes
 
     config, path = experiment.config, folder.path
     if processes.leads():
         print(experiment.memory, file=sys.stderr)
-    report = experiment.run(folder, guard=guard).report
+    report = experiment.run(folder, guard=guard, watch=_watch(path, tensorboard)).report
     others: dict[str, dict[str, Any]] = {}
     for name in _comparisons(config, report):
         if processes.leads():
             print(f"comparing with {name} to the same simulated second", file=sys.stderr)
-        others[name] = _compare(config, report, name, path / "compare" / name, guard)
+        others[name] = _compare(config, report, name, path / "compare" / name, guard, tensorboard)
     if processes.leads():
         from prfl_jax.report import summary_text
 
@@ -162,13 +175,14 @@ def _train(experiment: Any, folder: Any, guard: Any) -> int:
     return 1 if report["ended"]["how"] == "not_finite" else 0
 
 
-def _train_several(configs: dict[str, Any], folder: Path, guard: Any) -> int:
+def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboard: bool) -> int:
     """All at once, then those they are compared with; a line for each."""
     from prfl_jax.report.names import duration_text
     from prfl_jax.together import run_together
 
     def run(configs: dict[Path, Any]) -> dict[Path, dict[str, Any]]:
-        done = run_together(list(configs.values()), list(configs), guard=guard)
+        watches = [_watch(path, tensorboard) for path in configs]
+        done = run_together(list(configs.values()), list(configs), guard=guard, watches=watches)
         return dict(zip(configs, (finished.report for finished in done), strict=True))
 
     paths = {folder / name: config for name, config in configs.items()}
@@ -227,10 +241,12 @@ def _comparison(config: Any, report: dict[str, Any], name: str) -> Any:
     return other
 
 
-def _compare(config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any) -> dict[str, Any]:
+def _compare(
+    config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any, tensorboard: bool
+) -> dict[str, Any]:
     from prfl_jax.experiment import Experiment
 
     other = _comparison(config, report, name)
     with guard.nothing_to_save():
         experiment = Experiment(other)
-    return experiment.run(folder, guard=guard).report
+    return experiment.run(folder, guard=guard, watch=_watch(folder, tensorboard)).report

@@ -25,8 +25,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would need, a
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of the first one")
 _PROCESSES = flags.DEFINE_integer("processes", 1, "several processes: how many")
 _PROCESS = flags.DEFINE_integer("process", 0, "several processes: which this is, from 0; the first reads and writes")
-
-
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard event files into the run's folder too")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "so many seeds at once, from the config's own on, each in a folder seedK")
 _VARY = flags.DEFINE_string("vary", None, "KEY=VALUE,VALUE,...: an experiment for each value, all at once")
 
@@ -39,8 +38,9 @@ def main(config: object) -> int:
         raise UserError("--processes and --process: allowed with --coordinator=HOST:PORT")
     variants = Variants(_SEEDS.value, _VARY.value)
     return train(
-        config, flags.FLAGS.config, _WORKDIR.value, dry_run=_DRY_RUN.value, together=together, variants=variants
-    )
+        config, flags.FLAGS.config, _WORKDIR.value, dry_run=_DRY_RUN.value, together=together, variants=variants,
+        tensorboard=_TENSORBOARD.value,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

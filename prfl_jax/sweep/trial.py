@@ -114,8 +114,7 @@ class TrialRunner:
         metrics = folder / "metrics.jsonl"
         if metrics.exists():
             for record in read_metrics(metrics):
-                if record["kind"] == "eval":
-                    watch(record)
+                watch(record)
         try:
             with self._guard.nothing_to_save():
                 experiment = Experiment(config)
@@ -133,9 +132,9 @@ class TrialRunner:
         told: set[int] = set()
 
         def watch(record: dict[str, Any]) -> None:
-            step, accuracy = round(record["t_s"]), record[config.eval.model]["accuracy"]
-            if step in told:
+            if record["kind"] != "eval" or round(record["t_s"]) in told:
                 return
+            step, accuracy = round(record["t_s"]), record[config.eval.model]["accuracy"]
             told.add(step)
             trial.report(self._objective.midway(accuracy), step)
             if trial.should_prune():

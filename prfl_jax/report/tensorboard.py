@@ -1,0 +1,70 @@
+"""TensorBoard event files of a run, by option. The step of every scalar is the simulated second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.errors import UserError
+
+MOST_CLIENTS = 50  # whose densities are written
+
+
+class TensorBoard:
+    """Writes the records of one run, as they come, under `FOLDER/tensorboard`.
+
+    A run that goes on begins another file there, and may say again, to the bit, what it had said before it was stopped.
+
+    Args:
+      folder: of the run.
+
+    Raises:
+      UserError: tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import tensorboardX
+        except ModuleNotFoundError:
+            raise UserError("--tensorboard: needs tensorboardX; pip install -e '.[tensorboard]'") from None
+        self._make, self._folder = tensorboardX.SummaryWriter, folder / "tensorboard"
+        self._writer: Any = None
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Takes the next record of `metrics.jsonl`."""
+        at_s = record.get("t_s", record.get("end_s"))
+        if at_s is None:
+            return
+        step = round(at_s)
+        if self._writer is None:
+            self._writer = self._make(str(self._folder))
+        for name, value in scalars(record):
+            if value is not None and math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # a process that a signal ends does not come to close it
+
+    def close(self) -> None:
+        """Everything to the disk."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """(name, value) of a record."""
+    if record["kind"] == "eval":
+        for model in ("mask", "fedavg"):
+            for what, value in (record.get(model) or {}).items():
+                yield f"{what}/{model}", value
+        for name in ("updates", "bytes_up", "bytes_down", "bytes_client_down"):
+            yield f"run/{name}", record[name]
+    elif record["kind"] == "window":
+        number = len(record["arrivals"])
+        yield "window/arrivals", number
+        for name in ("loss", "staleness", "round_s") if number else ():
+            values = [math.nan if value is None else value for value in record[name]]
+            yield f"window/{name}", sum(values) / number
+    elif record["kind"] == "interval":
+        for client, percent in enumerate(record["percents"][:MOST_CLIENTS]):
+            yield f"density/client_{client}", percent / 100
