@@ -60,8 +60,8 @@ class Plan(NamedTuple):
     keep: Any
 
 
-class Arriving(NamedTuple):
-    """A local round: `rounds` the client has trained before, learning rate, coefficient, density (`Plan`)."""
+class Turn(NamedTuple):
+    """A client's turn in a slot, as `Plan` says it: `rounds` trained before, learning rate, coefficient, density."""
 
     slot: int
     client: int
@@ -97,9 +97,9 @@ def empty_row(slots: int) -> Plan:
 def make_row(
     slots: int,
     sent: Sequence[tuple[int, int]],
-    arrivals: Sequence[Arriving],
+    arrivals: Sequence[Turn],
     closing: Closing | None = None,
-    train: Sequence[Arriving] = (),
+    train: Sequence[Turn] = (),
 ) -> Plan:
     """One row.
 

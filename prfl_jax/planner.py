@@ -18,7 +18,7 @@ from prfl_jax.aggregate import AGGREGATIONS, Closing, Slot
 from prfl_jax.aggregate import Window as ClosingWindow
 from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Window
 from prfl_jax.density import FullDensity
-from prfl_jax.plan import Arriving, Plan, make_row
+from prfl_jax.plan import Plan, Turn, make_row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +118,9 @@ class Planner:
         self._slots: list[Slot | None] = [None] * clients
         self._rounds = np.zeros(clients, np.int64)  # local rounds each client has done
         self._round_s = np.zeros(clients)  # and their round times, summed
-        self._in_flight: dict[int, Arriving] = {}  # by slot
+        self._in_flight: dict[int, Turn] = {}  # by slot
         self._ahead = ahead
-        self._waiting: dict[int, Arriving] = {}  # with `ahead`, those of them that are not trained yet
+        self._waiting: dict[int, Turn] = {}  # with `ahead`, those of them that are not trained yet
 
     def peek(self, k: int = 0) -> Window:
         """The k-th window that is not taken yet; runs the clock as far as needed."""
@@ -150,7 +150,7 @@ class Planner:
         percents = self.policy.percents
         closing = self._close(window)
         rows: list[Plan] = []
-        arrivals: list[Arriving] = []
+        arrivals: list[Turn] = []
         arrived: dict[int, int] = {}  # client -> slot
         ran_at: list[int] = []
         sent = self._send([d for d in window.dispatches if not d.on_arrival], percents)
@@ -184,7 +184,7 @@ class Planner:
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, percent = self._places.take(client), int(percents[client])
-            turn = Arriving(slot, client, index, self.learning_rate(time_s), ran_at=percent)
+            turn = Turn(slot, client, index, self.learning_rate(time_s), ran_at=percent)
             self._in_flight[slot] = turn
             if self._ahead:
                 self._waiting[slot] = turn
@@ -192,10 +192,10 @@ class Planner:
         return out
 
     def _row(
-        self, sent: Sequence[tuple[int, int]], arrivals: Sequence[Arriving], closing: Closing | None = None
+        self, sent: Sequence[tuple[int, int]], arrivals: Sequence[Turn], closing: Closing | None = None
     ) -> Plan:
         """A row of the plan, which trains all that wait for it where one of its arrivals does."""
-        train: list[Arriving] = []
+        train: list[Turn] = []
         if any(arrival.slot in self._waiting for arrival in arrivals):
             train = [self._waiting[slot] for slot in sorted(self._waiting)]
             self._waiting.clear()
@@ -237,7 +237,7 @@ class Planner:
         self._places.from_state(state["places"])
         self._rounds = np.array(state["trained"], np.int64)
         self._round_s = np.array(state["round_s"], np.float64)
-        self._in_flight = {slot: Arriving(slot, *rest) for slot, *rest in state["in_flight"]}
+        self._in_flight = {slot: Turn(slot, *rest) for slot, *rest in state["in_flight"]}
         if self._ahead:  # what was trained is not saved, but what it is trained from
             self._waiting = dict(self._in_flight)
         return self

@@ -7,7 +7,7 @@ import tiny
 
 from prfl_jax.aggregate import Closing
 from prfl_jax.loop import MAX_ROWS
-from prfl_jax.plan import Arriving, make_row, stack_rows
+from prfl_jax.plan import Turn, make_row, stack_rows
 from prfl_jax.strategies import METHODS
 from prfl_jax.submodel.masks import unpack
 
@@ -60,9 +60,9 @@ def rows(request):
     before = jax.device_get(state)
     sent = [(0, 20), (1, 60), (2, 100), (3, 5)]
     plan = [
-        make_row(4, sent, [Arriving(2, 2, 0, LR), Arriving(0, 0, 0, LR)]),
-        make_row(4, [(0, 60)], [Arriving(1, 1, 3, LR)], Closing(np.array([0.25, 0.25, 0.5, 0.0]))),
-        make_row(4, sent, [Arriving(3, 3, 0, LR)], Closing(np.array([1.0, 0.0, 0.0, 0.0]))),
+        make_row(4, sent, [Turn(2, 2, 0, LR), Turn(0, 0, 0, LR)]),
+        make_row(4, [(0, 60)], [Turn(1, 1, 3, LR)], Closing(np.array([0.25, 0.25, 0.5, 0.0]))),
+        make_row(4, sent, [Turn(3, 3, 0, LR)], Closing(np.array([1.0, 0.0, 0.0, 0.0]))),
     ]
     chunk = simulation.engine.run_chunk
     after, losses = chunk(state, simulation.device_data(), stack_rows(plan, MAX_ROWS), np.int32(2), simulation.keys)

@@ -14,7 +14,7 @@ import tiny
 from prfl_jax.aggregate import Closing
 from prfl_jax.devices import Placement
 from prfl_jax.errors import UserError
-from prfl_jax.plan import Arriving, make_row, stack_rows
+from prfl_jax.plan import Turn, make_row, stack_rows
 
 HERE = Path(__file__).resolve().parent
 RUN = ["prfl", "fedbuff", "heterofl_windowed"]  # each kernel and each kind of sub-model
@@ -62,9 +62,9 @@ def test_a_plan_is_split_without_loss():
     placement = Placement(5, tuple("ab"))  # a has clients 0, 2, 4, b has 1, 3
     row = make_row(
         5, [(4, 50), (1, 20), (0, 10)],
-        [Arriving(3, 3, 7, 0.1, 0.5, 40), Arriving(4, 4, 8, 0.2, 0.6, 50), Arriving(1, 1, 9, 0.3, 0.7, 20)],
+        [Turn(3, 3, 7, 0.1, 0.5, 40), Turn(4, 4, 8, 0.2, 0.6, 50), Turn(1, 1, 9, 0.3, 0.7, 20)],
         Closing(np.array([0.1, 0.2, 0.3, 0.4, 0.0])),
-        [Arriving(2, 2, 5, 0.4, 0.0, 10), Arriving(3, 3, 7, 0.1, 0.0, 40)],
+        [Turn(2, 2, 5, 0.4, 0.0, 10), Turn(3, 3, 7, 0.1, 0.0, 40)],
     )  # fmt: skip
     whole = stack_rows([row], 2)
     split = placement.split_plan(whole)

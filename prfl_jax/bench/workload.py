@@ -18,7 +18,7 @@ from prfl_jax.config import default_config
 from prfl_jax.data.device import DeviceData
 from prfl_jax.devices import ALL, Placement
 from prfl_jax.engine import STATE_SPEC
-from prfl_jax.plan import Arriving, Plan, make_row, stack_rows
+from prfl_jax.plan import Plan, Turn, make_row, stack_rows
 from prfl_jax.simulation import make_engine, resolve
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
 
@@ -106,7 +106,7 @@ class Chunks:
         self._chunk = engine.run_chunk.lower(self.state, data, plan, jnp.int32(1), self.keys).compile()
         self.compile_s = time.perf_counter() - start
 
-    def _plan(self, dispatch: list[int], arrivals: list[Arriving]) -> Plan:
+    def _plan(self, dispatch: list[int], arrivals: list[Turn]) -> Plan:
         sent = [(client, int(self.work.percents()[client])) for client in dispatch]
         row = make_row(self.work.clients, sent, arrivals)
         return jax.tree.map(jnp.asarray, stack_rows([row], 1))
@@ -121,7 +121,7 @@ class Chunks:
 
     def train(self) -> jax.Array:
         """All clients draw their next batches and train from what they were sent: losses `[1, M]`."""
-        arrivals = [Arriving(client, client, self._rounds, self.work.lr) for client in range(self.work.clients)]
+        arrivals = [Turn(client, client, self._rounds, self.work.lr) for client in range(self.work.clients)]
         self._rounds += 1
         return self._run(self._plan([], arrivals))
 
@@ -155,10 +155,10 @@ class Windows:
         self._keys = wrap(jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), keys))
         self._chunk: Any = None
 
-    def arrival(self, client: int, share: float) -> Arriving:
+    def arrival(self, client: int, share: float) -> Turn:
         """The client's next round."""
         self._rounds[client] += 1
-        return Arriving(client, client, self._rounds[client] - 1, self._work.lr, share)
+        return Turn(client, client, self._rounds[client] - 1, self._work.lr, share)
 
     def run(self, rows: Sequence[Plan]) -> float:
         """s that these rows take; the first call compiles, and sends everybody the first model."""

@@ -24,7 +24,7 @@ from prfl_jax.data.device import DeviceData  # noqa: E402
 from prfl_jax.devices import ALL  # noqa: E402
 from prfl_jax.engine import STATE_SPEC  # noqa: E402
 from prfl_jax.evaluate import Evaluator, make_eval_set  # noqa: E402
-from prfl_jax.plan import Arriving, make_row, stack_rows  # noqa: E402
+from prfl_jax.plan import Turn, make_row, stack_rows  # noqa: E402
 from prfl_jax.simulation import make_engine, place, resolve  # noqa: E402
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     def work_round() -> float:
         nonlocal state, chunk
         users = work.draw(next(rounds))
-        arrivals = [Arriving(slot, user, times[user], work.lr, mean) for slot, user in enumerate(users)]
+        arrivals = [Turn(slot, user, times[user], work.lr, mean) for slot, user in enumerate(users)]
         times[users] += 1
         closing = Closing(np.zeros(work.cohort), arrivals=(mean,) * work.cohort, keep=0.0)
         row = make_row(work.cohort, full, arrivals, closing)
