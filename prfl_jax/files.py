@@ -52,3 +52,18 @@ def output_file(flag: str, value: str | None, example: str, kind: str = "JSON") 
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise UserError(f"{flag}={value}: allowed is a file in a folder that exists and can be written to")
     return path
+
+
+def check_folder(flag: str, folder: Path) -> None:
+    """Whether the folder is one to write to.
+
+    Raises:
+      UserError: it is not; names the flag.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise UserError(f"{flag}={folder}: {error.strerror}; allowed is a folder that can be written to") from None
+    if not usable:
+        raise UserError(f"{flag}={folder}: not writable; allowed is a folder that can be written to")

@@ -6,12 +6,12 @@ On an accelerator also what products are computed in. The ways run in turn, each
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
+from prfl_jax.bench.timing import against
 from prfl_jax.bench.workload import SIZES, Windows, Workload
 from prfl_jax.plan import Plan, make_row
 
@@ -60,14 +60,14 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
                     seconds[name].append(took)
         base = seconds[next(iter(seconds))]
         for name, runs in seconds.items():
-            median = statistics.median(runs)
-            ratios = [own / theirs for own, theirs in zip(runs, base, strict=True)]
+            compared = against(runs, base)
             yield {
                 "kernel": f"{name}, {'all in one window' if together else 'one a window'}",
-                "way": name, "windows": 1 if together else work.clients, "unit": "s",
-                "median": median, "runs": runs, "ms_per_update": 1e3 * median / work.clients,
-                "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-            }  # fmt: skip
+                "way": name,
+                "windows": 1 if together else work.clients,
+                "ms_per_update": 1e3 * compared["median"] / work.clients,
+                **compared,
+            }
 
 
 def table(found: list[dict[str, Any]]) -> str:

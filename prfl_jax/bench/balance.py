@@ -6,13 +6,13 @@ all. Which clients arrive is drawn anew for each run, the same for every number 
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from prfl_jax.bench.timing import against
 from prfl_jax.bench.workload import SIZES, Windows
 from prfl_jax.plan import make_row
 
@@ -49,12 +49,9 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
                 seconds[count].append(run(window, clients))
         for count in counts:
             most = [max(np.bincount(np.array(clients) % count)) / k for clients in draws]
-            ratios = [several / one for several, one in zip(seconds[count], seconds[1], strict=True)]
             yield {
-                "kernel": f"{k} of {work.clients} arrive", "arrivals": k, "devices": count, "unit": "s",
-                "median": statistics.median(seconds[count]), "runs": seconds[count],
-                "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-                "largest_share": float(np.mean(most)),
+                "kernel": f"{k} of {work.clients} arrive", "arrivals": k, "devices": count,
+                **against(seconds[count], seconds[1]), "largest_share": float(np.mean(most)),
             }  # fmt: skip
 
 

@@ -79,6 +79,15 @@ class Row:
         }
 
 
+def against(runs: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
+    """Runs and their ratios to those of another in the same turns, for a row of a report."""
+    ratios = [own / theirs for own, theirs in zip(runs, base, strict=True)]
+    return {
+        "unit": "s", "median": statistics.median(runs), "runs": list(runs),
+        "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
+    }  # fmt: skip
+
+
 def spread(runs: Sequence[float]) -> dict[str, Any]:
     """Median, least, largest and all of some runs, as a report has them; None where there are none."""
     if not runs:

@@ -45,9 +45,11 @@ class Workload:
     lr: float = 0.25
 
     def config(self, strategy: str) -> config_dict.ConfigDict:
-        """The defaults of a strategy, with this model."""
+        """The defaults of a strategy, with this model, clients and local work."""
         config = strategies.use(default_config(), strategy)
         config.model.classes, config.model.width = CLASSES, self.width
+        config.clients.number = self.clients
+        config.local.steps, config.local.batch_size = self.steps, self.batch_size
         config.engine.train = "arrival"  # the suites' own plans say who arrives, and nothing of training ahead
         return config
 
@@ -89,8 +91,6 @@ class Chunks:
         importance: bool = False,
     ) -> None:  # fmt: skip
         config = work.config(strategy)
-        config.clients.number = work.clients
-        config.local.steps, config.local.batch_size = work.steps, work.batch_size
         method = resolve(config, INPUT_SHAPE, CLASSES)
         if not importance:
             method = dataclasses.replace(method, importance=None)
@@ -139,8 +139,6 @@ class Windows:
         self._work, self._most, self._rounds = work, most, [0] * work.clients
         self._placement = placement = Placement(work.clients, tuple(jax.devices()[:devices]))
         config = work.config("fedavg")
-        config.clients.number = work.clients
-        config.local.steps, config.local.batch_size = work.steps, work.batch_size
         config.engine.update(engine)
         self._engine = make_engine(config, resolve(config, INPUT_SHAPE, CLASSES), placement)
         init_key, keys = split_keys(0)

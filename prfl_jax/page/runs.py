@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +66,19 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
     Raises:
       UserError: there is none in one of them, or a file cannot be read.
     """
-    files: list[Path] = []
+    found: dict[Path, dict[str, Any]] = {}
     for folder in folders:
         path = Path(folder)
         there = [path] if path.is_file() else sorted(path.rglob("*.json"))
-        reports = [file for file in there if "checkpoints" not in file.parts and _is_report(file)]
-        if not reports:
+        reports = {file: _report(file) for file in there if "checkpoints" not in file.parts}
+        if not any(reports.values()):
             raise UserError(f"{folder}: no report there; give the folder of a run, a sweep or of reports")
-        files += [file for file in reports if file not in files]
-    loaded = [(file, json.loads(file.read_text(encoding="utf-8"))) for file in files]
-    names = _names(loaded)
-    return [Run(name, file, report) for name, (file, report) in zip(names, loaded, strict=True)]
+        found |= {file: report for file, report in reports.items() if report is not None}
+    return [Run(name, file, report) for name, (file, report) in zip(_names(found), found.items(), strict=True)]
 
 
-def _is_report(file: Path) -> bool:
+def _report(file: Path) -> dict[str, Any] | None:
+    """What a report's file holds; None where it is another's."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -86,28 +86,20 @@ def _is_report(file: Path) -> bool:
     except ValueError:
         if file.name == "report.json":
             raise UserError(f"{file}: not a report; take it away, or run its workdir again") from None
-        return False
-    return isinstance(found, dict) and {"strategy", "curves", "final", "clients", "config", "ended"} <= found.keys()
+        return None
+    needed = {"strategy", "curves", "final", "clients", "config", "ended"}
+    return found if isinstance(found, dict) and needed <= found.keys() else None
 
 
-def _names(loaded: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
+def _names(reports: Mapping[Path, dict[str, Any]]) -> list[str]:
     """Method and seed; where that is not enough, what tells the files' paths apart."""
-    short = [f"{strategy_name(report['strategy'])}, seed {report['seed']}" for _, report in loaded]
-    shared = Path(*_common([file.absolute().parent.parts for file, _ in loaded])) if loaded else Path()
+    short = [f"{strategy_name(report['strategy'])}, seed {report['seed']}" for report in reports.values()]
+    shared = os.path.commonpath([file.absolute().parent for file in reports])
     names = []
-    for name, (file, _) in zip(short, loaded, strict=True):
+    for name, file in zip(short, reports, strict=True):
         if short.count(name) > 1:
             inside = file.absolute().relative_to(shared)
             place = inside.parent if file.name == "report.json" else inside.with_suffix("")
             name = f"{name} ({place})"
         names.append(name)
     return names
-
-
-def _common(paths: Sequence[tuple[str, ...]]) -> list[str]:
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return common

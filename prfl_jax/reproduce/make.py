@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import check_folder
 from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
 from prfl_jax.reproduce import paper, presets
 from prfl_jax.reproduce.presets import Column, Preset
-from prfl_jax.reproduce.runs import Runner, check_folder, check_out, load, reports_of, wanted
+from prfl_jax.reproduce.runs import Runner, check_out, load, reports_of, wanted
 from prfl_jax.startup import before_jax
 
 WHAT = ("table3", "table4", "table5", "fig8", "fig9", "fig10")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import InUse, UserError
+from prfl_jax.files import check_folder
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.report.names import duration_text, strategy_name
 from prfl_jax.report.schema import read_report, write_report
@@ -230,21 +231,6 @@ def share_done(run: Run, work: Path) -> float:
         return 0.0
     ends = [record["end_s"] for record in windows if record.get("kind") == "window" and "end_s" in record]
     return min(1.0, ends[-1] / horizon) if ends and horizon else 0.0
-
-
-def check_folder(flag: str, folder: Path) -> None:
-    """Whether the folder is one to write to.
-
-    Raises:
-      UserError: it is not; names the flag.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        usable = os.access(folder, os.W_OK)
-    except OSError as error:
-        raise UserError(f"{flag}={folder}: {error.strerror}; allowed is a folder that can be written to") from None
-    if not usable:
-        raise UserError(f"{flag}={folder}: not writable; allowed is a folder that can be written to")
 
 
 def check_out(out: Path, preset: str, results: Path) -> None:

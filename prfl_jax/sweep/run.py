@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import check_folder
 from prfl_jax.startup import before_jax
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 
@@ -36,7 +37,6 @@ def run_sweep(base: Any, sweep: Sweep) -> int:
 
 
 def _run(base: Any, sweep: Sweep) -> int:
-    from prfl_jax.reproduce.runs import check_folder
     from prfl_jax.sweep import outcome
     from prfl_jax.sweep.space import Space
     from prfl_jax.sweep.study import open_study, work
