@@ -38,10 +38,12 @@ setup(
             "plotly>=6.0",
             "selenium>=4.0",
             "tensorboardX>=2.6",
+            "dp-accounting>=0.6",
         ],
         "bench": ["torch"],
         "sweep": ["optuna>=5.0"],
         "report": ["plotly>=6.0"],
+        "privacy": ["dp-accounting>=0.6"],
         "tensorboard": ["tensorboardX>=2.6"],
     },
 )

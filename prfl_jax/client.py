@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.architectures import ARCHITECTURES
+from prfl_jax.checks import REJECTED, Check
 from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.lies import Liar
 from prfl_jax.local import LocalResult, LocalWork, make_local_round
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
@@ -24,13 +26,15 @@ class Keys(NamedTuple):
 
     data: jax.Array
     dropout: jax.Array
+    lies: jax.Array
+    noise: jax.Array
 
 
 def split_keys(seed: int) -> tuple[jax.Array, Keys]:
     """(key for init, keys of a chunk)."""
     root = jax.random.key(seed)
-    init, data, dropout = (jax.random.fold_in(root, purpose) for purpose in range(3))
-    return init, Keys(data, dropout)
+    init, *keys = (jax.random.fold_in(root, purpose) for purpose in range(5))
+    return init, Keys(*keys)
 
 
 class Round(NamedTuple):
@@ -44,6 +48,23 @@ class Round(NamedTuple):
     coefficient: jax.Array
 
 
+class Received(NamedTuple):
+    """A client's result as the server has it.
+
+    Attributes:
+      params: the update as it counts.
+      squares: squared gradients of prunable leaves, () where no importance is kept.
+      masks, bits: what the client holds, and what of it counts.
+      verdict: of the server's check, int8; () without one.
+    """
+
+    params: Any
+    squares: tuple[jax.Array, ...]
+    masks: tuple[jax.Array, ...]
+    bits: tuple[jax.Array, ...]
+    verdict: Any
+
+
 class Client:
     """The work of one client, for one model, loss and layout.
 
@@ -52,6 +73,8 @@ class Client:
       importance: kind of score that the server accumulates, None for full models.
       normalize, augment: of its images (`config.data`).
       matmul: what products are computed in, as JAX names it (`precision_name`); None: as JAX does by itself.
+      liar: how those lie that do; None: nobody does.
+      check: of what arrives; None: it counts as it is.
     """
 
     def __init__(
@@ -64,7 +87,10 @@ class Client:
         normalize: str,
         augment: str,
         matmul: str | None = None,
+        liar: Liar | None = None,
+        check: Check | None = None,
     ) -> None:
+        self._liar, self._check = liar, check
         self._model, self._loss, self._layout, self._importance = model, loss, layout, importance
         self._work = dataclasses.replace(work, square_gradients=importance == "client_sq_grad")
         self._normalize, self._augment, self._matmul = normalize, augment, matmul
@@ -75,7 +101,8 @@ class Client:
         x, y = draw_batches(
             data, keys.data, turn.client, turn.count, work.steps, work.batch_size, self._normalize, self._augment
         )
-        key = jax.random.fold_in(jax.random.fold_in(keys.dropout, turn.client), turn.count)
+        if self._liar is not None:
+            y = self._liar.labels(y, data.liar[turn.client], data.present.shape[-1])
         model = self._model
         if work.scaled:
             rate = jnp.asarray(RATES, jnp.float32)[turn.ran_at]
@@ -83,7 +110,11 @@ class Client:
         masks = unpack_masks(self._layout, bits)
         local_round = make_local_round(model, self._loss, self._layout, work)
         with jax.default_matmul_precision(self._matmul):
-            return local_round(sent, masks, x, y, turn.lr, key)
+            result = local_round(sent, masks, x, y, turn.lr, _own(keys.dropout, turn))
+        if self._liar is None:
+            return result
+        lies, key = data.liar[turn.client], _own(keys.lies, turn)
+        return result._replace(params=self._liar.tell(self._layout, sent, result.params, masks, lies, key))
 
     def _present(self, data: DeviceData, client: jax.Array) -> jax.Array:
         """Outputs of labels that a client has; those beyond the data's labels are everybody's."""
@@ -91,20 +122,27 @@ class Client:
         return jnp.pad(present, (0, self._model.classes - present.shape[-1]), constant_values=True)
 
     def received(
-        self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, result: LocalResult, data: DeviceData
-    ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        """What the server makes of one client's result: (squared gradients, masks, bits of what counts)."""
+        self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, result: LocalResult, data: DeviceData, keys: Keys
+    ) -> Received:
+        """What the server makes of one client's result."""
         masks = unpack_masks(self._layout, bits)
+        params, verdict, counted = result.params, (), bits
+        if self._check is not None:
+            params, verdict = self._check(self._layout, sent, params, masks, _own(keys.noise, turn))
         if self._work.scaled:
-            bits = self._without_absent(bits, masks, self._present(data, turn.client))
+            counted = self._without_absent(bits, masks, self._present(data, turn.client))
         squares: tuple[jax.Array, ...] = ()
         if self._importance == "client_sq_grad":
             squares = result.squares
         elif self._importance in ("server_sq_grad", "product"):
-            before, after = jax.tree.leaves(sent), jax.tree.leaves(result.params)
+            before, after = jax.tree.leaves(sent), jax.tree.leaves(params)
             rate = jnp.maximum(turn.lr, 1e-30)  # a rate that has decayed to 0 changes nothing, and must not divide
             squares = tuple(((before[i] - after[i]) / rate) ** 2 for i in self._layout.prunable)
-        return squares, masks, bits
+        if self._check is not None and squares:  # what is rejected says nothing of any weight's importance
+            taken = verdict != REJECTED
+            squares = tuple(jnp.where(taken, s, 0.0) for s in squares)
+            masks = tuple(m & taken for m in masks)
+        return Received(params, squares, masks, counted, verdict)
 
     def _without_absent(
         self, bits: tuple[jax.Array, ...], masks: tuple[jax.Array, ...], present: jax.Array
@@ -115,3 +153,8 @@ class Client:
             pack((mask & present).reshape(-1)) if self._layout.paths[i].startswith(f"{last}/") else b
             for b, mask, i in zip(bits, masks, self._layout.prunable, strict=True)
         )
+
+
+def _own(key: jax.Array, turn: Round) -> jax.Array:
+    """The key of one round of one client."""
+    return jax.random.fold_in(jax.random.fold_in(key, turn.client), turn.count)

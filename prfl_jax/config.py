@@ -102,6 +102,8 @@ def default_config() -> config_dict.ConfigDict:
         staleness_a=0.6,
         staleness_b=4.0,
         client_weight="samples_per_round",  # samples_per_round | dataset | uniform
+        byzantine=2,  # f: how many clients median, trimmed_mean, krum and multi_krum outvote
+        clip_norm=config_dict.placeholder(float),  # an update longer than this is shortened to it; None: none is
     )
     c.window = _group(
         close="fixed",  # fixed | all | k_arrivals | each_arrival | release
@@ -115,6 +117,17 @@ def default_config() -> config_dict.ConfigDict:
     c.transport = _group(
         name="delta",  # delta | distinct | one_copy | unicast
         bytes="counted",  # counted: 4 bytes a value plus masks | density: density x model size
+    )
+
+    c.attack = _group(
+        name="none",  # none | sign_flip | noise | nan | label_flip
+        number=0,  # so many clients lie, drawn by seed
+        clients=(),  # or these
+        scale=1.0,  # sign_flip: w_sent - scale (w - w_sent); noise: w_sent + scale N(0, 1)
+    )
+    c.privacy = _group(
+        noise_multiplier=0.0,  # z: noise of deviation z clip_norm on each weight of each update as it arrives
+        delta=1e-5,
     )
 
     c.eval = _group(

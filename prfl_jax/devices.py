@@ -180,3 +180,9 @@ class Placement:
     def sum(self, tree: Any) -> Any:
         """Over the devices, inside a function of `jit`."""
         return tree if self.count == 1 else jax.lax.psum(tree, AXIS)
+
+    def gather(self, tree: Any) -> Any:
+        """What is stacked over each device's slots, of all devices `[D m, ...]`, inside a function of `jit`."""
+        if self.count == 1:
+            return tree
+        return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, axis=0, tiled=True), tree)

@@ -20,11 +20,14 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from prfl_jax.aggregate import Aggregation
+from prfl_jax.aggregate import Aggregation, robust
+from prfl_jax.aggregate.held import Held
 from prfl_jax.aggregate.maskfedavg import add_weighted, fedavg, maskfedavg
-from prfl_jax.client import Client, Keys, Round
+from prfl_jax.checks import Check
+from prfl_jax.client import Client, Keys, Received, Round
 from prfl_jax.data.device import DeviceData
 from prfl_jax.devices import ALL, AXIS, OWN, Placement
+from prfl_jax.lies import Liar
 from prfl_jax.local import LocalResult, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
@@ -77,14 +80,32 @@ _EACH = PartitionSpec(None, AXIS)
 PLAN_SPEC = Plan(**{name: ALL if name in ("close", "server_lr", "keep") else _EACH for name in Plan._fields})
 
 
+class Seen(NamedTuple):
+    """What a chunk tells of its L rows.
+
+    Attributes:
+      losses: `[L, m]` mean training loss of each arrival, in their order.
+      verdicts: `[L, m]` int8, what the server's check made of it; () without one.
+      kept: `[L]` int32, weights that kept their old value at the close for lack of holders; () unless the kernel tells.
+    """
+
+    losses: Any
+    verdicts: Any = ()
+    kept: Any = ()
+
+
+SEEN_SPEC = Seen(_EACH, _EACH, ALL)
+
+
 class Taken(NamedTuple):
-    """What arrivals change: parts of `State`, and their losses `[m]`."""
+    """What arrivals change: parts of `State`, and their losses and verdicts `[m]`."""
 
     buffer: Any
     buffer_bits: tuple[jax.Array, ...]
     total: Any
     importance: Importance
     losses: jax.Array
+    verdicts: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +121,8 @@ class EngineConfig:
       models: `device` or `host`, where those lie.
       aggregation: the kernel, and what it needs.
       importance: kind of score to accumulate, None for full models.
-      matmul: as for `Client`.
+      matmul, liar, check: as for `Client`.
+      byzantine: f, how many clients may lie.
     """
 
     clients: str
@@ -114,6 +136,9 @@ class EngineConfig:
     augment: str
     work: LocalWork
     matmul: str | None = None
+    liar: Liar | None = None
+    check: Check | None = None
+    byzantine: int = 0
 
 
 class Engine:
@@ -140,12 +165,13 @@ class Engine:
         if self._ahead and config.importance == "client_sq_grad":
             raise ValueError("squared gradients of clients are kept only as they arrive")
         self._client = Client(
-            model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul
-        )
+            model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul,
+            config.liar, config.check,
+        )  # fmt: skip
         self.lies = self._lies() if config.models == "host" else None
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
         lies = self.lies and (self.lies, None)
-        self.run_chunk = self.placement.jit(self.run_rows, takes, (STATE_SPEC, _EACH), donate=(0,), lies=lies)
+        self.run_chunk = self.placement.jit(self.run_rows, takes, (STATE_SPEC, SEEN_SPEC), donate=(0,), lies=lies)
         self.fedavg_model = self.placement.jit(self._fedavg_model, (ALL, OWN, OWN), ALL)
 
     def _lies(self) -> Any:
@@ -183,39 +209,58 @@ class Engine:
 
     def run_rows(
         self, state: State, data: DeviceData, plan: Plan, rows: jax.Array, keys: Keys
-    ) -> tuple[State, jax.Array]:
-        """Runs the first `rows` rows of `plan`; returns the state and mean training losses `[L, m]`.
+    ) -> tuple[State, Seen]:
+        """Runs the first `rows` rows of `plan`; returns the state and what was seen in them.
 
         `rows` is a device scalar, so one executable serves every chunk length up to L. Not jitted: `run_chunk` is.
         The plan's counts may be larger than what it lists: padding does nothing.
         """
 
-        def row(r: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-            state, losses = carry
+        def row(r: jax.Array, carry: tuple[State, Seen]) -> tuple[State, Seen]:
+            state, seen = carry
             now = jax.tree.map(lambda a: a[r], plan)
             state = self._dispatch(state, now)
             if self._ahead:
                 state = state._replace(trained=self._train_pending(state, data, now, keys))
-            state, row_losses = self._arrivals(state, data, now, keys)
-            before = state.params, state.total
-            params, total = lax.cond(now.close, self._aggregate, lambda state, now: before, state, now)
-            return state._replace(params=params, total=total), losses.at[r].set(row_losses)
+            state, losses, verdicts = self._arrivals(state, data, now, keys)
+            before = state.params, state.total, jax.tree.map(lambda all_rows: jnp.zeros((), jnp.int32), seen.kept)
+            params, total, kept = lax.cond(now.close, self._aggregate, lambda state, now: before, state, now)
+            here = Seen(losses, verdicts, kept)
+            return state._replace(params=params, total=total), jax.tree.map(lambda a, v: a.at[r].set(v), seen, here)
 
-        losses = jnp.zeros(plan.arrive.shape, jnp.float32)
-        return lax.fori_loop(0, rows, row, (state, losses))
+        shape = plan.arrive.shape
+        seen = Seen(
+            jnp.zeros(shape, jnp.float32),
+            () if self.config.check is None else jnp.zeros(shape, jnp.int8),
+            jnp.zeros(shape[0], jnp.int32) if self._tells_kept else (),
+        )
+        return lax.fori_loop(0, rows, row, (state, seen))
 
-    def _aggregate(self, state: State, now: Plan) -> tuple[Any, Any]:
-        """(the next server model, the next running sum)."""
-        kernel = self.config.aggregation.kernel
+    @property
+    def _tells_kept(self) -> bool:
+        return self.config.aggregation.robust
+
+    def _aggregate(self, state: State, now: Plan) -> tuple[Any, Any, Any]:
+        """(the next server model, the next running sum, weights that stayed)."""
+        aggregation, across = self.config.aggregation, self.placement.sum
+        kernel = aggregation.kernel
         if kernel == "sum":
             params = jax.tree.map(lambda w, total: now.keep * w + total, state.params, state.total)
-            return params, jax.tree.map(jnp.zeros_like, state.total)
-        across = self.placement.sum
+            return params, jax.tree.map(jnp.zeros_like, state.total), ()
         if kernel == "fedavg":
-            return fedavg(state.params, state.buffer, now.weights, now.server_lr, across), ()
-        return maskfedavg(
-            self.layout, state.params, state.buffer, state.buffer_bits, now.weights, now.server_lr, across
-        ), ()
+            return fedavg(state.params, state.buffer, now.weights, now.server_lr, across), (), ()
+        if kernel == "maskfedavg":
+            masked = maskfedavg(
+                self.layout, state.params, state.buffer, state.buffer_bits, now.weights, now.server_lr, across
+            )
+            return masked, (), ()
+        models, bits, weights = self.placement.gather((state.buffer, state.buffer_bits, now.weights))
+        models = jax.tree.map(lambda stack, w: stack.astype(w.dtype), models, state.params)
+        held = Held(self.layout, state.params, models, bits, weights, now.server_lr, self.config.byzantine)
+        result = (kernel if callable(kernel) else getattr(robust, kernel))(held)
+        if isinstance(result, robust.Robust):
+            return result.params, (), result.kept if self._tells_kept else ()
+        return result, (), ()
 
     def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:
         """The paper's second server model: the plain mean of the buffer (`weights` by slot)."""
@@ -284,8 +329,12 @@ class Engine:
 
         return self._each(now.train, now.train_count, size, take, state.trained)
 
-    def _arrivals(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array]:
-        """Takes who arrives in this row, training them now if that is not done; what is trained needs no groups."""
+    def _arrivals(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array, Any]:
+        """Takes who arrives in this row, training them now if that is not done; what is trained needs no groups.
+
+        Returns:
+          The state, and losses and verdicts of the arrivals, as in `Seen`.
+        """
         size = 0 if self._ahead else self._size()
 
         def take(k: jax.Array, slots: jax.Array, taken: Taken) -> Taken:
@@ -296,44 +345,42 @@ class Engine:
                 result = LocalResult(models, state.trained.losses[ids], ())
             else:
                 result = _over(size, self._client.train, 3)(sent, bits, turn, data, keys)
-            squares, masks, counted = _over(size, self._client.received, 4)(sent, bits, turn, result, data)
-            taken = self._added_up(taken, turn, sent, result.params, squares, masks)
+            got = _over(size, self._client.received, 4)(sent, bits, turn, result, data, keys)
+            taken = self._added_up(taken, turn, sent, got)
             if self.config.aggregation.kernel != "sum":
                 taken = taken._replace(
-                    buffer=put_all(taken.buffer, slots, result.params),
-                    buffer_bits=put_all(taken.buffer_bits, slots, counted),
+                    buffer=put_all(taken.buffer, slots, got.params),
+                    buffer_bits=put_all(taken.buffer_bits, slots, got.bits),
                 )
-            losses = jnp.where(turn.here, result.loss, 0.0)
-            return taken._replace(losses=lax.dynamic_update_slice_in_dim(taken.losses, jnp.atleast_1d(losses), k, 0))
+            told = jax.tree.map(lambda v: jnp.where(turn.here, v, 0), (result.loss, got.verdict))
+            losses, verdicts = jax.tree.map(
+                lambda row, v: lax.dynamic_update_slice_in_dim(row, jnp.atleast_1d(v), k, 0),
+                (taken.losses, taken.verdicts), told,
+            )  # fmt: skip
+            return taken._replace(losses=losses, verdicts=verdicts)
 
         total, importance = self._start((state.total, state.importance))
         losses = jnp.zeros(len(now.arrive) + max(1, size) - 1, jnp.float32)
-        taken = Taken(state.buffer, state.buffer_bits, total, importance, losses)
+        verdicts = () if self.config.check is None else losses.astype(jnp.int8)
+        taken = Taken(state.buffer, state.buffer_bits, total, importance, losses, verdicts)
         taken = self._each(now.arrive, now.arrive_count, size, take, taken)
         total, importance = self._added((state.total, state.importance), (taken.total, taken.importance))
         state = state._replace(buffer=taken.buffer, buffer_bits=taken.buffer_bits, total=total, importance=importance)
-        return state, taken.losses[: len(now.arrive)]
+        m = len(now.arrive)
+        return state, taken.losses[:m], jax.tree.map(lambda row: row[:m], taken.verdicts)
 
-    def _added_up(
-        self,
-        taken: Taken,
-        turn: Round,
-        sent: Any,
-        update: Any,
-        squares: tuple[jax.Array, ...],
-        masks: tuple[jax.Array, ...],
-    ) -> Taken:
+    def _added_up(self, taken: Taken, turn: Round, sent: Any, got: Received) -> Taken:
         """The sums over arrivals, one arrival or a group further; padding adds nothing."""
         one = turn.here.ndim == 0
-        if squares:
-            squares = tuple(jnp.where(_along(turn.here, s), s, 0) for s in squares)
-            masks = tuple(m & _along(turn.here, m) for m in masks)
+        if got.squares:
+            squares = tuple(jnp.where(_along(turn.here, s), s, 0) for s in got.squares)
+            masks = tuple(m & _along(turn.here, m) for m in got.masks)
             if not one:
                 squares = tuple(jnp.sum(s, axis=0) for s in squares)
                 masks = tuple(jnp.sum(m, axis=0, dtype=jnp.int32) for m in masks)
             taken = taken._replace(importance=add_arrival(taken.importance, squares, masks))
         if self.config.aggregation.kernel == "sum":
-            summand, c = self._summand(update, sent), turn.coefficient
+            summand, c = self._summand(got.params, sent), turn.coefficient
             summand = jax.tree.map(lambda x: jnp.where(_along(turn.here, x), x, 0), summand)
             if one:
                 summand, c = jax.tree.map(lambda x: x[None], summand), c[None]

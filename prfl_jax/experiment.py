@@ -14,6 +14,7 @@ from prfl_jax import environment, processes
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.loop import Loop, Watch
 from prfl_jax.models import save_model
+from prfl_jax.privacy import privacy_report
 from prfl_jax.report import build_report, read_metrics, run_figure, write_report
 from prfl_jax.simulation import Simulation
 from prfl_jax.validate import config_hash, to_dict, validate
@@ -133,4 +134,6 @@ class Experiment:
             },
             peak_memory_mb=environment.peak_memory_mb(),
             clients=config.clients.number,
+            attack=self.simulation.attack,
+            privacy=lambda updates: privacy_report(config, updates),
         )

@@ -24,7 +24,7 @@ import numpy as np
 from prfl_jax import processes
 from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.config import ENDLESS
-from prfl_jax.engine import State
+from prfl_jax.engine import Seen, State
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
@@ -32,7 +32,7 @@ from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.pace import Pace, work
 from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
-from prfl_jax.records import final_record, interval_record, window_record
+from prfl_jax.records import final_record, interval_record, together, window_record
 from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
@@ -230,7 +230,7 @@ class Loop:
         if processes.alone() and self._pace.at_most_s(amount) > SLOW_S:
             self._kept = self._snapshot(before)
         rows = [row for item in planned for row in item.rows]
-        losses: list[np.ndarray] = []
+        seen: list[Seen] = []
         begin, waited_s = time.monotonic(), 0.0
         with self.time.spent("steady"):
             for first in range(0, len(rows), MAX_ROWS):  # one call, unless one window alone has more rows
@@ -240,30 +240,28 @@ class Loop:
                     self.state, self._data, self.sim.device_plan(plan), np.int32(len(part)), self.sim.keys
                 )
                 waited_s += self.sim.waited_s()
-                losses += list(self.sim.placement.by_arrival(self._wait_for(result), plan.arrive)[: len(part)])
+                seen += self.sim.by_row(self._wait_for(result), plan)[: len(part)]
         self._kept = None
         self.time.move(waited_s, "steady", "waiting")
         self._pace.saw(amount, processes.share(time.monotonic() - begin - waited_s))  # all size the next chunk alike
         for item in planned:
-            own, losses = losses[: len(item.rows)], losses[len(item.rows) :]
-            self._record_window(
-                item, [float(v) for row, values in zip(item.rows, own, strict=True) for v in values[: row.arrive_count]]
-            )
+            own, seen = seen[: len(item.rows)], seen[len(item.rows) :]
+            self._record_window(item, together(own))
             if self.at.ended is not None:
                 return
         self._arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
         self.at.interval_due = self.planner.policy.decides_after(self.at.window)
         self._show()
 
-    def _wait_for(self, result: Any) -> np.ndarray:
+    def _wait_for(self, result: Seen) -> Seen:
         """The values; raises `Interrupted` if a signal comes first and there is something to save instead."""
-        while self._kept is not None and not result.is_ready():
+        while self._kept is not None and not result.losses.is_ready():
             if self.guard.came:
                 self.guard.check()
             time.sleep(POLL_S)
-        return processes.fetch(result)
+        return jax.tree.map(processes.fetch, result)
 
-    def _record_window(self, item: PlannedWindow, loss: list[float]) -> None:
+    def _record_window(self, item: PlannedWindow, seen: Seen) -> None:
         at, window = self.at, item.window
         at.window, at.time_s = window.index, window.end_s
         at.updates += len(window.arrivals)
@@ -271,8 +269,8 @@ class Loop:
         at.bytes_down += window.bytes_down
         at.bytes_client_down += window.bytes_client_down
         at.weights = item.weights.tolist()
-        self._write(window_record(item, loss))
-        for arrival, value in zip(window.arrivals, loss, strict=True):
+        self._write(window_record(item, seen))
+        for arrival, value in zip(window.arrivals, seen.losses, strict=True):
             if not math.isfinite(value):
                 detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"
                 at.ended = {"how": "not_finite", "detail": detail, "client": arrival.client}

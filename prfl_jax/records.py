@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from prfl_jax.checks import CLIPPED, REJECTED
 from prfl_jax.density import Decision
+from prfl_jax.engine import Seen
 from prfl_jax.evaluate import Scores
 from prfl_jax.planner import PlannedWindow
 
 
-def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
+def together(rows: Sequence[Seen]) -> Seen:
+    """What was seen in one window: its arrivals as lists, and what its close kept."""
+    verdicts = [v for row in rows if len(row.verdicts) for v in row.verdicts.tolist()]
+    return Seen([v for row in rows for v in row.losses.tolist()], verdicts, jax.tree.map(int, rows[-1].kept))
+
+
+def window_record(item: PlannedWindow, seen: Seen) -> dict[str, Any]:
     """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched.
 
-    All lists are of arrivals or of dispatches, never of all clients: these may be many.
+    Where the server checks updates, also whose were clipped and rejected, and how many weights a robust aggregation
+    kept. All lists are of arrivals or of dispatches, never of all clients: these may be many.
     """
     window = item.window
+    checked: dict[str, Any] = {}
+    if seen.verdicts:
+        for name, verdict in (("clipped", CLIPPED), ("rejected", REJECTED)):
+            who = zip(window.arrivals, seen.verdicts, strict=True)
+            checked[name] = [arrival.client for arrival, found in who if found == verdict]
+    if seen.kept != ():
+        checked["kept"] = seen.kept
     return {
         "kind": "window",
         "window": window.index,
@@ -29,7 +47,7 @@ def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
         "download_s": [a.downloaded_s - a.dispatched_s for a in window.arrivals],
         "train_s": [a.computed_s - a.downloaded_s for a in window.arrivals],
         "arrived_s": [a.arrived_s for a in window.arrivals],
-        "loss": loss,
+        "loss": seen.losses,
         "bytes_up": window.bytes_up,
         "bytes_down": window.bytes_down,
         "bytes_client_down": window.bytes_client_down,
@@ -37,6 +55,7 @@ def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
         "client_bytes_down": [[d.client, d.bytes_down] for d in window.dispatches],
         "waiting_s": window.waiting_s,
         "percents": item.percents,
+        **checked,
     }
 
 

@@ -21,20 +21,23 @@ from prfl_jax import data as data_room
 from prfl_jax import processes
 from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.checkpoint import host_copy
+from prfl_jax.checks import Check
 from prfl_jax.client import split_keys
 from prfl_jax.clock import Clock, Costs, in_turn, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
 from prfl_jax.devices import ALL, OWN, Placement
-from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, State, at_once
+from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, Seen, State, at_once
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
+from prfl_jax.lies import Liar, who_lies
 from prfl_jax.local import LocalWork
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.products import precision_name
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
+from prfl_jax.privacy import check_installed
 from prfl_jax.submodel.importance import importance_scores
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
@@ -124,10 +127,20 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
                 unroll=config.engine.unroll,
             ),
             matmul=method.matmul,
+            liar=None if config.attack.name == "none" else Liar(config.attack.name, config.attack.scale),
+            check=make_check(config),
+            byzantine=config.aggregation.byzantine,
         ),
         method.levels,
         placement,
     )
+
+
+def make_check(config: Any) -> Check | None:
+    """What the server does to each update that arrives; None: it counts as it is."""
+    clip, noise = config.aggregation.clip_norm, config.privacy.noise_multiplier
+    robust = AGGREGATIONS[config.aggregation.name].robust
+    return Check(clip, noise, left_out=robust) if robust or clip is not None else None
 
 
 def slots(config: Any) -> int:
@@ -178,6 +191,7 @@ class Simulation:
                     "config.engine.deterministic=True: allowed with XLA_FLAGS=--xla_gpu_deterministic_ops=true "
                     "set before JAX starts, as scripts/train.py does"
                 )
+        check_installed(config.privacy.noise_multiplier)
         seed, clients = config.seed, config.clients.number
         self.dataset = data_room.load(config.data, seed)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
@@ -187,6 +201,7 @@ class Simulation:
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
+        self.liars = who_lies(config.attack, clients, seed)
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
         if clients_axis is not None:
             self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
@@ -209,6 +224,12 @@ class Simulation:
         self._scores = jax.jit(self._importance_scores)
 
     # Host side.
+
+    @property
+    def attack(self) -> dict[str, Any] | None:
+        """Who lies, and how; None where nobody does."""
+        attack = self.config.attack
+        return {"name": attack.name, "scale": attack.scale, "clients": list(self.liars)} if self.liars else None
 
     def waited_s(self) -> float:
         """s of the last chunk that were not its own (see `together.py`)."""
@@ -274,6 +295,16 @@ class Simulation:
         split = self.placement.split_plan(plan)
         return split if processes.alone() else self.placement.put(split, PLAN_SPEC)
 
+    def by_row(self, seen: Seen, plan: Plan) -> list[Seen]:
+        """What was seen, row by row, of each row's arrivals in their order."""
+        place = self.placement
+        per_arrival = jax.tree.map(lambda values: place.by_arrival(values, plan.arrive), (seen.losses, seen.verdicts))
+        rows = []
+        for r, count in enumerate(plan.arrive_count.tolist()):
+            losses, verdicts = jax.tree.map(lambda values, r=r, count=count: values[r, :count], per_arrival)
+            rows.append(Seen(losses, verdicts, jax.tree.map(lambda kept, r=r: kept[r], seen.kept)))
+        return rows
+
     def fedavg_model(self, state: State, weights: Sequence[float]) -> Any:
         """FedAvg(B) of the buffer under weights `[S]`."""
         by_slot = self.placement.to_slots(np.asarray(weights, np.float32))
@@ -322,7 +353,7 @@ class Simulation:
         return zlib.crc32(Path(file).read_bytes(), crc) if file.endswith(".py") else crc
 
     def device_data(self) -> Any:
-        data = to_device(self.dataset, self.split)
+        data = to_device(self.dataset, self.split, liars=self.liars)
         return data if self.placement.count == 1 else self.placement.put(data, ALL)
 
     def eval_sets(self) -> tuple[Any, Any]:

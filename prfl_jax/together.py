@@ -23,7 +23,7 @@ import numpy as np
 
 from prfl_jax import processes
 from prfl_jax.data.device import DeviceData, to_device
-from prfl_jax.engine import Engine, EngineConfig, State
+from prfl_jax.engine import Engine, EngineConfig, Seen, State
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment, Finished
 from prfl_jax.interrupt import Interrupted, InterruptGuard
@@ -195,11 +195,11 @@ class Member(Simulation):
         """s that the last chunk waited for the other experiments."""
         return self._waited_s
 
-    def executable(self, state: State, data: Any) -> Callable[..., tuple[State, jax.Array]]:
+    def executable(self, state: State, data: Any) -> Callable[..., tuple[State, Seen]]:
         """The chunk of all, for this one."""
         self.gang.compile(state)
 
-        def chunk(state: State, data: Any, plan: Plan, rows: np.int32, keys: Any) -> tuple[State, jax.Array]:
+        def chunk(state: State, data: Any, plan: Plan, rows: np.int32, keys: Any) -> tuple[State, Seen]:
             asked = time.monotonic()
             result = self.gang.chunk(self.number, state, plan, int(rows))
             self._waited_s = max(0.0, self.gang.began - asked)
@@ -226,7 +226,7 @@ class Gang:
         self._keys = jax.tree.map(lambda *keys: jnp.stack(keys), *(member.keys for member in members))
         self._there = set(range(len(members)))
         self._asked: dict[int, tuple[State, Plan, int]] = {}
-        self._answers: dict[int, tuple[State, jax.Array]] = {}
+        self._answers: dict[int, tuple[State, Seen]] = {}
         self._idle: dict[int, State] = {}  # of those that have ended
         self._executable: Any = None
         self._failed: BaseException | None = None
@@ -243,8 +243,8 @@ class Gang:
             def chunks(states: tuple[State, ...], data: DeviceData, plan: Plan, rows: Any, keys: Any) -> Any:
                 stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
                 run = jax.vmap(self._engine.run_rows, in_axes=(0, self._data_axes, _PLAN_AXES, None, 0))
-                after, losses = run(stacked, data, plan, rows, keys)
-                return tuple(_part(after, i) for i in range(self._count)), losses
+                after, seen = run(stacked, data, plan, rows, keys)
+                return tuple(_part(after, i) for i in range(self._count)), seen
 
             plan = self._joined([stack_rows([empty_row(self._slots)], MAX_ROWS)] * self._count)
             lowered = jax.jit(chunks, donate_argnums=(0,)).lower(
@@ -252,7 +252,7 @@ class Gang:
             )
             self._executable = lowered.compile()
 
-    def chunk(self, number: int, state: State, plan: Plan, rows: int) -> tuple[State, jax.Array]:
+    def chunk(self, number: int, state: State, plan: Plan, rows: int) -> tuple[State, Seen]:
         """One member's next chunk; returns when all that are still there have asked for theirs."""
         with self._meeting:
             self._asked[number] = (state, plan, rows)
@@ -286,12 +286,12 @@ class Gang:
                 plans.append(plan)
             rows = max(asked[2] for asked in self._asked.values())
             self.began = time.monotonic()
-            after, losses = self._executable(
+            after, seen = self._executable(
                 tuple(states), self._data, self._joined(plans), np.int32(rows), self._keys
             )
             for number in range(self._count):
                 if number in self._asked:
-                    self._answers[number] = (after[number], losses[number])
+                    self._answers[number] = (after[number], _part(seen, number))
                 else:
                     self._idle[number] = after[number]
         except BaseException as error:
@@ -318,7 +318,7 @@ def _shared_data(members: Sequence[Member]) -> tuple[DeviceData, Any]:
         for member in members
     )
     held = (jnp.asarray(first.x_train), jnp.asarray(first.y_train)) if common else None
-    each = [to_device(member.dataset, member.split, held) for member in members]
+    each = [to_device(member.dataset, member.split, held, member.liars) for member in members]
     longest = max(data.index.shape[1] for data in each)
     images = max(len(data.x) for data in each)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
+from prfl_jax import strategies, validate_defence
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.config import default_config
@@ -226,6 +226,7 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _tiers,
     _data,
     _signals,
+    *validate_defence.CHECKS,
 )
 
 

@@ -5,7 +5,8 @@ are the clock's, so the host knows every weight before anything is trained.
 
 Kernels: `maskfedavg` and `fedavg` average the slots of the buffer; `sum` adds each
 arrival, as it comes, to a running sum: W <- keep W + sum_k c_k x_k, where x_k is the
-client's model or (`updates`) what it changed, w_i - w_sent.
+client's model or (`updates`) what it changed, w_i - w_sent. The others (`robust.py`, or a
+function of one's own) look at all slots at once.
 """
 
 from __future__ import annotations
@@ -149,28 +150,50 @@ def fedbuff(cfg: Any, window: Window) -> Closing:
     return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()))
 
 
+def each_once(cfg: Any, window: Window) -> Closing:
+    """Every filled slot counts once: for kernels that outvote liars, who may claim any weight."""
+    return Closing(_normalised(window.filled.astype(np.float64)), cfg.server_lr)
+
+
 @dataclasses.dataclass(frozen=True)
 class Aggregation:
     """One choice.
 
     Attributes:
-      kernel: maskfedavg | fedavg | sum.
+      kernel: maskfedavg | fedavg | sum | the name of one in `robust.py` | a function of `held.Held` that returns the
+        next server model, or `robust.Robust`.
       close: the weights of a window that closes, from `config.aggregation`.
       staleness: whether they depend on `aggregation.staleness`.
       updates: the kernel `sum` adds w_i - w_sent instead of w_i.
       arrivals_alone: a window's arrivals are all that counts, however few of the clients they are; what the others
         last sent, or their share of all weights, does not matter. So clients may be drawn into cohorts.
+      least: clients that it needs, of whom `aggregation.byzantine` may lie.
     """
 
-    kernel: str
+    kernel: str | Callable[[Any], Any]
     close: Callable[[Any, Window], Closing]
     staleness: bool
     updates: bool = False
     arrivals_alone: bool = False
+    least: Callable[[int], int] | None = None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the kernel is given all models at once."""
+        return self.kernel not in ("maskfedavg", "fedavg", "sum")
+
+    @property
+    def robust(self) -> bool:
+        """Whether it outvotes liars, and leaves out what is not a number."""
+        return self.least is not None
 
     def one_model(self, server_lr: float) -> bool:
-        """Whether FedAvg(B), the paper's second server model, is W itself, or there is no buffer to make it from."""
-        return self.kernel == "sum" or (self.kernel == "fedavg" and server_lr == 1.0)
+        """Whether FedAvg(B), the paper's second server model, is W itself, or is not made: of no buffer, or of lies."""
+        return self.kernel == "sum" or self.robust or (self.kernel == "fedavg" and server_lr == 1.0)
+
+
+def _robust(kernel: str, least: Callable[[int], int]) -> Aggregation:
+    return Aggregation(kernel, each_once, staleness=False, arrivals_alone=True, least=least)
 
 
 AGGREGATIONS = {
@@ -182,4 +205,8 @@ AGGREGATIONS = {
     "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
     "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
     "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),
+    "median": _robust("median", lambda f: 2 * f + 1),
+    "trimmed_mean": _robust("trimmed_mean", lambda f: 2 * f + 1),
+    "krum": _robust("krum", lambda f: 2 * f + 3),
+    "multi_krum": _robust("multi_krum", lambda f: 2 * f + 3),
 }

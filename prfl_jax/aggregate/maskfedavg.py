@@ -73,12 +73,12 @@ def maskfedavg(
             w_acc, mask_acc = across((w_acc, jnp.sum(weights)))
         local = w_acc / jnp.where(mask_acc > 0, mask_acc, 1.0)
         before = old.reshape(-1)
-        new = _mixed(before, local, server_lr)
+        new = mixed(before, local, server_lr)
         out.append(jnp.where(mask_acc > 0, new, before).reshape(old.shape))  # Eq. 10
     return jax.tree.unflatten(layout.treedef, out)
 
 
-def _mixed(old: jax.Array, local: jax.Array, server_lr: jax.Array | float) -> jax.Array:
+def mixed(old: jax.Array, local: jax.Array, server_lr: jax.Array | float) -> jax.Array:
     """Eq. 11; `local` to the bit where `server_lr` is 1 (0 times a weight adds nothing)."""
     return (1.0 - server_lr) * old + server_lr * local
 
@@ -100,7 +100,7 @@ def fedavg(
     def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
         acc = across(_sum_clients(weights.shape[0], lambda c: weights[c] * fetch(models, c), jnp.zeros_like(old)))
         mean = acc / jnp.where(total > 0, total, 1.0)
-        return jnp.where(total > 0, _mixed(old, mean, server_lr), old)
+        return jnp.where(total > 0, mixed(old, mean, server_lr), old)
 
     return jax.tree.map(of_leaf, params, buffer)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.aggregate.maskfedavg import fedavg, maskfedavg
-from prfl_jax.bench.timing import Row, Timed, alternate
+from prfl_jax.bench.timing import Row, Task, Timed, alternate
 from prfl_jax.bench.torch_process import TorchProcess, TorchUnavailable
 from prfl_jax.bench.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, scores, slots
 from prfl_jax.data.device import DeviceData
@@ -44,6 +44,7 @@ class KernelSuite:
       size: `full`, which the bounds are about, or `small`, a smoke test.
       repeats: runs of each kernel that count.
       race: whether PyTorch is timed beside local training.
+      beside: tasks that take turns with each kernel, by name (`Row.beside`).
 
     Attributes:
       work: the sizes.
@@ -51,11 +52,13 @@ class KernelSuite:
       torch: what the PyTorch process says of itself, or why there is none.
     """
 
-    def __init__(self, size: str = "full", repeats: int = 7, race: bool = True) -> None:
+    def __init__(
+        self, size: str = "full", repeats: int = 7, race: bool = True, beside: Mapping[str, Task] | None = None
+    ) -> None:
         self.work, self.repeats, self.judged = SIZES[size], repeats, size == "full"
         self.pause_s = PAUSE_S if self.judged else 0.0
         self.torch: dict[str, Any] | str = "not started"
-        self._race = race
+        self._race, self._beside = race, dict(beside or {})
         self._host_data = self.work.host_data()
         self._data = DeviceData(**{key: jnp.asarray(value) for key, value in self._host_data.items()})
         self.method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)
@@ -93,11 +96,15 @@ class KernelSuite:
         compile_s: float | None = None,
     ) -> Row:  # fmt: skip
         timed = self._timed(call)
-        runs = alternate({kernel: timed}, self.repeats, 0.0)[kernel]
+        measured = alternate({kernel: timed, **self._beside}, self.repeats, 0.0)
+        runs = measured[kernel]
         return Row(
             kernel, runs, timed.compile_s(runs) if compile_s is None else compile_s, bound=bound_s, bound_on="median",
-            judged=self.judged, note=f"{note}; {timed.calls} calls a run",
+            judged=self.judged, note=f"{note}; {timed.calls} calls a run", beside=self._of_beside(measured),
         )  # fmt: skip
+
+    def _of_beside(self, measured: dict[str, list[float]]) -> dict[str, list[float]]:
+        return {name: measured[name] for name in self._beside}
 
     def _local_training(self, masked: Chunks, levels: tuple[jax.Array, ...]) -> Iterator[Row]:
         """Local rounds of all clients in one chunk, batches drawn inside, nothing aggregated."""
@@ -111,6 +118,7 @@ class KernelSuite:
         for item in chunks.values():
             item.dispatch()
         tasks: dict[str, Callable[[], float]] = {name: Timed(item.train, 0.0) for name, item in chunks.items()}
+        tasks |= self._beside
         leaves = flat_paths(chunks["local_training"].state.params)
         params = {key: np.asarray(leaf) for key, leaf in leaves.items()}
         device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -134,6 +142,7 @@ class KernelSuite:
                 name, runs[name], item.compile_s, "PyTorch, one client after another", runs["torch"],
                 None if name.endswith("importance") else LOCAL_RATIO, judged=self.judged, missing=missing,
                 note=f"{note}; {work.clients} clients x {work.steps} steps x {work.batch_size} images",
+                beside=self._of_beside(runs),
             )  # fmt: skip
 
     def _aggregation(self, chunks: Chunks) -> Iterator[Row]:
@@ -156,7 +165,7 @@ class KernelSuite:
             "fedavg": self._timed(partial(average, "plain", plain, buffer, weights)),
             "read": self._timed(partial(read, buffer)),
         }
-        runs = alternate(tasks, self.repeats, 0.0)
+        runs = alternate({**tasks, **self._beside}, self.repeats, 0.0)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer))
         rate = size / statistics.median(runs["read"]) / 1e9
         for name in ("maskfedavg", "fedavg"):
@@ -164,6 +173,7 @@ class KernelSuite:
                 name, runs[name], tasks[name].compile_s(runs[name]), "jitted sum of the buffer, reading it once",
                 runs["read"], AGGREGATE_RATIO if name == "maskfedavg" else None, judged=self.judged,
                 note=f"{size / 1e6:.1f} MB, read at {rate:.1f} GB/s; {tasks[name].calls} calls a run",
+                beside=self._of_beside(runs),
             )  # fmt: skip
 
     def _evaluation(self, chunks: Chunks) -> Row:

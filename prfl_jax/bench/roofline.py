@@ -10,20 +10,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from prfl_jax.bench.kernels import KernelSuite
-from prfl_jax.bench.timing import Row, Timed, alternate
+from prfl_jax.bench.timing import Row, Task, Timed, alternate
 from prfl_jax.bench.workload import INPUT_SHAPE
 
 METHOD = (
-    "peak: the best of square float32 products of three sizes; bandwidth: read plus write traffic of negating an array "
-    "larger than the caches in place; both measured before and after the kernels, the larger median counts. "
-    "floor_s = max(flop / peak, bytes / bandwidth); achieved_over_floor = floor_s / median."
+    "A square float32 product (the fastest of three sizes) and a pass that negates an array larger than the caches in "
+    "place take turns with each kernel, so that peak and bandwidth (read plus write) are those of the same seconds. In "
+    "each turn the floor is max(flop / peak, bytes / bandwidth); achieved_over_floor is the median of floor over time, "
+    "with the least and largest; floor_s and limits are medians."
 )
 SERVER_GOAL, TRAINING_GOAL = 0.5, 0.6
 
@@ -39,48 +40,64 @@ class Machine:
         return max(flop / self.flop_s, size / self.bytes_s)
 
 
-def measure(small: bool, repeats: int) -> Machine:
-    """The machine's own limits, as JAX reaches them."""
-    sides = (64,) if small else (1024, 2048, 3072)
-    multiply = jax.jit(jnp.matmul)
-    tasks: dict[str, Callable[[], float]] = {}
-    for side in sides:
-        a = jnp.ones((side, side), jnp.float32)
-        tasks[str(side)] = Timed(lambda a=a: multiply(a, a), 0.0 if small else 0.1)  # type: ignore[misc]
-    values = jnp.ones(10_000 if small else 64_000_000, jnp.float32)
-    turn = jax.jit(lambda values: -values, donate_argnums=0)  # in place: the pages are there
-    held = [values]
+class Limits:
+    """Tasks that find the machine's own limits, as JAX reaches them."""
 
-    def copy() -> jax.Array:
-        held[0] = turn(held[0])
-        return held[0]
+    def __init__(self, small: bool) -> None:
+        multiply, least_s = jax.jit(jnp.matmul), 0.0 if small else 0.1
+        products: dict[int, Timed] = {}
+        for side in (64,) if small else (1024, 2048, 3072):
+            a = jnp.ones((side, side), jnp.float32)
+            products[side] = Timed(lambda a=a: multiply(a, a), least_s)  # type: ignore[misc]
+        runs = alternate(products, 1 if small else 3, 0.0)
+        side = max(products, key=lambda side: side**3 / statistics.median(runs[side]))
+        values = jnp.ones(10_000 if small else 64_000_000, jnp.float32)
+        turn = jax.jit(lambda values: -values, donate_argnums=0)  # in place: the pages are there
+        held = [values]
 
-    tasks["copy"] = Timed(copy, 0.0 if small else 0.1)
-    runs = alternate(tasks, repeats, 0.0)
-    rates = [2.0 * side**3 / statistics.median(runs[str(side)]) for side in sides]
-    return Machine(max(rates), 2.0 * values.size * 4 / statistics.median(runs["copy"]))
+        def copy() -> jax.Array:
+            held[0] = turn(held[0])
+            return held[0]
+
+        self.tasks: dict[str, Task] = {"matmul": products[side], "copy": Timed(copy, least_s)}
+        self._flop, self._bytes = 2.0 * side**3, 2.0 * values.size * 4
+
+    def machines(self, beside: Mapping[str, Sequence[float]]) -> list[Machine]:
+        """The machine as it was in each turn."""
+        return [
+            Machine(self._flop / matmul, self._bytes / copy)
+            for matmul, copy in zip(beside["matmul"], beside["copy"], strict=True)
+        ]
 
 
 class RooflineSuite:
-    """Measures rows; `machine` is there when all are.
+    """Measures rows; `limits` is there when all are.
 
     Args:
       size: `full` or `small`, a smoke test.
       repeats: runs of each kernel that count.
+
+    Attributes:
+      limits: the machine in the median of all turns.
     """
 
     def __init__(self, size: str, repeats: int) -> None:
-        self._kernels, self._small, self._repeats = KernelSuite(size, repeats, race=False), size == "small", repeats
-        self.machine = Machine(0.0, 0.0)
+        self._limits = Limits(size == "small")
+        self._kernels = KernelSuite(size, repeats, race=False, beside=self._limits.tasks)
+        self.limits = Machine(0.0, 0.0)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, after all are measured."""
-        before = measure(self._small, self._repeats)
-        rows = list(self._kernels.rows())
-        after = measure(self._small, self._repeats)
-        self.machine = Machine(max(before.flop_s, after.flop_s), max(before.bytes_s, after.bytes_s))
-        for row in rows:
-            yield self._row(row, *self.needs()[row.kernel])
+        """Each row as soon as it is measured."""
+        seen: list[Machine] = []
+        needs = self.needs()
+        for row in self._kernels.rows():
+            machines = self._limits.machines(row.beside)
+            seen += machines
+            yield self._row(row, machines, *needs[row.kernel])
+        self.limits = Machine(
+            statistics.median(machine.flop_s for machine in seen),
+            statistics.median(machine.bytes_s for machine in seen),
+        )
 
     def needs(self) -> dict[str, tuple[float, float]]:
         """(FLOP, least bytes) of each kernel."""
@@ -107,15 +124,17 @@ class RooflineSuite:
             "evaluation": (forward * work.test_images, model + work.test_images * image),
         }
 
-    def _row(self, row: Row, flop: float, size: float) -> dict[str, Any]:
+    def _row(self, row: Row, machines: Sequence[Machine], flop: float, size: float) -> dict[str, Any]:
         assert row.median is not None
-        floor = self.machine.floor_s(flop, size)
-        goal = TRAINING_GOAL if row.kernel.startswith("local_training") else SERVER_GOAL
+        floors = [machine.floor_s(flop, size) for machine in machines]
+        shares = [floor / own for floor, own in zip(floors, row.runs, strict=True)]
+        bound = statistics.median(flop / machine.flop_s - size / machine.bytes_s for machine in machines)
         return {
             "kernel": row.kernel, "unit": "s", "median": row.median, "runs": list(row.runs),
-            "flop": flop, "bytes": size, "floor_s": floor,
-            "bound_by": "flop" if flop / self.machine.flop_s >= floor else "bytes",
-            "achieved_over_floor": floor / row.median, "goal": goal, "note": row.note,
+            "flop": flop, "bytes": size, "floor_s": statistics.median(floors),
+            "bound_by": "flop" if bound > 0 else "bytes",
+            "achieved_over_floor": statistics.median(shares), "least": min(shares), "largest": max(shares),
+            "goal": TRAINING_GOAL if row.kernel.startswith("local_training") else SERVER_GOAL, "note": row.note,
         }  # fmt: skip
 
 
@@ -124,12 +143,12 @@ def table(rows: list[dict[str, Any]], machine: Machine) -> str:
     lines = [
         f"peak {machine.flop_s / 1e9:.0f} GFLOP/s, {machine.bytes_s / 1e9:.1f} GB/s",
         "",
-        "| kernel | median, ms | floor, ms | bound by | achieved / floor | goal |",
+        "| kernel | median, ms | floor, ms | bound by | achieved / floor (least, largest) | goal |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['kernel']} | {1e3 * row['median']:.1f} | {1e3 * row['floor_s']:.1f} | {row['bound_by']} | "
-        f"{row['achieved_over_floor']:.2f} | {row['goal']:g} |"
+        f"{row['achieved_over_floor']:.2f} ({row['least']:.2f}, {row['largest']:.2f}) | {row['goal']:g} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -156,8 +156,8 @@ def _roofline(request: Request, load: tuple[float, float, float]) -> Measured:
     suite = RooflineSuite(request.size, request.repeats)
     rows = list(suite.rows())
     machine = hardware(load)
-    limits = dataclasses.asdict(suite.machine)
-    text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}: {table(rows, suite.machine)}"
+    limits = dataclasses.asdict(suite.limits)
+    text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}: {table(rows, suite.limits)}"
     return {"hardware": machine, "limits": limits, "method": METHOD}, rows, text
 
 

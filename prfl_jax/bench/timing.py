@@ -28,6 +28,7 @@ class Row:
       judged: False where the size is not the one the bound is about.
       note: conditions of the measurement.
       missing: why there is no reference, where there should be one.
+      beside: s of other tasks, by name, taken in turn with `runs`.
     """
 
     kernel: str
@@ -40,6 +41,7 @@ class Row:
     judged: bool = True
     note: str = ""
     missing: str = ""
+    beside: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def median(self) -> float | None:

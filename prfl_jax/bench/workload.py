@@ -112,8 +112,8 @@ class Chunks:
         return jax.tree.map(jnp.asarray, stack_rows([row], 1))
 
     def _run(self, plan: Plan) -> jax.Array:
-        self.state, losses = self._chunk(self.state, self.data, plan, jnp.int32(1), self.keys)
-        return losses
+        self.state, seen = self._chunk(self.state, self.data, plan, jnp.int32(1), self.keys)
+        return seen.losses
 
     def dispatch(self) -> jax.Array:
         """All clients are sent the server's model, each under its own mask."""

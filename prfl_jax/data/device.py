@@ -7,6 +7,7 @@ under `lax.map` or `vmap`, or where a chunk ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ class DeviceData(NamedTuple):
         index: `[M, L]` int32 rows of `x`; after a client's last one the row repeats 0.
         size: `[M]` int32, how many entries of each row of `index` count.
         present: `[M, labels]` bool, which labels a client lacks (False) although others have them.
+        liar: `[M]` bool, who lies.
     """
 
     x: jax.Array
@@ -39,15 +41,19 @@ class DeviceData(NamedTuple):
     index: jax.Array  # type: ignore[assignment]  # hides tuple.index
     size: jax.Array
     present: Any = ()
+    liar: Any = ()
 
 
-def to_device(dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None) -> DeviceData:
+def to_device(
+    dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, liars: Sequence[int] = ()
+) -> DeviceData:
     """Copy what the clients hold to the default device; images nobody holds stay behind.
 
     `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
 
     Args:
       images: all images and labels, where they are on the device already; taken as they are.
+      liars: numbers of clients.
     """
     sizes = np.array([len(c) for c in split.clients], np.int32)
     held = np.sort(np.concatenate(split.clients)) if images is None else np.arange(len(dataset.x_train))
@@ -62,6 +68,7 @@ def to_device(dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array
         jnp.asarray(index),
         jnp.asarray(sizes),
         jnp.asarray((counts > 0) | (counts.sum(axis=0) == 0)),
+        jnp.asarray(np.isin(np.arange(len(sizes)), liars)),
     )
 
 

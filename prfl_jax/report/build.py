@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prfl_jax.report.compare import beside
@@ -42,6 +42,8 @@ def build_report(
     peak_memory_mb: float | None,
     clients: int,
     compare: Mapping[str, Mapping[str, Any]] | None = None,
+    attack: Mapping[str, Any] | None = None,
+    privacy: Callable[[Sequence[int]], Mapping[str, Any] | None] = lambda updates: None,
 ) -> dict[str, Any]:
     """The report of one run, as plain JSON values; `schema.json` says what it holds.
 
@@ -57,6 +59,8 @@ def build_report(
       peak_memory_mb: MB, None where the backend does not tell.
       clients: M.
       compare: reports of other strategies run to the same simulated second, by strategy.
+      attack: who lies and how, None where nobody does.
+      privacy: what it has cost, from each client's arrivals `[M]`.
 
     Raises:
       ValueError: for a headline that is neither, or a record of unknown kind.
@@ -86,6 +90,7 @@ def build_report(
                 "peak_memory_mb": peak_memory_mb,
                 "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
                 **_results(totals, headline, limit),
+                **_only_some(attack, _defence(totals, model["parameters"]), privacy(totals.clients.updates.tolist())),
             }
         )
         if limit <= 2 or len(compact(comparable(report)).encode()) < _TARGET_BYTES:
@@ -134,6 +139,22 @@ def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
     }
 
 
+def _only_some(*sections: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What only some runs have."""
+    named = zip(("attack", "defence", "privacy"), sections, strict=True)
+    return {name: section for name, section in named if section is not None}
+
+
+def _defence(totals: RunTotals, parameters: int) -> dict[str, Any] | None:
+    checks = totals.checks
+    if not checks.checked:
+        return None
+    return {
+        **{name: int(counts.sum()) for name, counts in checks.by_client.items()},
+        "kept_fraction": _ratio(checks.kept, checks.windows * parameters) if checks.windows else None,
+    }
+
+
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
@@ -172,9 +193,16 @@ def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) 
                 "recovered_s": densities.recovered_s[client],
                 "triggers": int(sums.triggers[client]),
                 "accuracy": accuracies[client] if client < len(accuracies) else None,
+                **_verdicts(totals, client),
             }
         )
     return entries
+
+
+def _verdicts(totals: RunTotals, client: int) -> dict[str, int]:
+    """How often a client's update was clipped and rejected, where updates are checked."""
+    checks = totals.checks
+    return {name: int(counts[client]) for name, counts in checks.by_client.items()} if checks.checked else {}
 
 
 def _whole(count: float) -> float | int:

@@ -40,7 +40,7 @@ def summary_text(report: Mapping[str, Any], compare: Mapping[str, Mapping[str, A
     others = report["compare"] if compare is None else beside(own, compare, points=1000)
     title = title_of(report)
     blocks = [
-        [title[:WIDTH], "=" * min(WIDTH, len(title)), *_ending(report)],
+        [title[:WIDTH], "=" * min(WIDTH, len(title)), *_ending(report), *_liars(report)],
         _accuracy(report, others),
         _clients(report),
         _traffic(report),
@@ -69,6 +69,25 @@ def _ending(report: Mapping[str, Any]) -> list[str]:
     if stop is not None:
         lines.append(f"The stop rule first held after window {stop['window']:,}, at {seconds_text(stop['t_s'])}")
     return lines
+
+
+def _liars(report: Mapping[str, Any]) -> list[str]:
+    """Who lies, what the server did about updates, what privacy cost; nothing where there is none of it."""
+    lines, attack, defence, privacy = [], *(report.get(key) for key in ("attack", "defence", "privacy"))
+    if attack:
+        who = ", ".join(str(client) for client in attack["clients"])
+        lines.append(f"{len(attack['clients'])} of {report['clients_total']:,} clients lie ({attack['name']}): {who}")
+    if defence:
+        kept = defence["kept_fraction"]
+        stayed = "" if kept is None else f"; at a close {percent_text(kept)} of the weights stayed for lack of holders"
+        lines.append(f"{defence['clipped']:,} updates were clipped, {defence['rejected']:,} rejected{stayed}")
+    if privacy:
+        epsilon = privacy["epsilon"]
+        lines.append(
+            f"Client-level privacy: epsilon {'infinite' if epsilon is None else f'{epsilon:.3g}'} at delta "
+            f"{privacy['delta']:g}, after {privacy['releases']:,} releases of client {privacy['client']}"
+        )
+    return [wrapped for line in lines for wrapped in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
 
 def _accuracy(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -99,6 +99,25 @@ class ClientTotals:
             self.bytes_down = _add_pairs(self.bytes_down, record["client_bytes_down"], len(self.updates))
 
 
+class CheckTotals:
+    """What the server's checks of updates and a robust aggregation came to."""
+
+    def __init__(self, clients: int) -> None:
+        self.by_client = {name: np.zeros(clients, np.int64) for name in ("clipped", "rejected")}  # each [M]
+        self.checked = False
+        self.kept = 0  # weights, summed over windows
+        self.windows = 0  # that tell it
+
+    def add_window(self, record: Record) -> None:
+        for name, counts in self.by_client.items():
+            for client in record.get(name, ()):
+                counts[client] += 1
+        self.checked |= "clipped" in record
+        if "kept" in record:
+            self.kept += record["kept"]
+            self.windows += 1
+
+
 def _add_pairs(sums: np.ndarray | None, pairs: Any, clients: int) -> np.ndarray:
     """`sums` [M] (None: nothing yet) plus each (client, bytes)."""
     sums = np.zeros(clients) if sums is None else sums  # float64 is exact for bytes below 2^53
@@ -115,6 +134,7 @@ class RunTotals:
         self.densities = DensityTotals(clients, density_points)
         self.densities.add([100] * clients, 0, 0.0)  # until the first decision
         self.clients = ClientTotals(clients)
+        self.checks = CheckTotals(clients)
         self.windows = 0
         self.simulated_s = 0.0
         self.bytes = {"bytes_up": 0, "bytes_down": 0, "bytes_client_down": 0}
@@ -163,3 +183,4 @@ class RunTotals:
         self.length_min_s = length_s if self.length_min_s is None else min(self.length_min_s, length_s)
         self.length_max_s = length_s if self.length_max_s is None else max(self.length_max_s, length_s)
         self.clients.add_window(record)
+        self.checks.add_window(record)

@@ -1,0 +1,173 @@
+"""Server models that some clients cannot spoil by lying, over clients stacked as `[S, ...]`.
+
+Each rule looks at the models of all slots that count at once, each counting once, and respects masks: a weight is
+judged by those who hold it. Where fewer than 2f + 1 do, f liars among them could not be outvoted: it keeps its old
+value, and is counted. A value that is not finite counts as not held.
+
+Median and trimmed mean: Yin et al. 2018, "Byzantine-Robust Distributed Learning", definitions 1 and 2. Krum and
+multi-Krum: Blanchard et al. 2017, "Machine Learning with Adversaries".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prfl_jax.aggregate.held import Held
+from prfl_jax.aggregate.maskfedavg import UNROLL_LIMIT, mixed
+
+
+class Robust(NamedTuple):
+    """The next server model, and how many of its weights kept their old value for lack of holders (int32)."""
+
+    params: Any
+    kept: jax.Array
+
+
+def median(held: Held) -> Robust:
+    """The median of each weight over its holders; of an even number the mean of the middle two."""
+
+    def middle(ordered: list[jax.Array], count: jax.Array) -> jax.Array:
+        return 0.5 * (_entry(ordered, (count - 1) // 2) + _entry(ordered, count // 2))
+
+    return _by_coordinate(held, middle)
+
+
+def trimmed_mean(held: Held) -> Robust:
+    """The mean of each weight over its holders without the f largest and the f smallest."""
+    f = held.byzantine
+
+    def trimmed(ordered: list[jax.Array], count: jax.Array) -> jax.Array:
+        total = jnp.zeros_like(ordered[0])
+        for k, values in enumerate(ordered):
+            total += jnp.where((k >= f) & (k < count - f), values, 0.0)
+        return total / jnp.maximum(count - 2 * f, 1)
+
+    return _by_coordinate(held, trimmed)
+
+
+def krum(held: Held) -> Robust:
+    """The model that is nearest to its n - f - 2 nearest others, of n that count."""
+    return _chosen(held, lambda n: jnp.minimum(n, 1))
+
+
+def multi_krum(held: Held) -> Robust:
+    """The mean, over its holders, of the n - f models that are nearest so."""
+    return _chosen(held, lambda n: jnp.maximum(n - held.byzantine, 0))
+
+
+def _by_coordinate(held: Held, combine: Callable[[list[jax.Array], jax.Array], jax.Array]) -> Robust:
+    """`combine` of each weight's values in ascending order (those not held last, infinite) and their number."""
+
+    def leaf(old: jax.Array, models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
+        there = there & jnp.isfinite(models)
+        count = jnp.sum(there, axis=0, dtype=jnp.int32)
+        ordered = _sorted([jnp.where(t, m, jnp.inf) for t, m in zip(there, models, strict=True)])
+        return combine(ordered, count), count
+
+    return _each_leaf(held, leaf)
+
+
+def _chosen(held: Held, number: Callable[[jax.Array], jax.Array]) -> Robust:
+    """The mean of so many models as `number` says of those that count, the nearest to the others first."""
+    scores = krum_scores(held)
+    candidates = jnp.isfinite(scores)
+    n = jnp.sum(candidates, dtype=jnp.int32)
+    rank = jnp.argsort(jnp.argsort(scores))  # stable: of equal ones the lower slot comes first
+    chosen = candidates & (rank < number(n)) & (n >= 2 * held.byzantine + 3)
+
+    def leaf(old: jax.Array, models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
+        holders = jnp.sum(there & candidates[:, None], axis=0, dtype=jnp.int32)
+        own = there & chosen[:, None]
+        count = jnp.sum(own, axis=0, dtype=jnp.int32)
+        mean = jnp.sum(jnp.where(own, models, 0.0), axis=0) / jnp.maximum(count, 1)
+        return mean, jnp.where(count > 0, holders, 0)  # what none of the chosen holds stays as well
+
+    return _each_leaf(held, leaf)
+
+
+def krum_scores(held: Held) -> jax.Array:
+    """`[S]` sums over the n - f - 2 nearest others; infinite for slots that do not count or are not finite.
+
+    The squared distance of two models is its mean over the weights that both hold, so that a thin model is not near
+    for having little to differ in. For full models the order is that of the paper's distances.
+    """
+    slots = held.weights.shape[0]
+
+    def row(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Squared differences to every slot `[S]`, and over how many weights."""
+        total, shared = jnp.zeros(slots), jnp.zeros(slots)
+        for models, there in _leaves(held):
+            both = there & there[i]
+            total += jnp.sum(jnp.where(both, (models - models[i]) ** 2, 0.0), axis=1)
+            shared += jnp.sum(both, axis=1, dtype=jnp.float32)
+        return total, shared
+
+    total, shared = lax.map(row, jnp.arange(slots))
+    distance = total / jnp.maximum(shared, 1.0)
+    # a model with one value that is not finite is at no finite distance to itself
+    counts = (held.weights > 0) & jnp.isfinite(jnp.diagonal(distance))
+    others = counts[:, None] & counts[None, :] & ~jnp.eye(slots, dtype=bool)
+    ordered = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
+    nearest = jnp.arange(slots) < jnp.sum(counts) - held.byzantine - 2
+    scores = jnp.sum(jnp.where(nearest, ordered, 0.0), axis=1)
+    return jnp.where(counts, scores, jnp.inf)
+
+
+def _leaves(held: Held) -> list[tuple[jax.Array, jax.Array]]:
+    """(models `[S, n]`, who holds what `[S, n]`) of each leaf."""
+    slots = held.weights.shape[0]
+    counts = (held.weights > 0)[:, None]
+    return [
+        (models.reshape(slots, -1), mask & counts)
+        for models, mask in zip(jax.tree.leaves(held.models), held.masks(), strict=True)
+    ]
+
+
+def _each_leaf(held: Held, leaf: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> Robust:
+    """`leaf(old [n], models [S, n], holders [S, n])` gives each weight's new value and how many stand behind it."""
+    out, kept = [], jnp.zeros((), jnp.int32)
+    for old, (models, there) in zip(jax.tree.leaves(held.params), _leaves(held), strict=True):
+        before = old.reshape(-1)
+        new, holders = leaf(before, models, there)
+        enough = holders >= 2 * held.byzantine + 1
+        out.append(jnp.where(enough, mixed(before, new, held.server_lr), before).reshape(old.shape))
+        kept += jnp.sum(~enough, dtype=jnp.int32)
+    return Robust(jax.tree.unflatten(held.layout.treedef, out), kept)
+
+
+def _entry(ordered: list[jax.Array], index: jax.Array) -> jax.Array:
+    """The entry at each weight's own place."""
+    out = jnp.zeros_like(ordered[0])
+    for k, values in enumerate(ordered):
+        out = jnp.where(index == k, values, out)
+    return out
+
+
+def _sorted(values: list[jax.Array]) -> list[jax.Array]:
+    """The values of each weight in ascending order, `S` arrays `[n]`."""
+    if len(values) > UNROLL_LIMIT:
+        return list(jnp.sort(jnp.stack(values), axis=0))
+    values = list(values)
+    for low, high in comparisons(len(values)):
+        a, b = values[low], values[high]
+        values[low], values[high] = jnp.minimum(a, b), jnp.maximum(a, b)
+    return values
+
+
+def comparisons(count: int) -> list[tuple[int, int]]:
+    """The pairs that Batcher's odd-even merge sort compares, in order (Knuth, volume 3, algorithm 5.2.2M)."""
+    pairs = []
+    top = 1 << max(0, (count - 1).bit_length() - 1)
+    p = top
+    while p > 0:
+        q, r, d = top, 0, p
+        while d > 0:
+            pairs += [(i, i + d) for i in range(count - d) if i & p == r]
+            d, q, r = q - p, q >> 1, p
+        p >>= 1
+    return pairs

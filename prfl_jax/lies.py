@@ -1,0 +1,87 @@
+"""Clients that lie: what they train on, and what they tell the server instead of what they have trained.
+
+A choice is two functions of one client, so a new lie is one more entry. Liars take part like everybody else: the clock,
+bytes and the training loss in the records are those of an honest client.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax.submodel.layout import Layout
+
+_STREAM = 5  # of draws by the root seed; the clock has those below
+
+
+@dataclasses.dataclass(frozen=True)
+class Lie:
+    """One kind.
+
+    Attributes:
+      tell: `tell(sent, trained, scale, key)`, the model that is sent back (masked afterwards); pytrees.
+      labels: `labels(y, classes)`, the labels it trains on.
+    """
+
+    tell: Callable[[Any, Any, float, jax.Array], Any] = lambda sent, trained, scale, key: trained
+    labels: Callable[[jax.Array, int], jax.Array] = lambda y, classes: y
+
+
+def _turned(sent: Any, trained: Any, scale: float, key: jax.Array) -> Any:
+    return jax.tree.map(lambda before, after: before - scale * (after - before), sent, trained)
+
+
+def normals_like(key: jax.Array, tree: Any) -> Any:
+    """N(0, 1) of each weight."""
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(treedef, [jax.random.normal(k, w.shape) for k, w in zip(keys, leaves, strict=True)])
+
+
+def _noise(sent: Any, trained: Any, scale: float, key: jax.Array) -> Any:
+    return jax.tree.map(lambda before, z: before + scale * z, sent, normals_like(key, sent))
+
+
+LIES = {
+    "sign_flip": Lie(tell=_turned),  # w_sent - scale (w - w_sent)
+    "noise": Lie(tell=_noise),  # w_sent + scale N(0, 1)
+    "nan": Lie(tell=lambda sent, trained, scale, key: jax.tree.map(lambda w: jnp.full_like(w, jnp.nan), trained)),
+    "label_flip": Lie(labels=lambda y, classes: classes - 1 - y),
+}
+KINDS = tuple(LIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Liar:
+    """A kind of lie and its scale, as `config.attack` says."""
+
+    name: str
+    scale: float
+
+    def labels(self, y: jax.Array, lies: jax.Array, classes: int) -> jax.Array:
+        """`[...]` labels that a client trains on; `lies` is whether it is a liar."""
+        return jnp.where(lies, LIES[self.name].labels(y, classes), y)
+
+    def tell(
+        self, layout: Layout, sent: Any, trained: Any, masks: tuple[jax.Array, ...], lies: jax.Array, key: jax.Array
+    ) -> Any:
+        """The model that a client sends back; 0 where it was sent no weight."""
+        told = LIES[self.name].tell(sent, trained, self.scale, key)
+        told = jax.tree.map(lambda lie, truth: jnp.where(lies, lie, truth), told, trained)
+        return layout.map_pruned(told, masks, lambda w, m: jnp.where(m, w, 0.0)) if masks else told
+
+
+def who_lies(attack: Any, clients: int, seed: int) -> tuple[int, ...]:
+    """Which clients lie, by number: `attack.clients`, or `attack.number` of them drawn by the seed."""
+    if attack.name == "none":
+        return ()
+    chosen: Sequence[int] = attack.clients
+    if not chosen:
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, _STREAM))))
+        chosen = rng.choice(clients, attack.number, replace=False).tolist()
+    return tuple(sorted(chosen))

@@ -1,0 +1,31 @@
+"""Two of ten clients flip the signs of their updates: plain averaging and every defence, with and without them.
+
+    python scripts/defences.py --seeds=3 --out=results/defences
+
+Conv2 of half width on MNIST by writer (`scripts/prepare_data.py`), FedAvg and PR-FL. A run whose report
+lies under --out is not made again; an interrupted one goes on. About half a minute a run on two CPU cores, of which
+there are 18 a method and seed. Ends with a table, `defences.md`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from prfl_jax import cli
+from prfl_jax.reproduce.defences import ROUNDS, defences
+
+_METHODS = flags.DEFINE_list("methods", list(ROUNDS), f"among {', '.join(ROUNDS)}")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")
+_OUT = flags.DEFINE_string("out", "runs/defences", "folder to write to")
+_WORK = flags.DEFINE_string("work", "runs/defences-work", "folder of unfinished runs")
+_SIZE = flags.DEFINE_string("size", "full", "full | small (seconds, with numbers that mean nothing)")
+
+
+def main() -> int:
+    return defences(_METHODS.value, _SEEDS.value, Path(_OUT.value), Path(_WORK.value), _SIZE.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
