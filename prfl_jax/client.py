@@ -126,7 +126,8 @@ class Client:
     ) -> Received:
         """What the server makes of one client's result."""
         masks = unpack_masks(self._layout, bits)
-        params, verdict, counted = result.params, (), bits
+        params, counted = result.params, bits
+        verdict: Any = ()
         if self._check is not None:
             params, verdict = self._check(self._layout, sent, params, masks, _own(keys.noise, turn))
         if self._work.scaled:

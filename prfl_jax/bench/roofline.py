@@ -45,12 +45,13 @@ class Limits:
 
     def __init__(self, small: bool) -> None:
         multiply, least_s = jax.jit(jnp.matmul), 0.0 if small else 0.1
-        products: dict[int, Timed] = {}
+        products: dict[str, Timed] = {}
         for side in (64,) if small else (1024, 2048, 3072):
             a = jnp.ones((side, side), jnp.float32)
-            products[side] = Timed(lambda a=a: multiply(a, a), least_s)  # type: ignore[misc]
+            products[str(side)] = Timed(lambda a=a: multiply(a, a), least_s)  # type: ignore[misc]
         runs = alternate(products, 1 if small else 3, 0.0)
-        side = max(products, key=lambda side: side**3 / statistics.median(runs[side]))
+        rates = {name: int(name) ** 3 / statistics.median(runs[name]) for name in products}
+        fastest = max(rates, key=lambda name: rates[name])
         values = jnp.ones(10_000 if small else 64_000_000, jnp.float32)
         turn = jax.jit(lambda values: -values, donate_argnums=0)  # in place: the pages are there
         held = [values]
@@ -59,8 +60,8 @@ class Limits:
             held[0] = turn(held[0])
             return held[0]
 
-        self.tasks: dict[str, Task] = {"matmul": products[side], "copy": Timed(copy, least_s)}
-        self._flop, self._bytes = 2.0 * side**3, 2.0 * values.size * 4
+        self.tasks: dict[str, Task] = {"matmul": products[fastest], "copy": Timed(copy, least_s)}
+        self._flop, self._bytes = 2.0 * int(fastest) ** 3, 2.0 * values.size * 4
 
     def machines(self, beside: Mapping[str, Sequence[float]]) -> list[Machine]:
         """The machine as it was in each turn."""
