@@ -33,6 +33,12 @@ TEN = {
 }
 
 
+# what each is run with everywhere; a robust kernel looks at the models of all devices
+WITH = {
+    "fedavg": {
+        "aggregation__name": "multi_krum", "aggregation__clip_norm": 0.5, "attack__name": "noise", "attack__number": 2
+    }
+}
 MANY = {"fedbuff": {"engine__train": "pending"}}  # on several devices only
 
 
@@ -42,24 +48,28 @@ def apart(got, want):
     return max(float(np.abs(g - w).max() / max(np.abs(w).max(), 1e-30)) for g, w in pairs)
 
 
+def settings(strategy):
+    return {**TEN, **WITH.get(strategy, {})}
+
+
 def moved(strategy, first, then, checks):
     """A run that is interrupted on `first` devices and goes on on `then`."""
     with tempfile.TemporaryDirectory() as folder, mock.patch("prfl_jax.experiment.run_figure"):
-        before = Experiment(tiny.config(strategy, engine__devices=first, **MANY.get(strategy, {}), **TEN))
+        before = Experiment(tiny.config(strategy, engine__devices=first, **MANY.get(strategy, {}), **settings(strategy)))
         try:
             before.run(folder, guard=tiny.StopAt(checks), progress=False)
             raise AssertionError("it was not interrupted")
         except Interrupted:
             pass
-        after = Experiment(tiny.config(strategy, engine__devices=then, **TEN))
+        after = Experiment(tiny.config(strategy, engine__devices=then, **settings(strategy)))
         return after.run(folder, progress=False)
 
 
 def main() -> None:
     told = {"devices": jax.device_count()}
     for strategy in sys.argv[1:]:
-        one = tiny.run(strategy, engine__devices=1, **TEN)
-        many = tiny.run(strategy, engine__devices=8, **MANY.get(strategy, {}), **TEN)
+        one = tiny.run(strategy, engine__devices=1, **settings(strategy))
+        many = tiny.run(strategy, engine__devices=8, **MANY.get(strategy, {}), **settings(strategy))
         resumed = moved(strategy, 8, 3, 9)
         windows = [[(w["arrivals"], w["bytes_down"], w["end_s"]) for w in ran.of("window")] for ran in (one, many)]
         losses = [np.concatenate([w["loss"] for w in ran.of("window")]) for ran in (one, many)]

@@ -17,7 +17,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.plan import Turn, make_row, stack_rows
 
 HERE = Path(__file__).resolve().parent
-RUN = ["prfl", "fedbuff", "heterofl_windowed"]  # each kernel and each kind of sub-model
+RUN = ["prfl", "fedbuff", "heterofl_windowed", "fedavg"]  # each kernel and kind of sub-model, and a robust rule
 
 
 @pytest.fixture(scope="module")
