@@ -15,9 +15,11 @@ from prfl_jax.planner import PlannedWindow
 def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
     """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched.
 
-    All lists are of arrivals or of dispatches, never of all clients: these may be many.
+    All lists are of arrivals or of dispatches, never of all clients: these may be many. `failures` (rounds that ended
+    without an update) and `repeats` (second copies that ended) are there only where there are any.
     """
     window = item.window
+    faults = {"failures": window.failures, "repeats": window.repeats}
     return {
         "kind": "window",
         "window": window.index,
@@ -37,6 +39,7 @@ def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
         "client_bytes_down": [[d.client, d.bytes_down] for d in window.dispatches],
         "waiting_s": window.waiting_s,
         "percents": item.percents,
+        **{name: [one._asdict() for one in listed] for name, listed in faults.items() if listed},
     }
 
 

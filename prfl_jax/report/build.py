@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from prfl_jax.clock import faults_on
 from prfl_jax.report.compare import beside
 from prfl_jax.report.plain import compact, plain
 from prfl_jax.report.series import columns, shorten, thin
@@ -86,6 +87,7 @@ def build_report(
                 "peak_memory_mb": peak_memory_mb,
                 "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
                 **_results(totals, headline, limit),
+                **_faults(totals, config),
             }
         )
         if limit <= 2 or len(compact(comparable(report)).encode()) < _TARGET_BYTES:
@@ -134,6 +136,14 @@ def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
     }
 
 
+def _faults(totals: RunTotals, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How many of each kind there were, where the config has any."""
+    if not faults_on(config):
+        return {}
+    counts = {kind: int(by_client.sum()) for kind, by_client in totals.clients.faults.items()}
+    return {"faults": counts}
+
+
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
@@ -174,6 +184,9 @@ def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) 
                 "accuracy": accuracies[client] if client < len(accuracies) else None,
             }
         )
+        own = {kind: int(counts[client]) for kind, counts in sums.faults.items() if counts[client]}
+        if own:
+            entries[-1]["faults"] = own
     return entries
 
 
