@@ -70,6 +70,8 @@ def estimate(config: Any) -> Estimate:
     windows = min(_CLOCK_WINDOWS, config.rounds)
     clock = run_clock(config, windows, method.size)
     total = config.rounds
+    if clock["windows"] < windows:  # all clients leave
+        total = windows = clock["windows"]
     # the first window may wait for all; the others are alike
     first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
     if config.horizon_s is not None:

@@ -185,6 +185,19 @@ def test_a_run_that_waits_for_nobody_says_so(tmp_path):
         Experiment(config).run(tmp_path / "run", progress=False)
 
 
+def test_a_run_that_ends_before_that_does_not_mind(tmp_path):
+    """All leave for good at 20 s: the last window that can close is the last but for what the horizon asks for."""
+    leave = {"faults__leave_s": (20.0,), "rounds": 40}
+    ran = tiny.run("fedavg", horizon_s=60.0, **leave)
+    assert ran.report["ended"]["how"] == "horizon" and 0 < ran.report["windows"] < 8
+    assert ran.report["curves"]["mask"]["t_s"][-1] == 54.0 and ran.report["simulated_s"] == 20.0
+    fewer = tiny.run("fedavg", **{**leave, "rounds": ran.report["windows"]})
+    assert fewer.report["ended"]["how"] == "rounds"
+    tiny.same(fewer.params, ran.params)
+    said = describe(tiny.config("fedavg", horizon_s=60.0, **leave))
+    assert f"{ran.report['windows']} windows" in said or f"  {ran.report['windows']}, about 20 " in said
+
+
 def test_without_faults_nothing_is_said_of_them():
     ran = tiny.run("prfl")
     assert "faults" not in ran.report and not any("faults" in entry for entry in ran.report["clients"])

@@ -11,7 +11,7 @@ from prfl_jax.clock.draws import draw_idle
 from prfl_jax.clock.faults import LATE, Faults
 from prfl_jax.clock.faulty_transfers import FaultyTransfers
 from prfl_jax.clock.types import Arrival, Costs, Dispatch, Failure, Network, Repeat, Window, WindowRule
-from prfl_jax.errors import UserError
+from prfl_jax.errors import NobodyLeft
 
 
 class Close:
@@ -96,7 +96,9 @@ class FaultyClock(Clock):
       faults: what can go wrong; the others as for `Clock`.
 
     Raises:
-      UserError: as `Clock`; while it runs: a window waits for somebody and nobody will ever be there.
+      UserError: as `Clock`.
+      NobodyLeft: from `next_window`, a window waits for somebody and nobody will ever be there; so says every later
+        call.
     """
 
     cuts_off = True
@@ -116,8 +118,11 @@ class FaultyClock(Clock):
         self._faulty = self._transfers = FaultyTransfers(network, transport, seed, self._faults)
         self._faulty.wake(0.0)
         self._idle = set(range(network.num_clients))
+        self._over: NobodyLeft | None = None
 
     def next_window(self) -> Window:
+        if self._over is not None:
+            raise self._over
         number, start = self._windows + 1, self._time_s
         server = self._server_rates(number)
         self._transfers.begin_window(*server)
@@ -171,11 +176,12 @@ class FaultyClock(Clock):
         """To the next event: its time and arrivals."""
         upcoming = self._transfers.peek()
         if upcoming == math.inf:
-            raise UserError(
-                f"config.faults.leave_s, config.faults.availability: from {now:g} simulated s on nobody is there any "
-                f"more, and window {number} waits for somebody; allowed: somebody who stays, fewer rounds, a smaller "
-                "horizon_s, or window.close='fixed'"
+            self._over = NobodyLeft(
+                f"config.faults.leave_s, config.faults.availability: from {now:g} simulated s on nobody is there, and "
+                f"window {number} waits for somebody; allowed: somebody who stays, fewer rounds, a horizon_s, or "
+                "window.close='fixed'"
             )
+            raise self._over
         return upcoming, self._transfers.settle(upcoming)
 
     def _take(self, arrivals: Sequence[Arrival]) -> tuple[list[Failure], list[Repeat], list[int]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on, in_turn
 from prfl_jax.density import FullDensity, RunningPercents, make_density
+from prfl_jax.errors import NobodyLeft
 from prfl_jax.submodel.known import model_size_from_config
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.costs import make_costs, uploads_squares
@@ -53,6 +54,15 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Full
             yield window
 
     return clock, policy, coming()
+
+
+def _until_all_left(coming: Iterator[Window], clock: Clock, horizon_s: float | None) -> Iterator[Window]:
+    """The windows; with a horizon to the last that closes, where all clients leave for good."""
+    try:
+        yield from coming
+    except NobodyLeft:
+        if horizon_s is None or not clock.windows:
+            raise
 
 
 def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
     down = received = up = 0
     first_window_s = 0.0
     clock, policy, coming = clock_alone(config, size)
-    for window in itertools.islice(coming, windows):
+    for window in itertools.islice(_until_all_left(coming, clock, config.horizon_s), windows):
         number = window.index
         if number == 1:
             first_window_s = window.end_s
