@@ -19,7 +19,7 @@ def window_record(item: PlannedWindow, loss: list[float]) -> dict[str, Any]:
     without an update) and `repeats` (second copies that ended) are there only where there are any.
     """
     window = item.window
-    faults = {"failures": window.failures, "repeats": window.repeats}
+    faults: dict[str, tuple[Any, ...]] = {"failures": window.failures, "repeats": window.repeats}
     return {
         "kind": "window",
         "window": window.index,

@@ -50,7 +50,8 @@ class Close:
         """Takes what ended at this instant."""
         self._arrivals += len(arrivals)
         self._arrived.update(arrival.client for arrival in arrivals)
-        self.awaited.difference_update(one.client for one in (*arrivals, *failures))
+        for listed in (arrivals, failures):
+            self.awaited.difference_update(one.client for one in listed)
         if self._rule.close == "deadline" and not self._all:
             if not self.awaited:
                 self.limit = self._opened_s
@@ -141,7 +142,7 @@ class FaultyClock(Clock):
             repeats += repeated
             close.saw(here, failed, now)
             if self.rule.dispatch == "on_arrival" and not (close.enough and now >= close.limit):
-                ended = [*here, *failed]
+                ended: list[Arrival | Failure] = [*here, *failed]
                 self._check_progress(ended)
                 again = self._ready(now, [*(one.client for one in ended), *back])
                 if again:
@@ -187,7 +188,8 @@ class FaultyClock(Clock):
     def _take(self, arrivals: Sequence[Arrival]) -> tuple[list[Failure], list[Repeat], list[int]]:
         """Failures, repeats and who has come since the last call, with `arrivals` entered into the books."""
         happened = self._faulty.take()
-        self._idle.update(one.client for one in (*arrivals, *happened.failures))
+        for listed in (arrivals, happened.failures):
+            self._idle.update(one.client for one in listed)
         for client in happened.unmasked:
             self._mask_due[client] = True
         return happened.failures, happened.repeats, happened.back

@@ -124,12 +124,16 @@ class FaultyTransfers(Transfers):
             there = self._faults.there(subject.client, now_s)
             (self._happened.back if there else self._leaving).append(subject.client)
             self._plan_change(subject.client, now_s)
-        elif kind == RECEIVED and stamp == subject.stamp and self._copies.get(subject.key[1], (0, None))[1] is subject:
+        elif kind == RECEIVED and stamp == subject.stamp and self._is_copy(subject):
             self.events += 1
             self._receiving.reach(subject, now_s)
             self._end_copy(subject.key[1], now_s, arrivals)
         else:
             super()._handle(event, now_s, arrivals)
+
+    def _is_copy(self, stream: Stream) -> bool:
+        copy = self._copies.get(stream.key[1])
+        return copy is not None and copy[1] is stream
 
     def _begin_upload(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
         fate = self._fates[flight.client]

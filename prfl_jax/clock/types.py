@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prfl_jax.clock.faults import REPEATED_UPLOAD
 from prfl_jax.errors import UserError
 
 CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline")
@@ -254,5 +255,5 @@ class Window:
     @property
     def faults(self) -> list[tuple[str, int]]:
         """(kind, client) of all that went wrong."""
-        repeated = [("repeated_upload", repeat.client) for repeat in self.repeats]
+        repeated = [(REPEATED_UPLOAD, repeat.client) for repeat in self.repeats]
         return [*((failure.kind, failure.client) for failure in self.failures), *repeated]

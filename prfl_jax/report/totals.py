@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.clock import KINDS
+from prfl_jax.clock.faults import KINDS, REPEATED_UPLOAD
 from prfl_jax.report.series import Thinned
 
 CURVES = ("mask", "fedavg")
@@ -98,7 +98,7 @@ class ClientTotals:
         for failure in failures:
             self.faults[failure["kind"]][failure["client"]] += 1
         for repeat in repeats:
-            self.faults["repeated_upload"][repeat["client"]] += 1
+            self.faults[REPEATED_UPLOAD][repeat["client"]] += 1
         if "client_bytes_up" in record:
             up = zip(record["arrivals"], record["client_bytes_up"], strict=True)
             besides = [(one["client"], one["bytes_up"]) for one in (*failures, *repeats)]
