@@ -106,13 +106,15 @@ def default_config() -> config_dict.ConfigDict:
         clip_norm=config_dict.placeholder(float),  # an update longer than this is shortened to it; None: none is
     )
     c.window = _group(
-        close="fixed",  # fixed | all | k_arrivals | each_arrival | release
+        close="fixed",  # fixed | all | k_arrivals | each_arrival | release | deadline
         dt_s=14.0,
         first_waits_for_all=True,
         k=3,  # k_arrivals: how many close a window
         dispatch="window_end",  # window_end | on_arrival
         release_min_s=0.5,
         cohort=0,  # so many clients take part at a time, drawn anew for every dispatch; 0: all
+        deadline_share=0.85,  # deadline: the factor times the time in which this share has arrived; the rest is cut off
+        deadline_factor=1.5,
     )
     c.transport = _group(
         name="delta",  # delta | distinct | one_copy | unicast
@@ -128,6 +130,16 @@ def default_config() -> config_dict.ConfigDict:
     c.privacy = _group(
         noise_multiplier=0.0,  # z: noise of deviation z clip_norm on each weight of each update as it arrives
         delta=1e-5,
+    )
+    c.faults = _group(
+        dropout=0.0,  # probability, of each dispatch, that the client takes the model and then does nothing
+        crash=0.0,  # ... that it stops somewhere in its computing
+        lost_upload=0.0,  # ... that its update is sent and never counts
+        repeated_upload=0.0,  # ... that its update is sent twice; it counts once
+        join_s=(),  # tuples by client, repeated in turn: simulated s it comes at (): all from the start
+        leave_s=(),  # ... and leaves at for good, (): nobody does; a client that stays has one after the end, as 1e9
+        availability=config_dict.placeholder(str),  # a CSV client,from,to (s): clients in it are there only then
+        bandwidth=config_dict.placeholder(str),  # a CSV client,time,up,down (s, MB/s), instead of clients.*_mb_s
     )
 
     c.eval = _group(

@@ -32,6 +32,7 @@ class Estimate:
       clients: training images of each client.
       holdout, test: held-out and test images.
       windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
+      faults: by kind, scaled likewise; empty where there can be none.
       flop: of training and evaluating.
       state: bytes on the device by part.
       images: bytes of the images on the device.
@@ -48,6 +49,7 @@ class Estimate:
     updates: float
     bytes_up: float
     bytes_down: float
+    faults: dict[str, float]
     flop: float
     state: dict[str, int]
     images: int
@@ -68,6 +70,8 @@ def estimate(config: Any) -> Estimate:
     windows = min(_CLOCK_WINDOWS, config.rounds)
     clock = run_clock(config, windows, method.size)
     total = config.rounds
+    if clock["windows"] < windows:  # all clients leave
+        total = windows = clock["windows"]
     # the first window may wait for all; the others are alike
     first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
     if config.horizon_s is not None:
@@ -105,6 +109,7 @@ def estimate(config: Any) -> Estimate:
         updates=updates,
         bytes_up=clock["bytes_up"] * scale,
         bytes_down=clock["bytes_down"] * scale,
+        faults={kind: sum(counts) * scale for kind, counts in clock.get("faults", {}).items()},
         flop=flop,
         state=state_bytes(shapes),
         images=images,
@@ -135,6 +140,7 @@ def describe(config: Any) -> str:
         ("client updates", f"about {e.updates:,.0f}{unless}"),
         ("bytes up", f"about {bytes_text(e.bytes_up)}{unless}"),
         ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),
+        *([("faults", "about " + ", ".join(f"{v:,.0f} {k}" for k, v in e.faults.items()))] if e.faults else []),
         ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
         ("memory, images", bytes_text(e.images)),
         ("memory, all", e.memory.removeprefix("memory: ")),

@@ -13,3 +13,7 @@ class UserError(Exception):
 
 class InUse(UserError):
     """Another process is writing to this folder; wait for it, or take another one."""
+
+
+class NobodyLeft(UserError):
+    """A window waits for a client and none will ever be there."""

@@ -25,7 +25,7 @@ from prfl_jax import processes
 from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import Seen, State
-from prfl_jax.errors import UserError
+from prfl_jax.errors import NobodyLeft, UserError
 from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
 from prfl_jax.interrupt import Interrupted, InterruptGuard
@@ -132,8 +132,8 @@ class Loop:
                 raise UserError("--workdir: its checkpoints are of another version of prfl_jax; use a new folder")
             if found.host["data_crc32"] != sim.data_crc32:
                 raise UserError(
-                    f"config.data.name={self.config.data.name!r}: its images or labels, or the model's file, are not "
-                    "those this --workdir began with; use the same, or a new --workdir"
+                    f"config.data.name={self.config.data.name!r}: its images or labels, or the file of the model or of "
+                    "config.faults, are not those this --workdir began with; use the same, or a new --workdir"
                 )
             self.at = Position(**found.host["at"])
             self.time = HostTime(found.host["seconds"])
@@ -181,13 +181,13 @@ class Loop:
         if at.interval_due:
             self._end_interval()
         else:
-            upcoming = self.planner.peek()
-            past_horizon = horizon is not None and upcoming.end_s > horizon
+            upcoming_s = self._next_end_s()
+            past_horizon = horizon is not None and upcoming_s > horizon
             if past_horizon or at.window >= self.config.rounds:
                 self._evaluate_grid(horizon if past_horizon else at.time_s, inclusive=True)
                 at.ended = at.ended or {"how": "horizon" if past_horizon else "rounds", "detail": None, "client": None}
                 return
-            self._evaluate_grid(upcoming.end_s, inclusive=False)
+            self._evaluate_grid(upcoming_s, inclusive=False)
             if at.ended is None:
                 self._run_chunk()
         self._check_all()
@@ -200,13 +200,25 @@ class Loop:
 
     # Windows.
 
+    def _next_end_s(self) -> float:
+        """End of the next window, simulated s; infinite if nobody will ever be there for it, but the run has an end."""
+        try:
+            return self.planner.peek().end_s
+        except NobodyLeft:
+            if self.config.horizon_s is None and self.at.window < self.config.rounds:
+                raise
+            return math.inf
+
     def _take(self) -> list[PlannedWindow]:
         """The next windows of one chunk: up to an interval's end, a grid point, the horizon, the plan's length."""
         config = self.config
         taken = [self.planner.take()]
         rows, amount = len(taken[0].rows), work(taken[0].window)
         while not self.planner.policy.decides_after(taken[-1].window.index):
-            upcoming = self.planner.peek()
+            try:
+                upcoming = self.planner.peek()
+            except NobodyLeft:  # the run ends after what is planned
+                break
             amount += work(upcoming)
             fixed = config.engine.chunk_windows
             if len(taken) >= fixed if fixed else not self._pace.fits(amount):

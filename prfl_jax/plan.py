@@ -32,7 +32,7 @@ class Plan(NamedTuple):
       arrive: `[L, S]` int32 slots in order of arrival, padded with S.
       arrive_count: `[L]` int32.
       client: `[L, S]` int32, whose round each slot that trains or arrives holds.
-      count: `[L, S]` int32, how often that client had trained before.
+      count: `[L, S]` int32, how many rounds that client had begun before, which its draws of data go by.
       lr: `[L, S]` float32 learning rate of that round.
       ran_at: `[L, S]` int32 density (percent) it runs at.
       coefficient: `[L, S]` float32, with which an arriving slot's update enters the running sum.
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A client's turn in a slot, as `Plan` says it: `rounds` trained before, learning rate, coefficient, density."""
+    """A client's turn in a slot, as `Plan` says it: `rounds` begun before, learning rate, coefficient, density."""
 
     slot: int
     client: int

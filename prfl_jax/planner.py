@@ -16,7 +16,7 @@ import numpy as np
 
 from prfl_jax.aggregate import AGGREGATIONS, Closing, Slot
 from prfl_jax.aggregate import Window as ClosingWindow
-from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Window
+from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.density import FullDensity
 from prfl_jax.plan import Plan, Turn, make_row
 
@@ -44,7 +44,7 @@ class Slots:
     """Which slot of the device's arrays each client has, S in all.
 
     Where everybody takes part a client's slot is its number. In a cohort it gets the lowest one that is free when it
-    is dispatched, and gives it back when it arrives.
+    is dispatched, and gives it back when it arrives or fails.
     """
 
     def __init__(self, clients: int, cohort: int) -> None:
@@ -61,7 +61,7 @@ class Slots:
         return slot
 
     def give(self, client: int) -> int:
-        """The slot of a client that arrives now."""
+        """The slot of a client whose round ends now."""
         if not self._cohort:
             return client
         slot = self._of.pop(client)
@@ -158,15 +158,19 @@ class Planner:
         # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
         again: list[Dispatch] = []
-        for k, arrival in enumerate(window.arrivals):
-            while on_arrival and on_arrival[0].time_s < arrival.arrived_s:
+        for arrival in _endings(window):
+            while on_arrival and on_arrival[0].time_s < arrival.ended_s:
                 again.append(on_arrival.popleft())
+            if isinstance(arrival, Failure):
+                again = self._drop(arrival, again)
+                continue
             if any(dispatch.client == arrival.client for dispatch in again):
                 rows.append(self._row(sent, arrivals))
                 sent, arrivals, again = self._send(again, percents), [], []
             slot = arrived[arrival.client] = self._places.give(arrival.client)
             here = self._in_flight.pop(slot)
-            arrivals.append(here._replace(coefficient=closing.arrivals[k] if closing.arrivals else 0.0))
+            coefficient = closing.arrivals[len(ran_at)] if closing.arrivals else 0.0
+            arrivals.append(here._replace(coefficient=coefficient))
             ran_at.append(here.ran_at)
         again += on_arrival
         if again:
@@ -190,6 +194,15 @@ class Planner:
                 self._waiting[slot] = turn
             out.append((slot, percent))
         return out
+
+    def _drop(self, failure: Failure, again: list[Dispatch]) -> list[Dispatch]:
+        """Forgets a turn that has failed; returns who of `again`, which is not sent yet, still has to be."""
+        left = [dispatch for dispatch in again if dispatch.client != failure.client]
+        if len(left) == len(again):
+            slot = self._places.give(failure.client)
+            del self._in_flight[slot]
+            self._waiting.pop(slot, None)
+        return left
 
     def _row(
         self, sent: Sequence[tuple[int, int]], arrivals: Sequence[Turn], closing: Closing | None = None
@@ -243,6 +256,13 @@ class Planner:
         return self
 
 
+def _endings(window: Window) -> Sequence[Arrival | Failure]:
+    """Arrivals and failures in order of time."""
+    if not window.failures:
+        return window.arrivals
+    return sorted([*window.arrivals, *window.failures], key=lambda ending: ending.ended_s)
+
+
 def _window_state(window: Window) -> dict[str, Any]:
     plain = ("index", "start_s", "end_s", "bytes_down", "bytes_client_down", "bytes_up")
     return {
@@ -250,6 +270,8 @@ def _window_state(window: Window) -> dict[str, Any]:
         "dispatches": [list(d) for d in window.dispatches],
         "arrivals": [list(a) for a in window.arrivals],
         "waiting_s": window.waiting_s,
+        "failures": [list(f) for f in window.failures],
+        "repeats": [list(r) for r in window.repeats],
     }
 
 
@@ -260,5 +282,7 @@ def _window_from(saved: dict[str, Any]) -> Window:
             "dispatches": tuple(Dispatch(*d) for d in saved["dispatches"]),
             "arrivals": tuple(Arrival(*a) for a in saved["arrivals"]),
             "waiting_s": tuple(saved["waiting_s"]),
+            "failures": tuple(Failure(*f) for f in saved.get("failures", ())),
+            "repeats": tuple(Repeat(*r) for r in saved.get("repeats", ())),
         }
     )

@@ -26,7 +26,8 @@ def window_record(item: PlannedWindow, seen: Seen) -> dict[str, Any]:
     """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched.
 
     Where the server checks updates, also whose were clipped and rejected, and how many weights a robust aggregation
-    kept. All lists are of arrivals or of dispatches, never of all clients: these may be many.
+    kept. All lists are of arrivals or of dispatches, never of all clients: these may be many. `failures` (rounds that
+    ended without an update) and `repeats` (second copies that ended) are there only where there are any.
     """
     window = item.window
     checked: dict[str, Any] = {}
@@ -36,6 +37,7 @@ def window_record(item: PlannedWindow, seen: Seen) -> dict[str, Any]:
             checked[name] = [arrival.client for arrival, found in who if found == verdict]
     if seen.kept != ():
         checked["kept"] = seen.kept
+    faults: dict[str, tuple[Any, ...]] = {"failures": window.failures, "repeats": window.repeats}
     return {
         "kind": "window",
         "window": window.index,
@@ -56,6 +58,7 @@ def window_record(item: PlannedWindow, seen: Seen) -> dict[str, Any]:
         "waiting_s": window.waiting_s,
         "percents": item.percents,
         **checked,
+        **{name: [one._asdict() for one in listed] for name, listed in faults.items() if listed},
     }
 
 

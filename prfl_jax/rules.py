@@ -96,9 +96,16 @@ def _or_none(more: dict[str, bool]) -> str:
     return " or None" if more.get("optional") else ""
 
 
+def _seconds(low: float) -> Rule:
+    words = f"() or a tuple of seconds, one per client, each from {low:g} to 1e+12"
+    return Rule(float, lambda v: low <= v <= 1e12, words, many=True, per_client=True)
+
+
 MB_S = (1e-4, 1e9)
 FLAG = Rule(bool, lambda v: True, "True or False")
 FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
+PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")  # with 1 a window that asks for arrivals would never end
+CSV = Rule(str, lambda v: v.strip() != "", "the path of a CSV file or None", optional=True)
 
 DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
 _DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
@@ -191,15 +198,25 @@ RULES: dict[str, Rule] = {
     "attack.scale": _positive(),
     "privacy.noise_multiplier": _not_negative(1e6),
     "privacy.delta": _number(lambda v: 0 < v < 1, "in (0, 1)"),
-    "window.close": _choice("fixed", "all", "k_arrivals", "each_arrival", "release"),
+    "window.close": _choice("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline"),
     "window.dt_s": _positive(),
     "window.first_waits_for_all": FLAG,
     "window.k": _integer(1),
     "window.dispatch": _choice("window_end", "on_arrival"),
     "window.release_min_s": _positive(),
     "window.cohort": _integer(0),
+    "window.deadline_share": FRACTION,
+    "window.deadline_factor": _number(lambda v: 1 <= v <= 1e6, "from 1 to 1e+06"),
     "transport.name": _choice("delta", "distinct", "one_copy", "unicast"),
     "transport.bytes": _choice("counted", "density"),
+    "faults.dropout": PROBABILITY,
+    "faults.crash": PROBABILITY,
+    "faults.lost_upload": PROBABILITY,
+    "faults.repeated_upload": PROBABILITY,
+    "faults.join_s": _seconds(0.0),
+    "faults.leave_s": _seconds(1e-9),
+    "faults.availability": CSV,
+    "faults.bandwidth": CSV,
     "eval.model": _choice("mask", "fedavg"),
     "eval.signal": _choice("heldout", "test"),
     "eval.batch_size": _integer(1),

@@ -23,7 +23,7 @@ from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.checkpoint import host_copy
 from prfl_jax.checks import Check
 from prfl_jax.client import split_keys
-from prfl_jax.clock import Clock, Costs, in_turn, network_from_config, rule_from_config
+from prfl_jax.clock import FOR_EVERYBODY, Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
 from prfl_jax.density import DENSITIES, make_density
 from prfl_jax.devices import ALL, OWN, Placement
@@ -86,7 +86,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
         axis = "map" if on_cpu else "vmap"
     if train == "auto":
         # a core is filled by one client; clients' own gradients are kept for none that has not arrived
-        waits = on_cpu or axis == "map" or config.window.close == "all" or uploads_squares(config)
+        waits = on_cpu or axis == "map" or config.window.close in FOR_EVERYBODY or uploads_squares(config)
         train = "arrival" if waits else "pending"
     return Method(
         model=model,
@@ -169,7 +169,7 @@ def place(config: Any) -> Placement:
     if config.engine.models == "host" and not processes.alone():
         raise UserError("config.engine.models='host': allowed is device where several processes make a run")
     devices = 1 if config.engine.models == "host" else config.engine.devices
-    return Placement.of(slots(config), devices, everyone=config.window.close == "all")
+    return Placement.of(slots(config), devices, everyone=config.window.close in FOR_EVERYBODY)
 
 
 class Simulation:
@@ -193,6 +193,7 @@ class Simulation:
                 )
         check_installed(config.privacy.noise_multiplier)
         seed, clients = config.seed, config.clients.number
+        self._faults = faults_from_config(config)
         self.dataset = data_room.load(config.data, seed)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
         needed = DENSITIES[config.density.name].recovers or config.stop_early
@@ -253,8 +254,7 @@ class Simulation:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
         policy = make_density(config.density, clients)
-        network, rule = network_from_config(config), rule_from_config(config)
-        clock = Clock(network, rule, config.transport.name, config.seed, self.costs(policy.percents))
+        clock = clock_from_config(config, self.costs(policy.percents), self._faults)
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
@@ -263,11 +263,7 @@ class Simulation:
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""
-        config = self.config
-        clock = Clock.from_state(
-            network_from_config(config), rule_from_config(config), config.transport.name, config.seed, state["clock"]
-        )
-        return self.new_planner().from_state(state, clock)
+        return self.new_planner().from_state(state, clock_from_config(self.config, state["clock"], self._faults))
 
     def costs(self, percents: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
         """Bytes and seconds of dispatches at these densities `[M]`."""
@@ -345,12 +341,14 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of images, labels and the model's own file: a run is not resumed on others of that name."""
+        """CRC-32 of images, labels, the model's own file and those of faults: a run resumes on no others so named."""
         crc = 0
         for array in (self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test):
             crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), crc)
         file, _, _ = self.config.model.name.rpartition(":")
-        return zlib.crc32(Path(file).read_bytes(), crc) if file.endswith(".py") else crc
+        for path in [*([file] if file.endswith(".py") else []), *fault_files(self.config)]:
+            crc = zlib.crc32(Path(path).read_bytes(), crc)
+        return crc
 
     def device_data(self) -> Any:
         data = to_device(self.dataset, self.split, liars=self.liars)

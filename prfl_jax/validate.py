@@ -16,6 +16,7 @@ from ml_collections import config_dict
 from prfl_jax import strategies, validate_defence
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.architectures import ARCHITECTURES
+from prfl_jax.clock import FOR_EVERYBODY, in_turn
 from prfl_jax.config import default_config
 from prfl_jax.data.sources import BY_WRITER
 from prfl_jax.density import DENSITIES
@@ -42,6 +43,7 @@ NOT_HASHED = frozenset(
 
 _GREY = ("mnist_embedded", "mnist_by_writer", "femnist")  # one channel
 _NO_WRITERS = ("mnist_embedded", "cifar10")
+_MAY_BE_EMPTY = ("clients.flop_s", "faults.join_s", "faults.leave_s")
 
 
 def validate(cfg: config_dict.ConfigDict) -> None:
@@ -111,7 +113,7 @@ def _per_client(flat: Mapping[str, Any]) -> None:
     number = flat["clients.number"]
     for key, rule in RULES.items():
         value = flat[key]
-        if not rule.per_client or (key == "clients.flop_s" and value == ()):
+        if not rule.per_client or (key in _MAY_BE_EMPTY and value == ()):
             continue
         length = len(value)
         if not length or number % length:
@@ -123,8 +125,8 @@ def _window(flat: Mapping[str, Any]) -> None:
     close, dispatch, k, cohort, number = (
         flat[key] for key in ("window.close", "window.dispatch", "window.k", "window.cohort", "clients.number")
     )
-    if close == "all" and dispatch == "on_arrival":
-        raise refuse("window.dispatch", dispatch, "'window_end' with window.close='all'")
+    if close in FOR_EVERYBODY and dispatch == "on_arrival":
+        raise refuse("window.dispatch", dispatch, f"'window_end' with window.close={close!r}")
     if close == "k_arrivals" and dispatch == "window_end" and k > (cohort or number):
         most = f"window.cohort={cohort}" if cohort else f"clients.number={number}"
         raise refuse("window.k", k, f"at most {most} with window.dispatch='window_end'")
@@ -146,6 +148,15 @@ def _cohort(flat: Mapping[str, Any]) -> None:
         raise refuse("window.dispatch", "on_arrival", allowed)
     if density not in ("full", "time_balance"):
         raise refuse("density.name", density, f"full or time_balance with window.cohort={cohort}")
+
+
+def _faults(flat: Mapping[str, Any]) -> None:
+    number = flat["clients.number"]
+    joins, leaves = (in_turn(flat[f"faults.{key}"], number) for key in ("join_s", "leave_s"))
+    for client, (join, leave) in enumerate(zip(joins, leaves, strict=False)):
+        if leave <= join:
+            allowed = f"after faults.join_s: client {client} joins at {join:g} s and leaves at {leave:g} s"
+            raise refuse("faults.leave_s", flat["faults.leave_s"], allowed)
 
 
 def _submodel(flat: Mapping[str, Any]) -> None:
@@ -220,6 +231,7 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _per_client,
     _window,
     _cohort,
+    _faults,
     _submodel,
     _trained_ahead,
     _with_the_host,

@@ -4,8 +4,8 @@
 
 Writes JSON: `windows`, `simulated_s`, `bytes_down` (what the server sends), `bytes_client_down` (what
 clients receive), `bytes_up` (what the server receives); per client `updates`, `in_flight`, `waiting_s`,
-`staleness_mean`, `density` at the end (of more than 1,000 clients an even selection); `events` of the simulation;
-`seed`, `host_s`, `note`, config, commit, versions, machine.
+`staleness_mean`, `density` at the end, with faults also how many of each kind (of more than 1,000 clients an even
+selection); `events` of the simulation; `seed`, `host_s`, `note`, config, commit, versions, machine.
 Densities follow from times only: without accuracies no client recovers. A file that is there is
 replaced only by a finished run.
 """
@@ -46,10 +46,12 @@ def main(config: config_dict.ConfigDict) -> None:
     write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     updates = sorted(result["updates"])
     some = f"of a client {updates[0]} to {updates[-1]}" if len(updates) > _MOST_SHOWN else result["updates"]
+    faults = {kind: sum(counts) for kind, counts in result.get("faults", {}).items()}
+    failed = "".join(f"; {kind} {count}" for kind, count in faults.items())
     print(
         f"{report['windows']} windows, {report['simulated_s']:.0f} simulated s in {report['host_s']:.1f} s "
         f"({1e6 * report['host_s'] / max(report['events'], 1):.0f} us for each of {report['events']:,} events); "
-        f"updates {some}; {out}"
+        f"updates {some}{failed}; {out}"
     )
 
 

@@ -1,15 +1,20 @@
-"""The simulated clock: events, network, windows. NumPy and heapq only."""
+"""The simulated clock: events, network, windows, faults. NumPy and heapq only."""
 
 from prfl_jax.clock.clock import Clock
-from prfl_jax.clock.settings import in_turn, network_from_config, rule_from_config
+from prfl_jax.clock.faults import FAILURES, KINDS, Faults, fault_files, faults_from_config, faults_on
+from prfl_jax.clock.faulty_clock import FaultyClock
+from prfl_jax.clock.settings import clock_from_config, in_turn, network_from_config, rule_from_config
 from prfl_jax.clock.types import (
     CLOSE_RULES,
     DISPATCH_RULES,
+    FOR_EVERYBODY,
     TRANSPORTS,
     Arrival,
     Costs,
     Dispatch,
+    Failure,
     Network,
+    Repeat,
     Window,
     WindowRule,
 )
@@ -17,14 +22,25 @@ from prfl_jax.clock.types import (
 __all__ = [
     "CLOSE_RULES",
     "DISPATCH_RULES",
+    "FAILURES",
+    "FOR_EVERYBODY",
+    "KINDS",
     "TRANSPORTS",
     "Arrival",
     "Clock",
     "Costs",
     "Dispatch",
+    "Failure",
+    "Faults",
+    "FaultyClock",
     "Network",
+    "Repeat",
     "Window",
     "WindowRule",
+    "clock_from_config",
+    "fault_files",
+    "faults_from_config",
+    "faults_on",
     "in_turn",
     "network_from_config",
     "rule_from_config",

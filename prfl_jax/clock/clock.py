@@ -13,13 +13,13 @@ from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.quiet import Quiet
 from prfl_jax.clock.stream import Taker
 from prfl_jax.clock.transfers import Transfers
-from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Network, Window, WindowRule
+from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Failure, Network, Window, WindowRule
 from prfl_jax.errors import UserError
 
 _MB = 1e6
 _MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
 _PATIENCE = 4  # windows by events before arrays are tried again; both give the same bits
-_RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
+RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
 
 
 class Clock:
@@ -36,6 +36,7 @@ class Clock:
       release       the first two windows wait for all; then max(release_min_s, bytes dispatched at
                     the start / the server's sending rate in this window + 0.1 s), stretched to the
                     arrival of a second client (a first, if only one is in flight).
+      deadline      see `FaultyClock`, which also has everything that goes wrong.
 
     Args:
       network: speeds, MB/s.
@@ -49,7 +50,11 @@ class Clock:
       ValueError: costs of another number of clients.
     """
 
+    cuts_off = False  # whether a round may end without an arrival
+
     def __init__(self, network: Network, rule: WindowRule, transport: str, seed: int, costs: Costs) -> None:
+        if rule.close == "deadline" and not self.cuts_off:
+            raise ValueError("a deadline cuts clients off, which takes a FaultyClock")
         if transport not in TRANSPORTS:
             raise UserError(f"transport.name: {transport!r} is not one of {', '.join(TRANSPORTS)}")
         clients = network.num_clients
@@ -64,7 +69,7 @@ class Clock:
         self.network = network
         self.rule = rule
         self._seed = seed
-        self._transfers = Transfers(network, transport, seed)
+        self._transfers: Transfers = Transfers(network, transport, seed)
         self._transport = transport
         self._try_again = 0
         self._many = clients >= _MANY and rule.dispatch == "window_end"
@@ -124,8 +129,7 @@ class Clock:
     def next_window(self) -> Window:
         """Runs the next window and returns what happened in it."""
         number, start = self._windows + 1, self._time_s
-        server_up = _MB * self.network.server_up * self._server_up.factor(0, number)
-        server_down = _MB * self.network.server_down * self._server_down.factor(0, number)
+        server_up, server_down = self._server_rates(number)
         clients = self._waiting or self._draw(self._due)
         if self._many and self._quiet is None and self._windows >= self._try_again:
             quiet = self._new_quiet()
@@ -165,6 +169,11 @@ class Clock:
         end = max(now, limit)
 
         return self._closed(end, dispatches, arrivals, self._transfers.count(end))
+
+    def _server_rates(self, number: int) -> tuple[float, float]:
+        """Bytes/s in a window, sending and receiving."""
+        up = _MB * self.network.server_up * self._server_up.factor(0, number)
+        return up, _MB * self.network.server_down * self._server_down.factor(0, number)
 
     def _closed(
         self, end: float, dispatches: Sequence[Dispatch], arrivals: Sequence[Arrival], counted: tuple[int, int, int]
@@ -214,7 +223,7 @@ class Clock:
         if rule.close == "fixed":
             return start + rule.dt_s, 0, False
         if rule.close == "release":
-            return start + max(rule.release_min_s, sending_s + _RELEASE_EXTRA_S), min(2, flying), True
+            return start + max(rule.release_min_s, sending_s + RELEASE_EXTRA_S), min(2, flying), True
         return start, rule.k if rule.close == "k_arrivals" else 1, False
 
     def _draw(self, count: int) -> list[int]:
@@ -248,11 +257,11 @@ class Clock:
             log.append(Dispatch(client, index, version, now_s, on_arrival, self._down[client] + mask))
         return self._transfers.dispatch(flights, self._group, now_s)
 
-    def _check_progress(self, arrivals: Sequence[Arrival]) -> None:
-        for arrival in arrivals:
-            if arrival.arrived_s <= arrival.dispatched_s:
+    def _check_progress(self, ended: Sequence[Arrival | Failure]) -> None:
+        for one in ended:
+            if one.ended_s <= one.dispatched_s:
                 raise UserError(
-                    f"window.dispatch: on_arrival, but a round of client {arrival.client} takes 0 s, so it never ends; "
+                    f"window.dispatch: on_arrival, but a round of client {one.client} takes 0 s, so it never ends; "
                     "use window_end"
                 )
 
@@ -275,15 +284,18 @@ class Clock:
     def from_state(cls, network: Network, rule: WindowRule, transport: str, seed: int, state: dict[str, Any]) -> Clock:
         """A clock that goes on exactly where `to_state` was taken, with the same first four arguments."""
         clock = cls(network, rule, transport, seed, Costs.from_state(state["costs"]))
-        clock._time_s = state["time_s"]
-        clock._windows = state["windows"]
-        clock._index = list(state["index"])
-        clock._mask_due = list(state["mask_due"])
-        clock._waiting = list(state["waiting"])
-        clock._due, clock._drawn = state["due"], state["drawn"]
-        if state["quiet"] is None:
-            clock._quiet = None
-        elif clock._quiet is not None:
-            clock._quiet.load_state(state["quiet"])
-        clock._transfers.load_state(state["transfers"])
+        clock._load(state)
         return clock
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._time_s = state["time_s"]
+        self._windows = state["windows"]
+        self._index = list(state["index"])
+        self._mask_due = list(state["mask_due"])
+        self._waiting = list(state["waiting"])
+        self._due, self._drawn = state["due"], state["drawn"]
+        if state["quiet"] is None:
+            self._quiet = None
+        elif self._quiet is not None:
+            self._quiet.load_state(state["quiet"])
+        self._transfers.load_state(state["transfers"])

@@ -29,6 +29,7 @@ class Flight:
     counted: int = 0
     computed_s: float | None = None
     uploading: bool = False
+    stamp: int = 0  # outdates events in the queue, where the round was cut short
 
     def received(self, now_s: float) -> int:
         """Whole bytes of mask and values the client holds by now."""

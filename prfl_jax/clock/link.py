@@ -68,7 +68,21 @@ class Link:
         self.dirty = True
         if stream.groups:
             self._changed.add(stream)
-            return takers
+        else:
+            self._drop(stream)
+        return takers
+
+    def leave(self, stream: Stream, taker: Taker, now_s: float) -> None:
+        """A client gives up what it waits for; what was sent until now stays counted."""
+        stream.leave(taker, now_s)
+        self.dirty = True
+        if stream.groups:
+            self._changed.add(stream)
+        else:
+            self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        """Nobody needs more of a stream: others get its rate."""
         self._changed.discard(stream)
         self._freed.append(stream.rate)
         stream.rate = 0.0
@@ -78,7 +92,6 @@ class Link:
         stream.active = False
         self._moved += int(stream.sent) - stream.counted
         stream.counted = int(stream.sent)
-        return takers
 
     def calm(self) -> bool:
         """Whether every stream has its own rate."""

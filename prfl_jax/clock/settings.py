@@ -1,11 +1,14 @@
-"""Network and window rule out of a config's groups `clients`, `server` and `window`."""
+"""Network, window rule and clock out of a config's groups `clients`, `server`, `window`, `transport` and `faults`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from prfl_jax.clock.types import Network, WindowRule
+from prfl_jax.clock.clock import Clock
+from prfl_jax.clock.faults import Faults, faults_from_config
+from prfl_jax.clock.faulty_clock import FaultyClock
+from prfl_jax.clock.types import Costs, Network, WindowRule
 
 
 def in_turn(values: Sequence[float], clients: int) -> tuple[float, ...]:
@@ -38,3 +41,23 @@ def rule_from_config(config: Any) -> WindowRule:
       UserError: see `WindowRule`.
     """
     return WindowRule(**{key: config.window[key] for key in WindowRule.__dataclass_fields__})
+
+
+def clock_from_config(config: Any, start: Costs | dict[str, Any], faults: Faults | None = None) -> Clock:
+    """The clock of a config at time 0, or as `Clock.to_state` left it; one with faults only where there can be any.
+
+    Args:
+      start: costs of the first dispatches, or that state.
+      faults: of the config, if its files are read already.
+
+    Raises:
+      UserError: a value that is not allowed, or a file of faults that cannot be read.
+    """
+    rule = rule_from_config(config)
+    own = (network_from_config(config), rule, config.transport.name, config.seed)
+    faults = faults_from_config(config) if faults is None else faults
+    if faults.any or rule.close == "deadline":
+        if isinstance(start, Costs):
+            return FaultyClock(*own, start, faults)
+        return FaultyClock.from_state(*own, start, faults)
+    return Clock(*own, start) if isinstance(start, Costs) else Clock.from_state(*own, start)

@@ -123,6 +123,19 @@ class Stream:
         self.outdate()
         return True
 
+    def leave(self, taker: Taker, now_s: float) -> None:
+        """Takes out a client whose prefix is not yet sent; what it alone needs is not sent any more."""
+        self.sent, self.since_s = self.sent_at(now_s), now_s
+        place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)
+        group = self.groups[place]
+        group.takers.remove(taker)
+        if group.takers:
+            group.rate = max(other.rate for other in group.takers)
+        else:
+            del self.groups[place]
+        self.own_rate = max((other.rate for other in self.groups), default=0.0)
+        self.outdate()
+
     def sent_at(self, now_s: float) -> float:
         """A(now_s), never past the next prefix."""
         if not self.groups or self.rate == 0.0:

@@ -48,7 +48,7 @@ from prfl_jax.clock.stream import Stream, Taker
 from prfl_jax.clock.types import Arrival, Network
 
 _MB = 1e6
-_SENT, _RECEIVED, _MASKED, _COMPUTED = range(4)
+_SENT, RECEIVED, _MASKED, _COMPUTED = range(4)
 MASK, VALUES = 0, 1  # what a stream carries
 
 
@@ -72,7 +72,7 @@ class Transfers:
         self._queue: list[tuple] = []
         self._numbers = itertools.count()
         self._sending = Link(network.contention, self._queue, _SENT, self._numbers)
-        self._receiving = Link(network.contention, self._queue, _RECEIVED, self._numbers)
+        self._receiving = Link(network.contention, self._queue, RECEIVED, self._numbers)
         self._open: dict[tuple[int, int], Stream] = {}  # (version, group) -> stream that may be joined
         self._downloading: dict[int, Flight] = {}
         self._received = 0  # by clients, since the last `count`
@@ -96,8 +96,7 @@ class Transfers:
         for flight in flights:
             client = flight.client
             self.flights[client] = self._downloading[client] = flight
-            rate = self._down_speed[client] * self._down.factor(client, flight.index)
-            flight.values.rate = rate
+            flight.values.rate = rate = self._down_rate(flight, now_s)
             if flight.mask is not None:
                 flight.mask.rate = rate
                 flight.mask_stream = Stream((self.batch, MASK, 0, client), now_s)
@@ -138,6 +137,14 @@ class Transfers:
                 del self._downloading[client]
         return self._sending.count(now_s), received, self._receiving.count(now_s)
 
+    def _down_rate(self, flight: Flight, now_s: float) -> float:
+        """Own rate of its download, bytes/s."""
+        return self._down_speed[flight.client] * self._down.factor(flight.client, flight.index)
+
+    def _up_rate(self, client: int, index: int, size: int, now_s: float) -> float:
+        """Own rate of an upload of `size` bytes, bytes/s."""
+        return self._up_speed[client] * self._up.factor(client, index)
+
     def _join(self, flight: Flight, group: int, now_s: float) -> int:
         taker = flight.values
         if taker.prefix == 0:
@@ -171,15 +178,15 @@ class Transfers:
     def _handle(self, event: tuple, now_s: float, arrivals: list[Arrival]) -> None:
         _, _, kind, subject, stamp = event
         self.events += 1
+        if stamp != subject.stamp:
+            return
         if kind == _COMPUTED:
             self._begin_upload(subject, now_s, arrivals)
         elif kind == _MASKED:
             subject.values.ready_s = now_s
             subject.mask_stream = None
             self._resolve(subject)
-        elif stamp != subject.stamp:
-            return
-        elif kind == _RECEIVED:
+        elif kind == RECEIVED:
             (taker,) = self._receiving.reach(subject, now_s)
             self._land(self.flights[taker.client], now_s, arrivals)
         else:
@@ -197,10 +204,13 @@ class Transfers:
         if flight.up_bytes == 0:
             self._land(flight, now_s, arrivals)
             return
-        rate = self._up_speed[flight.client] * self._up.factor(flight.client, flight.index)
-        stream = Stream((now_s, flight.client), now_s)
-        stream.join(Taker(flight.client, flight.up_bytes, rate, now_s), now_s)
+        self._send_up(flight.client, flight.index, flight.up_bytes, now_s)
+
+    def _send_up(self, client: int, index: int, size: int, now_s: float) -> Stream:
+        stream = Stream((now_s, client), now_s)
+        stream.join(Taker(client, size, self._up_rate(client, index, size, now_s), now_s), now_s)
         self._receiving.touch(stream)
+        return stream
 
     def _land(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
         del self.flights[flight.client]
@@ -225,9 +235,9 @@ class Transfers:
         heapq.heappush(self._queue, (time_s, next(self._numbers), kind, flight, 0))
 
     def _settle_queue(self) -> None:
-        """Drops events that a change of rate has outdated."""
+        """Drops events that a change of rate, or the end of a round, has outdated."""
         queue = self._queue
-        while queue and queue[0][2] in (_SENT, _RECEIVED) and queue[0][4] != queue[0][3].stamp:
+        while queue and queue[0][4] != queue[0][3].stamp:
             heapq.heappop(queue)
 
     def adopt(

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prfl_jax.clock.faults import REPEATED_UPLOAD
 from prfl_jax.errors import UserError
 
-CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release")
+CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline")
+FOR_EVERYBODY = ("all", "deadline")  # rules whose windows wait for (nearly) everybody
 DISPATCH_RULES = ("window_end", "on_arrival")
 TRANSPORTS = ("delta", "distinct", "one_copy", "unicast")
 
@@ -72,9 +74,10 @@ class WindowRule:
 
     Args:
       close: `fixed` (T_n = T_{n-1} + dt_s), `all` (everything in flight has arrived), `k_arrivals`,
-        `each_arrival` (k = 1), `release` (the published code's stretching window).
+        `each_arrival` (k = 1), `release` (the published code's stretching window), `deadline` (FedMP's: whoever is
+        late is cut off).
       dt_s: length of a fixed window, s.
-      first_waits_for_all: a fixed rule's first window ends with the last first arrival instead
+      first_waits_for_all: the first window of `fixed` or `deadline` ends with the last first arrival instead
         (Algorithm 1, line 2).
       k: arrivals that close a `k_arrivals` window.
       dispatch: `window_end` (arrived clients wait for the close) or `on_arrival` (they get the
@@ -82,9 +85,12 @@ class WindowRule:
       release_min_s: shortest `release` window, s.
       cohort: how many clients take part at a time, 0: all. Whenever clients would be dispatched, as many are drawn
         from those that are not in flight (uniformly, so that who has just arrived may be drawn again).
+      deadline_share, deadline_factor: a `deadline` is the factor times the seconds in which this share of those in
+        flight at the start has arrived.
 
     Raises:
-      UserError: an unknown name, a length that is not positive, a negative cohort, `all` with `on_arrival`.
+      UserError: an unknown name, a length that is not positive, a negative cohort, a share outside (0, 1], a factor
+        below 1, `all` or `deadline` with `on_arrival`.
     """
 
     close: str = "fixed"
@@ -94,6 +100,8 @@ class WindowRule:
     dispatch: str = "window_end"
     release_min_s: float = 0.5
     cohort: int = 0
+    deadline_share: float = 0.85
+    deadline_factor: float = 1.5
 
     def __post_init__(self) -> None:
         if self.close not in CLOSE_RULES:
@@ -108,8 +116,14 @@ class WindowRule:
             raise UserError(f"window.release_min_s: {self.release_min_s} s is not a finite number of at least 0")
         if self.cohort < 0:
             raise UserError(f"window.cohort: {self.cohort} is below 0")
-        if self.close == "all" and self.dispatch == "on_arrival":
-            raise UserError("window.dispatch: on_arrival makes no sense with window.close all; use window_end")
+        if self.close in FOR_EVERYBODY and self.dispatch == "on_arrival":
+            raise UserError(
+                f"window.dispatch: on_arrival makes no sense with window.close {self.close}; use window_end"
+            )
+        if self.close == "deadline" and not 0 < self.deadline_share <= 1:
+            raise UserError(f"window.deadline_share: {self.deadline_share} is not in (0, 1]")
+        if self.close == "deadline" and not (self.deadline_factor >= 1 and math.isfinite(self.deadline_factor)):
+            raise UserError(f"window.deadline_factor: {self.deadline_factor} is not a finite number of at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +197,31 @@ class Arrival(NamedTuple):
         """t_i of Eq. 3: download, computing and upload, without the wait for the window's end (s)."""
         return self.arrived_s - self.dispatched_s
 
+    @property
+    def ended_s(self) -> float:
+        """When its round ended, s."""
+        return self.arrived_s
+
+
+class Failure(NamedTuple):
+    """A round that ended without an update, in one of the ways of `faults.py`; `bytes_up` had been sent. Times in s."""
+
+    client: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    kind: str
+    dispatched_s: float
+    ended_s: float
+    bytes_up: int
+
+
+class Repeat(NamedTuple):
+    """The second copy of an update that was sent twice: ended at `ended_s`, after `bytes_up` of its own."""
+
+    client: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    ended_s: float
+    bytes_up: int
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Window:
@@ -197,6 +236,8 @@ class Window:
       bytes_client_down: what the clients received, each counted.
       bytes_up: what the server received.
       waiting_s: s between each arrival and this window's end, in their order; 0 where clients do not wait for it.
+      failures: rounds that ended without an update, ordered as arrivals.
+      repeats: second copies that ended, ordered likewise.
     """
 
     index: int
@@ -208,3 +249,11 @@ class Window:
     bytes_client_down: int
     bytes_up: int
     waiting_s: tuple[float, ...]
+    failures: tuple[Failure, ...] = ()
+    repeats: tuple[Repeat, ...] = ()
+
+    @property
+    def faults(self) -> list[tuple[str, int]]:
+        """(kind, client) of all that went wrong."""
+        repeated = [(REPEATED_UPLOAD, repeat.client) for repeat in self.repeats]
+        return [*((failure.kind, failure.client) for failure in self.failures), *repeated]

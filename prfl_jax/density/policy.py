@@ -127,7 +127,9 @@ class BalancedDensity(FullDensity):
 class TieredDensity(FullDensity):
     """HeteroFL's fixed tiers: after the first window each client gets the largest rate not above min_j t_j / t_i.
 
-    Whoever is slower than the smallest rate gets that one; t_i is the client's round time at density 1.
+    Whoever is slower than the smallest rate gets that one; t_i is the client's round time at density 1. A client that
+    has none yet, since its rounds failed, stays at density 1 and gets its tier with the first decision after its first
+    arrival, beside the fastest mean time by then.
 
     Raises:
       UserError: no tier, or one outside (0, 1].
@@ -138,27 +140,29 @@ class TieredDensity(FullDensity):
         if not config.tiers or not all(0.0 < tier <= 1.0 for tier in config.tiers):
             raise UserError(f"density.tiers: {tuple(config.tiers)} are not densities in (0, 1]")
         self._tiers = sorted((float(tier) for tier in config.tiers), reverse=True)
-        self._given = False
+        self._given = np.zeros(num_clients, dtype=bool)
 
     def decides_after(self, window: int) -> bool:
         return window == 1 or super().decides_after(window)
 
     def _balance(self) -> None:
-        if not self._given:
-            times = self._times.mean_times()
-            fastest = np.nanmin(times)
-            shares = np.divide(fastest, times, out=np.ones_like(times), where=times > fastest)  # 1 where nothing came
+        times = self._times.mean_times()
+        known = ~np.isnan(times)
+        new = known & ~self._given
+        if new.any():
+            fastest = times[known].min()
+            shares = np.divide(fastest, times, out=np.ones_like(times), where=times > fastest)
             own = [next((tier for tier in self._tiers if tier <= share + 1e-9), self._tiers[-1]) for share in shares]
-            self._min_densities = np.array(own)
-            self._given = True
+            self._min_densities[new] = np.array(own)[new]
+            self._given |= new
         self._percents = np.array([to_percent(float(density)) for density in self._min_densities], dtype=np.int64)
 
     def to_state(self) -> dict[str, Any]:
-        return {**super().to_state(), "given": self._given}
+        return {**super().to_state(), "given": self._given.tolist()}
 
     def from_state(self, state: dict[str, Any]) -> Self:
         super().from_state(state)
-        self._given = state["given"]
+        self._given[:] = state["given"]
         return self
 
 

@@ -10,7 +10,7 @@ from prfl_jax.clock.types import Arrival, Window
 
 
 class RunningPercents:
-    """Remembers the density of every dispatch until it arrives."""
+    """Remembers the density of every dispatch until it arrives or fails."""
 
     def __init__(self) -> None:
         self._percents: dict[tuple[int, int], int] = {}  # (client, dispatch index) -> percent
@@ -19,6 +19,8 @@ class RunningPercents:
         """Percent each of the window's arrivals ran at, in order; `percents` [M] is what it dispatched."""
         for dispatch in window.dispatches:
             self._percents[dispatch.client, dispatch.index] = int(percents[dispatch.client])
+        for failure in window.failures:
+            del self._percents[failure.client, failure.index]
         return self._pop(window.arrivals)
 
     def _pop(self, arrivals: Sequence[Arrival]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from prfl_jax.clock import faults_on
 from prfl_jax.report.compare import beside
 from prfl_jax.report.plain import compact, plain
 from prfl_jax.report.series import columns, shorten, thin
@@ -90,7 +91,12 @@ def build_report(
                 "peak_memory_mb": peak_memory_mb,
                 "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
                 **_results(totals, headline, limit),
-                **_only_some(attack, _defence(totals, model["parameters"]), privacy(totals.clients.updates.tolist())),
+                **_only_some(
+                    attack=attack,
+                    defence=_defence(totals, model["parameters"]),
+                    privacy=privacy(totals.clients.updates.tolist()),
+                    faults=_faults(totals, config),
+                ),
             }
         )
         if limit <= 2 or len(compact(comparable(report)).encode()) < _TARGET_BYTES:
@@ -139,10 +145,9 @@ def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
     }
 
 
-def _only_some(*sections: Mapping[str, Any] | None) -> dict[str, Any]:
+def _only_some(**sections: Mapping[str, Any] | None) -> dict[str, Any]:
     """What only some runs have."""
-    named = zip(("attack", "defence", "privacy"), sections, strict=True)
-    return {name: section for name, section in named if section is not None}
+    return {name: section for name, section in sections.items() if section is not None}
 
 
 def _defence(totals: RunTotals, parameters: int) -> dict[str, Any] | None:
@@ -153,6 +158,13 @@ def _defence(totals: RunTotals, parameters: int) -> dict[str, Any] | None:
         **{name: int(counts.sum()) for name, counts in checks.by_client.items()},
         "kept_fraction": _ratio(checks.kept, checks.windows * parameters) if checks.windows else None,
     }
+
+
+def _faults(totals: RunTotals, config: Mapping[str, Any]) -> dict[str, int] | None:
+    """How many of each kind there were, where the config has any."""
+    if not faults_on(config):
+        return None
+    return {kind: int(by_client.sum()) for kind, by_client in totals.clients.faults.items()}
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -196,6 +208,9 @@ def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) 
                 **_verdicts(totals, client),
             }
         )
+        own = {kind: int(counts[client]) for kind, counts in sums.faults.items() if counts[client]}
+        if own:
+            entries[-1]["faults"] = own
     return entries
 
 

@@ -27,6 +27,13 @@ _ENDINGS = {
     "not_finite": "STOPPED: a loss was not finite",
     "interrupted": "interrupted",
 }
+_FAULTS = {
+    "dropout": "dropped out",
+    "crash": "crashed",
+    "lost_upload": "lost their upload",
+    "left": "left",
+    "late": "were late",
+}
 
 
 def summary_text(report: Mapping[str, Any], compare: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -66,6 +73,8 @@ def _ending(report: Mapping[str, Any]) -> list[str]:
             f"{stats['length_mean_s']:.1f} s (from {stats['arrivals_min']} to {stats['arrivals_max']}, "
             f"{stats['empty']:,} windows empty)"
         )
+    if report.get("faults"):
+        lines += textwrap.wrap(_faults_text(report["faults"]), WIDTH, subsequent_indent="  ")
     if stop is not None:
         lines.append(f"The stop rule first held after window {stop['window']:,}, at {seconds_text(stop['t_s'])}")
     return lines
@@ -88,6 +97,13 @@ def _liars(report: Mapping[str, Any]) -> list[str]:
             f"{privacy['delta']:g}, after {privacy['releases']:,} releases of client {privacy['client']}"
         )
     return [wrapped for line in lines for wrapped in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+
+
+def _faults_text(faults: Mapping[str, int]) -> str:
+    failed = {kind: count for kind, count in faults.items() if kind != "repeated_upload"}
+    kinds = ", ".join(f"{count:,} {_FAULTS[kind]}" for kind, count in failed.items() if count)
+    rounds = f"{sum(failed.values()):,} rounds failed" + (f": {kinds}" if kinds else "")
+    return f"{rounds}; {faults['repeated_upload']:,} updates were sent twice"
 
 
 def _accuracy(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> list[str]:

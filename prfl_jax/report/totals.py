@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.clock.faults import KINDS, REPEATED_UPLOAD
 from prfl_jax.report.series import Thinned
 
 CURVES = ("mask", "fedavg")
@@ -70,7 +71,7 @@ class DensityTotals:
 
 
 class ClientTotals:
-    """Sums per client over its arrivals, each an array [M]."""
+    """Sums per client over its arrivals, each an array [M]; `faults` by kind."""
 
     def __init__(self, clients: int) -> None:
         self.updates = np.zeros(clients, np.int64)
@@ -81,6 +82,7 @@ class ClientTotals:
         self.triggers = np.zeros(clients, np.int64)
         self.bytes_up: np.ndarray | None = None  # until a record tells
         self.bytes_down: np.ndarray | None = None
+        self.faults = {kind: np.zeros(clients, np.int64) for kind in KINDS}
 
     def add_window(self, record: Record) -> None:
         """Adds one window's arrivals."""
@@ -92,9 +94,15 @@ class ClientTotals:
             self.staleness_max[client] = max(self.staleness_max[client], staleness)
             self.round_s_sum[client] += round_s
             self.waiting_s[client] += waited
+        failures, repeats = record.get("failures", ()), record.get("repeats", ())
+        for failure in failures:
+            self.faults[failure["kind"]][failure["client"]] += 1
+        for repeat in repeats:
+            self.faults[REPEATED_UPLOAD][repeat["client"]] += 1
         if "client_bytes_up" in record:
             up = zip(record["arrivals"], record["client_bytes_up"], strict=True)
-            self.bytes_up = _add_pairs(self.bytes_up, up, len(self.updates))
+            besides = [(one["client"], one["bytes_up"]) for one in (*failures, *repeats)]
+            self.bytes_up = _add_pairs(self.bytes_up, [*up, *besides], len(self.updates))
         if "client_bytes_down" in record:
             self.bytes_down = _add_pairs(self.bytes_down, record["client_bytes_down"], len(self.updates))
 

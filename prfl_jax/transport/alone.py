@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.clock import Clock, Costs, Window, in_turn, network_from_config, rule_from_config
+from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on, in_turn
 from prfl_jax.density import FullDensity, RunningPercents, make_density
+from prfl_jax.errors import NobodyLeft
 from prfl_jax.submodel.known import model_size_from_config
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.costs import make_costs, uploads_squares
@@ -39,7 +40,7 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Full
         speeds = in_turn(config.clients.flop_s, config.clients.number)
         return make_costs(size, policy.percents, samples, speeds, config.transport.bytes, squares_up=squares)
 
-    clock = Clock(network_from_config(config), rule_from_config(config), config.transport.name, config.seed, costs())
+    clock = clock_from_config(config, costs())
 
     def coming() -> Iterator[Window]:
         running = RunningPercents()
@@ -53,6 +54,15 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Full
             yield window
 
     return clock, policy, coming()
+
+
+def _until_all_left(coming: Iterator[Window], clock: Clock, horizon_s: float | None) -> Iterator[Window]:
+    """The windows; with a horizon to the last that closes, where all clients leave for good."""
+    try:
+        yield from coming
+    except NobodyLeft:
+        if horizon_s is None or not clock.windows:
+            raise
 
 
 def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[str, Any]:
@@ -70,7 +80,8 @@ def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[
       Plain values: `seed`, `windows`, `simulated_s`, `first_window_s`, per client `updates` (arrivals), `in_flight`
       (0 or 1 at the end), `waiting_s`, `staleness_mean` (null without arrivals) and `density`; `bytes_down` (sent by
       the server), `bytes_client_down` (received by clients), `bytes_up` (received by the server),
-      `events`, `host_s`, `note`. Staleness is that of an update when it arrives, n - 1 - version.
+      `events`, `host_s`, `note`. Staleness is that of an update when it arrives, n - 1 - version. With faults also
+      `faults`: of each kind, how many each client had.
 
     Raises:
       UserError: a value that is not allowed.
@@ -96,10 +107,11 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
     clients = config.clients.number
     updates, staleness = np.zeros(clients, dtype=np.int64), np.zeros(clients, dtype=np.int64)
     waiting = np.zeros(clients)
+    faults = {kind: np.zeros(clients, dtype=np.int64) for kind in KINDS}
     down = received = up = 0
     first_window_s = 0.0
     clock, policy, coming = clock_alone(config, size)
-    for window in itertools.islice(coming, windows):
+    for window in itertools.islice(_until_all_left(coming, clock, config.horizon_s), windows):
         number = window.index
         if number == 1:
             first_window_s = window.end_s
@@ -107,8 +119,11 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
             updates[arrival.client] += 1
             staleness[arrival.client] += number - 1 - arrival.version
             waiting[arrival.client] += waited
+        for kind, client in window.faults:
+            faults[kind][client] += 1
         down, received, up = down + window.bytes_down, received + window.bytes_client_down, up + window.bytes_up
     flying = set(clock.in_flight)
+    counted = {"faults": {kind: counts.tolist() for kind, counts in faults.items()}} if faults_on(config) else {}
     return {
         "seed": config.seed,
         "windows": clock.windows,
@@ -125,6 +140,7 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
         "bytes_client_down": received,
         "bytes_up": up,
         "events": clock.events,
+        **counted,
         "host_s": time.perf_counter() - begin,
         "note": "no training: densities follow from round times only (recovery and the stop rule need accuracies), "
         "and computing takes a sub-model's overall density of the FLOP, where training takes each layer's own",

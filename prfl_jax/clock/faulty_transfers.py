@@ -1,0 +1,217 @@
+"""Transfers some of which go wrong: rounds that end early, updates sent twice, clients that come and leave.
+
+A round that ends early gives up what is under way for it: its client is taken out of the stream it downloads, which
+goes on with what others need, and its upload stops. What was sent by then stays counted.
+
+The second copy of a repeated upload is a stream of its own, which begins where the first one ends and lands nowhere.
+The client's link is taken up by it: its next upload waits for the copy's end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from prfl_jax.clock.faults import CRASH, DROPOUT, LEFT, LOST_UPLOAD, REPEATED_UPLOAD, Fates, Faults
+from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.stream import Stream
+from prfl_jax.clock.transfers import RECEIVED, Transfers
+from prfl_jax.clock.types import Arrival, Failure, Network, Repeat
+
+_CHANGE = 4  # kind of event: a client comes or leaves
+
+
+class _Change:
+    """The subject of such an event; never outdated."""
+
+    __slots__ = ("client", "stamp")
+
+    def __init__(self, client: int) -> None:
+        self.client, self.stamp = client, 0
+
+
+class Happened(NamedTuple):
+    """What came about besides arrivals, in order of time, ties by client id.
+
+    `unmasked` are clients whose round failed before they had their mask, `back` those that have come.
+    """
+
+    failures: list[Failure]
+    repeats: list[Repeat]
+    unmasked: list[int]
+    back: list[int]
+
+
+class FaultyTransfers(Transfers):
+    """As `Transfers`, with faults.
+
+    Args:
+      faults: what can go wrong.
+    """
+
+    def __init__(self, network: Network, transport: str, seed: int, faults: Faults) -> None:
+        super().__init__(network, transport, seed)
+        self._faults, self._draws = faults, Fates(seed, faults)
+        self._fates: dict[int, str | None] = {}  # by client in flight
+        self._uploads: dict[int, Stream] = {}  # by client, of its flight
+        self._copies: dict[int, tuple[int, Stream]] = {}  # by client: dispatch, and the copy under way
+        self._leaving: list[int] = []
+        self._happened = Happened([], [], [], [])
+
+    def wake(self, now_s: float) -> None:
+        """Plans every client's next coming or leaving after now; once, on a new or restored object."""
+        if self._faults.presence is not None:
+            for client in range(len(self._up_speed)):
+                self._plan_change(client, now_s)
+
+    def _plan_change(self, client: int, now_s: float) -> None:
+        assert self._faults.presence is not None
+        when = self._faults.presence.next_change(client, now_s)
+        if when < math.inf:
+            heapq.heappush(self._queue, (when, next(self._numbers), _CHANGE, _Change(client), 0))
+
+    def dispatch(self, flights: Iterable[Flight], groups: list[int], now_s: float) -> int:
+        flights = list(flights)
+        for flight in flights:
+            self._fates[flight.client], share = self._draws.of(flight.client, flight.index)
+            flight.compute_s *= share
+        return super().dispatch(flights, groups, now_s)
+
+    def settle(self, now_s: float) -> list[Arrival]:
+        """As `Transfers.settle`; whoever leaves at this instant leaves after all that ends at it."""
+        arrivals = super().settle(now_s)
+        while self._leaving:
+            leaving, self._leaving = sorted(self._leaving), []
+            for client in leaving:
+                self._leave(client, now_s)
+            arrivals += super().settle(now_s)
+        return sorted(arrivals, key=lambda arrival: arrival.client)
+
+    def cut(self, clients: Iterable[int], kind: str, now_s: float) -> None:
+        """Ends rounds that are in flight."""
+        for client in clients:
+            self._fail(self.flights[client], kind, now_s)
+        if super().settle(now_s):
+            raise RuntimeError("something arrived after its window was settled")
+
+    def take(self) -> Happened:
+        """What happened since the last call."""
+        taken, self._happened = self._happened, Happened([], [], [], [])
+        failures, repeats, unmasked, back = taken
+        return Happened(sorted(failures, key=_when), sorted(repeats, key=_when), unmasked, sorted(back))
+
+    def _down_rate(self, flight: Flight, now_s: float) -> float:
+        trace = self._faults.down.get(flight.client)
+        if trace is None:
+            return super()._down_rate(flight, now_s)
+        factor = self._down.factor(flight.client, flight.index)
+        size = flight.values.prefix + (0 if flight.mask is None else flight.mask.prefix)
+        return factor * trace.rate(now_s, size / factor)
+
+    def _up_rate(self, client: int, index: int, size: int, now_s: float) -> float:
+        trace = self._faults.up.get(client)
+        if trace is None:
+            return super()._up_rate(client, index, size, now_s)
+        factor = self._up.factor(client, index)
+        return factor * trace.rate(now_s, size / factor)
+
+    def _handle(self, event: tuple, now_s: float, arrivals: list[Arrival]) -> None:
+        _, _, kind, subject, stamp = event
+        if kind == _CHANGE:
+            self.events += 1
+            there = self._faults.there(subject.client, now_s)
+            (self._happened.back if there else self._leaving).append(subject.client)
+            self._plan_change(subject.client, now_s)
+        elif kind == RECEIVED and stamp == subject.stamp and self._is_copy(subject):
+            self.events += 1
+            self._receiving.reach(subject, now_s)
+            self._end_copy(subject.key[1], now_s, arrivals)
+        else:
+            super()._handle(event, now_s, arrivals)
+
+    def _is_copy(self, stream: Stream) -> bool:
+        copy = self._copies.get(stream.key[1])
+        return copy is not None and copy[1] is stream
+
+    def _begin_upload(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+        fate = self._fates[flight.client]
+        if fate in (DROPOUT, CRASH):
+            self._fail(flight, fate, now_s)
+        elif flight.client in self._copies:
+            flight.uploading = True  # as soon as the copy has ended
+        else:
+            super()._begin_upload(flight, now_s, arrivals)
+
+    def _send_up(self, client: int, index: int, size: int, now_s: float) -> Stream:
+        stream = self._uploads[client] = super()._send_up(client, index, size, now_s)
+        return stream
+
+    def _land(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+        client, fate = flight.client, self._fates[flight.client]
+        if fate == LOST_UPLOAD:
+            self._fail(flight, fate, now_s)
+            return
+        del self._fates[client]
+        self._uploads.pop(client, None)
+        super()._land(flight, now_s, arrivals)
+        if fate == REPEATED_UPLOAD and flight.up_bytes:
+            self._copies[client] = flight.index, super()._send_up(client, flight.index, flight.up_bytes, now_s)
+
+    def _end_copy(self, client: int, now_s: float, arrivals: list[Arrival]) -> None:
+        index, stream = self._copies.pop(client)
+        self._happened.repeats.append(Repeat(client, index, now_s, int(stream.sent)))
+        flight = self.flights.get(client)
+        if flight is not None and flight.uploading:
+            self._begin_upload(flight, now_s, arrivals)
+
+    def _leave(self, client: int, now_s: float) -> None:
+        if client in self.flights:
+            self._fail(self.flights[client], LEFT, now_s)
+        if client in self._copies:
+            stream = self._copies[client][1]
+            self._receiving.leave(stream, stream.groups[0].takers[0], now_s)
+            self._end_copy(client, now_s, [])
+
+    def _fail(self, flight: Flight, kind: str, now_s: float) -> None:
+        """Ends a round without an update."""
+        client, mask = flight.client, flight.mask
+        if self._downloading.pop(client, None) is not None:
+            self._received += max(flight.counted, flight.received(now_s)) - flight.counted
+        if mask is not None:
+            if mask.end_s is None or mask.end_s > now_s:
+                self._happened.unmasked.append(client)
+            if mask.sent_s is None and flight.mask_stream is not None:
+                self._sending.leave(flight.mask_stream, mask, now_s)
+        if flight.stream is not None:
+            self._sending.leave(flight.stream, flight.values, now_s)
+        upload, sent = self._uploads.pop(client, None), 0
+        if upload is not None:
+            if upload.groups:
+                self._receiving.leave(upload, upload.groups[0].takers[0], now_s)
+            sent = int(upload.sent)
+        flight.stamp += 1
+        del self.flights[client], self._fates[client]
+        self._happened.failures.append(Failure(client, flight.index, kind, flight.dispatched_s, now_s, sent))
+
+    def to_state(self) -> dict[str, Any]:
+        copies = [[client, index] for client, (index, _) in sorted(self._copies.items())]
+        return {**super().to_state(), "copies": copies}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """As `Transfers.load_state`; `wake` it afterwards."""
+        self._queue.clear()
+        super().load_state(state)
+        self._fates = {client: self._draws.of(client, flight.index)[0] for client, flight in self.flights.items()}
+        copies = dict(state["copies"])
+        for stream in self._receiving.active:
+            client = stream.key[1]
+            if client in copies:
+                self._copies[client] = copies[client], stream
+            else:
+                self._uploads[client] = stream
+
+
+def _when(one: Failure | Repeat) -> tuple[float, int]:
+    return one.ended_s, one.client
