@@ -55,7 +55,8 @@ def settings(strategy):
 def moved(strategy, first, then, checks):
     """A run that is interrupted on `first` devices and goes on on `then`."""
     with tempfile.TemporaryDirectory() as folder, mock.patch("prfl_jax.experiment.run_figure"):
-        before = Experiment(tiny.config(strategy, engine__devices=first, **MANY.get(strategy, {}), **settings(strategy)))
+        several = {**settings(strategy), **MANY.get(strategy, {})}
+        before = Experiment(tiny.config(strategy, engine__devices=first, **several))
         try:
             before.run(folder, guard=tiny.StopAt(checks), progress=False)
             raise AssertionError("it was not interrupted")
