@@ -10,7 +10,7 @@ import jax
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import AGGREGATIONS
-from prfl_jax.density import DENSITIES
+from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.report.names import bytes_text, duration_text
@@ -123,7 +123,7 @@ def describe(config: Any) -> str:
     backend = jax.default_backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
-    unless = " if nobody recovers" if DENSITIES[config.density.name].recovers else ""
+    unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),

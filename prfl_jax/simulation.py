@@ -10,7 +10,6 @@ import functools
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax import data as data_room
-from prfl_jax import processes
+from prfl_jax import own, processes
 from prfl_jax.aggregate import AGGREGATIONS, client_weights
 from prfl_jax.checkpoint import host_copy
 from prfl_jax.checks import Check
 from prfl_jax.client import split_keys
 from prfl_jax.clock import Clock, Costs, in_turn, network_from_config, rule_from_config
 from prfl_jax.data.device import to_device
-from prfl_jax.density import DENSITIES, make_density
+from prfl_jax.density import find_density, make_density
 from prfl_jax.devices import ALL, OWN, Placement
 from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, Seen, State, at_once
 from prfl_jax.errors import UserError
@@ -38,7 +37,8 @@ from prfl_jax.models.products import precision_name
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.privacy import check_installed
-from prfl_jax.submodel.importance import importance_scores
+from prfl_jax.submodel.choices import find_submodel, given, prunes
+from prfl_jax.submodel.importance import check_scores, mean_squares
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.leading import leading_levels, leading_size
@@ -57,6 +57,7 @@ class Method:
     size: ModelSize
     loss: Any
     importance: str | None
+    scores: Callable[..., Any] | None  # of sub-models by importance
     clients_axis: str
     train: str
     matmul: str | None
@@ -67,16 +68,21 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     """Model, layout and sizes of a validated config.
 
     Raises:
-      UserError: the model cannot be built for this data.
+      UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
     if config.data.normalize == "cifar10" and input_shape[-1] != 3:
         raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
     model = build_model(config.model, input_shape, data_classes)
-    nested, leading = config.submodel.name == "nested", config.submodel.name == "leading"
-    layout = Layout.of(model.shapes(), prune=nested or leading, channels=leading)
-    least = to_percent(config.density.min_density) if nested else 100
-    prunes = nested and config.density.name != "full"
+    submodel, leading = find_submodel(config.submodel), config.submodel.name == "leading"
+    scored, given_once = submodel.scores is not None, leading or submodel.levels is not None
+    layout = Layout.of(model.shapes(), prune=scored or given_once, channels=given_once)
+    least = to_percent(config.density.min_density) if scored else 100
     size, levels = layout.model_size(model, config.model.size_mb, least), None
+    if submodel.levels is not None:
+        shapes = dict(zip(layout.paths, layout.shapes, strict=True))
+        size, levels = given(config.submodel.name, submodel, shapes, size.bytes_per_value, model.leaf_flop)
+    if scored:
+        check_scores(config.submodel, submodel, [layout.shapes[i] for i in layout.prunable])
     if leading:
         layers = layer_table(config.model.name, input_shape, model.classes, config.model.width)  # type: ignore[arg-type]
         by_path = leading_levels(layers)
@@ -93,7 +99,8 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
         layout=layout,
         size=size,
         loss=make_loss(config.model.loss),
-        importance=config.submodel.importance if prunes else None,
+        importance=config.submodel.importance if prunes(config) else None,
+        scores=submodel.scores,
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
@@ -195,7 +202,7 @@ class Simulation:
         seed, clients = config.seed, config.clients.number
         self.dataset = data_room.load(config.data, seed)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
-        needed = DENSITIES[config.density.name].recovers or config.stop_early
+        needed = find_density(config.density.name).recovers or config.stop_early
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
@@ -222,6 +229,7 @@ class Simulation:
             wrap = self.placement.jit_global(lambda words: jax.tree.map(jax.random.wrap_key_data, words), ALL)
             self.keys = wrap(words)
         self._scores = jax.jit(self._importance_scores)
+        self._own_files = own.sources(config)
 
     # Host side.
 
@@ -345,12 +353,18 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of images, labels and the model's own file: a run is not resumed on others of that name."""
-        crc = 0
-        for array in (self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test):
+        """CRC-32 of images, labels and files of a user's own: a run is not resumed on others of that name.
+
+        Also of who holds which images, where a partition of one's own may forget to draw by the seed.
+        """
+        crc, arrays = 0, [self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test]
+        if own.is_own(self.config.data.partition):
+            arrays += self.split.clients
+        for array in arrays:
             crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), crc)
-        file, _, _ = self.config.model.name.rpartition(":")
-        return zlib.crc32(Path(file).read_bytes(), crc) if file.endswith(".py") else crc
+        for source in self._own_files:
+            crc = zlib.crc32(source, crc)
+        return crc
 
     def device_data(self) -> Any:
         data = to_device(self.dataset, self.split, liars=self.liars)
@@ -397,4 +411,5 @@ class Simulation:
     def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
         leaves = jax.tree.leaves(state.params)
         weights = tuple(leaves[i] for i in self.method.layout.prunable)
-        return importance_scores(state.importance, self.config.submodel.importance, weights)
+        assert self.method.scores is not None
+        return self.method.scores(weights, mean_squares(state.importance))
