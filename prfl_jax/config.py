@@ -35,8 +35,8 @@ def default_config() -> config_dict.ConfigDict:
     c.stop_early = False  # True: end where the stop rule (Algorithm 1, lines 17-19) fires
 
     c.data = _group(
-        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object (module:object):
-        # a piece of your own, as for the other names that say so (docs/)
+        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a piece of
+        # your own, as for the other names that say so (docs/)
         name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
         partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object

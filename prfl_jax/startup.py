@@ -15,6 +15,8 @@ from pathlib import Path
 
 from prfl_jax import provenance
 
+__all__ = ["a_device_per_core", "before_jax", "keep_compiled"]
+
 MOST_BYTES = 2 * 1024**3  # the programs not used for longest go first
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _MOST, _LEAST_S = "JAX_COMPILATION_CACHE_MAX_SIZE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"

@@ -196,6 +196,7 @@ def _robust(kernel: str, least: Callable[[int], int]) -> Aggregation:
     return Aggregation(kernel, each_once, staleness=False, arrivals_alone=True, least=least)
 
 
+# values of `aggregation.name`
 AGGREGATIONS = {
     "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
     "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),

@@ -70,7 +70,7 @@ class FullDensity:
         return self._percents.copy()
 
     def observe(self, arrivals: Sequence[Arrival], percents_they_ran_at: Sequence[int] | np.ndarray) -> None:
-        """Takes the arrivals of a window, in order, with the density (percent) each dispatch ran at."""
+        """Takes the arrivals of a window, in order, with `percents_they_ran_at`, one for each arrival."""
         for arrival, percent in zip(arrivals, percents_they_ran_at, strict=True):
             self.times.add(arrival.client, arrival.round_s, int(percent))
 
@@ -256,6 +256,7 @@ class RecoveringTiers(Recovery, TieredDensity):
     """HeteroFL's tiers, then recovery (not in either paper; the 2026 follow-up found it to help)."""
 
 
+# values of `density.name`
 DENSITIES: dict[str, type[FullDensity]] = {
     "full": FullDensity,
     "time_balance": BalancedDensity,

@@ -50,6 +50,7 @@ class Model:
         return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def num_parameters(self) -> int:
+        """Values of all leaves."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
 
 

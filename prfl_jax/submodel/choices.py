@@ -68,6 +68,7 @@ SCORES: dict[str, Callable[[Arrays, Arrays], Arrays]] = {  # by `submodel.import
     "weight": weight_alone,
     "product": weight_times_squares,
 }
+# values of `submodel.name`
 SUBMODELS = ("nested", "leading", "full")
 
 

@@ -12,6 +12,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.submodel.choices import prunes
 from prfl_jax.submodel.size import ModelSize
 
+# values of `transport.bytes`
 BYTE_RULES = ("counted", "density")
 _PASSES = 3.0  # forward, and twice as much backward
 
