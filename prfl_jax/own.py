@@ -22,7 +22,7 @@ WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a piece of one's own.
 KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name")
 
-_SPEC = re.compile(r"(?!tfds:)(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
+_SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
 _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
 
 
@@ -74,7 +74,9 @@ def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a user's own code raises
-        raise UserError(f"{key}: {spec!r} failed ({_said(error, spec.rpartition(':')[0])})") from error
+        where = spec.rpartition(":")[0]
+        file = str(getattr(sys.modules.get(where), "__file__", where))
+        raise UserError(f"{key}: {spec!r} failed ({_said(error, file)})") from error
 
 
 def sources(config: Any) -> tuple[bytes, ...]:
@@ -121,5 +123,8 @@ def _said(error: BaseException, file: str) -> str:
 
 
 def _one_line(value: object) -> str:
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a user's own class
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -100,7 +100,7 @@ def _find(path: Path, name: str) -> tuple[Path, ast.AST]:
 def _comment(path: Path, node: ast.AST) -> str:
     """Of a constant: the comment above it, or at the end of its first line."""
     lines, first = path.read_text(encoding="utf-8").splitlines(), node.lineno - 1  # type: ignore[attr-defined]
-    above = []
+    above: list[str] = []
     while first - 1 - len(above) >= 0 and lines[first - 1 - len(above)].startswith("#"):
         above.insert(0, lines[first - 1 - len(above)].lstrip("# "))
     _, mark, behind = lines[first].partition("  # ")

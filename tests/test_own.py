@@ -141,8 +141,8 @@ def test_a_piece_of_ones_own_does_what_the_package_s_does(mine, built_in):
 
 
 def test_levels_of_ones_own_are_charged_like_the_package_s():
-    flop = {"local__name": "sgd", "clients__flop_s": (1e9, 1e9, 1e8, 1e8)}
-    mine = alike({**flop, "submodel__name": "test_own:LEADING"}, but=flop, strategy="heterofl_windowed")
+    sgd = {"local__name": "sgd"}
+    mine = alike({**sgd, "submodel__name": "test_own:LEADING"}, but=sgd, strategy="heterofl_windowed")
     assert any(percent < 100 for record in mine.of("window") for percent in record["percents"])
 
 
