@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.own import is_own
 from prfl_jax.submodel.choices import find_submodel, given
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.leading import leading_size
@@ -43,8 +44,8 @@ def model_size_from_config(config: Any) -> ModelSize:
         bytes_per_value = config.model.size_mb * 1e6 / (sum(weights) + biases)
     if config.submodel.name == "leading":
         return leading_size(layers, bytes_per_value)
-    choice = find_submodel(config.submodel)
-    if choice.levels is not None:
+    choice = find_submodel(config.submodel) if is_own(config.submodel.name) else None
+    if choice is not None and choice.levels is not None:
         kernels = {f"{layer.name}/kernel": layer for layer in layers}
         shapes = {path: layer.kernel for path, layer in kernels.items()}
         shapes |= {f"{layer.name}/bias": layer.kernel[-1:] for layer in layers}
