@@ -97,7 +97,7 @@ def default_config() -> config_dict.ConfigDict:
         min_delta=0.0,
     )
     c.aggregation = _group(
-        name="buffered_maskfedavg",  # a choice of aggregate/choices.py
+        name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object
         server_lr=1.0,  # eta_g, Eq. 11
         alpha=0.6,  # mixing: how far W moves to a fresh arrival (FedAsync)
         staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)

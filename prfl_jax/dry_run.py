@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from prfl_jax import data as data_room
-from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.aggregate import find_aggregation
 from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
@@ -83,7 +83,7 @@ def estimate(config: Any) -> Estimate:
 
     flop_sample = sum(method.model.leaf_flop.values())
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
-    server_models = 1 if AGGREGATIONS[config.aggregation.name].one_model(config.aggregation.server_lr) else 2
+    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))

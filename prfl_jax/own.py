@@ -20,7 +20,7 @@ from prfl_jax.errors import UserError
 
 WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a piece of one's own.
-KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name")
+KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name")
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
 _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
@@ -60,7 +60,7 @@ def find_object(spec: str, key: str) -> Any:
 def wrong(key: str, spec: str, found: object, allowed: str) -> UserError:
     """The error for an object that is not what its key takes (to be raised)."""
     kind = "the class" if isinstance(found, type) else f"a {type(found).__name__}:"
-    return UserError(f"{key}: {spec!r} is {kind} {_one_line(found)}; allowed: {allowed}")
+    return UserError(f"{key}: {spec!r} is {kind} {one_line(found)}; allowed: {allowed}")
 
 
 def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -122,7 +122,8 @@ def _said(error: BaseException, file: str) -> str:
     return f"{f'line {line}: ' if line else ''}{type(error).__name__}{f': {said}' if said else ''}"
 
 
-def _one_line(value: object) -> str:
+def one_line(value: object) -> str:
+    """`repr` of a user's object, on one line and not long."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a user's own class

@@ -176,7 +176,7 @@ RULES: dict[str, Rule] = {
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
-    "aggregation.name": _choice(*AGGREGATIONS),
+    "aggregation.name": _choice_or_own(*AGGREGATIONS),
     "aggregation.server_lr": _positive(),
     "aggregation.alpha": FRACTION,
     "aggregation.staleness": _choice("constant", "polynomial", "hinge"),

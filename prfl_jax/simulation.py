@@ -18,7 +18,7 @@ import numpy as np
 
 from prfl_jax import data as data_room
 from prfl_jax import own, processes
-from prfl_jax.aggregate import AGGREGATIONS, client_weights
+from prfl_jax.aggregate import client_weights, find_aggregation
 from prfl_jax.checkpoint import host_copy
 from prfl_jax.checks import Check
 from prfl_jax.client import split_keys
@@ -121,7 +121,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
             group=config.engine.group,
             store=config.engine.store,
             models=config.engine.models,
-            aggregation=AGGREGATIONS[config.aggregation.name],
+            aggregation=find_aggregation(config.aggregation.name),
             importance=method.importance,
             normalize=config.data.normalize,
             augment=config.data.augment,
@@ -146,7 +146,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
 def make_check(config: Any) -> Check | None:
     """What the server does to each update that arrives; None: it counts as it is."""
     clip, noise = config.aggregation.clip_norm, config.privacy.noise_multiplier
-    robust = AGGREGATIONS[config.aggregation.name].robust
+    robust = find_aggregation(config.aggregation.name).robust
     return Check(clip, noise, left_out=robust) if robust or clip is not None else None
 
 

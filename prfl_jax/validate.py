@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from prfl_jax import strategies, validate_defence
-from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.config import default_config
 from prfl_jax.data.sources import BY_WRITER
@@ -138,10 +138,10 @@ def _cohort(flat: Mapping[str, Any]) -> None:
     if not cohort:
         return
     name, density = flat["aggregation.name"], flat["density.name"]
-    if not AGGREGATIONS[name].arrivals_alone:
+    if not find_aggregation(name).arrivals_alone:
         alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
         raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
-    if AGGREGATIONS[name].kernel != "sum" and flat["window.dispatch"] == "on_arrival":
+    if find_aggregation(name).kernel != "sum" and flat["window.dispatch"] == "on_arrival":
         allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
         raise refuse("window.dispatch", "on_arrival", allowed)
     if not find_density(density).in_cohorts:
@@ -163,7 +163,7 @@ def _submodel(flat: Mapping[str, Any]) -> None:
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
     name = flat["aggregation.name"]
-    if find_density(density).recovers and AGGREGATIONS[name].kernel == "sum":
+    if find_density(density).recovers and find_aggregation(name).kernel == "sum":
         buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
         raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 

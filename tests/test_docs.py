@@ -84,6 +84,22 @@ def run(arguments):
     assert done.report["ended"]["how"] == "rounds" and done.report["client_updates"] > 0
 
 
+def test_the_formula_of_the_guide_has_fedavg_as_its_limit(folder):
+    """M clients that are equally fast, all in each window, and a server rate of 1 / M."""
+    code = next(code for _, code in blocks("from_formula_to_row.md") if code.startswith("# async_fedfix.py"))
+    (folder / "async_fedfix.py").write_text(code)
+    alike = dict(
+        clients__up_mb_s=(2.0,) * 4,
+        clients__down_mb_s=(8.0,) * 4,
+        clients__sigma=0.0,
+        server__sigma=0.0,
+        server__contention=False,
+        rounds=4,
+    )
+    own_rule = {"aggregation__name": "async_fedfix.py:ASYNC_FEDFIX", "aggregation__server_lr": 0.25}
+    tiny.close(tiny.run("fedavg", **alike, **own_rule).params, tiny.run("fedavg", **alike).params, 1e-5)
+
+
 @pytest.mark.parametrize("guide", GUIDES)
 def test_commands_and_keys_in_a_guide_exist(guide):
     text = (DOCS / guide).read_text()

@@ -7,6 +7,8 @@ import pytest
 import tiny
 
 from prfl_jax import own
+from prfl_jax.aggregate import Aggregation, Closing
+from prfl_jax.aggregate.choices import buffered, fedbuff
 from prfl_jax.data import partition
 from prfl_jax.data.keys import generator
 from prfl_jax.density import BalancedDensity, FullDensity, Recovery, TieredDensity
@@ -48,6 +50,26 @@ class Recovers(Recovery, BalancedDensity):
     pass
 
 
+def weighted_mean(held):
+    """What the kernel `fedavg` does, as a function of all models."""
+    import jax
+    import jax.numpy as jnp
+
+    total = held.weights.sum()
+    mean = jax.tree.map(lambda m: jnp.tensordot(held.weights, m, axes=1) / jnp.where(total > 0, total, 1), held.models)
+    moves = jnp.where(total > 0, held.server_lr, 0.0)
+    return jax.tree.map(lambda old, new: (1 - moves) * old + moves * new, held.params, mean)
+
+
+BUFFERED = Aggregation("maskfedavg", buffered, staleness=True)
+STEP = Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True)
+MEAN = Aggregation(weighted_mean, buffered, staleness=True)
+STRANGE = Aggregation("average", buffered, staleness=True)
+NO_RULE = Aggregation("sum", None, staleness=True)
+NO_CLOSING = Aggregation("fedavg", lambda cfg, window: window.p, staleness=False)
+TOO_FEW = Aggregation("fedavg", lambda cfg, window: Closing(window.p[1:]), staleness=False)
+NEGATIVE = Aggregation("fedavg", lambda cfg, window: Closing(-window.p), staleness=False)
+NO_ARRIVALS = Aggregation("sum", lambda cfg, window: Closing(0 * window.p), staleness=False)
 SQUARES = Submodel(scores=lambda weights, squares: squares)
 LEADING = Submodel(levels=lambda shapes: leading_levels(layer_table("conv2", (28, 28, 1), 10, 0.1)))
 NOTHING = Submodel()
@@ -129,6 +151,7 @@ def alike(changes, *, but=None, strategy="prfl"):
         ({"data__name": "test_own:images"}, {}),
         ({"density__name": "test_own:Balanced"}, {"density__name": "time_balance"}),
         ({"density__name": "test_own:Recovers"}, {}),
+        ({"aggregation__name": "test_own:BUFFERED"}, {}),
         ({"submodel__name": "test_own:SQUARES"}, {}),
         (
             {"submodel__name": "test_own:SQUARES", "submodel__importance": "client_sq_grad"},
@@ -138,6 +161,31 @@ def alike(changes, *, but=None, strategy="prfl"):
 )
 def test_a_piece_of_ones_own_does_what_the_package_s_does(mine, built_in):
     alike(mine, but=built_in)
+
+
+def test_an_aggregation_of_ones_own_does_what_the_package_s_does():
+    alike({"aggregation__name": "test_own:STEP"}, strategy="fedbuff")
+
+
+def test_a_kernel_of_ones_own_gets_all_models():
+    mine = tiny.run("prfl_fedavg", aggregation__name="test_own:MEAN")
+    tiny.close(mine.params, tiny.run("prfl_fedavg").params, 1e-5)
+    assert [r["arrivals"] for r in mine.of("window")] == [r["arrivals"] for r in tiny.run("prfl_fedavg").of("window")]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("NO_CLOSING", "gives a ndarray; allowed: a prfl_jax.aggregate.Closing"),
+        ("TOO_FEW", "allowed: 4 finite weights >= 0"),
+        ("NEGATIVE", "allowed: 4 finite weights >= 0"),
+        ("NO_ARRIVALS", r"arrivals=\(\), keep=1.0; allowed: 4 finite weights of arrivals with kernel='sum'"),
+    ],
+)
+def test_the_weights_of_every_window_are_checked(name, says):
+    planner = tiny.simulation("fedavg", aggregation__name=f"test_own:{name}").new_planner()
+    with pytest.raises(UserError, match=f"config.aggregation.name='test_own:{name}': in window 1 close .*{says}"):
+        planner.take()
 
 
 def test_levels_of_ones_own_are_charged_like_the_package_s():
@@ -180,6 +228,9 @@ def refused(**changes):
         ("density__name", "test_own:Submodel", "allowed: a subclass of prfl_jax.density.FullDensity"),
         ("data__partition", "test_own:SQUARES", "is a Submodel: "),
         ("data__name", "test_own:SQUARES", "allowed: a function that takes the data folder"),
+        ("aggregation__name", "test_own:SQUARES", "allowed: a prfl_jax.aggregate.Aggregation"),
+        ("aggregation__name", "test_own:STRANGE", "has kernel='average'; allowed: fedavg, krum, maskfedavg, median"),
+        ("aggregation__name", "test_own:NO_RULE", "has close=None; allowed: a function"),
         ("submodel__name", "test_own:Balanced", "is the class <class 'test_own.Balanced'>"),
         ("submodel__name", "test_own:NOTHING", "with scores or levels"),
         ("submodel__name", "test_own:ODD_SCORES", "allowed: one array a leaf, [(784, 12), (12, 10)]"),
