@@ -35,9 +35,11 @@ def default_config() -> config_dict.ConfigDict:
     c.stop_early = False  # True: end where the stop rule (Algorithm 1, lines 17-19) fires
 
     c.data = _group(
-        name="mnist_embedded",  # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz
+        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a piece of
+        # your own, as for the other names that say so (docs/)
+        name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
-        partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp
+        partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object
         alpha=1.0,  # dirichlet: concentration over labels
         labels_per_client=2,  # labels
         fedmp_level=0,  # fedmp: the non-IID level y
@@ -81,11 +83,11 @@ def default_config() -> config_dict.ConfigDict:
 
     # The six seams. `strategy` fills in `name`/`close`; a config file or the command line may then override.
     c.submodel = _group(
-        name="nested",  # nested: by importance | leading: HeteroFL's leading channels | full
+        name="nested",  # nested: by importance | leading: HeteroFL's leading channels | full, or FILE.py:object
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.density = _group(
-        name="recovery",  # full | time_balance | recovery | tiers | tiers_recovery
+        name="recovery",  # full | time_balance | recovery | tiers | tiers_recovery, or FILE.py:object
         tiers=(1.0, 0.5, 0.25, 0.125, 0.0625),  # tiers: HeteroFL's rates
         rule="normalised",  # normalised | damped | literal
         interval=50,  # I, windows between two decisions
@@ -95,7 +97,7 @@ def default_config() -> config_dict.ConfigDict:
         min_delta=0.0,
     )
     c.aggregation = _group(
-        name="buffered_maskfedavg",  # a choice of aggregate/choices.py
+        name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object
         server_lr=1.0,  # eta_g, Eq. 11
         alpha=0.6,  # mixing: how far W moves to a fresh arrival (FedAsync)
         staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)

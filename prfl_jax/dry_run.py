@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from prfl_jax import data as data_room
-from prfl_jax.aggregate import AGGREGATIONS
-from prfl_jax.density import DENSITIES
+from prfl_jax.aggregate import find_aggregation
+from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.report.names import bytes_text, duration_text
@@ -87,7 +87,7 @@ def estimate(config: Any) -> Estimate:
 
     flop_sample = sum(method.model.leaf_flop.values())
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
-    server_models = 1 if AGGREGATIONS[config.aggregation.name].one_model(config.aggregation.server_lr) else 2
+    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
@@ -128,7 +128,7 @@ def describe(config: Any) -> str:
     backend = jax.default_backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
-    unless = " if nobody recovers" if DENSITIES[config.density.name].recovers else ""
+    unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),

@@ -132,8 +132,8 @@ class Loop:
                 raise UserError("--workdir: its checkpoints are of another version of prfl_jax; use a new folder")
             if found.host["data_crc32"] != sim.data_crc32:
                 raise UserError(
-                    f"config.data.name={self.config.data.name!r}: its images or labels, or the file of the model or of "
-                    "config.faults, are not those this --workdir began with; use the same, or a new --workdir"
+                    f"config.data.name={self.config.data.name!r}: its images or labels, or a file that the config "
+                    "names, are not those this --workdir began with; use the same, or a new --workdir"
                 )
             self.at = Position(**found.host["at"])
             self.time = HostTime(found.host["seconds"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.aggregate import AGGREGATIONS, Closing, Slot
+from prfl_jax.aggregate import Closing, Slot, find_aggregation, weights_of
 from prfl_jax.aggregate import Window as ClosingWindow
 from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.density import FullDensity
@@ -111,6 +111,7 @@ class Planner:
     ) -> None:
         self.clock, self.policy = clock, policy
         self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
+        self._choice = find_aggregation(aggregation.name)
         self._dt_s = window.dt_s
         clients = len(p)
         self._places = Slots(clients, window.cohort)
@@ -222,7 +223,7 @@ class Planner:
             self._slots[arrival.client] = Slot(arrival.version, window.index)
         mean_s = np.where(self._rounds > 0, self._round_s / np.maximum(self._rounds, 1), np.nan)
         seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s)
-        return AGGREGATIONS[self._aggregation.name].close(self._aggregation, seen)
+        return weights_of(self._choice, self._aggregation, seen)
 
     def slot_windows(self) -> list[int]:
         """`[M]` window in which each slot was filled last; 0 for an empty one."""

@@ -13,11 +13,12 @@ import numbers
 import re
 from collections.abc import Callable
 
-from prfl_jax import strategies
+from prfl_jax import own, strategies
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.density import DENSITIES
 from prfl_jax.errors import UserError
+from prfl_jax.submodel import SCORES, SUBMODELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,10 @@ def _choice(*names: str) -> Rule:
     return Rule(str, lambda v: v in names, f"one of {', '.join(names)}")
 
 
+def _choice_or_own(*names: str) -> Rule:
+    return Rule(str, lambda v: v in names or own.is_own(v), f"one of {', '.join(names)}, or {own.WORDS}")
+
+
 def _integer(low: int, high: int = 10**9, **more: bool) -> Rule:
     words = f"an integer from {low} to {high}"
     return Rule(int, lambda v: low <= v <= high, words + _or_none(more), **more)
@@ -109,7 +114,6 @@ CSV = Rule(str, lambda v: v.strip() != "", "the path of a CSV file or None", opt
 
 DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
 _DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
-_MODULE_OBJECT = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
 def _whole_percent(density: float) -> bool:
@@ -128,11 +132,11 @@ RULES: dict[str, Rule] = {
     "stop_early": FLAG,
     "data.name": Rule(
         str,
-        lambda v: _DATA_NAME.fullmatch(v) is not None,
-        f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz",
+        lambda v: _DATA_NAME.fullmatch(v) is not None or own.is_own(v),
+        f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz, or {own.WORDS}",
     ),
     "data.dir": Rule(str, lambda v: v.strip() != "", "a folder or None", optional=True),
-    "data.partition": _choice("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
+    "data.partition": _choice_or_own("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
     "data.alpha": _positive(),
     "data.labels_per_client": _integer(1),
     "data.fedmp_level": _integer(0, 100),
@@ -145,11 +149,7 @@ RULES: dict[str, Rule] = {
     "data.holdout_max": _integer(1),
     "data.augment": _choice("none", "crop_flip"),
     "data.normalize": _choice("unit", "inverted", "cifar10"),
-    "model.name": Rule(
-        str,
-        lambda v: v in ARCHITECTURES or _MODULE_OBJECT.fullmatch(v) is not None,
-        f"one of {', '.join(ARCHITECTURES)}, or module:object or FILE.py:object",
-    ),
+    "model.name": _choice_or_own(*ARCHITECTURES),
     "model.width": _positive(1e-3, 100.0),
     "model.classes": _integer(2, optional=True),
     "model.init": _choice("release", "he", "flax"),
@@ -173,9 +173,9 @@ RULES: dict[str, Rule] = {
     "local.lr_decay": FRACTION,
     "local.lr_decay_rounds": _integer(1),
     "local.lr_dt_ref_s": _positive(optional=True),
-    "submodel.name": _choice("nested", "leading", "full"),
-    "submodel.importance": _choice("server_sq_grad", "client_sq_grad", "weight", "product"),
-    "density.name": _choice(*DENSITIES),
+    "submodel.name": _choice_or_own(*SUBMODELS),
+    "submodel.importance": _choice(*SCORES),
+    "density.name": _choice_or_own(*DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
     "density.rule": _choice("normalised", "damped", "literal"),
     "density.interval": _integer(1),
@@ -183,7 +183,7 @@ RULES: dict[str, Rule] = {
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
-    "aggregation.name": _choice(*AGGREGATIONS),
+    "aggregation.name": _choice_or_own(*AGGREGATIONS),
     "aggregation.server_lr": _positive(),
     "aggregation.alpha": FRACTION,
     "aggregation.staleness": _choice("constant", "polynomial", "hinge"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.aggregate import find_aggregation
 from prfl_jax.engine import State
 from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.simulation import Simulation, slots
@@ -23,7 +23,7 @@ class Scorer:
     def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
         self._sim, self._check = simulation, check
         aggregation = simulation.config.aggregation
-        self._one_model = AGGREGATIONS[aggregation.name].one_model(aggregation.server_lr)
+        self._one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
 
     def _score(self, params: Any, data: EvalSet) -> Scores:
         return self._sim.evaluator(params, data, self._check)

@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax import data as data_room
-from prfl_jax import processes
-from prfl_jax.aggregate import AGGREGATIONS, client_weights
+from prfl_jax import own, processes
+from prfl_jax.aggregate import client_weights, find_aggregation
 from prfl_jax.checkpoint import host_copy
 from prfl_jax.checks import Check
 from prfl_jax.client import split_keys
 from prfl_jax.clock import FOR_EVERYBODY, Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
-from prfl_jax.density import DENSITIES, make_density
+from prfl_jax.density import find_density, make_density
 from prfl_jax.devices import ALL, OWN, Placement
 from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, Seen, State, at_once
 from prfl_jax.errors import UserError
@@ -38,7 +38,8 @@ from prfl_jax.models.products import precision_name
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.privacy import check_installed
-from prfl_jax.submodel.importance import importance_scores
+from prfl_jax.submodel.choices import find_submodel, given, prunes
+from prfl_jax.submodel.importance import check_scores, mean_squares
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.leading import leading_levels, leading_size
@@ -57,6 +58,7 @@ class Method:
     size: ModelSize
     loss: Any
     importance: str | None
+    scores: Callable[..., Any] | None  # of sub-models by importance
     clients_axis: str
     train: str
     matmul: str | None
@@ -67,16 +69,21 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     """Model, layout and sizes of a validated config.
 
     Raises:
-      UserError: the model cannot be built for this data.
+      UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
     if config.data.normalize == "cifar10" and input_shape[-1] != 3:
         raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
     model = build_model(config.model, input_shape, data_classes)
-    nested, leading = config.submodel.name == "nested", config.submodel.name == "leading"
-    layout = Layout.of(model.shapes(), prune=nested or leading, channels=leading)
-    least = to_percent(config.density.min_density) if nested else 100
-    prunes = nested and config.density.name != "full"
+    submodel, leading = find_submodel(config.submodel), config.submodel.name == "leading"
+    scored, given_once = submodel.scores is not None, leading or submodel.levels is not None
+    layout = Layout.of(model.shapes(), prune=scored or given_once, channels=given_once)
+    least = to_percent(config.density.min_density) if scored else 100
     size, levels = layout.model_size(model, config.model.size_mb, least), None
+    if submodel.levels is not None:
+        shapes = dict(zip(layout.paths, layout.shapes, strict=True))
+        size, levels = given(config.submodel.name, submodel, shapes, size.bytes_per_value, model.leaf_flop)
+    if scored:
+        check_scores(config.submodel, submodel, [layout.shapes[i] for i in layout.prunable])
     if leading:
         layers = layer_table(config.model.name, input_shape, model.classes, config.model.width)  # type: ignore[arg-type]
         by_path = leading_levels(layers)
@@ -93,7 +100,8 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
         layout=layout,
         size=size,
         loss=make_loss(config.model.loss),
-        importance=config.submodel.importance if prunes else None,
+        importance=config.submodel.importance if prunes(config) else None,
+        scores=submodel.scores,
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
@@ -114,7 +122,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
             group=config.engine.group,
             store=config.engine.store,
             models=config.engine.models,
-            aggregation=AGGREGATIONS[config.aggregation.name],
+            aggregation=find_aggregation(config.aggregation.name),
             importance=method.importance,
             normalize=config.data.normalize,
             augment=config.data.augment,
@@ -139,7 +147,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
 def make_check(config: Any) -> Check | None:
     """What the server does to each update that arrives; None: it counts as it is."""
     clip, noise = config.aggregation.clip_norm, config.privacy.noise_multiplier
-    robust = AGGREGATIONS[config.aggregation.name].robust
+    robust = find_aggregation(config.aggregation.name).robust
     return Check(clip, noise, left_out=robust) if robust or clip is not None else None
 
 
@@ -196,7 +204,7 @@ class Simulation:
         self._faults = faults_from_config(config)
         self.dataset = data_room.load(config.data, seed)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
-        needed = DENSITIES[config.density.name].recovers or config.stop_early
+        needed = find_density(config.density.name).recovers or config.stop_early
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
@@ -223,6 +231,7 @@ class Simulation:
             wrap = self.placement.jit_global(lambda words: jax.tree.map(jax.random.wrap_key_data, words), ALL)
             self.keys = wrap(words)
         self._scores = jax.jit(self._importance_scores)
+        self._own_files = own.sources(config)
 
     # Host side.
 
@@ -341,13 +350,18 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of images, labels, the model's own file and those of faults: a run resumes on no others so named."""
-        crc = 0
-        for array in (self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test):
+        """CRC-32 of images, labels and files that the config names: a run is not resumed on others of that name.
+
+        Also of who holds which images, where a partition of one's own may forget to draw by the seed.
+        """
+        crc, arrays = 0, [self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test]
+        if own.is_own(self.config.data.partition):
+            arrays += self.split.clients
+        for array in arrays:
             crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), crc)
-        file, _, _ = self.config.model.name.rpartition(":")
-        for path in [*([file] if file.endswith(".py") else []), *fault_files(self.config)]:
-            crc = zlib.crc32(Path(path).read_bytes(), crc)
+        faults = [Path(path).read_bytes() for path in fault_files(self.config)]
+        for source in [*self._own_files, *faults]:
+            crc = zlib.crc32(source, crc)
         return crc
 
     def device_data(self) -> Any:
@@ -395,4 +409,5 @@ class Simulation:
     def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
         leaves = jax.tree.leaves(state.params)
         weights = tuple(leaves[i] for i in self.method.layout.prunable)
-        return importance_scores(state.importance, self.config.submodel.importance, weights)
+        assert self.method.scores is not None
+        return self.method.scores(weights, mean_squares(state.importance))

@@ -10,12 +10,16 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 
 from prfl_jax import provenance
 
+__all__ = ["a_device_per_core", "before_jax", "keep_compiled"]
+
 MOST_BYTES = 2 * 1024**3  # the programs not used for longest go first
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
+_MOST, _LEAST_S = "JAX_COMPILATION_CACHE_MAX_SIZE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 HOST_DEVICES = "--xla_force_host_platform_device_count"
 
 
@@ -54,8 +58,13 @@ def keep_compiled() -> Path | None:
     if not os.access(folder, os.W_OK):
         return None
     os.environ[FOLDER] = str(folder)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault(_MOST, str(MOST_BYTES))
+    os.environ.setdefault(_LEAST_S, "0.2")
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.config.jax_compilation_cache_dir is None:
+        # a file of the user's own that the config names has imported it: it reads the environment only then
+        for name, kind in ((FOLDER, str), (_MOST, int), (_LEAST_S, float)):
+            jax.config.update(name.lower(), kind(os.environ[name]))
     return folder
 
 

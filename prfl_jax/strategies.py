@@ -16,19 +16,32 @@ from ml_collections import config_dict
 
 from prfl_jax.errors import UserError
 
+__all__ = ["METHODS", "ROWS", "Method", "Window", "for_comparison", "forgotten", "row", "use"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The window seam, itself three choices."""
+    """The window seam, itself three choices.
 
-    close: str  # when a window ends
-    first_waits_for_all: bool  # the first-window rule
-    dispatch: str  # who is sent the new model, and when
+    Attributes:
+      close: when a window ends.
+      first_waits_for_all: whether the first one waits for every client.
+      dispatch: who is sent the new model, and when.
+    """
+
+    close: str
+    first_waits_for_all: bool
+    dispatch: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One row: the six choices and where the method comes from."""
+    """One row.
+
+    Attributes:
+      submodel, density, aggregation, window, transport, local: the six choices, by name.
+      source: where the method comes from.
+    """
 
     submodel: str
     density: str
@@ -97,6 +110,7 @@ HETEROFL = Method(
     source="HeteroFL, Diao et al. 2021",
 )
 
+# the methods, by `strategy`
 METHODS: dict[str, Method] = {
     "prfl": PRFL,
     "prfl_norecover": _ablation("noRecover: densities stay where Eq. 2 puts them", density="time_balance"),

@@ -171,6 +171,7 @@ class Member(Simulation):
             return {
                 **{f"what is compiled of {field.name}": getattr(engine.config, field.name) for field in _COMPILED},
                 "model": (config.model.name, config.model.width, config.model.loss, engine.layout.shapes),
+                "submodel.name": config.submodel.name,
                 "clients.number or window.cohort": slots(config),
                 "data.name": (member.dataset.x_train.shape[1:], member.dataset.num_classes),
             }

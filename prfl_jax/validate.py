@@ -14,12 +14,12 @@ from typing import Any
 from ml_collections import config_dict
 
 from prfl_jax import strategies, validate_defence
-from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.clock import FOR_EVERYBODY, in_turn
 from prfl_jax.config import default_config
 from prfl_jax.data.sources import BY_WRITER
-from prfl_jax.density import DENSITIES
+from prfl_jax.density import DENSITIES, find_density
 from prfl_jax.errors import UserError
 from prfl_jax.rules import GROUPS, RULES, refuse, unknown
 
@@ -140,14 +140,15 @@ def _cohort(flat: Mapping[str, Any]) -> None:
     if not cohort:
         return
     name, density = flat["aggregation.name"], flat["density.name"]
-    if not AGGREGATIONS[name].arrivals_alone:
+    if not find_aggregation(name).arrivals_alone:
         alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
         raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
-    if AGGREGATIONS[name].kernel != "sum" and flat["window.dispatch"] == "on_arrival":
+    if find_aggregation(name).kernel != "sum" and flat["window.dispatch"] == "on_arrival":
         allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
         raise refuse("window.dispatch", "on_arrival", allowed)
-    if density not in ("full", "time_balance"):
-        raise refuse("density.name", density, f"full or time_balance with window.cohort={cohort}")
+    if not find_density(density).in_cohorts:
+        allowed = " or ".join(key for key, policy in DENSITIES.items() if policy.in_cohorts)
+        raise refuse("density.name", density, f"{allowed} with window.cohort={cohort}")
 
 
 def _faults(flat: Mapping[str, Any]) -> None:
@@ -173,14 +174,14 @@ def _submodel(flat: Mapping[str, Any]) -> None:
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
     name = flat["aggregation.name"]
-    if DENSITIES[density].recovers and AGGREGATIONS[name].kernel == "sum":
+    if find_density(density).recovers and find_aggregation(name).kernel == "sum":
         buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
         raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 
 
 def _trained_ahead(flat: Mapping[str, Any]) -> None:
     if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
-        if flat["submodel.name"] == "nested" and flat["density.name"] != "full":
+        if flat["submodel.name"] not in ("leading", "full") and flat["density.name"] != "full":
             allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
             raise refuse("engine.train", "pending", allowed)
 
@@ -192,9 +193,9 @@ def _with_the_host(flat: Mapping[str, Any]) -> None:
 
 def _tiers(flat: Mapping[str, Any]) -> None:
     """Tiers are given once, by the round times of the first window."""
-    if flat["density.name"].startswith("tiers") and flat["window.close"] != "all":
+    name = flat["density.name"]
+    if find_density(name).needs_first_times and flat["window.close"] != "all":
         if not flat["window.first_waits_for_all"]:
-            name = flat["density.name"]
             allowed = f"True with density.name={name!r}, which needs every client's first round time"
             raise refuse("window.first_waits_for_all", False, allowed)
 
@@ -220,7 +221,7 @@ def _data(flat: Mapping[str, Any]) -> None:
 
 
 def _signals(flat: Mapping[str, Any]) -> None:
-    needed = DENSITIES[flat["density.name"]].recovers or flat["stop_early"]
+    needed = find_density(flat["density.name"]).recovers or flat["stop_early"]
     if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
         name = flat["density.name"]
         allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"

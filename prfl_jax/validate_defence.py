@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.aggregate import find_aggregation
 from prfl_jax.rules import refuse
 
 
@@ -30,7 +30,7 @@ def attack(flat: Mapping[str, Any]) -> None:
 def defence(flat: Mapping[str, Any]) -> None:
     """Liars can be outvoted, and all models looked at together."""
     name, f = flat["aggregation.name"], flat["aggregation.byzantine"]
-    choice, there = AGGREGATIONS[name], flat["window.cohort"] or flat["clients.number"]
+    choice, there = find_aggregation(name), flat["window.cohort"] or flat["clients.number"]
     if choice.least is not None and choice.least(f) > there:
         most = max((k for k in range(f) if choice.least(k) <= there), default=None)
         key = "window.cohort" if flat["window.cohort"] else "clients.number"
@@ -54,7 +54,7 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if flat["local.name"] == "scaled_sgd":
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
         raise refuse("local.name", "scaled_sgd", allowed)
-    prunes = flat["submodel.name"] == "nested" and flat["density.name"] != "full"
+    prunes = flat["submodel.name"] not in ("leading", "full") and flat["density.name"] != "full"
     if prunes and flat["submodel.importance"] == "client_sq_grad":
         allowed = f"server_sq_grad, weight or product {words}: uploaded squares are not covered by the accountant"
         raise refuse("submodel.importance", "client_sq_grad", allowed)

@@ -173,7 +173,7 @@ def test_a_run_is_not_gone_on_with_on_another_trace(tmp_path):
         with pytest.raises(Interrupted):
             Experiment(config).run(tmp_path / "run", guard=tiny.StopAt(5), progress=False)
         path.write_text("client,time,up,down\n0,0,5,21\n")
-        with pytest.raises(UserError, match="the file of the model or of config.faults"):
+        with pytest.raises(UserError, match="or a file that the config names, are not those"):
             Experiment(config).run(tmp_path / "run", progress=False)
         path.write_text("client,time\n")
         with pytest.raises(UserError, match="speeds.csv, line 1"):

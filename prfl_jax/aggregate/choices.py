@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax import own
 from prfl_jax.aggregate.weights import Slot, staleness_weight
 from prfl_jax.clock.types import Arrival
+from prfl_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +198,7 @@ def _robust(kernel: str, least: Callable[[int], int]) -> Aggregation:
     return Aggregation(kernel, each_once, staleness=False, arrivals_alone=True, least=least)
 
 
+# values of `aggregation.name`
 AGGREGATIONS = {
     "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
     "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),
@@ -210,3 +213,47 @@ AGGREGATIONS = {
     "krum": _robust("krum", lambda f: 2 * f + 3),
     "multi_krum": _robust("multi_krum", lambda f: 2 * f + 3),
 }
+
+
+def find_aggregation(name: str) -> Aggregation:
+    """The choice that `aggregation.name` names: one of the table, or one of a user's own.
+
+    Raises:
+      UserError: an object that is no `Aggregation`, one with a kernel or rule that does not exist, or none to load.
+    """
+    if name in AGGREGATIONS:
+        return AGGREGATIONS[name]
+    key = "config.aggregation.name"
+    found = own.find_object(name, key)
+    if not isinstance(found, Aggregation):
+        raise own.wrong(key, name, found, "a prfl_jax.aggregate.Aggregation")
+    kernels = sorted({choice.kernel for choice in AGGREGATIONS.values() if isinstance(choice.kernel, str)})
+    if not callable(found.kernel) and found.kernel not in kernels:
+        allowed = f"{', '.join(kernels)}, or a function of a held.Held"
+        raise UserError(f"{key}: {name!r} has kernel={found.kernel!r}; allowed: {allowed}")
+    if not callable(found.close):
+        raise UserError(f"{key}: {name!r} has close={found.close!r}; allowed: a function of (config, Window)")
+    return found
+
+
+def weights_of(choice: Aggregation, cfg: Any, window: Window) -> Closing:
+    """What a choice's rule makes of a window, checked: a rule of one's own may be wrong.
+
+    Args:
+      cfg: the group `aggregation` of a config.
+
+    Raises:
+      UserError: no `Closing`, weights of another number than there are clients or arrivals, or not finite.
+    """
+    closing = choice.close(cfg, window)
+    head = f"config.aggregation.name={cfg.name!r}: in window {window.index} close gives"
+    if not isinstance(closing, Closing):
+        raise UserError(f"{head} a {type(closing).__name__}; allowed: a prfl_jax.aggregate.Closing")
+    slots, clients = np.asarray(closing.slots), len(window.p)
+    if slots.shape != (clients,) or not np.isfinite(slots).all() or slots.min() < 0:
+        raise UserError(f"{head} slots={own.one_line(closing.slots)}; allowed: {clients} finite weights >= 0")
+    wanted = len(window.arrivals) if choice.kernel == "sum" else 0
+    if len(closing.arrivals) != wanted or not all(map(math.isfinite, (*closing.arrivals, closing.keep))):
+        what = f"{wanted} finite weights of arrivals with kernel={choice.kernel!r}, and a finite keep"
+        raise UserError(f"{head} arrivals={own.one_line(closing.arrivals)}, keep={closing.keep}; allowed: {what}")
+    return closing

@@ -9,16 +9,24 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What a client's buffer slot holds: the window after which its model was sent, n'(i)."""
+    """What a client's buffer slot holds.
+
+    Attributes:
+      version: the window after which its model was sent, n'(i); 0 is the initial model.
+      window: in which it arrived.
+    """
 
     version: int
-    window: int  # in which it arrived
+    window: int
 
 
 def staleness_weight(tau: np.ndarray, kind: str, a: float, b: float) -> np.ndarray:
     """s(tau) of FedAsync (Xie et al., section 5.2); `[...]`, tau >= 0.
 
     constant: 1. polynomial: (tau+1)^-a. hinge: 1 if tau <= b, else 1 / (a(tau-b) + 1).
+
+    Raises:
+      ValueError: a negative tau, another kind.
     """
     tau = np.asarray(tau, np.float64)
     if np.any(tau < 0):
@@ -35,7 +43,13 @@ def staleness_weight(tau: np.ndarray, kind: str, a: float, b: float) -> np.ndarr
 
 
 def client_weights(kind: str, samples_per_round: np.ndarray, dataset_sizes: np.ndarray) -> np.ndarray:
-    """p_i `[M]`, the same choice for all methods, normalised over all clients."""
+    """p_i `[M]`, the same choice for all methods, normalised over all clients.
+
+    Args:
+      kind: samples_per_round | dataset | uniform (`aggregation.client_weight`).
+      samples_per_round: `[M]` images each client trains on in a round.
+      dataset_sizes: `[M]` images each client has.
+    """
     raw = {
         "samples_per_round": samples_per_round,
         "dataset": dataset_sizes,

@@ -111,6 +111,7 @@ class Clock:
 
     @property
     def costs(self) -> Costs:
+        """What the dispatches from now on cost."""
         return self._costs
 
     def set_costs(self, costs: Costs) -> None:

@@ -12,9 +12,13 @@ import numpy as np
 from prfl_jax.clock.faults import REPEATED_UPLOAD
 from prfl_jax.errors import UserError
 
+# values of `window.close`
 CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline")
-FOR_EVERYBODY = ("all", "deadline")  # rules whose windows wait for (nearly) everybody
+# those whose windows wait for (nearly) everybody
+FOR_EVERYBODY = ("all", "deadline")
+# values of `window.dispatch`
 DISPATCH_RULES = ("window_end", "on_arrival")
+# values of `transport.name`
 TRANSPORTS = ("delta", "distinct", "one_copy", "unicast")
 
 
@@ -65,6 +69,7 @@ class Network:
 
     @property
     def num_clients(self) -> int:
+        """M."""
         return len(self.client_up)
 
 
@@ -158,15 +163,17 @@ class Costs:
             object.__setattr__(self, field.name, values)
 
     def to_state(self) -> dict[str, list]:
+        """All arrays, as JSON can hold them."""
         return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
 
     @classmethod
     def from_state(cls, state: dict[str, list]) -> Costs:
+        """The costs that `to_state` wrote."""
         return cls(**{name: np.asarray(values) for name, values in state.items()})
 
 
 class Dispatch(NamedTuple):
-    """The server gives client `client` a model at `time_s`.
+    """The server gives client `client` a model at `time_s` (simulated s; `on_arrival`: not at a window's start).
 
     `index` counts the client's dispatches from 0; `version` is the window whose model it is (0: the
     initial model); `bytes_down` are those of its sub-model, and of its mask where that is sent along.
@@ -181,7 +188,10 @@ class Dispatch(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A client's update of `bytes_up` has reached the server; `index` and `version` are its dispatch's. Times in s."""
+    """A client's update of `bytes_up` has reached the server; `index` and `version` are its dispatch's.
+
+    Times in simulated s: `dispatched_s`, then `downloaded_s`, `computed_s`, `arrived_s`: when each was done.
+    """
 
     client: int
     index: int  # type: ignore[assignment]  # hides tuple.index

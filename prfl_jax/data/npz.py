@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -37,20 +38,29 @@ def read_npz(path: pathlib.Path, num_classes: int | None = None) -> Arrays:
     Raises:
         UserError: the file is damaged or an array is missing or not as described.
     """
-    found = _read(path)
+    return checked_arrays(path, _read(path), num_classes)
+
+
+def checked_arrays(path: pathlib.Path | str, found: Mapping[str, np.ndarray | None], num_classes: int | None) -> Arrays:
+    """Arrays of a data set, from `path` or as an error's text begins with it, checked as `read_npz` says.
+
+    Raises:
+        UserError: an array is missing (or None) or not as described.
+    """
+    there = {name: np.asarray(array) for name, array in found.items() if array is not None}
     for name in ("x_train", "y_train", "x_test", "y_test"):
-        if name not in found:
+        if name not in there:
             raise UserError(f"{path}: no array {name}; expected x_train, y_train, x_test, y_test")
-    x_train, x_test = (_images(path, name, found[name]) for name in ("x_train", "x_test"))
+    x_train, x_test = (_images(path, name, there[name]) for name in ("x_train", "x_test"))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise UserError(
             f"{path}: x_train is {_shape(x_train.shape)} and x_test {_shape(x_test.shape)}: images must be of one shape"
         )
     largest = (num_classes or _MAX_CLASSES) - 1
-    y_train = _numbers(path, "y_train", found["y_train"], len(x_train), largest)
-    y_test = _numbers(path, "y_test", found["y_test"], len(x_test), largest)
+    y_train = _numbers(path, "y_train", there["y_train"], len(x_train), largest)
+    y_test = _numbers(path, "y_test", there["y_test"], len(x_test), largest)
     writers = {
-        name: None if name not in found else _numbers(path, name, found[name], size, 2**31 - 1)
+        name: None if name not in there else _numbers(path, name, there[name], size, 2**31 - 1)
         for name, size in (("writer_train", len(x_train)), ("writer_test", len(x_test)))
     }
     classes = num_classes or int(max(y_train.max(), y_test.max())) + 1
@@ -76,7 +86,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _images(path: pathlib.Path, name: str, x: np.ndarray) -> np.ndarray:
+def _images(path: pathlib.Path | str, name: str, x: np.ndarray) -> np.ndarray:
     if x.dtype != np.uint8:
         raise UserError(f"{path}: {name} is {x.dtype}, expected uint8 pixels in 0..255")
     if x.ndim not in (3, 4) or 0 in x.shape:
@@ -84,7 +94,7 @@ def _images(path: pathlib.Path, name: str, x: np.ndarray) -> np.ndarray:
     return x if x.ndim == 4 else x[..., None]
 
 
-def _numbers(path: pathlib.Path, name: str, values: np.ndarray, size: int, largest: int) -> np.ndarray:
+def _numbers(path: pathlib.Path | str, name: str, values: np.ndarray, size: int, largest: int) -> np.ndarray:
     if values.shape != (size,) or not np.issubdtype(values.dtype, np.integer):
         raise UserError(f"{path}: {name} is {values.dtype} {_shape(values.shape)}, expected whole numbers [{size}]")
     low, high = int(values.min()), int(values.max())

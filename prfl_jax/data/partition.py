@@ -1,7 +1,8 @@
 """How clients share the training images: a choice of partition, and the held-out part.
 
 Each partition is a pure function of labels or writers, a generator and its own
-settings. It returns one array of positions per client; no position is in two.
+settings. It returns one array of positions per client; no position is in two. Those of
+a user's own are held to the same (`own_partition.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.data.keys import generator
+from prfl_jax.data.own_partition import own_partition
 from prfl_jax.data.sources import BY_WRITER, Dataset, limited
 from prfl_jax.errors import UserError
 
@@ -102,7 +104,7 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
                 )
         parts = by_writer(units, num_clients, even=data_cfg.split_writers_over is not None)
     else:
-        raise UserError(f"data.partition={kind!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp")
+        parts = own_partition(kind, labels, num_clients, rng)
 
     _check_batches(parts, batch_size, kind)
     clients = tuple(np.sort(pool[part]) for part in parts)

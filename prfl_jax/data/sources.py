@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded images, `.npz` files, tensorflow-datasets, FEMNIST."""
+"""Data sets by name: the embedded images, `.npz` files, tensorflow-datasets, FEMNIST, a function of one's own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax import own
 from prfl_jax.data.keys import generator
-from prfl_jax.data.npz import read_npz
+from prfl_jax.data.npz import Arrays, checked_arrays, read_npz
 from prfl_jax.errors import UserError
 
 DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
@@ -25,7 +26,7 @@ class Dataset:
     """Images in memory, as bytes.
 
     Attributes:
-        name: `data.name` of the config.
+        name: `data.name` of the config (whatever a data set of one's own says).
         x_train: `[N, H, W, C]` uint8.
         y_train: `[N]` int32, in `0 .. num_classes - 1`.
         x_test: `[T, H, W, C]` uint8.
@@ -42,9 +43,9 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     num_classes: int
-    writer_train: np.ndarray | None
-    writer_test: np.ndarray | None
-    source: str
+    writer_train: np.ndarray | None = None
+    writer_test: np.ndarray | None = None
+    source: str = ""
 
 
 def data_dir(data_cfg: Any) -> pathlib.Path:
@@ -71,8 +72,10 @@ def load(data_cfg: Any, seed: int) -> Dataset:
         data = _from_npz(name, folder / pathlib.Path(name).expanduser(), None)
     elif name.startswith("tfds:") and len(name) > len("tfds:"):
         data = _from_tfds(name, folder)
+    elif own.is_own(name):
+        data = _from_own(name, folder)
     else:
-        raise UserError(f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz and tfds:NAME")
+        raise UserError(f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz, tfds:NAME and {own.WORDS}")
     if data_cfg.partition in BY_WRITER:  # first the writers are chosen, then `split` cuts what they wrote
         return data
     train = limited(np.arange(len(data.y_train)), "train", data_cfg.train_limit, seed)
@@ -156,6 +159,20 @@ def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
 
     name_there = name.removeprefix("tfds:")
     return Dataset(name, *read_prepared(name_there, folder), source=f"tensorflow-datasets {name_there}")
+
+
+def _from_own(name: str, folder: pathlib.Path) -> Dataset:
+    """What a function of a user's own returns, checked like a file."""
+    key = "config.data.name"
+    function = own.find_object(name, key)
+    if not callable(function) or isinstance(function, type):
+        raise own.wrong(key, name, function, "a function that takes the data folder and returns a Dataset")
+    found = own.call(key, name, function, folder)
+    if not isinstance(found, Dataset):
+        raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
+    arrays = {field: getattr(found, field) for field in Arrays._fields if field != "num_classes"}
+    checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
+    return Dataset(name, *checked, source=found.source or f"{name}, of the user's own")
 
 
 _NAMED: dict[str, Callable[[str, pathlib.Path], Dataset]] = {

@@ -8,7 +8,9 @@ from prfl_jax.density.policy import (
     FullDensity,
     RecoveringDensity,
     RecoveringTiers,
+    Recovery,
     TieredDensity,
+    find_density,
     make_density,
 )
 from prfl_jax.density.running import RunningPercents
@@ -23,8 +25,10 @@ __all__ = [
     "FullDensity",
     "RecoveringDensity",
     "RecoveringTiers",
+    "Recovery",
     "RunningPercents",
     "TieredDensity",
     "TimeBalance",
+    "find_density",
     "make_density",
 ]

@@ -50,6 +50,7 @@ class EarlyStopping:
         return True
 
     def to_state(self) -> list[Any]:
+        """Best value, last value, counter, as JSON can hold them."""
         return [self._best, self._last, self._counter]
 
     def from_state(self, state: list[Any]) -> EarlyStopping:

@@ -1,4 +1,7 @@
-"""Who trains which density, decided after windows I, 2I, ... (Algorithm 1, lines 6-22)."""
+"""Who trains which density, decided after windows I, 2I, ... (Algorithm 1, lines 6-22).
+
+A policy of one's own is a subclass of `FullDensity` that overrides `balance` (`docs/own_density.md`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from prfl_jax import own
 from prfl_jax.clock.types import Arrival
 from prfl_jax.density.early_stopping import EarlyStopping
 from prfl_jax.density.time_balance import TimeBalance
@@ -35,21 +39,29 @@ class Decision:
 
 
 class FullDensity:
-    """Density 1 for everybody, and the server's stop rule.
+    """Density 1 for everybody, and the server's stop rule: what all policies are made from.
 
     Args:
       config: the group `density` of a config.
       num_clients: M.
+
+    Attributes:
+      recovers: of the class: whether it looks at the accuracy of the clients' models.
+      needs_first_times: of the class: whether its first decision needs a round time of every client.
+      in_cohorts: of the class: whether it can do with the arrivals of a cohort (`window.cohort`).
+      times: the last I round times of each client, s.
+      min_densities: `[M]` rho_min_i in (0, 1].
     """
 
-    recovers = False  # whether it looks at the accuracy of the clients' models
+    recovers = False
+    needs_first_times = False
+    in_cohorts = True
 
     def __init__(self, config: Any, num_clients: int) -> None:
-        self._num_clients = num_clients
+        self.times = TimeBalance(config.rule, num_clients, config.interval)
+        self.min_densities = np.ones(num_clients)
         self._percents = np.full(num_clients, 100, dtype=np.int64)
-        self._min_densities = np.ones(num_clients)
         self._interval = int(config.interval)
-        self._times = TimeBalance(config.rule, num_clients, config.interval)
         self._server = EarlyStopping(config.patience, config.min_delta)
 
     @property
@@ -58,9 +70,9 @@ class FullDensity:
         return self._percents.copy()
 
     def observe(self, arrivals: Sequence[Arrival], percents_they_ran_at: Sequence[int] | np.ndarray) -> None:
-        """Takes the arrivals of a window, in order, with the density (percent) each dispatch ran at."""
+        """Takes the arrivals of a window, in order, with `percents_they_ran_at`, one for each arrival."""
         for arrival, percent in zip(arrivals, percents_they_ran_at, strict=True):
-            self._times.add(arrival.client, arrival.round_s, int(percent))
+            self.times.add(arrival.client, arrival.round_s, int(percent))
 
     def decides_after(self, window: int) -> bool:
         """Whether `decide` follows window n: after I, 2I, ... (Algorithm 1, line 6)."""
@@ -72,36 +84,61 @@ class FullDensity:
         Args:
           client_accuracy: [M], of the model in each client's slot; NaN where the slot is empty.
           server_accuracy: of FedAvg(B), the model of Algorithm 1 line 16. None (either): nothing was evaluated.
+
+        Raises:
+          UserError: `balance` gave what are no densities.
         """
-        triggered = self._recover(client_accuracy)
+        triggered = self.recover(client_accuracy)
         whole = bool((self._percents == 100).all())
         fired = server_accuracy is not None and self._server.update(server_accuracy)
-        self._balance()
+        self._percents = self._snapped(self.balance(self._percents / 100.0))
         return Decision(
-            self.percents, self._min_densities.copy(), self._times.mean_times(), triggered, stop=whole and fired
+            self.percents, self.min_densities.copy(), self.times.mean_times(), triggered, stop=whole and fired
         )
 
-    def _recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
-        """Lines 7-14; nothing to recover here."""
-        return np.zeros(self._num_clients, dtype=bool)
+    def recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
+        """Lines 7-14: `[M]` bool, whose rho_min_i rose; nothing to recover here.
 
-    def _balance(self) -> None:
-        """Line 22; nothing to balance here."""
+        Args:
+          client_accuracy: as in `decide`; None where the policy does not ask for it (`recovers`).
+        """
+        return np.zeros(len(self._percents), dtype=bool)
+
+    def balance(self, present: np.ndarray) -> np.ndarray:
+        """Line 22: the densities until the next decision, from `present` ones and whatever was observed.
+
+        Args:
+          present: `[M]` densities of the dispatches so far, in (0, 1].
+
+        Returns:
+          `[M]` densities in (0, 1], to be snapped to whole percents; here the present ones.
+        """
+        return present
+
+    def _snapped(self, wanted: np.ndarray) -> np.ndarray:
+        """Whole percents of what `balance` returned."""
+        found = np.asarray(wanted)
+        if found.shape != self._percents.shape or not np.all((found > 0) & (found <= 1)):
+            raise UserError(
+                f"density.name: {type(self).__name__}.balance gave {' '.join(repr(wanted).split())[:80]}; "
+                f"allowed: {len(self._percents)} densities in (0, 1]"
+            )
+        return np.array([to_percent(float(density)) for density in found], dtype=np.int64)
 
     def to_state(self) -> dict[str, Any]:
-        """Everything that changes, as JSON can hold it."""
+        """Everything that changes, as JSON can hold it: a run that goes on begins with it."""
         return {
             "percents": self._percents.tolist(),
-            "min_densities": self._min_densities.tolist(),
-            "times": self._times.to_state(),
+            "min_densities": self.min_densities.tolist(),
+            "times": self.times.to_state(),
             "server": self._server.to_state(),
         }
 
     def from_state(self, state: dict[str, Any]) -> Self:
         """Takes over a saved state of the same policy; returns itself."""
         self._percents = np.array(state["percents"], dtype=np.int64)
-        self._min_densities = np.array(state["min_densities"], dtype=np.float64)
-        self._times.from_state(state["times"])
+        self.min_densities = np.array(state["min_densities"], dtype=np.float64)
+        self.times.from_state(state["times"])
         self._server.from_state(state["server"])
         return self
 
@@ -117,11 +154,11 @@ class BalancedDensity(FullDensity):
         super().__init__(config, num_clients)
         if not 0.0 < config.min_density <= 1.0:
             raise UserError(f"density.min_density: {config.min_density} is not in (0, 1]")
-        self._min_densities = np.full(num_clients, float(config.min_density))
+        self.min_densities = np.full(num_clients, float(config.min_density))
 
-    def _balance(self) -> None:
-        wanted = self._times.densities(self._percents / 100.0, self._min_densities)
-        self._percents = np.array([to_percent(float(density)) for density in wanted], dtype=np.int64)
+    def balance(self, present: np.ndarray) -> np.ndarray:
+        """Eq. 4, from the `present` densities `[M]`."""
+        return self.times.densities(present, self.min_densities)
 
 
 class TieredDensity(FullDensity):
@@ -135,6 +172,9 @@ class TieredDensity(FullDensity):
       UserError: no tier, or one outside (0, 1].
     """
 
+    needs_first_times = True
+    in_cohorts = False
+
     def __init__(self, config: Any, num_clients: int) -> None:
         super().__init__(config, num_clients)
         if not config.tiers or not all(0.0 < tier <= 1.0 for tier in config.tiers):
@@ -143,37 +183,47 @@ class TieredDensity(FullDensity):
         self._given = np.zeros(num_clients, dtype=bool)
 
     def decides_after(self, window: int) -> bool:
+        """After the first window too, which gives the tiers."""
         return window == 1 or super().decides_after(window)
 
-    def _balance(self) -> None:
-        times = self._times.mean_times()
+    def balance(self, present: np.ndarray) -> np.ndarray:
+        """The tiers, given to each client once, at the first decision that knows its round time; then the minima.
+
+        They do not depend on the `present` densities `[M]`.
+        """
+        times = self.times.mean_times()
         known = ~np.isnan(times)
         new = known & ~self._given
         if new.any():
             fastest = times[known].min()
             shares = np.divide(fastest, times, out=np.ones_like(times), where=times > fastest)
             own = [next((tier for tier in self._tiers if tier <= share + 1e-9), self._tiers[-1]) for share in shares]
-            self._min_densities[new] = np.array(own)[new]
+            self.min_densities[new] = np.array(own)[new]
             self._given |= new
-        self._percents = np.array([to_percent(float(density)) for density in self._min_densities], dtype=np.int64)
+        return self.min_densities
 
     def to_state(self) -> dict[str, Any]:
+        """And who has been given a tier."""
         return {**super().to_state(), "given": self._given.tolist()}
 
     def from_state(self, state: dict[str, Any]) -> Self:
+        """Takes over a saved state; returns itself."""
         super().from_state(state)
         self._given[:] = state["given"]
         return self
 
 
-class _Recovery(FullDensity):
+class Recovery(FullDensity):
     """Recovery by delta_rho where a client stops improving (Eq. 5), on top of any rule that respects rho_min_i.
+
+    To be mixed in: `class RecoveringDensity(Recovery, BalancedDensity)`.
 
     Raises:
       UserError: a delta_rho outside (0, 1].
     """
 
     recovers = True
+    in_cohorts = False
 
     def __init__(self, config: Any, num_clients: int) -> None:
         super().__init__(config, num_clients)
@@ -182,35 +232,39 @@ class _Recovery(FullDensity):
         self._delta_rho = float(config.delta_rho)
         self._clients = [EarlyStopping(config.patience, config.min_delta) for _ in range(num_clients)]
 
-    def _recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
-        triggered = np.zeros(self._num_clients, dtype=bool)
+    def recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
+        """Lines 7-14 with `client_accuracy` `[M]` of the models in the clients' slots: `[M]` bool, who recovers."""
+        triggered = super().recover(client_accuracy)
         if client_accuracy is None:
             return triggered
         for client, accuracy in enumerate(client_accuracy):
             if self._clients[client].update(float(accuracy)) and self._percents[client] < 100:
                 triggered[client] = True
-                self._min_densities[client] = min(self._percents[client] / 100.0 + self._delta_rho, 1.0)
+                self.min_densities[client] = min(self._percents[client] / 100.0 + self._delta_rho, 1.0)
         return triggered
 
     def to_state(self) -> dict[str, Any]:
+        """And the early stopping of each client."""
         return {**super().to_state(), "clients": [stopping.to_state() for stopping in self._clients]}
 
     def from_state(self, state: dict[str, Any]) -> Self:
+        """Takes over a saved state; returns itself."""
         super().from_state(state)
         for stopping, saved in zip(self._clients, state["clients"], strict=True):
             stopping.from_state(saved)
         return self
 
 
-class RecoveringDensity(_Recovery, BalancedDensity):
+class RecoveringDensity(Recovery, BalancedDensity):
     """PR-FL: time balance, then recovery."""
 
 
-class RecoveringTiers(_Recovery, TieredDensity):
+class RecoveringTiers(Recovery, TieredDensity):
     """HeteroFL's tiers, then recovery (not in either paper; the 2026 follow-up found it to help)."""
 
 
-DENSITIES = {
+# values of `density.name`
+DENSITIES: dict[str, type[FullDensity]] = {
     "full": FullDensity,
     "time_balance": BalancedDensity,
     "recovery": RecoveringDensity,
@@ -219,12 +273,27 @@ DENSITIES = {
 }
 
 
+def find_density(name: str) -> type[FullDensity]:
+    """The class that `density.name` names: one of the table, or one of a user's own.
+
+    Raises:
+      UserError: an unknown name, or an object that is no subclass of `FullDensity`.
+    """
+    if name in DENSITIES:
+        return DENSITIES[name]
+    if not own.is_own(name):
+        raise UserError(f"density.name: {name!r} is not one of {', '.join(DENSITIES)}, or {own.WORDS}")
+    key = "config.density.name"
+    found = own.find_object(name, key)
+    if not (isinstance(found, type) and issubclass(found, FullDensity)):
+        raise own.wrong(key, name, found, "a subclass of prfl_jax.density.FullDensity")
+    return found
+
+
 def make_density(config: Any, num_clients: int) -> FullDensity:
-    """The policy that the group `density` of a config names.
+    """The policy that the group `density` of a config names, for M clients.
 
     Raises:
       UserError: an unknown name, or a value that is not allowed.
     """
-    if config.name not in DENSITIES:
-        raise UserError(f"density.name: {config.name!r} is not one of {', '.join(DENSITIES)}")
-    return DENSITIES[config.name](config, num_clients)
+    return find_density(config.name)(config, num_clients)

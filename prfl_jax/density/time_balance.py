@@ -8,6 +8,7 @@ import numpy as np
 
 from prfl_jax.errors import UserError
 
+# values of `density.rule`
 RULES = ("normalised", "damped", "literal")
 
 
@@ -72,6 +73,7 @@ class TimeBalance:
         return wanted
 
     def to_state(self) -> list[list[float]]:
+        """The queues, s, as JSON can hold them."""
         return [list(queue) for queue in self._queues]
 
     def from_state(self, state: list[list[float]]) -> TimeBalance:

@@ -19,22 +19,27 @@ from prfl_jax.submodel.masks import apply_masks
 
 @dataclasses.dataclass(frozen=True)
 class LocalWork:
-    """Settings of one local round: `steps` SGD steps on batches of `batch_size`.
+    """Settings of one local round: `steps` SGD steps with `momentum` on batches of `batch_size`.
 
-    `prox_mu` adds mu (w - w_sent) to each gradient (Li et al. 2020, FedProx; Xie et al. 2019).
+    `prox_mu` adds mu (w - w_sent) to each gradient (Li et al. 2020, FedProx; Xie et al. 2019); `scaled` is HeteroFL's
+    scaler and masked logits; `square_gradients` returns the sum over steps of g^2 too; `unroll` compiles the steps one
+    after another, not as a loop.
     """
 
     steps: int = 5
     batch_size: int = 20
     momentum: float = 0.0
     prox_mu: float = 0.0
-    scaled: bool = False  # HeteroFL's scaler and masked logits
+    scaled: bool = False
     unroll: bool = True
-    square_gradients: bool = False  # also return the sum over steps of g^2
+    square_gradients: bool = False
 
 
 class LocalResult(NamedTuple):
-    """A client update: trained params, mean training loss, squared gradients (empty if not asked for)."""
+    """A client update: trained `params`, mean training `loss`, `squares` of gradients in the prunable leaves' shapes.
+
+    The last is the sum over steps of g^2, () if not asked for.
+    """
 
     params: Any
     loss: jax.Array

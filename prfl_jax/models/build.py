@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 import math
-import os
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -24,6 +20,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.files import replacing
 from prfl_jax.models.matmul_conv import matmul_conv, with_matmul_conv
 from prfl_jax.models.nets import VGG11, Conv2
+from prfl_jax.own import find_object
 
 Params = Any  # nested dict of arrays
 
@@ -53,6 +50,7 @@ class Model:
         return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def num_parameters(self) -> int:
+        """Values of all leaves."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
 
 
@@ -74,35 +72,6 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int) -> Mo
         module = builtin[cfg.name](classes=classes, width=cfg.width, init_name=cfg.init)
         return wrap_linen(cfg.name, module, input_shape, classes)
     return wrap_module(cfg.name, find_object(cfg.name, "config.model.name"), input_shape, classes)
-
-
-def find_object(spec: str, key: str) -> Any:
-    """`package.module:object` or `path/file.py:object` -> the object.
-
-    Raises:
-      UserError: naming `key` and `spec`, where it cannot be imported.
-    """
-    where, _, name = spec.partition(":")
-    try:
-        if where.endswith(".py"):
-            # a name of its own, so that the file hides no module; dataclasses look it up in sys.modules
-            own = f"prfl_user_{zlib.crc32(os.path.abspath(where).encode()):08x}"
-            found = importlib.util.spec_from_file_location(own, where)
-            assert found is not None and found.loader is not None
-            module = importlib.util.module_from_spec(found)
-            sys.modules[own] = module
-            try:
-                found.loader.exec_module(module)
-            except BaseException:
-                del sys.modules[own]
-                raise
-        else:
-            module = importlib.import_module(where)
-        return getattr(module, name)
-    except Exception as error:  # whatever a user's own code raises
-        said = f"{type(error).__name__}: {_first_line(error)}"
-        allowed = "module:object or FILE.py:object"
-        raise UserError(f"{key}: {spec!r} cannot be loaded ({said}); allowed: {allowed}") from error
 
 
 def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:

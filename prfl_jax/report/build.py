@@ -11,6 +11,7 @@ from prfl_jax.report.plain import compact, plain
 from prfl_jax.report.series import columns, shorten, thin
 from prfl_jax.report.totals import CURVE_COLUMNS, CURVES, Record, RunTotals
 
+# of report.json, named in schema.json; it rises where a key changes its meaning
 SCHEMA_VERSION = 1
 # What may differ between two runs of the same experiment on the same machine type.
 HOST_KEYS = ("host", "peak_memory_mb", "commit", "device", "versions")

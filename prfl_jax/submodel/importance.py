@@ -9,11 +9,15 @@ experiment). `weight` is |w| of the server model, `product` is |w| times
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from prfl_jax import own
+from prfl_jax.errors import UserError
+from prfl_jax.submodel.choices import SCORES, Submodel
 from prfl_jax.submodel.layout import Layout
 
 ACCUMULATING = ("server_sq_grad", "client_sq_grad", "product")
@@ -42,11 +46,31 @@ def add_arrival(importance: Importance, squares: tuple[jax.Array, ...], masks: t
     )
 
 
+def mean_squares(importance: Importance) -> tuple[jax.Array, ...]:
+    """Each weight's mean over the arrivals that held it, in the leaves' shapes; () where nothing is gathered."""
+    return tuple(t / jnp.maximum(h, 1).astype(t.dtype) for t, h in zip(importance.total, importance.held, strict=True))
+
+
 def importance_scores(importance: Importance, kind: str, weights: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """Scores >= 0 in the leaves' shapes; `weights` are the server's prunable leaves."""
-    if kind == "weight":
-        return tuple(jnp.abs(w) for w in weights)
-    mean = tuple(t / jnp.maximum(h, 1).astype(t.dtype) for t, h in zip(importance.total, importance.held, strict=True))
-    if kind == "product":
-        return tuple(jnp.abs(w) * m for w, m in zip(weights, mean, strict=True))
-    return mean
+    return SCORES[kind](weights, mean_squares(importance))
+
+
+def check_scores(config: Any, choice: Submodel, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuses a `scores` that gives other shapes than those of the prunable leaves; computes nothing.
+
+    Args:
+      config: the group `submodel` of a config.
+
+    Raises:
+      UserError: naming what it gives; or it cannot be traced.
+    """
+    assert choice.scores is not None
+    if not own.is_own(config.name):
+        return
+    key, leaves = "config.submodel.name", tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    squares = leaves if config.importance in ACCUMULATING else ()
+    found = own.call(key, config.name, jax.eval_shape, choice.scores, leaves, squares)
+    got = [getattr(leaf, "shape", leaf) for leaf in found] if isinstance(found, tuple | list) else type(found).__name__
+    if got != list(shapes):
+        raise UserError(f"{key}: scores of {config.name!r} are {got}; allowed: one array a leaf, {list(shapes)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.own import is_own
+from prfl_jax.submodel.choices import find_submodel, given
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.leading import leading_size
 from prfl_jax.submodel.size import ModelSize, to_percent
@@ -42,6 +44,13 @@ def model_size_from_config(config: Any) -> ModelSize:
         bytes_per_value = config.model.size_mb * 1e6 / (sum(weights) + biases)
     if config.submodel.name == "leading":
         return leading_size(layers, bytes_per_value)
+    choice = find_submodel(config.submodel) if is_own(config.submodel.name) else None
+    if choice is not None and choice.levels is not None:
+        kernels = {f"{layer.name}/kernel": layer for layer in layers}
+        shapes = {path: layer.kernel for path, layer in kernels.items()}
+        shapes |= {f"{layer.name}/bias": layer.kernel[-1:] for layer in layers}
+        flop = {path: kernels[path].flop if path in kernels else 0.0 for path in shapes}
+        return given(config.submodel.name, choice, shapes, bytes_per_value, flop)[0]
     return ModelSize(
         layers=weights,
         fixed=biases,

@@ -40,10 +40,12 @@ class ModelSize:
 
     @property
     def prunable(self) -> int:
+        """Weights that can be pruned."""
         return sum(self.layers)
 
     @property
     def total(self) -> int:
+        """Values of the full model."""
         return self.prunable + self.fixed
 
     def base_counts(self) -> tuple[int, ...]:

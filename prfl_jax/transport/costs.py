@@ -9,8 +9,10 @@ import numpy as np
 
 from prfl_jax.clock.types import Costs
 from prfl_jax.errors import UserError
+from prfl_jax.submodel.choices import prunes
 from prfl_jax.submodel.size import ModelSize
 
+# values of `transport.bytes`
 BYTE_RULES = ("counted", "density")
 _PASSES = 3.0  # forward, and twice as much backward
 
@@ -60,8 +62,7 @@ def make_costs(
 
 def uploads_squares(config: Any) -> bool:
     """Whether clients upload squared gradients: only where they are asked for and something is pruned."""
-    prunes = config.submodel.name == "nested" and config.density.name != "full"
-    return prunes and config.submodel.importance == "client_sq_grad"
+    return config.submodel.importance == "client_sq_grad" and prunes(config)
 
 
 def _compute_s(

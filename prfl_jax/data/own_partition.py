@@ -1,0 +1,65 @@
+"""A partition of a user's own: a function of labels, clients and a generator, whose result is checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prfl_jax import own
+from prfl_jax.errors import UserError
+
+KEY = "config.data.partition"
+
+
+def own_partition(name: str, labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The clients' positions in `labels`, as the function `name` deals them out.
+
+    The function takes (labels `[N]`, num_clients, rng) and returns `num_clients` lists or arrays of positions, whole
+    numbers from 0 to N - 1. No position twice, no client without any; positions may go unused. It must draw from `rng`
+    alone, which the seed decides, so that a run can be repeated.
+
+    Args:
+      name: `data.partition`, `module:object` or `FILE.py:object`.
+      labels: `[N]` of the training images that are dealt out.
+      num_clients: M.
+
+    Raises:
+      UserError: it cannot be loaded, raises, or returns anything else; the text names the client.
+    """
+    if not own.is_own(name):
+        raise UserError(
+            f"data.partition={name!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp and {own.WORDS}"
+        )
+    function = own.find_object(name, KEY)
+    if not callable(function):
+        raise own.wrong(KEY, name, function, "a function of labels, number of clients and generator")
+    return _checked(name, own.call(KEY, name, function, labels.copy(), num_clients, rng), len(labels), num_clients)
+
+
+def _checked(name: str, found: Any, count: int, num_clients: int) -> list[np.ndarray]:
+    if not isinstance(found, list | tuple) or len(found) != num_clients:
+        has = f"{len(found)} parts" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+        raise UserError(f"{KEY}: {name!r} returns {has}; allowed: a list of clients.number={num_clients} parts")
+    owner = np.full(count, -1)
+    parts = []
+    for client, part in enumerate(found):
+        rows = np.asarray(part)
+        if not rows.size:
+            raise UserError(f"{KEY}: {name!r} gives client {client} no image; allowed: at least one for each")
+        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            raise UserError(f"{KEY}: {name!r} gives client {client} {rows.dtype} {rows.shape}; allowed: whole numbers")
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= count:
+            strange = low if low < 0 else high
+            raise UserError(f"{KEY}: {name!r} gives client {client} position {strange}; allowed: 0 to {count - 1}")
+        values, times = np.unique(rows, return_counts=True)
+        twice = values[(times > 1) | (owner[values] >= 0)]
+        if len(twice):
+            other = owner[twice[0]] if owner[twice[0]] >= 0 else client
+            raise UserError(
+                f"{KEY}: {name!r} gives position {twice[0]} to client {other} and to client {client}; allowed: once"
+            )
+        owner[values] = client
+        parts.append(rows.astype(np.int64))
+    return parts
