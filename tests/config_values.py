@@ -73,6 +73,14 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "aggregation.staleness_a": (0.5, [-0.6, NAN]),
     "aggregation.staleness_b": (1e9, [-4.0, INF]),
     "aggregation.client_weight": ("uniform", ["equal"]),
+    "aggregation.byzantine": (1, [-1, 0.5, None]),
+    "aggregation.clip_norm": (2.0, [0.0, -1.0, NAN, "1"]),
+    "attack.name": (None, ["lie", None]),  # with how many, or who
+    "attack.number": (None, [-1, 0.5, None]),
+    "attack.clients": (None, [(-1,), (0.5,), 3, None]),
+    "attack.scale": (2.0, [0.0, -1.0, INF]),
+    "privacy.noise_multiplier": (None, [-1.0, INF, None]),  # with aggregation.clip_norm
+    "privacy.delta": (1e-6, [0.0, 1.0, NAN]),
     "window.close": ("k_arrivals", ["never", None]),
     "window.dt_s": (7.0, [0.0, -14.0, NAN, "abc"]),
     "window.first_waits_for_all": (False, ["True", 1]),
