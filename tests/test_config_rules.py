@@ -94,7 +94,11 @@ CROSS = [
     (dict(faults__leave_s=(1e9, 3.0), faults__join_s=(3.0,)), "faults.leave_s", "client 1 joins at 3 s"),
     (dict(window__close="k_arrivals", window__k=11), "window.k", "clients.number=10"),
     (dict(window__cohort=11), "window.cohort", "clients.number=10"),
-    (dict(window__cohort=5), "aggregation.name", "fedavg, counted, mixing, fedbuff with window.cohort=5"),
+    (
+        dict(window__cohort=5),
+        "aggregation.name",
+        "fedavg, counted, mixing, fedbuff, median, trimmed_mean, krum, multi_krum with window.cohort=5",
+    ),
     (dict(window__cohort=5, aggregation__name="counted"), "density.name", "window.cohort=5"),
     (
         dict(
@@ -105,7 +109,10 @@ CROSS = [
     ),
     (
         dict(
-            window__cohort=2, window__close="k_arrivals", window__k=3, aggregation__name="counted",
+            window__cohort=2,
+            window__close="k_arrivals",
+            window__k=3,
+            aggregation__name="counted",
             density__name="time_balance",
         ),
         "window.k",

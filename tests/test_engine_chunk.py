@@ -60,10 +60,10 @@ def test_a_chunk_needs_no_transfer(prfl):
     simulation, arguments, chunk = prfl
     first = fresh(simulation, arguments)
     with jax.transfer_guard("disallow"):
-        state, losses = chunk(*first)
-        state, losses = chunk(state, *first[1:])
-        jax.block_until_ready((state, losses))
-    assert np.isfinite(np.asarray(losses)).all()
+        state, seen = chunk(*first)
+        state, seen = chunk(state, *first[1:])
+        jax.block_until_ready((state, seen))
+    assert np.isfinite(np.asarray(seen.losses)).all()
 
 
 def test_a_transfer_would_be_found(prfl):
@@ -91,11 +91,11 @@ def test_rows_beyond_the_count_are_not_run(prfl):
     simulation, arguments, chunk = prfl
     state, data, plan, _, keys = fresh(simulation, arguments)
     before = jax.device_get(state)
-    state, losses = chunk(state, data, plan, jax.device_put(np.int32(0)), keys)
+    state, seen = chunk(state, data, plan, jax.device_put(np.int32(0)), keys)
     tiny.same(jax.device_get(state), before)
-    assert not np.asarray(losses).any()
-    state, losses = chunk(state, data, plan, jax.device_put(np.int32(2)), keys)
-    assert np.asarray(losses)[0].any() and not np.asarray(losses)[2:].any()
+    assert not np.asarray(seen.losses).any()
+    state, seen = chunk(state, data, plan, jax.device_put(np.int32(2)), keys)
+    assert np.asarray(seen.losses)[0].any() and not np.asarray(seen.losses)[2:].any()
 
 
 def test_windows_that_do_nothing_change_nothing(prfl):
@@ -104,9 +104,9 @@ def test_windows_that_do_nothing_change_nothing(prfl):
     once, _ = chunk(*fresh(simulation, arguments))
     before = jax.device_get(once)
     nothing = jax.device_put(stack_rows([empty_row(4)] * MAX_ROWS, MAX_ROWS))
-    after, losses = chunk(once, data, nothing, jax.device_put(np.int32(MAX_ROWS)), keys)
+    after, seen = chunk(once, data, nothing, jax.device_put(np.int32(MAX_ROWS)), keys)
     tiny.same(jax.device_get(after), before)
-    assert not np.asarray(losses).any()
+    assert not np.asarray(seen.losses).any()
 
 
 class CountingLosses:
@@ -145,8 +145,9 @@ class _Lowered:
         def call(*args):
             counts["calls"] += 1
             with jax.transfer_guard_device_to_host("disallow"):
-                state, losses = compiled(*args)
-            return state, CountingLosses(losses, counts)
+                state, seen = compiled(*args)
+            assert (seen.verdicts, seen.kept) == ((), ())  # which would be two more to read
+            return state, seen._replace(losses=CountingLosses(seen.losses, counts))
 
         return call
 
