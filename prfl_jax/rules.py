@@ -43,9 +43,12 @@ class Rule:
     def accepts(self, value: object) -> bool:
         if value is None:
             return self.optional
-        if not self.many:
-            return _is(value, self.type) and self.test(value)
-        return isinstance(value, tuple | list) and all(_is(v, self.type) and self.test(v) for v in value)
+        try:
+            if not self.many:
+                return _is(value, self.type) and self.test(value)
+            return isinstance(value, tuple | list) and all(_is(v, self.type) and self.test(v) for v in value)
+        except Exception:  # numbers that no float holds, objects that cannot be compared
+            return False
 
     def canonical(self, value: object) -> object:
         """An accepted value as plain Python: int, float, bool, str, None or a tuple of them."""
@@ -102,7 +105,7 @@ FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 
 DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
 _DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
-_MODULE_OBJECT = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
+_MODULE_OBJECT = re.compile(r"([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
 def _whole_percent(density: float) -> bool:
@@ -121,10 +124,10 @@ RULES: dict[str, Rule] = {
     "stop_early": FLAG,
     "data.name": Rule(
         str,
-        lambda v: _DATA_NAME.fullmatch(v) is not None,
+        lambda v: _DATA_NAME.fullmatch(v) is not None and "\0" not in v,
         f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz",
     ),
-    "data.dir": Rule(str, lambda v: v.strip() != "", "a folder or None", optional=True),
+    "data.dir": Rule(str, lambda v: v.strip() != "" and "\0" not in v, "a folder or None", optional=True),
     "data.partition": _choice("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
     "data.alpha": _positive(),
     "data.labels_per_client": _integer(1),
@@ -212,13 +215,23 @@ RULES: dict[str, Rule] = {
 }
 
 
+MOST_LETTERS = 120  # of a value or a key in a message
 GROUPS = tuple(dict.fromkeys(key.split(".")[0] for key in RULES if "." in key))
 
 
 def shown(value: object) -> str:
     """`repr`, on one line and not longer than a reader wants."""
-    text = " ".join(line.strip() for line in repr(value).splitlines())
-    return text if len(text) <= 120 else text[:117] + "..."
+    try:
+        text = repr(value)
+    except Exception:  # integers of thousands of digits, tuples that hold themselves, a user's own class
+        text = f"<{type(value).__name__}>"
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """On one line, the end of a long text left out."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS - 3]}..."
 
 
 def refuse(key: str, value: object, allowed: str) -> UserError:
@@ -228,6 +241,7 @@ def refuse(key: str, value: object, allowed: str) -> UserError:
 
 def unknown(key: str, *value: object) -> UserError:
     """The error for a key that does not exist (with the value it was given), naming the nearest that do."""
+    key = shorten(key)
     head = f"config.{key}" + "".join(f"={shown(v)}" for v in value)
     if key in GROUPS:
         keys = ", ".join(k for k in RULES if k.startswith(key + "."))
