@@ -66,7 +66,9 @@ def command(folder: Path, **more: object) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}  # this clone, also where another one is installed
+    """With this clone first, also where another one is installed."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def state(folder: Path) -> str:
@@ -181,8 +183,8 @@ def run_kills(request: Request) -> int:
     draw = random.Random(request.seed)
     with tempfile.TemporaryDirectory(prefix="prfl_kills_") as temporary:
         base = Path(temporary)
-        _alone(base / "first")  # fills the cache of compiled programs
-        whole_s = _alone(base / "whole")
+        alone(base / "first")  # fills the cache of compiled programs
+        whole_s = alone(base / "whole")
         wanted = outcome(base / "whole")
         found = {
             how.name: _many(base, how, number, whole_s, wanted, draw)
@@ -208,8 +210,8 @@ def run_kills(request: Request) -> int:
     return 0 if same else 1
 
 
-def _alone(folder: Path) -> float:
+def alone(folder: Path, **more: object) -> float:
     """s of a run that nobody kills."""
     begin = time.monotonic()
-    subprocess.run(command(folder), check=True, capture_output=True, cwd=ROOT, env=_environment())
+    subprocess.run(command(folder, **more), check=True, capture_output=True, cwd=ROOT, env=_environment())
     return time.monotonic() - begin
