@@ -14,6 +14,7 @@ setup(
         "flax>=0.12",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "etils[epath]>=1.15",
         "numpy>=2.4",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources>=7.1",

@@ -1,14 +1,18 @@
 """Checkpoints between chunks: device state by Orbax, host state as JSON beside it.
 
-Each save has a checksum of every array. A newest checkpoint that cannot be read, or
-whose checksums differ, is set aside and the one before is used, with a message.
+Each save has a checksum of every array and of the host state. A newest checkpoint that cannot
+be read, whose checksums differ, or which lacks part of the metrics file it was made after, is
+set aside and the one before is used, with a message.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from prfl_jax import processes
+from prfl_jax.bucket import Bucket
 from prfl_jax.errors import UserError
+from prfl_jax.files import cannot, system_error
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -32,6 +38,11 @@ def host_copy(tree: Any) -> Any:
     is free to overwrite because its state is donated: so always copy.
     """
     return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+
+
+def host_checksum(host: dict[str, Any]) -> int:
+    """CRC-32 of host values as JSON has them."""
+    return zlib.crc32(json.dumps(json.loads(json.dumps(host)), sort_keys=True).encode())
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -73,36 +84,58 @@ class Checkpoints:
     Args:
       folder: absolute path of the workdir.
       keep: how many of the last ones stay.
+      bucket: where each is brought to, if anywhere.
+
+    Raises:
+      UserError: they cannot be written; here and in all that follows.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder = folder / "checkpoints"
+    def __init__(self, folder: Path, keep: int, bucket: Bucket | None = None) -> None:
+        self._folder, self._keep, self._bucket = folder / "checkpoints", keep, bucket
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         if jax.process_count() > 1:  # the process that has these reads and writes alone
             here = jax.process_index()
             own = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
             options = dataclasses.replace(options, multiprocessing_options=own, create=False)
+        with self._telling(), _turn:
             self._folder.mkdir(parents=True, exist_ok=True)
-        with _turn:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if system_error(error) is None:
+                raise
+            raise cannot(self._folder, "be written", error) from error
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes it as the next number."""
-        number = max(self._manager.all_steps(), default=0) + 1
+        # whatever has such a name: a link that leads nowhere is no checkpoint, but it is in the way
+        numbers = [int(path.name) for path in self._folder.iterdir() if path.name.isdecimal()]
+        number = max([*self._manager.all_steps(), *numbers], default=0) + 1
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(named(snapshot.state)),
-            host=ocp.args.JsonSave({**snapshot.host, "checksums": checksums(snapshot.state)}),
+            host=ocp.args.JsonSave(
+                {**snapshot.host, "checksums": checksums(snapshot.state), "host_crc32": host_checksum(snapshot.host)}
+            ),
         )
-        with _turn:
+        if self._bucket is not None:
+            self.wait()
+        with self._telling(), _turn:
             _finish_others(self._manager)
             self._manager.save(number, args=args)
             _writer[:] = [self._manager]
+        if self._bucket is not None:
+            self._bucket.start(number, self._keep)
 
-    def restore(self, like: Any) -> Restored:
+    def restore(self, like: Any, misses: Callable[[dict[str, Any]], str] = lambda host: "") -> Restored:
         """The newest readable checkpoint.
 
         Args:
           like: a pytree of `ShapeDtypeStruct`s as saved.
+          misses: says of a checkpoint's host values what there is not to go on with them, if anything.
 
         Raises:
           UserError: there are checkpoints, but none can be read; nothing is changed then.
@@ -111,8 +144,12 @@ class Checkpoints:
         for number in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state, host = self._read(number, like)
-            except (MemoryError, PermissionError):
+                if words := misses(host):
+                    raise ValueError(words)
+            except MemoryError:
                 raise
+            except PermissionError as error:
+                raise cannot(error.filename or self._folder / str(number), "be read", error) from None
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 damaged.append((number, first))
@@ -136,7 +173,9 @@ class Checkpoints:
             _finish_others(self._manager)
             read = self._manager.restore(number, args=args)
         host = dict(read["host"])
-        want = host.pop("checksums")
+        want, of_host = host.pop("checksums"), host.pop("host_crc32", None)
+        if of_host not in (None, host_checksum(host)):
+            raise ValueError("the host's values have another checksum")
         found = checksums(read["state"])
         wrong = [name for name in {*want, *found} if found.get(name) != want.get(name)]
         if wrong:
@@ -149,17 +188,20 @@ class Checkpoints:
         k = 0
         while (target := self._folder.parent / f"damaged_checkpoint_{number}_{k}").exists():
             k += 1
-        source.rename(target)
+        with self._telling():
+            source.rename(target)
         self._manager.reload()
         return target.name
 
     def wait(self) -> None:
-        """Until everything is on the disk."""
-        with _turn:
+        """Until everything is on the disk, and in the bucket."""
+        with self._telling(), _turn:
             self._manager.wait_until_finished()
+        if self._bucket is not None:
+            self._bucket.join()
 
     def close(self) -> None:
-        with _turn:
+        with self._telling(), _turn:
             self._manager.close()
             if self._manager in _writer:
                 _writer.remove(self._manager)
@@ -168,18 +210,18 @@ class Checkpoints:
 class SharedCheckpoints:
     """The checkpoints of a run in one or several processes: the lead reads and writes, the others are told."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._own = Checkpoints(folder, keep) if processes.leads() else None
+    def __init__(self, folder: Path, keep: int, bucket: Bucket | None = None) -> None:
+        self._own = processes.by_lead(lambda: Checkpoints(folder, keep, bucket), None)
 
     def save(self, snapshot: Snapshot) -> None:
         """As `Checkpoints.save`."""
         if self._own is not None:
             self._own.save(snapshot)
 
-    def restore(self, like: Any) -> Restored:
+    def restore(self, like: Any, misses: Callable[[dict[str, Any]], str]) -> Restored:
         """As `Checkpoints.restore`, in every process."""
         nothing = Restored(None, {}, [])
-        found = processes.by_lead(lambda: nothing if self._own is None else self._own.restore(like), nothing)
+        found = processes.by_lead(lambda: nothing if self._own is None else self._own.restore(like, misses), nothing)
         if processes.alone():
             return found
         is_there, host, messages = processes.share((found.state is not None, found.host, found.messages))

@@ -13,6 +13,7 @@ import copy
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -23,7 +24,8 @@ from ml_collections import config_dict
 from prfl_jax import strategies
 from prfl_jax.config import default_config
 from prfl_jax.errors import UserError
-from prfl_jax.rules import RULES, refuse, shown, unknown
+from prfl_jax.files import ADVICE, cannot
+from prfl_jax.rules import RULES, refuse, shorten, shown, unknown
 from prfl_jax.validate import assign, flatten, validate
 
 T = TypeVar("T")
@@ -55,8 +57,10 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> config_dict.Conf
       UserError: the file cannot be read or run, a key does not exist, or a value
         is not allowed.
     """
-    cfg = copy.deepcopy(_load_file(Path(path))).unlock()
-    flatten(cfg)
+    found = _load_file(Path(path))
+    flatten(found)  # before it is copied: it may hold itself
+    frozen = isinstance(found, config_dict.FrozenConfigDict)
+    cfg = (config_dict.ConfigDict(found) if frozen else copy.deepcopy(found)).unlock()
     values: dict[str, object] = {}
     for key, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
         values.pop(key, None)
@@ -126,31 +130,40 @@ def load_python(flag: str, path: Path, name: str, kind: type[T], words: str) -> 
     space: dict[str, object] = {"__name__": f"{flag}_file", "__file__": str(path)}
     allowed = f"allowed is a Python file that defines {name}() and returns {words}"
     try:
-        exec(compile(source, str(path), "exec"), space)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, about the user's file
+            code = compile(source, str(path), "exec")
+        exec(code, space)
         function = space.get(name)
         if not callable(function):
             raise UserError(f"--{flag}={path}: there is no function {name}; {allowed}")
         found = function()
     except UserError as e:
         raise e if str(path) in str(e) else UserError(f"--{flag}={path}: {e}") from None
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UserError(f"--{flag}={path}: {_where(e, path)}") from None
     if not isinstance(found, kind):
         raise UserError(f"--{flag}={path}: {name}() returns {shown(found)} ({type(found).__name__}); {allowed}")
     return found
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     """What went wrong in a config file: its line, the error, and what the key named there may be."""
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     number, code = (lines[-1].lineno, lines[-1].line or "") if lines else (getattr(error, "lineno", None), "")
-    said = error.msg if isinstance(error, SyntaxError) else str(error.args[0] if error.args else error)
-    at = f"line {number}: {code.strip()}: " if code else f"line {number}: " if number else ""
+    at = f"line {number}: {shorten(code.strip())}: " if code else f"line {number}: " if number else ""
     target = re.match(r"\s*\w+\.([\w.]+)\s*=[^=]", code)
     if target is not None and target[1] not in RULES:
         return f"{at}{unknown(target[1])}"
     allowed = f"; allowed is {RULES[target[1]].allowed}" if target is not None else ""
-    return f"{at}{type(error).__name__}: {said}{allowed}"
+    return f"{at}{type(error).__name__}: {_said(error)}{allowed}"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return shorten(error.msg if isinstance(error, SyntaxError) else str(error.args[0] if error.args else error))
+    except Exception:  # a user's own class may fail at this too
+        return "(no words)"
 
 
 # --- the command line ---
@@ -258,9 +271,21 @@ def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None
     try:
         code = call(flags.FLAGS.read_flags_from_files(args, force_gnu=False))
     except (UserError, flags.Error) as e:
-        print(f"{Path(args[0]).name}: {' '.join(str(e).split())}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(code)
+        said: object = e
+    except OSError as e:  # where nobody closer to the file had a better word for it
+        if e.errno not in ADVICE:
+            raise
+        said = cannot(e.filename or "a file", "be read or written", e)
+    except MemoryError as e:
+        said = f"not enough memory ({e}): take fewer clients, a smaller model or smaller batches"
+    except KeyboardInterrupt:
+        sys.exit(130)
+    else:
+        sys.exit(code)
+    line = " ".join(str(said).split())
+    # letters that are none (of a file's name, a key, a value) are told by their numbers
+    print(f"{Path(args[0]).name}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _config_help() -> str:

@@ -28,7 +28,7 @@ class Finished:
     Attributes:
       report: what `report.json` holds.
       params: the final server model, NumPy arrays.
-      workdir: its folder.
+      workdir: its folder; of a run in a bucket an `etils.epath.Path`.
     """
 
     report: dict[str, Any]
@@ -74,7 +74,7 @@ class Experiment:
         `final_model.npz` and `checkpoints/`.
 
         Args:
-          workdir: a folder, or one that is already locked.
+          workdir: a folder, an address in a bucket as text, or one that is already locked.
           guard: asked between pieces of work whether a signal has come; without one, Ctrl-C
             is Python's KeyboardInterrupt and the last checkpoint counts.
           progress: show a bar on stderr.
@@ -89,7 +89,7 @@ class Experiment:
             with open_workdir(workdir, to_dict(self.config), config_hash(self.config)) as folder:
                 return self.run(folder, guard=guard, progress=progress, watch=watch)
         path = workdir.path
-        loop = Loop(self.simulation, path, guard or InterruptGuard(), progress, watch)
+        loop = Loop(self.simulation, workdir, guard or InterruptGuard(), progress, watch)
         loop.run()
         params = jax.tree.map(np.array, loop.state.params)
 
@@ -98,9 +98,10 @@ class Experiment:
             report = self._report(path, loop)
             write_report(path / "report.json", report)
             run_figure(report, path / "figure.png")
+            workdir.put()
             return report
 
-        return Finished(processes.share(processes.by_lead(written, {})), params, path)
+        return Finished(processes.share(processes.by_lead(written, {})), params, workdir.address)
 
     def _report(self, folder: Path, loop: Loop) -> dict[str, Any]:
         """`report.json`, from the run's records and what the host knows."""

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from prfl_jax.errors import UserError
+
+_ROOM = "make room there, then the same command goes on"
+_ALLOW = "let this user write there, then the same command goes on"
+_MOVE = "move away what is there, then the same command goes on"
+# what to do where the system refuses a file
+ADVICE = {
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
+    errno.EACCES: _ALLOW, errno.EPERM: _ALLOW, errno.EROFS: _ALLOW,
+    errno.EISDIR: _MOVE, errno.ENOTDIR: _MOVE, errno.EEXIST: _MOVE, errno.ELOOP: _MOVE, errno.ENOTEMPTY: _MOVE,
+    errno.ENAMETOOLONG: "use a shorter name", errno.EIO: "the disk fails: use another one",
+}  # fmt: skip
+
+
+def system_error(error: BaseException) -> int | None:
+    """The `errno` of an error that the system is behind, also where a library tells of it in words only."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return next((number for number in ADVICE if os.strerror(number) in str(error)), None)
+
+
+def cannot(path: str | os.PathLike[str], what: str, error: BaseException) -> UserError:
+    """The error of a file that the system refuses, with what to do (to be raised).
+
+    Args:
+      what: "be written", "be read", ...
+    """
+    number = system_error(error)
+    said = os.strerror(number) if number else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    advice = ADVICE.get(number, "mend that, then the same command goes on") if number else "then try again"
+    return UserError(f"{os.fspath(path)}: cannot {what} ({said}); {advice}")
+
 
 
 @contextmanager
@@ -27,7 +60,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.fsync(written.fileno())  # else a power failure may leave an empty file under the final name
             os.replace(part, path)
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+            raise cannot(path, "be written", error) from error
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -40,6 +73,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def refuse_address(flag: str, path: str | os.PathLike[str]) -> None:
+    """Raises UserError for an address such as gs://..., where only a place on this machine will do."""
+    if re.match(r"\w{2,}:/", os.fspath(path)):
+        raise UserError(f"{flag}={os.fspath(path)}: allowed is a place on this machine, not an address")
+
+
 def output_file(flag: str, value: str | None, example: str, kind: str = "JSON") -> Path:
     """The file that a flag such as --out names.
 
@@ -48,6 +87,7 @@ def output_file(flag: str, value: str | None, example: str, kind: str = "JSON") 
     """
     if not value:
         raise UserError(f"{flag} is missing: give the {kind} file to write, as in {flag}={example}")
+    refuse_address(flag, value)
     path = Path(value)
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise UserError(f"{flag}={value}: allowed is a file in a folder that exists and can be written to")
@@ -60,6 +100,7 @@ def check_folder(flag: str, folder: Path) -> None:
     Raises:
       UserError: it is not; names the flag.
     """
+    refuse_address(flag, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)

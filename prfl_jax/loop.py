@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,10 +31,12 @@ from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.pace import Pace, work
 from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
+from prfl_jax.position import Position
 from prfl_jax.records import final_record, interval_record, together, window_record
 from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.scoring import Scorer
 from prfl_jax.simulation import Simulation
+from prfl_jax.workdir import Scratch, Workdir
 
 Watch = Callable[[dict[str, Any]], None] | None  # told of each record
 FORMAT = 6  # of a checkpoint's host values
@@ -44,44 +45,30 @@ POLL_S = 0.02
 MOST_POINTS = 100_000  # of the evaluation grid within one window
 
 
-@dataclasses.dataclass
-class Position:
-    """Where a run stands, besides what is on the device and in the planner; saved with every checkpoint."""
-
-    window: int = 0
-    time_s: float = 0.0
-    grid: int = 0  # next point of the evaluation grid
-    interval_due: bool = False  # `window` ended an interval that is not decided yet
-    updates: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    bytes_client_down: int = 0
-    weights: list[float] = dataclasses.field(default_factory=list)  # at the last close
-    last_eval: dict[str, Any] | None = None  # of the window it names
-    slot_accuracy: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # client -> [window, accuracy]
-    ended: dict[str, Any] | None = None
-    total_s: float = 0.0  # host seconds so far
-
-
 class Loop:
     """Runs a simulation in a folder; `state`, `at` and `time` tell the outcome.
 
     Args:
-      folder: the locked workdir.
+      workdir: locked.
       guard: asked between pieces of work whether a signal has come.
       progress: show a bar on stderr.
     """
 
     def __init__(
-        self, simulation: Simulation, folder: Path, guard: InterruptGuard, progress: bool, watch: Watch = None
+        self,
+        simulation: Simulation,
+        workdir: Workdir | Scratch,
+        guard: InterruptGuard,
+        progress: bool,
+        watch: Watch = None,
     ) -> None:
         self._watch = watch
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
-        self._progress, self._folder = progress and processes.leads(), folder
+        self._progress, self._folder = progress and processes.leads(), workdir.path
         self._scorer = Scorer(simulation, self._check)
-        self._checkpoints = SharedCheckpoints(folder, self.config.checkpoint.keep)
-        self._metrics = MetricsWriter(folder / "metrics.jsonl")
+        self._checkpoints = SharedCheckpoints(workdir.path, self.config.checkpoint.keep, workdir.bucket)
+        self._metrics = MetricsWriter(workdir.path / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
         self._pace = Pace(self.config.engine.chunk_s)
         self._longest_step_s = 0.0
@@ -117,7 +104,7 @@ class Loop:
         sim = self.sim
         self._data = sim.device_data()
         self._test, self._signal = sim.eval_sets()
-        found = self._checkpoints.restore(sim.saved_shapes())
+        found = self._checkpoints.restore(sim.saved_shapes(), self._misses)
         messages = found.messages
         if not self._progress and processes.leads():  # nobody else says it: one of several experiments, or of a script
             for message in messages:
@@ -150,6 +137,9 @@ class Loop:
             with self.time.spent("compile"):
                 self._chunk = sim.executable(self.state, self._data)
         return messages
+
+    def _misses(self, host: dict[str, Any]) -> str:
+        return self._metrics.misses(host.get("metrics_bytes", 0), host.get("metrics_crc32"))
 
     def _check(self) -> None:
         """In the middle of a piece of work a signal ends a run of one process only: the others would wait for it."""
@@ -386,6 +376,7 @@ class Loop:
             "seconds": dict(self.time.seconds),
             "planner": self.planner.to_state(),
             "metrics_bytes": self._metrics.bytes_written(),
+            "metrics_crc32": self._metrics.crc32(),
             "data_crc32": self.sim.data_crc32,
         }
 

@@ -44,9 +44,12 @@ class Rule:
     def accepts(self, value: object) -> bool:
         if value is None:
             return self.optional
-        if not self.many:
-            return _is(value, self.type) and self.test(value)
-        return isinstance(value, tuple | list) and all(_is(v, self.type) and self.test(v) for v in value)
+        try:
+            if not self.many:
+                return _is(value, self.type) and self.test(value)
+            return isinstance(value, tuple | list) and all(_is(v, self.type) and self.test(v) for v in value)
+        except Exception:  # numbers that no float holds, objects that cannot be compared
+            return False
 
     def canonical(self, value: object) -> object:
         """An accepted value as plain Python: int, float, bool, str, None or a tuple of them."""
@@ -132,10 +135,10 @@ RULES: dict[str, Rule] = {
     "stop_early": FLAG,
     "data.name": Rule(
         str,
-        lambda v: _DATA_NAME.fullmatch(v) is not None or own.is_own(v),
+        lambda v: (_DATA_NAME.fullmatch(v) is not None and "\0" not in v) or own.is_own(v),
         f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz, or {own.WORDS}",
     ),
-    "data.dir": Rule(str, lambda v: v.strip() != "", "a folder or None", optional=True),
+    "data.dir": Rule(str, lambda v: v.strip() != "" and "\0" not in v, "a folder or None", optional=True),
     "data.partition": _choice_or_own("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
     "data.alpha": _positive(),
     "data.labels_per_client": _integer(1),
@@ -237,13 +240,23 @@ RULES: dict[str, Rule] = {
 }
 
 
+MOST_LETTERS = 120  # of a value or a key in a message
 GROUPS = tuple(dict.fromkeys(key.split(".")[0] for key in RULES if "." in key))
 
 
 def shown(value: object) -> str:
     """`repr`, on one line and not longer than a reader wants."""
-    text = " ".join(line.strip() for line in repr(value).splitlines())
-    return text if len(text) <= 120 else text[:117] + "..."
+    try:
+        text = repr(value)
+    except Exception:  # integers of thousands of digits, tuples that hold themselves, a user's own class
+        text = f"<{type(value).__name__}>"
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """On one line, the end of a long text left out."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS - 3]}..."
 
 
 def refuse(key: str, value: object, allowed: str) -> UserError:
@@ -253,6 +266,7 @@ def refuse(key: str, value: object, allowed: str) -> UserError:
 
 def unknown(key: str, *value: object) -> UserError:
     """The error for a key that does not exist (with the value it was given), naming the nearest that do."""
+    key = shorten(key)
     head = f"config.{key}" + "".join(f"={shown(v)}" for v in value)
     if key in GROUPS:
         keys = ", ".join(k for k in RULES if k.startswith(key + "."))

@@ -1,4 +1,4 @@
-"""What the scripts set before JAX starts: a cache of compiled programs, and a device for each core of a CPU.
+"""What the scripts set before JAX starts: a cache of compiled programs, a device for each core of a CPU, less noise.
 
 Importing the package sets nothing; who wants the same from Python calls `before_jax` before
 JAX is imported. Nothing here imports JAX.
@@ -6,12 +6,16 @@ JAX is imported. Nothing here imports JAX.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prfl_jax import provenance
 
@@ -24,8 +28,9 @@ HOST_DEVICES = "--xla_force_host_platform_device_count"
 
 
 def before_jax(processes: int = 1) -> None:
-    """Both settings, where the user has not set them; `processes` make the run together on one or more machines."""
+    """All settings, where the user has not set them; `processes` make the run together on one or more machines."""
     keep_compiled()
+    orbax_once()
     if processes == 1:
         a_device_per_core()
 
@@ -35,6 +40,23 @@ def a_device_per_core() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if HOST_DEVICES not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {HOST_DEVICES}={provenance.cores()}".strip()
+
+
+def orbax_once() -> None:
+    """Leaves out what Orbax says of an error besides raising it: logged tracebacks, and those of its event loops."""
+    logger = logging.getLogger("absl")
+    if _not_orbax not in logger.filters:
+        logger.addFilter(_not_orbax)
+        sys.unraisablehook = functools.partial(_unless_closed, sys.unraisablehook)
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+def _unless_closed(before: Callable[[Any], None], unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        before(unraisable)
 
 
 def keep_compiled() -> Path | None:

@@ -14,6 +14,7 @@ from prfl_jax import strategies
 from prfl_jax.cli import parse_value
 from prfl_jax.config import ENDLESS
 from prfl_jax.errors import UserError
+from prfl_jax.files import refuse_address
 from prfl_jax.startup import before_jax
 from prfl_jax.validate import assign, config_hash, to_dict, validate
 
@@ -124,14 +125,15 @@ def train(
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
     from prfl_jax.workdir import open_workdir
 
-    folder = Path(workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}")
+    folder = workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}"
     again = shlex.join([sys.executable, *sys.argv])
     if workdir is None:
-        again += f" --workdir={shlex.quote(str(folder))}"
+        again += f" --workdir={shlex.quote(folder)}"
     with InterruptGuard(again) as guard:
         try:
             if several:
-                return _train_several(several, folder, guard, tensorboard)
+                refuse_address("--seeds, --vary: --workdir", folder)
+                return _train_several(several, Path(folder), guard, tensorboard)
             with guard.nothing_to_save():
                 from prfl_jax.experiment import Experiment
 
@@ -165,13 +167,14 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
     for name in _comparisons(config, report):
         if processes.leads():
             print(f"comparing with {name} to the same simulated second", file=sys.stderr)
-        others[name] = _compare(config, report, name, path / "compare" / name, guard, tensorboard)
+        others[name] = _compare(config, report, name, folder.inside(f"compare/{name}"), guard, tensorboard)
     if processes.leads():
         from prfl_jax.report import summary_text
 
         report = _set_beside(report, others, path)
+        folder.put()
         print(summary_text(report, others or None))
-        print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {path}")
+        print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {folder.address}")
     return 1 if report["ended"]["how"] == "not_finite" else 0
 
 
@@ -242,11 +245,13 @@ def _comparison(config: Any, report: dict[str, Any], name: str) -> Any:
 
 
 def _compare(
-    config: Any, report: dict[str, Any], name: str, folder: Path, guard: Any, tensorboard: bool
+    config: Any, report: dict[str, Any], name: str, place: str | Path, guard: Any, tensorboard: bool
 ) -> dict[str, Any]:
     from prfl_jax.experiment import Experiment
+    from prfl_jax.workdir import open_workdir
 
     other = _comparison(config, report, name)
     with guard.nothing_to_save():
         experiment = Experiment(other)
-    return experiment.run(folder, guard=guard, watch=_watch(folder, tensorboard)).report
+    with open_workdir(place, to_dict(other), config_hash(other)) as folder:
+        return experiment.run(folder, guard=guard, watch=_watch(folder.path, tensorboard)).report

@@ -99,11 +99,21 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def _leaves(cfg: config_dict.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in cfg.items():
-        if isinstance(value, config_dict.ConfigDict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+    try:
+        names = list(cfg)
+    except TypeError:  # they are sorted
+        raise UserError("the config has keys of several types: allowed are names") from None
+    for name in names:
+        key = f"{prefix}{name}"
+        try:
+            value = cfg[name]
+        except Exception as error:  # a required placeholder, or a reference that is computed only now
+            allowed = f"allowed is {RULES[key].allowed}" if key in RULES else "give it a value"
+            raise UserError(f"config.{key}: has no value ({type(error).__name__}: {error}); {allowed}") from None
+        if isinstance(value, config_dict.ConfigDict) and value and not prefix:
+            yield from _leaves(value, f"{key}.")
         else:
-            yield f"{prefix}{key}", value
+            yield key, value
 
 
 # --- rules that tie keys together; each raises, naming the key to change first ---
@@ -194,6 +204,8 @@ def _with_the_host(flat: Mapping[str, Any]) -> None:
 def _tiers(flat: Mapping[str, Any]) -> None:
     """Tiers are given once, by the round times of the first window."""
     name = flat["density.name"]
+    if name.startswith("tiers") and not flat["density.tiers"]:
+        raise refuse("density.tiers", (), f"at least one density with density.name={name!r}")
     if find_density(name).needs_first_times and flat["window.close"] != "all":
         if not flat["window.first_waits_for_all"]:
             allowed = f"True with density.name={name!r}, which needs every client's first round time"

@@ -1,56 +1,87 @@
-"""A run's folder: whose it is, and that only one run writes there."""
+"""A run's folder, on this machine or in a bucket: whose it is, and that only one run writes there."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from prfl_jax.bucket import Bucket, bucket_url, local_folder
 from prfl_jax.errors import InUse, UserError
-from prfl_jax.files import write_text
+from prfl_jax.files import cannot, write_text
 
 
 class Workdir:
     """The folder of one run, locked while open.
 
     Args:
-      path: made where it is not there.
+      path: made where it is not there; or an address in a bucket.
       config: `to_dict` of the config.
       config_hash: of it.
 
     Raises:
       InUse: another run is writing there.
       UserError: the folder holds a run of another config, or it cannot be written.
+
+    Attributes:
+      path: the folder of this machine where the run works.
+      bucket: where it is brought to, if anywhere.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: dict[str, Any], config_hash: str) -> None:
-        self.path = Path(path).absolute()
+        url = bucket_url(path)
+        self._named = str(path)
         try:
+            self.path = Path(path).absolute() if url is None else local_folder(url)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = open(self.path / ".lock", "a+")  # noqa: SIM115 - lives as long as the run
-        except OSError as error:
-            raise UserError(f"--workdir={path}: {error.strerror}; allowed: a folder that can be written to") from None
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise UserError(f"--workdir={path}: {said}; allowed: a folder that can be written to") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
             raise InUse(f"--workdir={path}: another run is writing there; wait, or use a new folder") from None
+        self.bucket = None if url is None else Bucket(url, self.path)
         try:
+            if self.bucket is not None:
+                self.bucket.fetch()
             self._claim(config, config_hash)
+            self.put()
         except BaseException:
             self.close()
             raise
 
+    @property
+    def address(self) -> Any:
+        """What the user knows the folder by: `path`, or an `etils.epath.Path` into the bucket."""
+        return self.path if self.bucket is None else self.bucket.root
+
+    def inside(self, name: str) -> str | Path:
+        """A place of its own for another run within this one."""
+        return self.path / name if self.bucket is None else f"{self.bucket.url}/{name}"
+
+    def put(self) -> None:
+        """Brings what is new to the bucket, where there is one."""
+        if self.bucket is not None:
+            self.bucket.put()
+
     def _claim(self, config: dict[str, Any], config_hash: str) -> None:
         file = self.path / "config.json"
         if not file.exists():
-            others = [p.name for p in self.path.iterdir() if not p.name.startswith((".lock", ".config.json."))]
+            try:
+                names = sorted(path.name for path in self.path.iterdir())
+            except OSError as error:
+                raise cannot(self.path, "be read", error) from None
+            others = [name for name in names if not name.startswith((".lock", ".config.json."))]
             if others:
-                raise UserError(f"--workdir={self.path}: holds {others[0]!r} but no config.json; use an empty folder")
+                raise UserError(f"--workdir={self._named}: holds {others[0]!r} but no config.json; use an empty folder")
             content = {"config_hash": config_hash, "config": config}
             write_text(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
             return
@@ -61,10 +92,13 @@ class Workdir:
             raise UserError(f"{file}: cannot be read ({error}); use a new --workdir") from None
         if not same:
             difference = _difference(theirs, config)
-            raise UserError(f"--workdir={self.path}: holds a run of another config ({difference}); use a new folder")
+            raise UserError(f"--workdir={self._named}: holds a run of another config ({difference}); use a new folder")
 
     def close(self) -> None:
-        """Releases the folder."""
+        """Releases the folder; what lies in a bucket is not needed here any more."""
+        if self.bucket is not None:
+            self.bucket.close()
+            shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
     def __enter__(self) -> Workdir:
@@ -79,9 +113,18 @@ class Workdir:
 class Scratch:
     """A folder of a process that does not lead (see `processes.py`); it is removed in the end."""
 
+    bucket = None
+
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="prfl_jax_")
-        self.path = Path(self._folder.name)
+        self.path = self.address = Path(self._folder.name)
+
+    def inside(self, name: str) -> str | Path:
+        """As `Workdir.inside`; nothing is written there."""
+        return self.path / name
+
+    def put(self) -> None:
+        """Nothing: the process that leads does it."""
 
     def __enter__(self) -> Scratch:
         return self

@@ -187,6 +187,21 @@ def test_a_signal_saves_the_trial_and_plans_it_again(space_file, tmp_path):
     ]
 
 
+def test_a_trial_that_was_taken_and_never_heard_of_is_lost(space_file, tmp_path):
+    """Its worker died before the first heartbeat."""
+    from prfl_jax.sweep import study as study_room
+
+    out, base = tmp_path / "sweep", tiny.config("fedavg", rounds=2)
+    out.mkdir()
+    settings = sweep(space_file("def get_space(): return {'local.lr': [0.3]}"), out, heartbeat_s=1)
+    with study_room.quiet():
+        study = study_room.open_study(settings, base, Space.read(settings.space))
+        study.ask()  # without a heartbeat
+    assert [t.state.name for t in study.get_trials()] == ["RUNNING"]
+    assert run_sweep(base, settings) == 0
+    assert [(e["state"], e["attempts"]) for e in outcome(out)["trials"]] == [("complete", 2)]
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_ranges(space_file, tmp_path, sampler):
     space = """

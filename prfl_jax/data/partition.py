@@ -75,6 +75,9 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
             f"data.holdout_fraction={data_cfg.holdout_fraction}: {held} held-out images leave none to train on"
         )
 
+    if num_clients > len(pool):  # before arrays are made of so many
+        raise UserError(f"clients.number={num_clients}: allowed is at most {len(pool)}, the images to train on")
+
     rng, labels, classes = generator(seed, "data/partition"), dataset.y_train[pool], dataset.num_classes
     extra: dict[str, Any] = {}
     if kind in ("iid", "writer_iid"):

@@ -51,7 +51,7 @@ class Dataset:
 def data_dir(data_cfg: Any) -> pathlib.Path:
     """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
     folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
-    return pathlib.Path(folder).expanduser()
+    return pathlib.Path(os.path.expanduser(folder))  # which leaves a home of nobody as it is
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:
@@ -69,7 +69,7 @@ def load(data_cfg: Any, seed: int) -> Dataset:
     if name in _NAMED:
         data = _NAMED[name](name, folder)
     elif name.endswith(".npz"):
-        data = _from_npz(name, folder / pathlib.Path(name).expanduser(), None)
+        data = _from_npz(name, folder / os.path.expanduser(name), None)
     elif name.startswith("tfds:") and len(name) > len("tfds:"):
         data = _from_tfds(name, folder)
     elif own.is_own(name):
@@ -123,7 +123,7 @@ def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
 
 
 def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str = "") -> Dataset:
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where a name is too long to ask for
         run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
         raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     return Dataset(name, *read_npz(path, num_classes), source=f"file {path.name}")
@@ -139,14 +139,14 @@ def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
 
 def _cifar10(name: str, folder: pathlib.Path) -> Dataset:
     path = folder / f"{name}.npz"
-    if path.is_file() or not (folder / name).is_dir():
+    if os.path.isfile(path) or not os.path.isdir(folder / name):
         run = f"run: python scripts/prepare_data.py --what={name} --cifar_dir=FOLDER --data_dir={folder}"
         return _from_npz(name, path, 10, run)
     return _from_tfds(name, folder)
 
 
 def _femnist(name: str, folder: pathlib.Path) -> Dataset:
-    if not (folder / name).is_dir():
+    if not os.path.isdir(folder / name):
         run = f"run: python scripts/prepare_data.py --what={name} --leaf_dir=FOLDER --data_dir={folder}"
         raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     from prfl_jax.data.prepared import read_femnist

@@ -90,7 +90,7 @@ def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: i
             trial: Any = make(**outputs)
         else:
             jax.eval_shape(lambda: nnx.state(make(**outputs, rngs=nnx.Rngs(0))))
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
         said = _first_line(error)
         raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {said}") from error
     if is_linen:
@@ -127,7 +127,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
 
     try:
         variables = jax.eval_shape(lambda: init_variables(jax.random.key(0)))
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
         raise _not_taken(name, input_shape, error) from error
     state = [collection for collection in variables if collection != "params"]
     if state:
@@ -178,7 +178,7 @@ def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
     """Checks shapes without computing, and fills `leaf_flop`."""
     try:
         out = jax.eval_shape(lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes())
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
         raise _not_taken(model.name, model.input_shape, error) from error
     found, wanted = getattr(out, "shape", f"a {type(out).__name__}"), (2, model.classes)
     if found != wanted:
@@ -192,11 +192,11 @@ def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
     return dataclasses.replace(model, leaf_flop=full)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _not_taken(name: str, shape: tuple[int, ...], error: Exception) -> UserError:
+def _not_taken(name: str, shape: tuple[int, ...], error: BaseException) -> UserError:
     return UserError(f"config.model.name: {name!r} does not take images {tuple(shape)}: {_first_line(error)}")
 
 

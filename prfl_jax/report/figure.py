@@ -15,6 +15,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from prfl_jax.files import replacing
 from prfl_jax.report.names import CURVE_NAMES, strategy_name, title_of
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart; black is the run itself.
@@ -55,7 +56,8 @@ def run_figure(
     _limit_time(lower, reports)
     path = Path(path_png)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format=path.suffix[1:] or "png")
 
 
 def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:

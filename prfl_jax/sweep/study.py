@@ -128,6 +128,7 @@ def work(study: optuna.Study, run: TrialRunner, guard: InterruptGuard) -> None:
     Raises:
       Interrupted: a signal came; the trial under way was saved and planned again.
     """
+    awaited: dict[int, float] = {}  # trial -> when it was first seen under way
     while True:
         guard.check()
         optuna.storages.fail_stale_trials(study)
@@ -139,9 +140,25 @@ def work(study: optuna.Study, run: TrialRunner, guard: InterruptGuard) -> None:
                 _plan_again(study, run.current)
                 raise
         elif TrialState.RUNNING in states:
+            _mark_silent(study, awaited)
             time.sleep(POLL_S)  # another worker's; if that one dies, its trial is ours
         else:
             return
+
+
+def _mark_silent(study: optuna.Study, awaited: dict[int, float]) -> None:
+    """Records one heartbeat for each trial that has been under way for a heartbeat's interval and longer.
+
+    A worker that dies between taking a trial and its first heartbeat leaves one that never counts as lost: Optuna
+    looks at those only that have a heartbeat. With this one it is lost when no other follows. A live worker's own
+    beats hide it, and a dead one's trial is found at most a grace period later.
+    """
+    storage: Any = study._storage
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        since = awaited.setdefault(trial._trial_id, time.monotonic())
+        if time.monotonic() - since > storage.get_heartbeat_interval():
+            storage.record_heartbeat(trial._trial_id)
+            awaited[trial._trial_id] = float("inf")  # once is enough
 
 
 def _plan_again(study: optuna.Study, number: int | None) -> None:
