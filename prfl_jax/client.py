@@ -139,7 +139,8 @@ class Client:
             before, after = jax.tree.leaves(sent), jax.tree.leaves(params)
             rate = jnp.maximum(turn.lr, 1e-30)  # a rate that has decayed to 0 changes nothing, and must not divide
             squares = tuple(((before[i] - after[i]) / rate) ** 2 for i in self._layout.prunable)
-        if self._check is not None and squares:  # what is rejected says nothing of any weight's importance
+        # what is rejected says nothing of any weight's importance; but with noise nobody may see that it was
+        if self._check is not None and not self._check.noise_multiplier and squares:
             taken = verdict != REJECTED
             squares = tuple(jnp.where(taken, s, 0.0) for s in squares)
             masks = tuple(m & taken for m in masks)

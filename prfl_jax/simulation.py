@@ -148,7 +148,8 @@ def make_check(config: Any) -> Check | None:
     """What the server does to each update that arrives; None: it counts as it is."""
     clip, noise = config.aggregation.clip_norm, config.privacy.noise_multiplier
     robust = find_aggregation(config.aggregation.name).robust
-    return Check(clip, noise, left_out=robust) if robust or clip is not None else None
+    # with noise a rejected update is noise alone: that one was rejected must not show
+    return Check(clip, noise, left_out=robust and not noise) if robust or clip is not None else None
 
 
 def slots(config: Any) -> int:

@@ -19,6 +19,7 @@ from prfl_jax.interrupt import Interrupted
 from prfl_jax.lies import LIES, Liar, who_lies
 from prfl_jax.report import comparable, load_schema, summary_text
 from prfl_jax.rules import RULES
+from prfl_jax.simulation import make_check
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.together import run_together
 from prfl_jax.validate import validate
@@ -101,6 +102,19 @@ def test_noise_is_added_once_to_each_weight_that_is_held():
         added += [np.asarray(difference["b"]), np.asarray(difference["w"])[np.asarray(MASKS[0])]]
     noise = np.concatenate(added) / (clip * z)
     assert abs(noise.mean()) < 5 / math.sqrt(len(noise)) and abs(noise.std() - 1) < 5 / math.sqrt(2 * len(noise))
+
+
+def test_with_noise_nobody_sees_what_was_rejected():
+    told = jax.tree.map(lambda w: w * jnp.nan, TRAINED)
+    out, verdict = Check(1.0, 0.5, False)(LAYOUT, SENT, told, MASKS, KEY)
+    assert verdict == REJECTED and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
+    difference = np.asarray(out["w"] - SENT["w"])[np.asarray(MASKS[0])]
+    assert 0.3 < difference.std() < 0.7  # an update of nothing, and its noise
+    config = tiny.config(
+        "fedavg", aggregation__name="median", aggregation__byzantine=1, aggregation__clip_norm=1.0,
+        privacy__noise_multiplier=0.5,
+    )  # fmt: skip
+    assert not make_check(config).left_out
 
 
 def gaussian_epsilon(multiplier, delta):
