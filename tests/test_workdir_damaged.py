@@ -277,11 +277,11 @@ def test_a_folder_where_a_result_belongs(name, experiment, whole, stopped, tmp_p
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/metrics.jsonl"])
 def test_what_may_not_be_written(place, experiment, whole, stopped, tmp_path, capsys):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     (tmp_path / place).chmod(0o555 if (tmp_path / place).is_dir() else 0o444)
+    if os.access(tmp_path / place, os.W_OK):
+        pytest.skip("this user may write everywhere")
     assert again(experiment, folder) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and "Permission denied" in said
