@@ -119,6 +119,8 @@ class Client:
     def _present(self, data: DeviceData, client: jax.Array) -> jax.Array:
         """Outputs of labels that a client has; those beyond the data's labels are everybody's."""
         present = data.present[client]
+        if self._liar is not None:
+            present = self._liar.present(present, data.liar[client])
         return jnp.pad(present, (0, self._model.classes - present.shape[-1]), constant_values=True)
 
     def received(

@@ -14,7 +14,7 @@ from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.report.names import bytes_text, duration_text
-from prfl_jax.simulation import Method, make_engine, models_at_once, place, resolve, slots_key
+from prfl_jax.simulation import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.transport.alone import run_clock
 
 # FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
@@ -95,7 +95,10 @@ def estimate(config: Any) -> Estimate:
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(jax.random.key(0)))
     images = image_bytes(dataset, split)
     try:
-        memory = check_memory(shapes, images, placement, slots_key(config), at_once=models_at_once(config, method))
+        memory = check_memory(
+            shapes, images, placement, slots_key(config),
+            at_once=models_at_once(config, method), looks_at_all=looks_at_all(config),
+        )  # fmt: skip
     except UserError as why:
         memory = f"does not fit: {why}"
     return Estimate(

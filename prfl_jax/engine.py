@@ -20,8 +20,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from prfl_jax.aggregate import Aggregation, robust
+from prfl_jax.aggregate import Aggregation
 from prfl_jax.aggregate.held import Held
+from prfl_jax.aggregate.kernels import kernel_at_once
 from prfl_jax.aggregate.maskfedavg import add_weighted, fedavg, maskfedavg
 from prfl_jax.checks import Check
 from prfl_jax.client import Client, Keys, Received, Round
@@ -168,6 +169,8 @@ class Engine:
             model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul,
             config.liar, config.check,
         )  # fmt: skip
+        self._kernel_at_once = kernel_at_once(config.aggregation)
+        self._tells_kept = config.aggregation.robust
         self.lies = self._lies() if config.models == "host" else None
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
         lies = self.lies and (self.lies, None)
@@ -236,10 +239,6 @@ class Engine:
         )
         return lax.fori_loop(0, rows, row, (state, seen))
 
-    @property
-    def _tells_kept(self) -> bool:
-        return self.config.aggregation.robust
-
     def _aggregate(self, state: State, now: Plan) -> tuple[Any, Any, Any]:
         """(the next server model, the next running sum, weights that stayed)."""
         aggregation, across = self.config.aggregation, self.placement.sum
@@ -254,13 +253,12 @@ class Engine:
                 self.layout, state.params, state.buffer, state.buffer_bits, now.weights, now.server_lr, across
             )
             return masked, (), ()
+        assert self._kernel_at_once is not None
         models, bits, weights = self.placement.gather((state.buffer, state.buffer_bits, now.weights))
         models = jax.tree.map(lambda stack, w: stack.astype(w.dtype), models, state.params)
         held = Held(self.layout, state.params, models, bits, weights, now.server_lr, self.config.byzantine)
-        result = (kernel if callable(kernel) else getattr(robust, kernel))(held)
-        if isinstance(result, robust.Robust):
-            return result.params, (), result.kept if self._tells_kept else ()
-        return result, (), ()
+        result = self._kernel_at_once(held)
+        return (result.params, (), result.kept) if self._tells_kept else (result, (), ())
 
     def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:
         """The paper's second server model: the plain mean of the buffer (`weights` by slot)."""

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prfl_jax.clock.draws import LIARS
 from prfl_jax.submodel.layout import Layout
-
-_STREAM = 5  # of draws by the root seed; the clock has those below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +66,12 @@ class Liar:
         """`[...]` labels that a client trains on; `lies` is whether it is a liar."""
         return jnp.where(lies, LIES[self.name].labels(y, classes), y)
 
+    def present(self, present: jax.Array, lies: jax.Array) -> jax.Array:
+        """`[labels]` bool, which labels a client seems to have, of those that it has."""
+        labels = jnp.arange(present.shape[-1])
+        seems = jnp.zeros_like(present).at[LIES[self.name].labels(labels, len(labels))].set(present)
+        return jnp.where(lies, seems, present)
+
     def tell(
         self, layout: Layout, sent: Any, trained: Any, masks: tuple[jax.Array, ...], lies: jax.Array, key: jax.Array
     ) -> Any:
@@ -82,6 +87,6 @@ def who_lies(attack: Any, clients: int, seed: int) -> tuple[int, ...]:
         return ()
     chosen: Sequence[int] = attack.clients
     if not chosen:
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, _STREAM))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, LIARS))))
         chosen = rng.choice(clients, attack.number, replace=False).tolist()
     return tuple(sorted(chosen))

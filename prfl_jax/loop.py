@@ -22,6 +22,7 @@ import numpy as np
 
 from prfl_jax import processes
 from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
+from prfl_jax.checks import REJECTED, TAKEN
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import Seen, State
 from prfl_jax.errors import NobodyLeft, UserError
@@ -272,8 +273,9 @@ class Loop:
         at.bytes_client_down += window.bytes_client_down
         at.weights = item.weights.tolist()
         self._write(window_record(item, seen))
-        for arrival, value in zip(window.arrivals, seen.losses, strict=True):
-            if not math.isfinite(value):
+        verdicts = seen.verdicts or [TAKEN] * len(seen.losses)
+        for arrival, value, verdict in zip(window.arrivals, seen.losses, verdicts, strict=True):
+            if not math.isfinite(value) and verdict != REJECTED:  # what the server rejects harms nobody
                 detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"
                 at.ended = {"how": "not_finite", "detail": detail, "client": arrival.client}
                 return

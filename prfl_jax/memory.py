@@ -48,6 +48,7 @@ def check_memory(
     *,
     experiments: int = 1,
     at_once: int | None = None,
+    looks_at_all: bool = False,
 ) -> str:
     """One line about a run's memory.
 
@@ -57,6 +58,7 @@ def check_memory(
       key: of the config that gives the number of slots.
       experiments: how many of this state a process has (`together.py`); a chunk stacks them, so each is there twice.
       at_once: models stacked over clients lie in the host's memory, and so many of them on the device at a time.
+      looks_at_all: an aggregation is given all models at once, in float32, on each device, and orders them.
 
     Raises:
       UserError: it would not fit; says what it is made of and what to change.
@@ -65,6 +67,9 @@ def check_memory(
     saved = sum(one.values()) - one.get("trained ahead", 0)
     saving = round((experiments + WRITING) * saved)  # a copy of each; they take turns in writing
     parts = {name: count * (1 if experiments == 1 else 2 * experiments) for name, count in one.items()}
+    if looks_at_all:
+        slots = placement.slots * placement.count
+        parts["all models at once"] = 2 * experiments * slots * one.get("server model", 0)
     images *= experiments
     whole, stacked = sum(parts.values()), sum(parts.get(name, 0) for name in STACKS)
     each = whole - stacked + stacked // placement.count + images  # masks, a few percent, as if each had all

@@ -16,7 +16,7 @@ import numpy as np
 
 from prfl_jax.aggregate import Closing, Slot, find_aggregation, weights_of
 from prfl_jax.aggregate import Window as ClosingWindow
-from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
+from prfl_jax.clock import FOR_EVERYBODY, Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.density import FullDensity
 from prfl_jax.plan import Plan, Turn, make_row
 
@@ -112,7 +112,7 @@ class Planner:
         self.clock, self.policy = clock, policy
         self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
         self._choice = find_aggregation(aggregation.name)
-        self._dt_s = window.dt_s
+        self._dt_s, self._waits = window.dt_s, window.close in FOR_EVERYBODY
         clients = len(p)
         self._places = Slots(clients, window.cohort)
         self._upcoming: collections.deque[Window] = collections.deque()
@@ -222,7 +222,7 @@ class Planner:
             self._round_s[arrival.client] += arrival.round_s
             self._slots[arrival.client] = Slot(arrival.version, window.index)
         mean_s = np.where(self._rounds > 0, self._round_s / np.maximum(self._rounds, 1), np.nan)
-        seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s)
+        seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s, self._waits)
         return weights_of(self._choice, self._aggregation, seen)
 
     def slot_windows(self) -> list[int]:

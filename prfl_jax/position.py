@@ -20,6 +20,6 @@ class Position:
     bytes_client_down: int = 0
     weights: list[float] = dataclasses.field(default_factory=list)  # at the last close
     last_eval: dict[str, Any] | None = None  # of the window it names
-    slot_accuracy: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # client -> [window, accuracy]
+    slot_accuracy: dict[str, list[Any]] = dataclasses.field(default_factory=dict)  # client -> [window, accuracy]
     ended: dict[str, Any] | None = None
     total_s: float = 0.0  # host seconds so far

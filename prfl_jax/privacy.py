@@ -3,12 +3,14 @@
 Each arrival is one release of the Gaussian mechanism: a client's update, clipped to C, with noise of deviation z C.
 A client that arrived k times has released k of them, which compose exactly to one with noise multiplier z / sqrt(k);
 everything the server does afterwards is post-processing. Neighbours differ in one client's update counting or being
-nothing; drawing cohorts is not claimed to amplify. What is covered: the models that the server makes. What is not: the
-training losses in the records of a simulation, and images that the server holds out for early stopping.
+nothing; drawing cohorts is not claimed to amplify. What is covered: the models that the server makes in one run. What
+is not: what the records of a simulation tell of single updates (training losses, whose were clipped or rejected), the
+end of a run whose training diverges, and a second run on the same data (`compare`, a sweep).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,22 +30,19 @@ def check_installed(noise_multiplier: float) -> None:
 def _accounting() -> Any:
     try:
         import dp_accounting
-        from dp_accounting import pld
     except ImportError:
         raise UserError(
             "config.privacy.noise_multiplier: allowed is 0 without dp-accounting; pip install 'prfl_jax[privacy]'"
         ) from None
-    return dp_accounting, pld
+    return dp_accounting
 
 
 def spent(noise_multiplier: float, delta: float, releases: int) -> float:
-    """epsilon of one client after so many releases, by the privacy loss distribution of dp-accounting."""
+    """epsilon of one client after so many releases; infinite where it is no number any more."""
     if not releases:
         return 0.0
-    accounting, pld = _accounting()
-    accountant = pld.PLDAccountant(accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(accounting.GaussianDpEvent(noise_multiplier / releases**0.5))
-    return float(accountant.get_epsilon(delta))
+    epsilon = float(_accounting().get_epsilon_gaussian(noise_multiplier / releases**0.5, delta))
+    return math.inf if math.isnan(epsilon) else epsilon
 
 
 def privacy_report(config: Any, updates: Sequence[int]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ class Scorer:
         return {"mask": mask, "fedavg": mask if self._one_model else self.fedavg(state, weights, data)}
 
     def clients(
-        self, state: State, filled: list[int], known: dict[str, list[float]], data: EvalSet
+        self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet
     ) -> np.ndarray:
         """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again.
 
@@ -60,7 +61,8 @@ class Scorer:
             entry = known.get(str(client))
             if entry is None or entry[0] != window:
                 slot = self._sim.placement.slot(client)
-                accuracy = self._sim.evaluator.slot(state.buffer, slot, data, self._check).accuracy
-                entry = known[str(client)] = [window, accuracy]
-            out[client] = entry[1]
+                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check)
+                # what is rejected is not a number, and has no accuracy
+                entry = known[str(client)] = [window, score.accuracy if math.isfinite(score.mean_loss) else None]
+            out[client] = math.nan if entry[1] is None else entry[1]
         return out

@@ -20,6 +20,7 @@ import numpy as np
 from prfl_jax import data as data_room
 from prfl_jax import own, processes
 from prfl_jax.aggregate import client_weights, find_aggregation
+from prfl_jax.aggregate.kernels import check_kernel
 from prfl_jax.checkpoint import host_copy
 from prfl_jax.checks import Check
 from prfl_jax.client import split_keys
@@ -88,6 +89,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
         layers = layer_table(config.model.name, input_shape, model.classes, config.model.width)  # type: ignore[arg-type]
         by_path = leading_levels(layers)
         size, levels = leading_size(layers, size.bytes_per_value), tuple(by_path[path] for path in layout.paths)
+    check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
     if axis == "auto":
         axis = "map" if on_cpu else "vmap"
@@ -162,6 +164,11 @@ def models_at_once(config: Any, method: Method) -> int | None:
     if config.engine.models == "device":
         return None
     return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
+
+
+def looks_at_all(config: Any) -> bool:
+    """Whether the aggregation is given the models of all slots at once."""
+    return find_aggregation(config.aggregation.name).at_once
 
 
 def slots_key(config: Any) -> str:
@@ -254,7 +261,9 @@ class Simulation:
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
         images, key = image_bytes(self.dataset, self.split), slots_key(self.config)
-        return check_memory(shapes, images, self.placement, key, at_once=models_at_once(self.config, self.method))
+        all_at_once = looks_at_all(self.config)
+        at_once = models_at_once(self.config, self.method)
+        return check_memory(shapes, images, self.placement, key, at_once=at_once, looks_at_all=all_at_once)
 
     @property
     def samples_per_round(self) -> int:

@@ -30,7 +30,7 @@ from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.loop import Watch
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
-from prfl_jax.simulation import Simulation, slots, slots_key
+from prfl_jax.simulation import Simulation, looks_at_all, slots, slots_key
 from prfl_jax.validate import config_hash, to_dict
 from prfl_jax.workdir import open_workdir
 
@@ -190,7 +190,10 @@ class Member(Simulation):
     def memory(self) -> str:
         """As `Simulation.memory`, of all experiments."""
         shapes, images = jax.eval_shape(self.engine.init_state, self.init_key), image_bytes(self.dataset, self.split)
-        return check_memory(shapes, images, self.placement, slots_key(self.config), experiments=self.together)
+        return check_memory(
+            shapes, images, self.placement, slots_key(self.config),
+            experiments=self.together, looks_at_all=looks_at_all(self.config),
+        )  # fmt: skip
 
     def waited_s(self) -> float:
         """s that the last chunk waited for the other experiments."""

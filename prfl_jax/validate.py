@@ -191,7 +191,7 @@ def _submodel(flat: Mapping[str, Any]) -> None:
 
 def _trained_ahead(flat: Mapping[str, Any]) -> None:
     if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
-        if flat["submodel.name"] not in ("leading", "full") and flat["density.name"] != "full":
+        if validate_defence.prunes_by(flat):
             allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
             raise refuse("engine.train", "pending", allowed)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax.aggregate import find_aggregation
+from prfl_jax.density import find_density
 from prfl_jax.rules import refuse
+from prfl_jax.submodel.choices import prunes
 
 
 def attack(flat: Mapping[str, Any]) -> None:
@@ -30,14 +33,35 @@ def attack(flat: Mapping[str, Any]) -> None:
 def defence(flat: Mapping[str, Any]) -> None:
     """Liars can be outvoted, and all models looked at together."""
     name, f = flat["aggregation.name"], flat["aggregation.byzantine"]
-    choice, there = find_aggregation(name), flat["window.cohort"] or flat["clients.number"]
+    choice, (there, why) = find_aggregation(name), _most(flat)
     if choice.least is not None and choice.least(f) > there:
         most = max((k for k in range(f) if choice.least(k) <= there), default=None)
-        key = "window.cohort" if flat["window.cohort"] else "clients.number"
         allowed = f"at most {most}" if most is not None else f"with at least {choice.least(0)} clients"
-        raise refuse("aggregation.byzantine", f, f"{allowed} with aggregation.name={name!r} and {key}={there}")
+        raise refuse("aggregation.byzantine", f, f"{allowed} with aggregation.name={name!r} and {why}")
     if choice.at_once and flat["engine.models"] == "host":
         raise refuse("engine.models", "host", f"device with aggregation.name={name!r}, which looks at all models")
+    importance = flat["submodel.importance"]
+    if choice.robust and prunes_by(flat) and importance != "weight":
+        allowed = f"weight with aggregation.name={name!r}: squared updates are what liars make them"
+        raise refuse("submodel.importance", importance, allowed)
+
+
+def prunes_by(flat: Mapping[str, Any]) -> bool:
+    """Whether sub-models come from scores, and densities may be below 1."""
+    group = SimpleNamespace(name=flat["submodel.name"], importance=flat["submodel.importance"])
+    return prunes(SimpleNamespace(density=SimpleNamespace(name=flat["density.name"]), submodel=group))
+
+
+def _most(flat: Mapping[str, Any]) -> tuple[int, str]:
+    """How many clients a close may look at, and what says so."""
+    cohort, k = flat["window.cohort"], flat["window.k"]
+    if not cohort:
+        return flat["clients.number"], f"clients.number={flat['clients.number']}"
+    if flat["window.close"] == "each_arrival":
+        return 1, "window.close='each_arrival'"
+    if flat["window.close"] == "k_arrivals" and k < cohort:
+        return k, f"window.k={k}"
+    return cohort, f"window.cohort={cohort}"
 
 
 def privacy(flat: Mapping[str, Any]) -> None:
@@ -54,8 +78,10 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if flat["local.name"] == "scaled_sgd":
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
         raise refuse("local.name", "scaled_sgd", allowed)
-    prunes = flat["submodel.name"] not in ("leading", "full") and flat["density.name"] != "full"
-    if prunes and flat["submodel.importance"] == "client_sq_grad":
+    if flat["eval.signal"] == "heldout" and (find_density(flat["density.name"]).recovers or flat["stop_early"]):
+        allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
+        raise refuse("eval.signal", "heldout", allowed)
+    if prunes_by(flat) and flat["submodel.importance"] == "client_sq_grad":
         allowed = f"server_sq_grad, weight or product {words}: uploaded squares are not covered by the accountant"
         raise refuse("submodel.importance", "client_sq_grad", allowed)
 

@@ -22,9 +22,9 @@ def run(rule, old, buffer, bits, weights, eta, f):
     return getattr(robust, rule)(Held(LAYOUT, old, buffer, bits, weights, eta, f))
 
 
-def holds(masks, weights, buffer, i, name, place):
-    """Whether slot i has a say about one weight."""
-    return weights[i] > 0 and (name not in PRUNED or masks[name][i][place]) and np.isfinite(buffer[name][i][place])
+def holds(masks, weights, i, name, place):
+    """Whether slot i counts and holds one weight."""
+    return weights[i] > 0 and (name not in PRUNED or masks[name][i][place])
 
 
 def places():
@@ -39,9 +39,9 @@ def chosen_by_krum(buffer, masks, weights, f, count):
             for name, place in places() if name not in PRUNED or masks[name][i][place]
         )
     ]  # fmt: skip
-    n = len(clients)
+    n = int((np.asarray(weights) > 0).sum())  # those that show themselves as liars are among them
     if n < 2 * f + 3:
-        return [], clients
+        return []
     scores = {}
     for i in clients:
         distances = []
@@ -53,31 +53,29 @@ def chosen_by_krum(buffer, masks, weights, f, count):
             squares = [(float(buffer[k][i][p]) - float(buffer[k][j][p])) ** 2 for k, p in both]
             if j != i:
                 distances.append(sum(squares) / len(squares))
-        scores[i] = sum(sorted(distances)[: n - f - 2])
-    return sorted(clients, key=lambda i: (scores[i], i))[: count(n)], clients
+        if len(distances) >= n - f - 2:
+            scores[i] = sum(sorted(distances)[: n - f - 2])
+    return sorted(scores, key=lambda i: (scores[i], i))[: count(n)]
 
 
 def oracle(rule, old, buffer, masks, weights, eta, f):
     """(new model, weights that stayed), one weight after another."""
     if rule in ("krum", "multi_krum"):
-        chosen, clients = chosen_by_krum(
+        chosen = chosen_by_krum(
             buffer, masks, weights, f, (lambda n: 1) if rule == "krum" else lambda n: n - f
         )
     new, kept = {name: np.array(leaf, np.float64) for name, leaf in old.items()}, 0
     for name, place in places():
-        holders = [i for i in range(len(weights)) if holds(masks, weights, buffer, i, name, place)]
-        values = sorted(float(buffer[name][i][place]) for i in holders)
+        holders = [i for i in range(len(weights)) if holds(masks, weights, i, name, place)]
+        values = sorted(float(buffer[name][i][place]) for i in holders if np.isfinite(buffer[name][i][place]))
         if rule in ("krum", "multi_krum"):
-            own = [float(buffer[name][i][place]) for i in chosen if i in holders]
-            enough = own and sum(i in clients for i in holders) >= 2 * f + 1
-            values = own
-        else:
-            enough = len(holders) >= 2 * f + 1
-        if not enough:
+            values = [float(buffer[name][i][place]) for i in chosen if i in holders]
+        if not values or len(holders) < 2 * f + 1:
             kept += 1
             continue
         if rule == "trimmed_mean":
-            values = values[f : len(values) - f]
+            trimmed = max(f - (len(holders) - len(values)), 0)
+            values = values[trimmed : len(values) - trimmed]
         value = np.median(values) if rule == "median" else np.mean(values)
         new[name][place] = (1 - eta) * new[name][place] + eta * value
     return new, kept

@@ -12,6 +12,8 @@ import pytest
 import tiny
 
 from prfl_jax import privacy
+from prfl_jax.aggregate import Aggregation
+from prfl_jax.aggregate.choices import each_once
 from prfl_jax.checks import CLIPPED, REJECTED, TAKEN, Check
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
@@ -32,6 +34,7 @@ KEY = jax.random.key(0)
 SEVEN = dict(
     clients__number=7, clients__up_mb_s=(5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0), clients__down_mb_s=(20.0,), rounds=8
 )
+SAFE = dict(submodel__importance="weight")  # what a robust rule needs where sub-models are pruned
 TWO = dict(attack__clients=(1, 4), attack__scale=3.0)
 
 
@@ -156,15 +159,16 @@ def test_updates_that_are_no_numbers_end_plain_averaging_and_no_defence(strategy
     plain = tiny.run(strategy, **liars)
     assert plain.report["ended"]["how"] == "not_finite"
     assert plain.report["attack"] == {"name": "nan", "scale": 3.0, "clients": [1, 4]} and "defence" not in plain.report
-    for name in ("median", "trimmed_mean", "krum", "multi_krum", None):
-        defence = {"aggregation__clip_norm": 1.0} if name is None else {"aggregation__name": name}
+    for name in {"fedavg": ("trimmed_mean", "multi_krum", None), "prfl": ("median", "krum")}[strategy]:
+        defence = {"aggregation__clip_norm": 1.0} if name is None else {"aggregation__name": name, **SAFE}
         ran = tiny.run(strategy, **liars, **defence)
         assert ran.report["ended"]["how"] == "rounds", (name, ran.report["ended"])
         lies = [c for window in ran.of("window") for c in window["arrivals"] if c in (1, 4)]
         told = [c for window in ran.of("window") for c in window["rejected"]]
         assert told == lies and ran.report["defence"]["rejected"] == len(lies) > 0
         assert [c["rejected"] for c in ran.report["clients"]] == [lies.count(c) for c in range(7)]
-        assert (ran.report["defence"]["kept_fraction"] is None) == (name is None)
+        kept = ran.report["defence"]["kept_fraction"]
+        assert kept is None if name is None else kept < 0.9  # liars that show do not stop the training
         jsonschema.validate(ran.report, load_schema())
         assert f"{len(lies)} rejected" in summary_text(ran.report)
         assert "2 of 7 clients lie (nan): 1, 4" in summary_text(ran.report)
@@ -224,6 +228,7 @@ def test_a_stopped_run_with_liars_goes_on_to_the_same_report(tmp_path):
     changes = {
         **SEVEN,
         **TWO,
+        **SAFE,
         "attack__name": "noise",
         "aggregation__name": "trimmed_mean",
         "aggregation__clip_norm": 0.5,
@@ -256,6 +261,80 @@ def test_seeds_together_have_their_own_liars(tmp_path):
         tiny.close(one.params, alone.params)
 
 
+def test_who_failed_has_no_vote_by_what_it_sent_before():
+    """With windows that wait for all, a cohort of everybody and no cohort are the same method, also with dropouts."""
+    settings = {**SEVEN, "aggregation__name": "median", "faults__dropout": 0.3, "rounds": 10}
+    one, cohort = tiny.run("fedavg", **settings), tiny.run("fedavg", **settings, window__cohort=7)
+    assert one.report["faults"]["dropout"] > 0
+    assert [w["arrivals"] for w in one.of("window")] == [w["arrivals"] for w in cohort.of("window")]
+    tiny.close(one.params, cohort.params)
+
+
+def test_an_honest_update_that_is_rejected_does_not_end_the_run():
+    blown_up = {**SEVEN, "rounds": 3, "local__lr": 1e30}
+    assert tiny.run("fedavg", **blown_up).report["ended"]["how"] == "not_finite"
+    ran = tiny.run("fedavg", **blown_up, aggregation__clip_norm=1.0)
+    assert ran.report["ended"]["how"] == "rounds" and ran.report["defence"]["rejected"] == 21
+
+
+def test_epsilon_of_little_noise_and_many_releases_is_told_at_once():
+    mu = math.sqrt(1000) / 0.1  # for so large a mu it is mu^2 / 2 + mu times the normal quantile of 1 - delta
+    assert privacy.spent(0.1, 1e-5, 1000) == pytest.approx(mu**2 / 2 + 4.265 * mu, rel=1e-3)
+
+
+def test_label_flips_take_their_mask_of_labels_along():
+    # HeteroFL leaves out outputs of labels that a client lacks: a liar seems to have those it flips to
+    present = jnp.array([True, False, False, True, True])
+    liar = Liar("label_flip", 1.0)
+    assert liar.present(present, jnp.array(True)).tolist() == [True, True, False, False, True]
+    assert liar.present(present, jnp.array(False)).tolist() == present.tolist()
+    assert Liar("nan", 1.0).present(present, jnp.array(True)).tolist() == present.tolist()
+
+
+OWN_KERNELS = """
+import jax
+from prfl_jax.aggregate import Aggregation
+from prfl_jax.aggregate.choices import each_once
+from prfl_jax.aggregate.robust import median
+
+SHAPE = Aggregation(lambda held: {"w": held.weights}, each_once, staleness=False)
+RAISES = Aggregation(lambda held: held.nothing, each_once, staleness=False)
+PLAIN = Aggregation(lambda held: held.params, each_once, staleness=False, least=lambda f: 1)
+GOOD = Aggregation(median, each_once, staleness=False, arrivals_alone=True, least=lambda f: 2 * f + 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SHAPE", "gives another pytree; allowed: a pytree like held.params"),
+        ("RAISES", "'Held' object has no attribute 'nothing'"),
+        ("PLAIN", "gives a dict; allowed: robust.Robust(a pytree like held.params, an int32), as it has least"),
+    ],
+)
+def test_a_mistake_in_a_kernel_of_ones_own_is_told_before_the_run(tmp_path, name, said):
+    (tmp_path / "mine.py").write_text(OWN_KERNELS)
+    with pytest.raises(UserError) as error:
+        tiny.simulation("fedavg", aggregation__name=f"{tmp_path}/mine.py:{name}")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_robust_kernel_of_ones_own_is_as_the_packages(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_KERNELS)
+    settings = {**SEVEN, **TWO, "attack__name": "nan", "rounds": 4}
+    own = tiny.run_experiment(
+        Experiment(tiny.config("fedavg", **settings, aggregation__name=f"{tmp_path}/mine.py:GOOD"))
+    )
+    named = tiny.run("fedavg", **settings, aggregation__name="median")
+    assert own.report["defence"] == named.report["defence"] and own.report["ended"]["how"] == "rounds"
+    tiny.same(own.params, named.params)
+
+
+def test_least_is_for_kernels_that_can_outvote():
+    with pytest.raises(UserError, match="with least cannot have the kernel 'maskfedavg'"):
+        Aggregation("maskfedavg", each_once, staleness=False, least=lambda f: 1)
+
+
 @pytest.mark.parametrize(
     ("strategy", "changes", "said"),
     [
@@ -284,6 +363,26 @@ def test_seeds_together_have_their_own_liars(tmp_path):
             "allowed is at most 0 with aggregation.name",
         ),
         (
+            "prfl",
+            {"aggregation.name": "median", "aggregation.byzantine": 1},
+            "config.submodel.importance='server_sq_grad': allowed is weight with aggregation.name='median'",
+        ),
+        (
+            "fedavg",
+            {
+                "aggregation.name": "median",
+                "aggregation.byzantine": 1,
+                "window.cohort": 4,
+                "window.close": "each_arrival",
+            },
+            "allowed is at most 0 with aggregation.name='median' and window.close='each_arrival'",
+        ),
+        (
+            "prfl",
+            {"privacy.noise_multiplier": 1.0, "aggregation.clip_norm": 1.0},
+            "config.eval.signal='heldout': allowed is test with privacy.noise_multiplier=1.0",
+        ),
+        (
             "fedavg",
             {"aggregation.name": "median", "aggregation.byzantine": 1, "engine.models": "host"},
             "config.engine.models",
@@ -296,7 +395,7 @@ def test_seeds_together_have_their_own_liars(tmp_path):
         ),
         ("heterofl", {"privacy.noise_multiplier": 1.0, "aggregation.clip_norm": 1.0}, "config.local.name='scaled_sgd'"),
         (
-            "prfl",
+            "prfl_norecover",
             {"privacy.noise_multiplier": 1.0, "aggregation.clip_norm": 1.0, "submodel.importance": "client_sq_grad"},
             "config.submodel.importance='client_sq_grad': allowed is server_sq_grad",
         ),

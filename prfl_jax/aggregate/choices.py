@@ -35,6 +35,7 @@ class Window:
       p: `[M]` client weights, sum 1.
       round_s: `[M]` mean of each client's own round times so far, s; NaN before its first arrival.
       dt_s: the config's length of a fixed window, s.
+      waits: whether windows wait for (nearly) everybody.
     """
 
     index: int
@@ -43,6 +44,7 @@ class Window:
     p: np.ndarray
     round_s: np.ndarray
     dt_s: float
+    waits: bool = False
 
     @property
     def filled(self) -> np.ndarray:
@@ -153,8 +155,12 @@ def fedbuff(cfg: Any, window: Window) -> Closing:
 
 
 def each_once(cfg: Any, window: Window) -> Closing:
-    """Every filled slot counts once: for kernels that outvote liars, who may claim any weight."""
-    return Closing(_normalised(window.filled.astype(np.float64)), cfg.server_lr)
+    """Every filled slot counts once: for kernels that outvote liars, who may claim any weight.
+
+    Where windows wait for everybody only arrivals do: who failed has no vote by what it sent before.
+    """
+    there = window.fresh if window.waits else window.filled
+    return Closing(_normalised(there.astype(np.float64)), cfg.server_lr)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +175,11 @@ class Aggregation:
       updates: the kernel `sum` adds w_i - w_sent instead of w_i.
       arrivals_alone: a window's arrivals are all that counts, however few of the clients they are; what the others
         last sent, or their share of all weights, does not matter. So clients may be drawn into cohorts.
-      least: clients that it needs, of whom `aggregation.byzantine` may lie.
+      least: clients that it needs, of whom f = `aggregation.byzantine` may lie: `least(f)`. With it the kernel looks at
+        all slots at once, is given what is rejected as not a number, and returns `robust.Robust`.
+
+    Raises:
+      UserError: `least` with a kernel that averages whatever comes.
     """
 
     kernel: str | Callable[[Any], Any]
@@ -178,6 +188,10 @@ class Aggregation:
     updates: bool = False
     arrivals_alone: bool = False
     least: Callable[[int], int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.least is not None and not self.at_once:
+            raise UserError(f"an Aggregation with least cannot have the kernel {self.kernel!r}, which averages lies")
 
     @property
     def at_once(self) -> bool:

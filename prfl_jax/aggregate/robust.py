@@ -2,7 +2,8 @@
 
 Each rule looks at the models of all slots that count at once, each counting once, and respects masks: a weight is
 judged by those who hold it. Where fewer than 2f + 1 do, f liars among them could not be outvoted: it keeps its old
-value, and is counted. A value that is not finite counts as not held.
+value, and is counted. A value that is not finite is a lie that shows: it is left out, and its client is one of the f,
+so that nobody can stop the training by sending such values.
 
 Median and trimmed mean: Yin et al. 2018, "Byzantine-Robust Distributed Learning", definitions 1 and 2. Krum and
 multi-Krum: Blanchard et al. 2017, "Machine Learning with Adversaries".
@@ -31,17 +32,17 @@ class Robust(NamedTuple):
 def median(held: Held) -> Robust:
     """The median of each weight over its holders; of an even number the mean of the middle two."""
 
-    def middle(ordered: list[jax.Array], count: jax.Array) -> jax.Array:
+    def middle(ordered: list[jax.Array], count: jax.Array, lies: jax.Array) -> jax.Array:
         return 0.5 * (_entry(ordered, (count - 1) // 2) + _entry(ordered, count // 2))
 
     return _by_coordinate(held, middle)
 
 
 def trimmed_mean(held: Held) -> Robust:
-    """The mean of each weight over its holders without the f largest and the f smallest."""
-    f = held.byzantine
+    """The mean of each weight over its holders without the f largest and the f smallest (less by those that show)."""
 
-    def trimmed(ordered: list[jax.Array], count: jax.Array) -> jax.Array:
+    def trimmed(ordered: list[jax.Array], count: jax.Array, lies: jax.Array) -> jax.Array:
+        f = jnp.maximum(held.byzantine - lies, 0)
         total = jnp.zeros_like(ordered[0])
         for k, values in enumerate(ordered):
             total += jnp.where((k >= f) & (k < count - f), values, 0.0)
@@ -60,14 +61,14 @@ def multi_krum(held: Held) -> Robust:
     return _chosen(held, lambda n: jnp.maximum(n - held.byzantine, 0))
 
 
-def _by_coordinate(held: Held, combine: Callable[[list[jax.Array], jax.Array], jax.Array]) -> Robust:
-    """`combine` of each weight's values in ascending order (those not held last, infinite) and their number."""
+def _by_coordinate(held: Held, combine: Callable[[list[jax.Array], jax.Array, jax.Array], jax.Array]) -> Robust:
+    """`combine` of each weight's finite values in ascending order (then infinite ones), their number, and of others."""
 
-    def leaf(old: jax.Array, models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
-        there = there & jnp.isfinite(models)
-        count = jnp.sum(there, axis=0, dtype=jnp.int32)
-        ordered = _sorted([jnp.where(t, m, jnp.inf) for t, m in zip(there, models, strict=True)])
-        return combine(ordered, count), count
+    def leaf(models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
+        finite = there & jnp.isfinite(models)
+        holders, count = (jnp.sum(who, axis=0, dtype=jnp.int32) for who in (there, finite))
+        ordered = _sorted([jnp.where(t, m, jnp.inf) for t, m in zip(finite, models, strict=True)])
+        return combine(ordered, count, holders - count), jnp.where(count > 0, holders, 0)
 
     return _each_leaf(held, leaf)
 
@@ -75,13 +76,12 @@ def _by_coordinate(held: Held, combine: Callable[[list[jax.Array], jax.Array], j
 def _chosen(held: Held, number: Callable[[jax.Array], jax.Array]) -> Robust:
     """The mean of so many models as `number` says of those that count, the nearest to the others first."""
     scores = krum_scores(held)
-    candidates = jnp.isfinite(scores)
-    n = jnp.sum(candidates, dtype=jnp.int32)
+    n = jnp.sum(held.weights > 0, dtype=jnp.int32)
     rank = jnp.argsort(jnp.argsort(scores))  # stable: of equal ones the lower slot comes first
-    chosen = candidates & (rank < number(n)) & (n >= 2 * held.byzantine + 3)
+    chosen = jnp.isfinite(scores) & (rank < number(n)) & (n >= 2 * held.byzantine + 3)
 
-    def leaf(old: jax.Array, models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
-        holders = jnp.sum(there & candidates[:, None], axis=0, dtype=jnp.int32)
+    def leaf(models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
+        holders = jnp.sum(there, axis=0, dtype=jnp.int32)
         own = there & chosen[:, None]
         count = jnp.sum(own, axis=0, dtype=jnp.int32)
         mean = jnp.sum(jnp.where(own, models, 0.0), axis=0) / jnp.maximum(count, 1)
@@ -91,7 +91,7 @@ def _chosen(held: Held, number: Callable[[jax.Array], jax.Array]) -> Robust:
 
 
 def krum_scores(held: Held) -> jax.Array:
-    """`[S]` sums over the n - f - 2 nearest others; infinite for slots that do not count or are not finite.
+    """`[S]` sums over the n - f - 2 nearest others of n; infinite for slots that do not count or are not finite.
 
     The squared distance of two models is its mean over the weights that both hold, so that a thin model is not near
     for having little to differ in. For full models the order is that of the paper's distances.
@@ -110,10 +110,11 @@ def krum_scores(held: Held) -> jax.Array:
     total, shared = lax.map(row, jnp.arange(slots))
     distance = total / jnp.maximum(shared, 1.0)
     # a model with one value that is not finite is at no finite distance to itself
+    n = jnp.sum(held.weights > 0)
     counts = (held.weights > 0) & jnp.isfinite(jnp.diagonal(distance))
     others = counts[:, None] & counts[None, :] & ~jnp.eye(slots, dtype=bool)
     ordered = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
-    nearest = jnp.arange(slots) < jnp.sum(counts) - held.byzantine - 2
+    nearest = jnp.arange(slots) < n - held.byzantine - 2
     scores = jnp.sum(jnp.where(nearest, ordered, 0.0), axis=1)
     return jnp.where(counts, scores, jnp.inf)
 
@@ -128,12 +129,12 @@ def _leaves(held: Held) -> list[tuple[jax.Array, jax.Array]]:
     ]
 
 
-def _each_leaf(held: Held, leaf: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> Robust:
-    """`leaf(old [n], models [S, n], holders [S, n])` gives each weight's new value and how many stand behind it."""
+def _each_leaf(held: Held, leaf: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> Robust:
+    """`leaf(models [S, n], who holds what [S, n])` gives each weight's new value and how many hold it (0: none)."""
     out, kept = [], jnp.zeros((), jnp.int32)
     for old, (models, there) in zip(jax.tree.leaves(held.params), _leaves(held), strict=True):
         before = old.reshape(-1)
-        new, holders = leaf(before, models, there)
+        new, holders = leaf(models, there)
         enough = holders >= 2 * held.byzantine + 1
         out.append(jnp.where(enough, mixed(before, new, held.server_lr), before).reshape(old.shape))
         kept += jnp.sum(~enough, dtype=jnp.int32)

@@ -12,7 +12,7 @@ from collections.abc import Container
 
 import numpy as np
 
-CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT = range(6)
+CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT, LIARS = range(7)
 _BLOCK = 256
 _PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: few are needed of each of very many clients
 
