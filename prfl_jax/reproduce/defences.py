@@ -69,6 +69,8 @@ class Attacked(Column):
         c.local.lr, c.window.dt_s = 0.5, 7.0
         c.density.interval, c.density.patience, c.density.min_delta = 10, 2, 0.005
         c.aggregation.byzantine = LIARS
+        if self.strategy == "prfl":
+            c.submodel.importance = "weight"  # sums of squared updates are what liars make them
         if self.small:
             c.rounds, c.data.name, c.data.partition, c.data.train_limit = 4, "mnist_embedded", "iid", 600
             c.model.width, c.local.steps, c.data.test_limit = 0.05, 1, 100
