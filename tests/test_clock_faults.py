@@ -244,6 +244,27 @@ def test_a_share_counts_whole_clients():
         assert len(window.arrivals) == need and len(window.failures) == clients - need
 
 
+def test_a_share_is_of_those_whose_round_has_not_failed():
+    """Nine like each other and one that is 100 times slower: with two dropouts 7 of the 8 left make 85 %, not 9 of 10."""
+    faults, rule = Faults(dropout=0.2), WindowRule("deadline", first_waits_for_all=False)
+    fates = [None] * 7 + ["dropout"] * 2 + [None]
+    seed = next(s for s in range(10**5) if [Fates(s, faults).of(i, 0)[0] for i in range(10)] == fates)
+    net, sizes = network([1.0] * 9 + [0.01]), dict(down=[8] * 10, up=[2] * 10, compute=[1] * 10)
+    window = clock(faults, net, rule, sizes, seed=seed).next_window()
+    assert arrivals(window) == [(i, 11.0) for i in range(7)] and window.end_s == 16.5
+    assert failures(window) == [(7, "dropout", 8.0), (8, "dropout", 8.0), (9, "late", 16.5)]
+
+
+def test_a_failure_may_be_what_sets_a_deadline():
+    """Half of four are two, and of the three left at 7 s, too; of the two left at 8 s it is one, who is in."""
+    there = presence(ALWAYS, [(0.0, 7.0)], [(0.0, 8.0)], ALWAYS)
+    rule = WindowRule("deadline", deadline_share=0.5, deadline_factor=1.5, first_waits_for_all=False)
+    sizes = dict(down=[8] * 4, up=[2] * 4, compute=[1] * 4)
+    window = clock(there, network([2.0, 1.0, 0.5, 0.01]), rule, sizes, "unicast").next_window()
+    assert arrivals(window) == [(0, 6.0)] and window.end_s == 12.0
+    assert failures(window) == [(1, "left", 7.0), (2, "left", 8.0), (3, "late", 12.0)]
+
+
 def test_a_deadline_may_let_the_first_window_wait_for_all():
     rule = WindowRule("deadline", deadline_share=0.6, first_waits_for_all=True)
     it = clock(Faults(), network([2.0, 1.0, 0.1]), rule, THREE)

@@ -38,8 +38,6 @@ class Close:
         self._need = min(2, len(self.awaited)) if rule.close == "release" else 1
         if rule.close == "k_arrivals":
             self._need = rule.k
-        elif rule.close == "deadline":  # a share that is a whole number to the last bit is that number
-            self._need = max(1, math.ceil(rule.deadline_share * len(self.awaited) - 1e-9))
         self._set = False  # whether the deadline is known
         if not self._all and rule.close == "fixed":
             self.limit = start_s + rule.dt_s
@@ -55,9 +53,15 @@ class Close:
         if self._rule.close == "deadline" and not self._all:
             if not self.awaited:
                 self.limit = self._opened_s
-            elif not self._set and self._arrivals >= self._need:
+            elif not self._set and self._arrivals >= self._share():
                 self._set = True
                 self.limit = self._opened_s + self._rule.deadline_factor * (now_s - self._opened_s)
+
+    def _share(self) -> int:
+        """Arrivals that set the deadline: of those that have arrived or still can, so that failures put off no close."""
+        able = self._arrivals + len(self.awaited)
+        # a share that is a whole number to the last bit is that number
+        return max(1, math.ceil(self._rule.deadline_share * able - 1e-9))
 
     @property
     def enough(self) -> bool:
@@ -66,7 +70,9 @@ class Close:
             return not self.awaited or (self._rule.cohort > 0 and len(self._arrived) >= self._flying)
         if close == "fixed":
             return True
-        if close in ("release", "deadline"):
+        if close == "deadline":
+            return self._set or not self.awaited
+        if close == "release":
             return len(self._arrived) >= self._need or not self.awaited
         # dispatched on arrival, others may come
         return self._arrivals >= self._need or (self._rule.dispatch == "window_end" and not self.awaited)
@@ -90,8 +96,9 @@ class FaultyClock(Clock):
     with dispatch on arrival at once, or when it comes back; a cohort is drawn among those that are there. A window that
     has to wait for somebody while all are away opens when the first comes: there are its first dispatches.
 
-    `deadline` (FedMP, section V-A): d s after the window's dispatches `deadline_share` of them have arrived; it closes
-    after `deadline_factor` d s, or when nobody is left if that is sooner, and whoever is in flight then is cut off.
+    `deadline` (FedMP, section V-A): d s after the window's dispatches `deadline_share` of them have arrived, those
+    not counted whose round has failed by then; it closes after `deadline_factor` d s, or when nobody is left if that is
+    sooner, and whoever is in flight then is cut off.
 
     Args:
       faults: what can go wrong; the others as for `Clock`.

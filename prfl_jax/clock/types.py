@@ -91,7 +91,7 @@ class WindowRule:
       cohort: how many clients take part at a time, 0: all. Whenever clients would be dispatched, as many are drawn
         from those that are not in flight (uniformly, so that who has just arrived may be drawn again).
       deadline_share, deadline_factor: a `deadline` is the factor times the seconds in which this share of those in
-        flight at the start has arrived.
+        flight at the start has arrived, rounded up to whole clients; whose round has failed by then does not count.
 
     Raises:
       UserError: an unknown name, a length that is not positive, a negative cohort, a share outside (0, 1], a factor
