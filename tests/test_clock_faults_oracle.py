@@ -14,7 +14,7 @@ from test_clock_oracle import FEW, RULES, random_costs, random_network
 
 from prfl_jax.clock import TRANSPORTS, Clock, Faults, FaultyClock, WindowRule, link
 from prfl_jax.clock.traces import Presence, Trace
-from prfl_jax.errors import UserError
+from prfl_jax.errors import NobodyLeft, UserError
 
 RULES = (
     *RULES,
@@ -201,6 +201,32 @@ def test_methods_meet_the_same_faults(seed, contention):
         both = met[0].keys() & other.keys()
         assert len(both) > 20
         assert all(met[0][key] == other[key] for key in both)
+
+
+@pytest.mark.parametrize(
+    "rule", [r for r in RULES if r.close != "fixed"], ids=lambda r: f"{r.close}-{r.dispatch}-{r.cohort}"
+)
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from(TRANSPORTS))
+def test_a_clock_that_ended_is_restored_at_its_end(rule, seed, clients, transport):
+    """The window that never closes has dispatched, and moved in time: nothing of it is run once more."""
+    rule = fitting(rule, clients)
+    network, costs, (faults, _, _) = setting(seed, clients, True, rule)
+    stays = [[(0.0, t)] for t in np.random.default_rng(seed).uniform(1, 12, clients).tolist()]
+    faults = dataclasses.replace(faults, presence=Presence(stays))
+    arguments = (network, rule, transport, seed)
+    clock = FaultyClock(*arguments, costs[1], faults)
+    said = []
+    for _ in range(3):
+        with pytest.raises(NobodyLeft) as info:
+            while True:
+                clock.next_window()
+                assert not said
+        said.append(str(info.value))
+        state = json.loads(json.dumps(clock.to_state(), allow_nan=False))
+        clock = FaultyClock.from_state(*arguments, state, faults)
+        assert clock.to_state() == state
+    assert len(set(said)) == 1
 
 
 @any_rule

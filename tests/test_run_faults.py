@@ -199,6 +199,19 @@ def test_a_run_that_ends_before_that_does_not_mind(tmp_path):
     assert f"{ran.report['windows']} windows" in said or f"  {ran.report['windows']}, about 20 " in said
 
 
+def test_a_run_that_is_gone_on_with_ends_where_all_have_left_too(tmp_path):
+    """A chunk is planned up to the window that never closes; the checkpoint is of after that, some windows before it."""
+    leave = {"faults__leave_s": (12.0,), "rounds": 200, "seed": 0}
+    experiment = Experiment(tiny.config("fedasync", horizon_s=40.0, **leave))
+    with mock.patch("prfl_jax.experiment.run_figure"):
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / "run", guard=tiny.StopAt(15), progress=False)
+        report = experiment.run(tmp_path / "run", progress=False).report
+    whole = tiny.run("fedasync", horizon_s=40.0, **leave).report
+    assert (whole["windows"], whole["bytes_up"]) == (10, 80_000_000)
+    assert comparable(report) == comparable(whole)
+
+
 def test_without_faults_nothing_is_said_of_them():
     ran = tiny.run("prfl")
     assert "faults" not in ran.report and not any("faults" in entry for entry in ran.report["clients"])

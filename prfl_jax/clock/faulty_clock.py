@@ -106,7 +106,7 @@ class FaultyClock(Clock):
     Raises:
       UserError: as `Clock`.
       NobodyLeft: from `next_window`, a window waits for somebody and nobody will ever be there; so says every later
-        call.
+        call, also of a clock that is restored.
     """
 
     cuts_off = True
@@ -126,11 +126,11 @@ class FaultyClock(Clock):
         self._faulty = self._transfers = FaultyTransfers(network, transport, seed, self._faults)
         self._faulty.wake(0.0)
         self._idle = set(range(network.num_clients))
-        self._over: NobodyLeft | None = None
+        self._over: str | None = None  # why no window comes any more: the next stays half run, and is never run again
 
     def next_window(self) -> Window:
         if self._over is not None:
-            raise self._over
+            raise NobodyLeft(self._over)
         number, start = self._windows + 1, self._time_s
         server = self._server_rates(number)
         self._transfers.begin_window(*server)
@@ -184,12 +184,12 @@ class FaultyClock(Clock):
         """To the next event: its time and arrivals."""
         upcoming = self._transfers.peek()
         if upcoming == math.inf:
-            self._over = NobodyLeft(
+            self._over = (
                 f"config.faults.leave_s, config.faults.availability: from {now:g} simulated s on nobody is there, and "
                 f"window {number} waits for somebody; allowed: somebody who stays, fewer rounds, a horizon_s, or "
                 "window.close='fixed'"
             )
-            raise self._over
+            raise NobodyLeft(self._over)
         return upcoming, self._transfers.settle(upcoming)
 
     def _take(self, arrivals: Sequence[Arrival]) -> tuple[list[Failure], list[Repeat], list[int]]:
@@ -221,6 +221,9 @@ class FaultyClock(Clock):
         self._idle.difference_update(clients)
         return super()._dispatch(clients, now_s, on_arrival, log)
 
+    def to_state(self) -> dict[str, Any]:
+        return {**super().to_state(), "over": self._over}
+
     @classmethod
     def from_state(
         cls,
@@ -240,3 +243,4 @@ class FaultyClock(Clock):
         super()._load(state)
         self._faulty.wake(self._time_s)
         self._idle.difference_update(self._transfers.flights)
+        self._over = state.get("over")
