@@ -128,6 +128,15 @@ def test_leaving_in_the_middle_of_a_second_copy_cuts_it():
     assert [(r.client, r.ended_s, r.bytes_up) for r in window.repeats] == [(0, 6.5, MB)]
 
 
+def test_a_round_that_fails_tells_what_was_received_and_what_not():
+    """0 has its mask at 1 s and then 1 MB/s of the values until it leaves at 4.5 s; 1 has all of its own, and crashes."""
+    sizes = dict(down=[8, 8], up=[2, 2], mask=[1, 1], compute=[1, 1])
+    faults = Faults(crash=1.0, presence=Presence([[(0.0, 4.5)], ALWAYS]))
+    window = clock(faults, network([1.0, 4.0]), sizes=sizes, transport="unicast").next_window()
+    told = [(f.client, f.kind, f.bytes_down / MB, f.bytes_missed / MB) for f in window.failures]
+    assert told == [(1, "crash", 9, 0), (0, "left", 4.5, 4.5)] and window.bytes_client_down == 13.5 * MB
+
+
 def test_what_arrives_at_the_very_end_of_a_stay_has_arrived():
     window = clock(presence([(0.0, 6.0)], [(0.0, 10.999)])).next_window()
     assert arrivals(window) == [(0, 6.0)] and failures(window) == [(1, "left", 10.999)]
@@ -234,6 +243,19 @@ def test_a_deadline_ends_where_all_are_in_or_have_failed():
     assert it.next_window().end_s == 12.0
     it = clock(presence(ALWAYS, [(0.0, 1.0)], [(0.0, 30.0)]), network([2.0, 1.0, 0.1]), DEADLINE, THREE)
     assert failures(it.next_window()) == [(1, "left", 1.0), (2, "left", 30.0)]  # the share is never reached
+
+
+def test_a_copy_that_ends_as_others_are_cut_off_is_told_of():
+    """So late that two times differ by 0.1 ms at least, in which a copy of 400 bytes passes the link that is free now."""
+    begin = 2.0**39
+    traces = {0: Trace([0.0, begin + 1.0], [400.0, 8e6]), 1: Trace([0.0], [8e6])}
+    faults = Faults(repeated_upload=1.0, presence=Presence([[(begin, math.inf)]] * 2), up=traces)
+    rule = WindowRule("deadline", deadline_share=0.5, deadline_factor=2.0, first_waits_for_all=False)
+    sizes = dict(down=[0, 0], up=[400 / MB, 100], compute=[0, 0.5])
+    window = clock(faults, network([8.0, 8.0], server_down=8.0), rule, sizes).next_window()
+    assert arrivals(window) == [(0, begin + 1)] and window.end_s == begin + 2
+    assert failures(window) == [(1, "late", begin + 2)]
+    assert [(r.client, r.ended_s, r.bytes_up) for r in window.repeats] == [(0, begin + 2, 400)]
 
 
 def test_a_share_counts_whole_clients():

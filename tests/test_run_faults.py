@@ -79,12 +79,13 @@ def run(name):
 def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     ran = run(name)
     jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
-    flying, up, counts = Counter(), Counter(), Counter()
+    flying, up, counts, under_way = Counter(), Counter(), Counter(), {}
     for window in ran.of("window"):
         assert len(window["arrivals"]) == len(window["loss"]) and all(np.isfinite(window["loss"]))
         failures, repeats = window.get("failures", []), window.get("repeats", [])
         assert failures != [] or "failures" not in window
         flying.update(client for client, _ in window["client_bytes_down"])
+        under_way |= dict(window["client_bytes_down"])
         flying.subtract([*window["arrivals"], *(f["client"] for f in failures)])
         for client, count in zip(window["arrivals"], window["client_bytes_up"], strict=True):
             up[client] += count
@@ -105,6 +106,8 @@ def test_every_dispatch_arrives_fails_or_is_in_flight(name):
         own = {kind: counts[kind, entry["client"]] for kind in KINDS if counts[kind, entry["client"]]}
         assert entry.get("faults", {}) == own
         assert entry["bytes_up"] == up[entry["client"]]
+    in_flight = sum(under_way[client] for client, count in flying.items() if count)
+    assert 0 <= sum(entry["bytes_down"] for entry in report["clients"]) - report["bytes_client_down"] <= in_flight
     failed = sum(by_kind[kind] for kind in KINDS if kind != "repeated_upload")
     assert f"{failed} rounds failed: " in summary_text(report)
 

@@ -162,7 +162,9 @@ class FaultyClock(Clock):
             now, here = self._go_on(number, now)
         end = max(now, close.limit)
         self._faulty.cut(close.late, LATE, end)
-        failures += self._take(())[0]
+        failed, repeated, _ = self._take(())  # a copy, too, may end at the very close, the link being free now
+        failures += failed
+        repeats += repeated
 
         counted = self._transfers.count(end)
         waits = self.rule.dispatch == "window_end"

@@ -214,7 +214,11 @@ class Arrival(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A round that ended without an update, in one of the ways of `faults.py`; `bytes_up` had been sent. Times in s."""
+    """A round that ended without an update, in one of the ways of `faults.py`. Times in s.
+
+    By then the client had sent `bytes_up` and received `bytes_down`, of mask and values; `bytes_missed` is what it had
+    not received of its dispatch.
+    """
 
     client: int
     index: int  # type: ignore[assignment]  # hides tuple.index
@@ -222,6 +226,8 @@ class Failure(NamedTuple):
     dispatched_s: float
     ended_s: float
     bytes_up: int
+    bytes_down: int = 0  # a checkpoint may hold failures without the two
+    bytes_missed: int = 0
 
 
 class Repeat(NamedTuple):
