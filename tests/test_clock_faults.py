@@ -129,7 +129,7 @@ def test_leaving_in_the_middle_of_a_second_copy_cuts_it():
 
 
 def test_a_round_that_fails_tells_what_was_received_and_what_not():
-    """0 has its mask at 1 s and then 1 MB/s of the values until it leaves at 4.5 s; 1 has all of its own, and crashes."""
+    """0 has its mask at 1 s, then takes 1 MB/s of the values until it leaves at 4.5 s; 1 has all, and crashes."""
     sizes = dict(down=[8, 8], up=[2, 2], mask=[1, 1], compute=[1, 1])
     faults = Faults(crash=1.0, presence=Presence([[(0.0, 4.5)], ALWAYS]))
     window = clock(faults, network([1.0, 4.0]), sizes=sizes, transport="unicast").next_window()
@@ -246,7 +246,7 @@ def test_a_deadline_ends_where_all_are_in_or_have_failed():
 
 
 def test_a_copy_that_ends_as_others_are_cut_off_is_told_of():
-    """So late that two times differ by 0.1 ms at least, in which a copy of 400 bytes passes the link that is free now."""
+    """So late that two times differ by 0.1 ms at least, in which a copy of 400 bytes passes the link that is free."""
     begin = 2.0**39
     traces = {0: Trace([0.0, begin + 1.0], [400.0, 8e6]), 1: Trace([0.0], [8e6])}
     faults = Faults(repeated_upload=1.0, presence=Presence([[(begin, math.inf)]] * 2), up=traces)
@@ -267,7 +267,7 @@ def test_a_share_counts_whole_clients():
 
 
 def test_a_share_is_of_those_whose_round_has_not_failed():
-    """Nine like each other and one that is 100 times slower: with two dropouts 7 of the 8 left make 85 %, not 9 of 10."""
+    """Nine alike and one that is 100 times slower: with two dropouts 7 of the 8 left make 85 %, not 9 of 10."""
     faults, rule = Faults(dropout=0.2), WindowRule("deadline", first_waits_for_all=False)
     fates = [None] * 7 + ["dropout"] * 2 + [None]
     seed = next(s for s in range(10**5) if [Fates(s, faults).of(i, 0)[0] for i in range(10)] == fates)

@@ -203,7 +203,7 @@ def test_a_run_that_ends_before_that_does_not_mind(tmp_path):
 
 
 def test_a_run_that_is_gone_on_with_ends_where_all_have_left_too(tmp_path):
-    """A chunk is planned up to the window that never closes; the checkpoint is of after that, some windows before it."""
+    """A chunk is planned up to the window that never closes: a checkpoint after it has a clock that tried that one."""
     leave = {"faults__leave_s": (12.0,), "rounds": 200, "seed": 0}
     experiment = Experiment(tiny.config("fedasync", horizon_s=40.0, **leave))
     with mock.patch("prfl_jax.experiment.run_figure"):

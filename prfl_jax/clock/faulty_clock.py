@@ -58,7 +58,7 @@ class Close:
                 self.limit = self._opened_s + self._rule.deadline_factor * (now_s - self._opened_s)
 
     def _share(self) -> int:
-        """Arrivals that set the deadline: of those that have arrived or still can, so that failures put off no close."""
+        """Arrivals that set the deadline: a share of who has arrived or still can; failures put off no close."""
         able = self._arrivals + len(self.awaited)
         # a share that is a whole number to the last bit is that number
         return max(1, math.ceil(self._rule.deadline_share * able - 1e-9))
@@ -129,6 +129,7 @@ class FaultyClock(Clock):
         self._over: str | None = None  # why no window comes any more: the next stays half run, and is never run again
 
     def next_window(self) -> Window:
+        """As `Clock.next_window`."""
         if self._over is not None:
             raise NobodyLeft(self._over)
         number, start = self._windows + 1, self._time_s
@@ -224,6 +225,7 @@ class FaultyClock(Clock):
         return super()._dispatch(clients, now_s, on_arrival, log)
 
     def to_state(self) -> dict[str, Any]:
+        """As `Clock.to_state`; also where `next_window` has raised `NobodyLeft`."""
         return {**super().to_state(), "over": self._over}
 
     @classmethod

@@ -214,10 +214,10 @@ class Arrival(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A round that ended without an update, in one of the ways of `faults.py`. Times in s.
+    """A round of `client` that ended without an update, in the way `kind` (`faults.py`); `index` is its dispatch's.
 
-    By then the client had sent `bytes_up` and received `bytes_down`, of mask and values; `bytes_missed` is what it had
-    not received of its dispatch.
+    From `dispatched_s` to `ended_s` (simulated s) the client had sent `bytes_up` and received `bytes_down`, of mask and
+    values; `bytes_missed` is what it had not received of its dispatch.
     """
 
     client: int
@@ -231,7 +231,10 @@ class Failure(NamedTuple):
 
 
 class Repeat(NamedTuple):
-    """The second copy of an update that was sent twice: ended at `ended_s`, after `bytes_up` of its own."""
+    """The second copy of an update of `client`: ended at `ended_s` (simulated s), after `bytes_up` of its own.
+
+    `index` is that of the dispatch it answers.
+    """
 
     client: int
     index: int  # type: ignore[assignment]  # hides tuple.index
