@@ -203,7 +203,6 @@ class FaultyOracle(Oracle):
             limit = start + rule.dt_s
         elif rule.close == "release" and not all_of_them:
             limit = opened + max(rule.release_min_s, will_send / capacities[0] + 0.1)
-        need = math.ceil(rule.deadline_share * flying - 1e-9)
 
         while True:
             here = self.instant()
@@ -222,7 +221,8 @@ class FaultyOracle(Oracle):
             elif rule.close == "release":
                 closed = self.now >= limit and (nobody or len(who) >= min(2, flying))
             elif rule.close == "deadline":
-                if limit == -math.inf and len(arrivals) >= need:
+                able = len(arrivals) + len(awaited)  # who failed does not count any more
+                if limit == -math.inf and len(arrivals) >= math.ceil(rule.deadline_share * able - 1e-9):
                     limit = opened + rule.deadline_factor * (self.now - opened)
                 closed = nobody or (limit > -math.inf and self.now >= limit)
             else:

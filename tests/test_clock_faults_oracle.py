@@ -14,7 +14,7 @@ from test_clock_oracle import FEW, RULES, random_costs, random_network
 
 from prfl_jax.clock import TRANSPORTS, Clock, Faults, FaultyClock, WindowRule, link
 from prfl_jax.clock.traces import Presence, Trace
-from prfl_jax.errors import UserError
+from prfl_jax.errors import NobodyLeft, UserError
 
 RULES = (
     *RULES,
@@ -92,6 +92,8 @@ def test_same_as_oracle(transport, rule, seed, clients, contention, few):
             for f, job in zip(window.failures, failures, strict=True):
                 assert (f.dispatched_s, f.ended_s) == pytest.approx((job.dispatched, job.failed_s), rel=1e-9, abs=1e-8)
                 assert abs(f.bytes_up - job.up_got) <= 2
+                assert abs(f.bytes_down - job.mask_got - job.got) <= 2
+                assert f.bytes_down + f.bytes_missed == job.mask_need + job.need
             assert [(r.client, r.index) for r in window.repeats] == [(copy.client, copy.index) for copy in copies]
             for r, copy in zip(window.repeats, copies, strict=True):
                 assert r.ended_s == pytest.approx(copy.ended_s, rel=1e-9, abs=1e-8)
@@ -119,11 +121,11 @@ any_clock = given(
 
 @settings(deadline=None, max_examples=80)
 @any_clock
-def test_every_dispatch_ends_once_and_every_byte_up_is_somebodys(seed, clients, contention, rule, transport):
+def test_every_dispatch_ends_once_and_every_byte_is_somebodys(seed, clients, contention, rule, transport):
     rule = fitting(rule, clients)
     network, costs, (faults, intervals, _) = setting(seed, clients, contention, rule)
     clock = FaultyClock(network, rule, transport, seed, costs[0], faults)
-    flying, up, owned, before = {}, 0, 0, 0.0
+    flying, up, owned, received, owed, before = {}, 0, 0, 0, 0, 0.0
     for _ in range(20):
         window = clock.next_window()
         assert window.start_s == before <= window.end_s
@@ -141,12 +143,16 @@ def test_every_dispatch_ends_once_and_every_byte_up_is_somebodys(seed, clients, 
                     assert one.ended_s <= end
         for listed in (window.arrivals, window.failures, window.repeats):
             assert [one.ended_s for one in listed] == sorted(one.ended_s for one in listed)
+        received += window.bytes_client_down
+        owed += sum(d.bytes_down for d in window.dispatches) - sum(f.bytes_missed for f in window.failures)
         up += window.bytes_up
         owned += sum(one.bytes_up for one in (*ended, *window.repeats))
         assert {client for client, _ in flying} == set(clock.in_flight)
         assert len({client for client, _ in flying}) == len(flying)
         if rule.cohort:
             assert len(flying) <= rule.cohort
+    left = [flight.down_bytes - flight.received(before) for flight in clock._transfers.flights.values()]
+    assert owed - received == sum(left)
     under_way = clock._transfers.links[1].active  # uploads and copies
     assert up - owned == sum(stream.counted for stream in under_way) and len(under_way) <= clients
 
@@ -201,6 +207,32 @@ def test_methods_meet_the_same_faults(seed, contention):
         both = met[0].keys() & other.keys()
         assert len(both) > 20
         assert all(met[0][key] == other[key] for key in both)
+
+
+@pytest.mark.parametrize(
+    "rule", [r for r in RULES if r.close != "fixed"], ids=lambda r: f"{r.close}-{r.dispatch}-{r.cohort}"
+)
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from(TRANSPORTS))
+def test_a_clock_that_ended_is_restored_at_its_end(rule, seed, clients, transport):
+    """The window that never closes has dispatched, and moved in time: nothing of it is run once more."""
+    rule = fitting(rule, clients)
+    network, costs, (faults, _, _) = setting(seed, clients, True, rule)
+    stays = [[(0.0, t)] for t in np.random.default_rng(seed).uniform(1, 12, clients).tolist()]
+    faults = dataclasses.replace(faults, presence=Presence(stays))
+    arguments = (network, rule, transport, seed)
+    clock = FaultyClock(*arguments, costs[1], faults)
+    said = []
+    for _ in range(3):
+        with pytest.raises(NobodyLeft) as info:
+            while True:
+                clock.next_window()
+                assert not said
+        said.append(str(info.value))
+        state = json.loads(json.dumps(clock.to_state(), allow_nan=False))
+        clock = FaultyClock.from_state(*arguments, state, faults)
+        assert clock.to_state() == state
+    assert len(set(said)) == 1
 
 
 @any_rule

@@ -15,6 +15,7 @@ import tiny
 
 from prfl_jax import own
 from prfl_jax.cli import load_config, split_argv
+from prfl_jax.clock import KINDS
 from prfl_jax.experiment import Experiment
 from prfl_jax.report import load_schema
 from prfl_jax.rules import RULES
@@ -130,9 +131,14 @@ def test_reading_a_report_names_every_key():
     first = {name for line in tables for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
     assert load_schema()["properties"].keys() <= first
     rows = {line.split("`")[1]: set(re.findall(r"`([a-z_]+)`", line)) for line in tables if line.startswith("| `")}
-    for record in tiny.run("prfl").records:
+    faulty = tiny.run("fedavg", faults__dropout=0.3, faults__repeated_upload=0.3)
+    assert set(KINDS) <= rows["faults"]
+    for record in (*tiny.run("prfl").records, *faulty.records):
         if record["kind"] != "end":  # as `ended`
             assert record.keys() - {"kind", "window"} <= rows[record["kind"]], record["kind"]
+    for name in ("failures", "repeats"):
+        entries = [entry for window in faulty.of("window") for entry in window.get(name, ())]
+        assert entries and all(entry.keys() <= rows[name] for entry in entries)
 
 
 # --- the API page ---

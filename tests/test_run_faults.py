@@ -79,12 +79,13 @@ def run(name):
 def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     ran = run(name)
     jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
-    flying, up, counts = Counter(), Counter(), Counter()
+    flying, up, counts, under_way = Counter(), Counter(), Counter(), {}
     for window in ran.of("window"):
         assert len(window["arrivals"]) == len(window["loss"]) and all(np.isfinite(window["loss"]))
         failures, repeats = window.get("failures", []), window.get("repeats", [])
         assert failures != [] or "failures" not in window
         flying.update(client for client, _ in window["client_bytes_down"])
+        under_way |= dict(window["client_bytes_down"])
         flying.subtract([*window["arrivals"], *(f["client"] for f in failures)])
         for client, count in zip(window["arrivals"], window["client_bytes_up"], strict=True):
             up[client] += count
@@ -105,6 +106,8 @@ def test_every_dispatch_arrives_fails_or_is_in_flight(name):
         own = {kind: counts[kind, entry["client"]] for kind in KINDS if counts[kind, entry["client"]]}
         assert entry.get("faults", {}) == own
         assert entry["bytes_up"] == up[entry["client"]]
+    in_flight = sum(under_way[client] for client, count in flying.items() if count)
+    assert 0 <= sum(entry["bytes_down"] for entry in report["clients"]) - report["bytes_client_down"] <= in_flight
     failed = sum(by_kind[kind] for kind in KINDS if kind != "repeated_upload")
     assert f"{failed} rounds failed: " in summary_text(report)
 
@@ -197,6 +200,19 @@ def test_a_run_that_ends_before_that_does_not_mind(tmp_path):
     tiny.same(fewer.params, ran.params)
     said = describe(tiny.config("fedavg", horizon_s=60.0, **leave))
     assert f"{ran.report['windows']} windows" in said or f"  {ran.report['windows']}, about 20 " in said
+
+
+def test_a_run_that_is_gone_on_with_ends_where_all_have_left_too(tmp_path):
+    """A chunk is planned up to the window that never closes: a checkpoint after it has a clock that tried that one."""
+    leave = {"faults__leave_s": (12.0,), "rounds": 200, "seed": 0}
+    experiment = Experiment(tiny.config("fedasync", horizon_s=40.0, **leave))
+    with mock.patch("prfl_jax.experiment.run_figure"):
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / "run", guard=tiny.StopAt(15), progress=False)
+        report = experiment.run(tmp_path / "run", progress=False).report
+    whole = tiny.run("fedasync", horizon_s=40.0, **leave).report
+    assert (whole["windows"], whole["bytes_up"]) == (10, 80_000_000)
+    assert comparable(report) == comparable(whole)
 
 
 def test_without_faults_nothing_is_said_of_them():

@@ -56,9 +56,11 @@ class Faults:
 
     @property
     def probabilities(self) -> tuple[float, ...]:
+        """Of dropout, crash, lost_upload and repeated_upload."""
         return self.dropout, self.crash, self.lost_upload, self.repeated_upload
 
     def there(self, client: int, now_s: float) -> bool:
+        """Whether a client is there at a simulated second."""
         return self.presence is None or self.presence.there(client, now_s)
 
 

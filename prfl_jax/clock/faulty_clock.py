@@ -38,8 +38,6 @@ class Close:
         self._need = min(2, len(self.awaited)) if rule.close == "release" else 1
         if rule.close == "k_arrivals":
             self._need = rule.k
-        elif rule.close == "deadline":  # a share that is a whole number to the last bit is that number
-            self._need = max(1, math.ceil(rule.deadline_share * len(self.awaited) - 1e-9))
         self._set = False  # whether the deadline is known
         if not self._all and rule.close == "fixed":
             self.limit = start_s + rule.dt_s
@@ -55,9 +53,15 @@ class Close:
         if self._rule.close == "deadline" and not self._all:
             if not self.awaited:
                 self.limit = self._opened_s
-            elif not self._set and self._arrivals >= self._need:
+            elif not self._set and self._arrivals >= self._share():
                 self._set = True
                 self.limit = self._opened_s + self._rule.deadline_factor * (now_s - self._opened_s)
+
+    def _share(self) -> int:
+        """Arrivals that set the deadline: a share of who has arrived or still can; failures put off no close."""
+        able = self._arrivals + len(self.awaited)
+        # a share that is a whole number to the last bit is that number
+        return max(1, math.ceil(self._rule.deadline_share * able - 1e-9))
 
     @property
     def enough(self) -> bool:
@@ -66,7 +70,9 @@ class Close:
             return not self.awaited or (self._rule.cohort > 0 and len(self._arrived) >= self._flying)
         if close == "fixed":
             return True
-        if close in ("release", "deadline"):
+        if close == "deadline":
+            return self._set or not self.awaited
+        if close == "release":
             return len(self._arrived) >= self._need or not self.awaited
         # dispatched on arrival, others may come
         return self._arrivals >= self._need or (self._rule.dispatch == "window_end" and not self.awaited)
@@ -90,8 +96,9 @@ class FaultyClock(Clock):
     with dispatch on arrival at once, or when it comes back; a cohort is drawn among those that are there. A window that
     has to wait for somebody while all are away opens when the first comes: there are its first dispatches.
 
-    `deadline` (FedMP, section V-A): d s after the window's dispatches `deadline_share` of them have arrived; it closes
-    after `deadline_factor` d s, or when nobody is left if that is sooner, and whoever is in flight then is cut off.
+    `deadline` (FedMP, section V-A): d s after the window's dispatches `deadline_share` of them have arrived, those
+    not counted whose round has failed by then; it closes after `deadline_factor` d s, or when nobody is left if that is
+    sooner, and whoever is in flight then is cut off.
 
     Args:
       faults: what can go wrong; the others as for `Clock`.
@@ -99,7 +106,7 @@ class FaultyClock(Clock):
     Raises:
       UserError: as `Clock`.
       NobodyLeft: from `next_window`, a window waits for somebody and nobody will ever be there; so says every later
-        call.
+        call, also of a clock that is restored.
     """
 
     cuts_off = True
@@ -119,11 +126,12 @@ class FaultyClock(Clock):
         self._faulty = self._transfers = FaultyTransfers(network, transport, seed, self._faults)
         self._faulty.wake(0.0)
         self._idle = set(range(network.num_clients))
-        self._over: NobodyLeft | None = None
+        self._over: str | None = None  # why no window comes any more: the next stays half run, and is never run again
 
     def next_window(self) -> Window:
+        """As `Clock.next_window`."""
         if self._over is not None:
-            raise self._over
+            raise NobodyLeft(self._over)
         number, start = self._windows + 1, self._time_s
         server = self._server_rates(number)
         self._transfers.begin_window(*server)
@@ -155,7 +163,9 @@ class FaultyClock(Clock):
             now, here = self._go_on(number, now)
         end = max(now, close.limit)
         self._faulty.cut(close.late, LATE, end)
-        failures += self._take(())[0]
+        failed, repeated, _ = self._take(())  # a copy, too, may end at the very close, the link being free now
+        failures += failed
+        repeats += repeated
 
         counted = self._transfers.count(end)
         waits = self.rule.dispatch == "window_end"
@@ -177,12 +187,12 @@ class FaultyClock(Clock):
         """To the next event: its time and arrivals."""
         upcoming = self._transfers.peek()
         if upcoming == math.inf:
-            self._over = NobodyLeft(
+            self._over = (
                 f"config.faults.leave_s, config.faults.availability: from {now:g} simulated s on nobody is there, and "
                 f"window {number} waits for somebody; allowed: somebody who stays, fewer rounds, a horizon_s, or "
                 "window.close='fixed'"
             )
-            raise self._over
+            raise NobodyLeft(self._over)
         return upcoming, self._transfers.settle(upcoming)
 
     def _take(self, arrivals: Sequence[Arrival]) -> tuple[list[Failure], list[Repeat], list[int]]:
@@ -214,6 +224,10 @@ class FaultyClock(Clock):
         self._idle.difference_update(clients)
         return super()._dispatch(clients, now_s, on_arrival, log)
 
+    def to_state(self) -> dict[str, Any]:
+        """As `Clock.to_state`; also where `next_window` has raised `NobodyLeft`."""
+        return {**super().to_state(), "over": self._over}
+
     @classmethod
     def from_state(
         cls,
@@ -233,3 +247,4 @@ class FaultyClock(Clock):
         super()._load(state)
         self._faulty.wake(self._time_s)
         self._idle.difference_update(self._transfers.flights)
+        self._over = state.get("over")

@@ -107,8 +107,7 @@ class FaultyTransfers(Transfers):
         if trace is None:
             return super()._down_rate(flight, now_s)
         factor = self._down.factor(flight.client, flight.index)
-        size = flight.values.prefix + (0 if flight.mask is None else flight.mask.prefix)
-        return factor * trace.rate(now_s, size / factor)
+        return factor * trace.rate(now_s, flight.down_bytes / factor)
 
     def _up_rate(self, client: int, index: int, size: int, now_s: float) -> float:
         trace = self._faults.up.get(client)
@@ -177,8 +176,9 @@ class FaultyTransfers(Transfers):
     def _fail(self, flight: Flight, kind: str, now_s: float) -> None:
         """Ends a round without an update."""
         client, mask = flight.client, flight.mask
+        got = max(flight.counted, flight.received(now_s))
         if self._downloading.pop(client, None) is not None:
-            self._received += max(flight.counted, flight.received(now_s)) - flight.counted
+            self._received += got - flight.counted
         if mask is not None:
             if mask.end_s is None or mask.end_s > now_s:
                 self._happened.unmasked.append(client)
@@ -193,7 +193,9 @@ class FaultyTransfers(Transfers):
             sent = int(upload.sent)
         flight.stamp += 1
         del self.flights[client], self._fates[client]
-        self._happened.failures.append(Failure(client, flight.index, kind, flight.dispatched_s, now_s, sent))
+        missed = flight.down_bytes - got
+        failure = Failure(client, flight.index, kind, flight.dispatched_s, now_s, sent, got, missed)
+        self._happened.failures.append(failure)
 
     def to_state(self) -> dict[str, Any]:
         copies = [[client, index] for client, (index, _) in sorted(self._copies.items())]

@@ -31,6 +31,11 @@ class Flight:
     uploading: bool = False
     stamp: int = 0  # outdates events in the queue, where the round was cut short
 
+    @property
+    def down_bytes(self) -> int:
+        """All it is to receive: mask and values."""
+        return self.values.prefix + (0 if self.mask is None else self.mask.prefix)
+
     def received(self, now_s: float) -> int:
         """Whole bytes of mask and values the client holds by now."""
         got = self.values.taken_at(now_s, self.stream)

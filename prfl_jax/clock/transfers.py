@@ -215,8 +215,7 @@ class Transfers:
     def _land(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
         del self.flights[flight.client]
         if self._downloading.pop(flight.client, None) is not None:
-            whole = flight.values.prefix + (flight.mask.prefix if flight.mask is not None else 0)
-            self._received += whole - flight.counted
+            self._received += flight.down_bytes - flight.counted
         assert flight.values.end_s is not None and flight.computed_s is not None
         arrivals.append(
             Arrival(

@@ -91,7 +91,7 @@ class WindowRule:
       cohort: how many clients take part at a time, 0: all. Whenever clients would be dispatched, as many are drawn
         from those that are not in flight (uniformly, so that who has just arrived may be drawn again).
       deadline_share, deadline_factor: a `deadline` is the factor times the seconds in which this share of those in
-        flight at the start has arrived.
+        flight at the start has arrived, rounded up to whole clients; whose round has failed by then does not count.
 
     Raises:
       UserError: an unknown name, a length that is not positive, a negative cohort, a share outside (0, 1], a factor
@@ -214,7 +214,11 @@ class Arrival(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A round that ended without an update, in one of the ways of `faults.py`; `bytes_up` had been sent. Times in s."""
+    """A round of `client` that ended without an update, in the way `kind` (`faults.py`); `index` is its dispatch's.
+
+    From `dispatched_s` to `ended_s` (simulated s) the client had sent `bytes_up` and received `bytes_down`, of mask and
+    values; `bytes_missed` is what it had not received of its dispatch.
+    """
 
     client: int
     index: int  # type: ignore[assignment]  # hides tuple.index
@@ -222,10 +226,15 @@ class Failure(NamedTuple):
     dispatched_s: float
     ended_s: float
     bytes_up: int
+    bytes_down: int = 0  # a checkpoint may hold failures without the two
+    bytes_missed: int = 0
 
 
 class Repeat(NamedTuple):
-    """The second copy of an update that was sent twice: ended at `ended_s`, after `bytes_up` of its own."""
+    """The second copy of an update of `client`: ended at `ended_s` (simulated s), after `bytes_up` of its own.
+
+    `index` is that of the dispatch it answers.
+    """
 
     client: int
     index: int  # type: ignore[assignment]  # hides tuple.index

@@ -104,7 +104,8 @@ class ClientTotals:
             besides = [(one["client"], one["bytes_up"]) for one in (*failures, *repeats)]
             self.bytes_up = _add_pairs(self.bytes_up, [*up, *besides], len(self.updates))
         if "client_bytes_down" in record:
-            self.bytes_down = _add_pairs(self.bytes_down, record["client_bytes_down"], len(self.updates))
+            missed = [(one["client"], -one.get("bytes_missed", 0)) for one in failures]
+            self.bytes_down = _add_pairs(self.bytes_down, [*record["client_bytes_down"], *missed], len(self.updates))
 
 
 class CheckTotals:
