@@ -113,7 +113,7 @@ MB_S = (1e-4, 1e9)
 FLAG = Rule(bool, lambda v: True, "True or False")
 FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")  # with 1 a window that asks for arrivals would never end
-CSV = Rule(str, lambda v: v.strip() != "", "the path of a CSV file or None", optional=True)
+CSV = Rule(str, lambda v: v.strip() != "" and "\0" not in v, "the path of a CSV file or None", optional=True)
 
 DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
 _DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")

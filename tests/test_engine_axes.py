@@ -65,8 +65,8 @@ def rows(request):
         make_row(4, sent, [Turn(3, 3, 0, LR)], Closing(np.array([1.0, 0.0, 0.0, 0.0]))),
     ]
     chunk = simulation.engine.run_chunk
-    after, losses = chunk(state, simulation.device_data(), stack_rows(plan, MAX_ROWS), np.int32(2), simulation.keys)
-    return before, jax.device_get(after), np.asarray(losses)
+    after, seen = chunk(state, simulation.device_data(), stack_rows(plan, MAX_ROWS), np.int32(2), simulation.keys)
+    return before, jax.device_get(after), np.asarray(seen.losses)
 
 
 def kernels(params, client=None):

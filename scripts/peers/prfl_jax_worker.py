@@ -66,8 +66,8 @@ def main() -> None:
         plan = placement.split_plan(stack_rows([row], 1))
         if chunk is None:
             chunk = engine.run_chunk.lower(state, data, plan, np.int32(1), keys).compile()
-        state, losses = chunk(state, data, plan, np.int32(1), keys)
-        return float(np.mean(np.asarray(losses)))
+        state, seen = chunk(state, data, plan, np.int32(1), keys)
+        return float(np.mean(np.asarray(seen.losses)))
 
     def evaluate() -> float:
         return evaluator(state.params, test).accuracy
