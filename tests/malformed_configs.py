@@ -68,7 +68,7 @@ def _texts(draw: random.Random) -> Iterator[Case]:
     for key, rule in RULES.items():
         wrong = _wrong_texts(rule)
         if rule.type is str and not rule.many:
-            if key in ("data.name", "data.dir", "model.name"):
+            if key in ("data.name", "data.dir", "model.name", "faults.availability", "faults.bandwidth"):
                 continue
             good = rule.allowed.removeprefix("one of ").split(", ")[0]
             wrong = [good.upper(), f"{good} ", f"{good}\u200b", good[:-1], good[::-1], f"{good},{good}", "", "None"]
