@@ -153,6 +153,8 @@ def _cell(found: Sequence[float | None]) -> str:
         return "-"
     each = " / ".join("not finite" if value is None else f"{100 * value:.1f}" for value in found)
     known = [value for value in found if value is not None]
-    if len(found) == 1 or len(known) < len(found):
+    if len(known) < len(found):
+        return each
+    if len(found) == 1:
         return f"{each} %"
     return f"{100 * statistics.mean(known):.1f} % ({each})"
