@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class TensorBoard:
             return
         step = round(at_s)
         if self._writer is None:
-            self._writer = self._make(str(self._folder))
+            # a file is named by the second: a run that goes on within it must not write over the one before
+            self._writer = self._make(str(self._folder), filename_suffix=f".{time.time_ns()}")
         for name, value in scalars(record):
             if value is not None and math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
