@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from prfl_jax.lies import normals_like
 from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.masks import apply_masks
 
 TAKEN, CLIPPED, REJECTED = range(3)  # verdicts
 
@@ -41,21 +43,17 @@ class Check:
         update = jax.tree.map(jnp.subtract, told, sent)
         norm = jnp.sqrt(sum(jnp.sum(u * u) for u in jax.tree.leaves(update)))
         finite = jnp.isfinite(norm)
-        verdict = jnp.where(finite, TAKEN, REJECTED)
-        share = jnp.where(finite, 1.0, 0.0)
-        if self.clip_norm is not None:
-            verdict = jnp.where(finite & (norm > self.clip_norm), CLIPPED, verdict)
-            share = jnp.where(finite, jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30)), 0.0)
+        limit = math.inf if self.clip_norm is None else self.clip_norm
+        verdict = jnp.where(finite, jnp.where(norm > limit, CLIPPED, TAKEN), REJECTED)
+        share = jnp.where(verdict == CLIPPED, limit / jnp.maximum(norm, 1e-30), 0.0)
         whole = verdict == TAKEN  # stays to the bit
         out = jax.tree.map(
             lambda before, after, u: jnp.where(whole, after, before + share * jnp.where(finite, u, 0.0)),
             sent, told, update,
         )  # fmt: skip
         if self.noise_multiplier:
-            deviation = self.noise_multiplier * float(self.clip_norm or 0.0)
-            noise = normals_like(key, sent)
-            if masks:
-                noise = layout.map_pruned(noise, masks, lambda z, m: jnp.where(m, z, 0.0))
+            deviation = self.noise_multiplier * limit
+            noise = apply_masks(layout, normals_like(key, sent), masks)
             out = jax.tree.map(lambda w, z: w + deviation * z, out, noise)
         if self.left_out:
             out = jax.tree.map(lambda w: jnp.where(finite, w, jnp.nan), out)

@@ -16,6 +16,7 @@ import numpy as np
 
 from prfl_jax.clock.draws import LIARS
 from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.masks import apply_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Liar:
         """The model that a client sends back; 0 where it was sent no weight."""
         told = LIES[self.name].tell(sent, trained, self.scale, key)
         told = jax.tree.map(lambda lie, truth: jnp.where(lies, lie, truth), told, trained)
-        return layout.map_pruned(told, masks, lambda w, m: jnp.where(m, w, 0.0)) if masks else told
+        return apply_masks(layout, told, masks)
 
 
 def who_lies(attack: Any, clients: int, seed: int) -> tuple[int, ...]:

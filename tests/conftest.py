@@ -46,3 +46,19 @@ def few_compiled_programs():
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """A tiny experiment of twelve windows, for what may befall a run; some files have another of this name."""
+    import tiny  # only where it is asked for: importing it sets up where programs are kept
+
+    from prfl_jax import Experiment
+
+    return Experiment(tiny.config(rounds=12))
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    """An uninterrupted run of it."""
+    return experiment.run(tmp_path_factory.mktemp("whole") / "run", progress=False)

@@ -16,23 +16,11 @@ from pathlib import Path
 import pytest
 import tiny
 
-import prfl_jax
 from prfl_jax import cli
 from prfl_jax.interrupt import Interrupted
 from prfl_jax.report import comparable
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    return prfl_jax.Experiment(tiny.config(rounds=12))
-
-
-@pytest.fixture(scope="module")
-def whole(experiment, tmp_path_factory):
-    """An uninterrupted run."""
-    return experiment.run(tmp_path_factory.mktemp("whole") / "run", progress=False)
 
 
 @contextlib.contextmanager

@@ -23,17 +23,6 @@ from prfl_jax.workdir import Workdir
 URL = "gs://lab/runs/first"
 
 
-@pytest.fixture(scope="module")
-def experiment():
-    return prfl_jax.Experiment(tiny.config(rounds=12))
-
-
-@pytest.fixture(scope="module")
-def whole(experiment, tmp_path_factory):
-    """An uninterrupted run in a folder."""
-    return experiment.run(tmp_path_factory.mktemp("whole") / "run", progress=False)
-
-
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     """An empty store, and a machine that has seen none."""

@@ -19,17 +19,6 @@ from prfl_jax.report import comparable, metrics_line, read_metrics
 
 
 @pytest.fixture(scope="module")
-def experiment():
-    return prfl_jax.Experiment(tiny.config(rounds=12))
-
-
-@pytest.fixture(scope="module")
-def whole(experiment, tmp_path_factory):
-    """An uninterrupted run."""
-    return experiment.run(tmp_path_factory.mktemp("whole") / "run", progress=False)
-
-
-@pytest.fixture(scope="module")
 def stopped(experiment, tmp_path_factory):
     """A run that was stopped twice: two checkpoints, and records after the last one."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
