@@ -1,0 +1,165 @@
+"""Compares two commits on one machine, to the bit: records, final models and reports of the same runs.
+
+For every strategy that both have, a short run (a narrow Conv2, 400 images, 30 windows) with faults off and on, and
+the first windows of the quickstart at full size. Stored hashes would not do: the last bits depend on the processor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prfl_jax import strategies
+from prfl_jax.errors import UserError
+from prfl_jax.report import comparable, read_metrics
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKER = Path(__file__).with_name("commit_worker.py")
+# Seconds a run, yet with stale updates, several density decisions and evaluations.
+SHORT: dict[str, Any] = {
+    "rounds": 30,
+    "compare": [],
+    "model.width": 0.1,
+    "model.size_mb": 8.0,
+    "data.train_limit": 400,
+    "data.test_limit": 200,
+    "clients.number": 4,
+    "clients.up_mb_s": [5.0, 4.0, 1.5, 1.0],
+    "clients.down_mb_s": [20.0, 16.0, 6.0, 4.0],
+    "local.steps": 2,
+    "local.batch_size": 10,
+    "density.interval": 4,
+    "density.patience": 1,
+    "window.dt_s": 3.0,
+    "eval_every_s": 20.0,
+}
+FAULTS = {f"faults.{kind}": 0.1 for kind in ("dropout", "crash", "lost_upload", "repeated_upload")}
+MOST_SHOWN = 3  # differences of one run
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The flags of scripts/compare_commits.py."""
+
+    old: str
+    new: str
+    out: Path
+    quickstart_windows: int = 40
+    ignore: tuple[str, ...] = ()
+
+
+def cases(names: list[str], quickstart_windows: int) -> dict[str, dict[str, Any]]:
+    """Overrides of the quickstart by the name of the run, for these strategies."""
+    runs: dict[str, dict[str, Any]] = {}
+    for name in names:
+        runs[name] = {"strategy": name, **SHORT}
+        runs[f"{name}_faults"] = {"strategy": name, **SHORT, **FAULTS}
+    if quickstart_windows:
+        runs["quickstart"] = {"rounds": quickstart_windows, "compare": []}
+    return runs
+
+
+def checkout(commit: str, out: Path) -> Path:
+    """The files of a commit, in a folder of `out` that bears its hash.
+
+    Raises:
+      UserError: this clone has no such commit.
+    """
+    git = ["git", "-C", str(ROOT)]
+    found = subprocess.run([*git, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"], capture_output=True)
+    if found.returncode:
+        raise UserError(f"{commit!r} is no commit of this clone; allowed: a hash, a branch, a tag")
+    commit = found.stdout.decode().strip()
+    folder = out / commit[:12]
+    if not (folder / "files" / "setup.py").exists():
+        shutil.rmtree(folder / "files", ignore_errors=True)
+        (folder / "files").mkdir(parents=True)
+        archive = subprocess.run([*git, "archive", commit], check=True, capture_output=True)
+        subprocess.run(["tar", "-x", "-C", str(folder / "files")], input=archive.stdout, check=True)
+    return folder
+
+
+def _strategies(folder: Path) -> set[str]:
+    """Names of the strategies of a commit."""
+    names = "from prfl_jax import strategies; print(*strategies.ROWS)"
+    said = subprocess.run(
+        [sys.executable, "-c", names], check=True, capture_output=True, text=True, env=_environment(folder)
+    )
+    return set(said.stdout.split())
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(folder / "files"), "PYTHONSAFEPATH": "1"}
+
+
+def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[str]:
+    """What differs between two runs' folders: a line each; nothing where they are equal to the bit.
+
+    Args:
+      ignore: dotted keys of the report, or `record.KEY`, that are not compared.
+    """
+    reports = [_flat(comparable(json.loads((run / "report.json").read_text()))) for run in (old, new)]
+    for key in sorted(reports[0].keys() | reports[1].keys()):
+        if not any(key == name or key.startswith(f"{name}.") for name in ignore):
+            values = [report.get(key, "(absent)") for report in reports]
+            if values[0] != values[1]:
+                yield f"report.{key}: {str(values[0])[:80]} / {str(values[1])[:80]}"
+    skipped = {"host_s", *(name.removeprefix("record.") for name in ignore if name.startswith("record."))}
+    records = [
+        [{k: v for k, v in record.items() if k not in skipped} for record in read_metrics(run / "metrics.jsonl")]
+        for run in (old, new)
+    ]
+    if len(records[0]) != len(records[1]):
+        yield f"{len(records[0])} / {len(records[1])} records"
+    for number, (a, b) in enumerate(zip(*records, strict=False), 1):
+        if a != b:
+            keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+            yield f"record {number} ({a['kind']}): {', '.join(keys)}"
+    with np.load(old / "final_model.npz") as a, np.load(new / "final_model.npz") as b:
+        for key in sorted(set(a.files) | set(b.files)):
+            if key not in a.files or key not in b.files:
+                yield f"final_model.npz: {key} is only in {'the old' if key in a.files else 'the new'}"
+            elif a[key].dtype != b[key].dtype or a[key].tobytes() != b[key].tobytes():
+                yield f"final_model.npz: {key}"
+
+
+def _flat(tree: Any, head: str = "") -> dict[str, Any]:
+    """Leaves by dotted key; a list is one leaf."""
+    if not isinstance(tree, Mapping):
+        return {head: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{head}.{key}" if head else str(key))
+    return flat
+
+
+def compare_commits(request: Request) -> int:
+    """Makes the runs that are missing under `out` and compares them; returns 0 where all are equal, else 1."""
+    folders = [checkout(commit, request.out) for commit in (request.old, request.new)]
+    old_names, new_names = (_strategies(folder) for folder in folders)
+    names = [name for name in strategies.ROWS if name in old_names & new_names]
+    names += sorted((old_names & new_names) - set(names))
+    runs = cases(names, request.quickstart_windows)
+    for folder in folders:
+        subprocess.run(
+            [sys.executable, str(WORKER), str(folder)], input=json.dumps(runs), text=True, check=True,
+            cwd=folder / "files", env=_environment(folder),
+        )  # fmt: skip
+    unequal = 0
+    for name in runs:
+        found = list(differences(folders[0] / name, folders[1] / name, request.ignore))
+        unequal += bool(found)
+        print(f"{name}: {'equal' if not found else f'{len(found)} differences'}")
+        for line in found[:MOST_SHOWN]:
+            print(f"  {line}")
+    print(f"{len(runs) - unequal} of {len(runs)} runs are equal to the bit, {folders[0].name} and {folders[1].name}")
+    return 1 if unequal else 0

@@ -1,0 +1,32 @@
+"""Compares two commits of this clone on this machine, to the bit: records, final models, reports of the same runs.
+
+    python scripts/compare_commits.py --old=main --new=HEAD --out=runs/compare
+
+A short run of every strategy, with faults off and on, and the first 40 windows of the quickstart; about three minutes
+a commit on two CPU cores. A run that lies under --out is not made again. Ends with code 1 where a run differs.
+`--ignore=config_hash,config,record.loss` leaves keys of the report and of records out, for changes made on purpose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from prfl_jax import cli
+from prfl_jax.bench.commits import Request, compare_commits
+
+_OLD = flags.DEFINE_string("old", "main", "a commit, branch or tag")
+_NEW = flags.DEFINE_string("new", "HEAD", "another")
+_OUT = flags.DEFINE_string("out", "runs/compare", "folder to write to")
+_WINDOWS = flags.DEFINE_integer("quickstart_windows", 40, "of the quickstart; 0: leave it out", lower_bound=0)
+_IGNORE = flags.DEFINE_list("ignore", [], "keys that are not compared")
+
+
+def main() -> int:
+    out = Path(_OUT.value).absolute()
+    return compare_commits(Request(_OLD.value, _NEW.value, out, _WINDOWS.value, tuple(_IGNORE.value)))
+
+
+if __name__ == "__main__":
+    cli.run(main)
