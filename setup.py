@@ -9,6 +9,8 @@ setup(
     packages=find_packages(include=["prfl_jax", "prfl_jax.*"]),
     package_data={"prfl_jax": ["py.typed"], "prfl_jax.report": ["*.json"]},
     python_requires=">=3.11",
+    # the two ends that are tested (BUILD.md)
+    classifiers=["Programming Language :: Python :: 3.11", "Programming Language :: Python :: 3.13"],
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

@@ -36,14 +36,16 @@ fi
 # The machine's own names and certificates, so that pip finds what it finds outside.
 cp /etc/resolv.conf /etc/hosts "$debian/etc/"
 cp /etc/ssl/certs/ca-certificates.crt "$debian/etc/ssl/certs/"
-mount -t proc proc "$debian/proc"
-trap 'umount "$debian/proc"' EXIT
-mount --bind /dev "$debian/dev"
-trap 'umount "$debian/dev" "$debian/proc"' EXIT
-
 rm -rf "$debian/root/prfl_jax"
 git clone --quiet --no-hardlinks "$root" "$debian/root/prfl_jax"
-chroot "$debian" env HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -c '
-  echo "$(python3 --version), Debian $(cat /etc/debian_version)"
-  cd /root/prfl_jax && .ci/run
-'
+
+# In a mount namespace of its own: what is mounted here is gone with the process, however it ends.
+unshare --mount bash -euc '
+  mount -t proc proc "$0/proc"
+  mount --rbind /dev "$0/dev"
+  exec chroot "$0" env HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -euc "
+    echo \"\$(python3 --version), Debian \$(cat /etc/debian_version)\"
+    cd /root/prfl_jax
+    .ci/run
+  "
+' "$debian"
