@@ -29,6 +29,7 @@ class Estimate:
     Attributes:
       method: models, sizes and engine settings, as the run would have them.
       source: of the data, one line.
+      notes: what looks strange in the data, a line each.
       clients: training images of each client.
       holdout, test: held-out and test images.
       windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
@@ -41,6 +42,7 @@ class Estimate:
 
     method: Method
     source: str
+    notes: tuple[str, ...]
     clients: tuple[int, ...]
     holdout: int
     test: int
@@ -104,6 +106,7 @@ def estimate(config: Any) -> Estimate:
     return Estimate(
         method=method,
         source=dataset.source,
+        notes=dataset.notes,
         clients=clients,
         holdout=len(split.holdout),
         test=len(split.test),
@@ -135,6 +138,7 @@ def describe(config: Any) -> str:
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
+        *(("warning", f"data.name={config.data.name}: {note}") for note in e.notes),
         ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
         ("held out", f"{e.holdout:,} images for early stopping"),
         ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),

@@ -49,7 +49,7 @@ REFUSED = {
     "UTF-16": (PLAIN.decode().encode("utf-16"), "cannot be read (it is not UTF-8, byte 0xff): allowed is a CSV"),
     "UTF-16, big end first": (b"\xfe\xff" + PLAIN.decode().encode("utf-16-be"), "it is not UTF-8, byte 0xfe"),
     "Latin-1": (PLAIN + b"# f\xfcr\n", "it is not UTF-8, byte 0xfc"),
-    "semicolons": (PLAIN.replace(b",", b";"), "line 1 is 'client;time;up;down': allowed is a CSV file whose first line"),
+    "semicolons": (PLAIN.replace(b",", b";"), "line 1 is 'client;time;up;down': allowed is a CSV file"),
     "semicolons, advice": (BOM + PLAIN.replace(b",", b";"), "is client,time,up,down, separated by commas"),
     "tabs": (PLAIN.replace(b",", b"\t"), "separated by commas"),
     "no header": (PLAIN.split(b"\n", 1)[1], "line 1 is '2,5,2,4'"),
