@@ -173,7 +173,8 @@ def test_a_damaged_folder_is_refused_in_a_line(tmp_path, fault):
     made, said = REFUSED[fault]
     path = tmp_path / "leaf" / "a.json"
     path.parent.mkdir()
-    path.write_bytes(made if isinstance(made, bytes) else (made if isinstance(made, str) else json.dumps(made)).encode())
+    text = made if isinstance(made, str | bytes) else json.dumps(made)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as e:
         prepare.prepare_femnist(tmp_path / "leaf", tmp_path / "data")
     assert said in str(e.value) and str(path) in str(e.value) and len(str(e.value).splitlines()) == 1
