@@ -13,6 +13,7 @@ from prfl_jax.aggregate import find_aggregation
 from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
+from prfl_jax.notices import warn_once
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.simulation import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.transport.alone import run_clock
@@ -65,8 +66,13 @@ def estimate(config: Any) -> Estimate:
       UserError: the config is not possible, or its data cannot be had.
     """
     dataset = data_room.load(config.data, config.seed)
-    split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
-    method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
+    try:
+        split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
+        method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
+    except UserError:
+        for note in dataset.notes:  # which may be the reason; a table is not come to
+            warn_once(f"data.name={dataset.name}: {note}")
+        raise
     clients = tuple(len(c) for c in split.clients)
 
     windows = min(_CLOCK_WINDOWS, config.rounds)

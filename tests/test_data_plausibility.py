@@ -139,6 +139,22 @@ def test_the_dry_run_says_it_too(strange_file):
     assert len(rows) == 3 and "training images lie in 0..1" in rows[0] and "bits.npz" in rows[0]
 
 
+def test_it_is_said_where_the_data_are_then_refused(tmp_path, capsys, monkeypatch):
+    """Images with their channels first do not fit a model: the reason is told beside the refusal."""
+    from prfl_jax.dry_run import describe
+    from prfl_jax.errors import UserError
+
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 256, (440, 3, 16, 16), dtype=np.uint8), np.arange(440) % 10
+    np.savez(tmp_path / "first.npz", x_train=x[:400], y_train=y[:400], x_test=x[400:], y_test=y[400:])
+    config = tiny.config("fedavg", rounds=2, data__name=str(tmp_path / "first.npz"), model__name="conv2")
+    for call in (describe, Experiment):
+        monkeypatch.setattr(notices, "_said", set())
+        with pytest.raises(UserError, match="does not take images"):
+            call(copy.deepcopy(config))
+        assert "taken for images of 3 x 16 pixels and 16 channels; if the channels" in capsys.readouterr().err
+
+
 def test_a_warning_is_one_line_whatever_is_in_it(capsys, monkeypatch):
     monkeypatch.setattr(notices, "_said", set())
     for _ in range(2):
