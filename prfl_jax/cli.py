@@ -269,7 +269,7 @@ def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None
         print(more_help)
         sys.exit(0)
     try:
-        code = call(flags.FLAGS.read_flags_from_files(args, force_gnu=False))
+        code = call(_flag_files(args))
     except (UserError, flags.Error) as e:
         said: object = e
     except OSError as e:  # where nobody closer to the file had a better word for it
@@ -286,6 +286,16 @@ def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None
     # letters that are none (of a file's name, a key, a value) are told by their numbers
     print(f"{Path(args[0]).name}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _flag_files(args: Sequence[str]) -> list[str]:
+    """The arguments with those of `--flagfile=FILE`, whose text may begin with a byte-order mark."""
+    try:
+        found = flags.FLAGS.read_flags_from_files(args, force_gnu=False)
+    except UnicodeDecodeError as e:
+        raise UserError(f"--flagfile: is not UTF-8 (byte {e.object[e.start]:#04x}); save it as UTF-8") from None
+    bare = [argument.removeprefix("\ufeff") for argument in found]
+    return [b for b, argument in zip(bare, found, strict=True) if b == argument or b.strip() and b[:1] != "#"]
 
 
 def _config_help() -> str:

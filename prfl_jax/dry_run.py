@@ -13,6 +13,7 @@ from prfl_jax.aggregate import find_aggregation
 from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
+from prfl_jax.notices import warn_once
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.simulation import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.transport.alone import run_clock
@@ -29,6 +30,7 @@ class Estimate:
     Attributes:
       method: models, sizes and engine settings, as the run would have them.
       source: of the data, one line.
+      notes: what looks strange in the data, a line each.
       clients: training images of each client.
       holdout, test: held-out and test images.
       windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
@@ -41,6 +43,7 @@ class Estimate:
 
     method: Method
     source: str
+    notes: tuple[str, ...]
     clients: tuple[int, ...]
     holdout: int
     test: int
@@ -63,8 +66,13 @@ def estimate(config: Any) -> Estimate:
       UserError: the config is not possible, or its data cannot be had.
     """
     dataset = data_room.load(config.data, config.seed)
-    split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
-    method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
+    try:
+        split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
+        method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
+    except UserError:
+        for note in dataset.notes:  # which may be the reason; a table is not come to
+            warn_once(f"data.name={dataset.name}: {note}")
+        raise
     clients = tuple(len(c) for c in split.clients)
 
     windows = min(_CLOCK_WINDOWS, config.rounds)
@@ -104,6 +112,7 @@ def estimate(config: Any) -> Estimate:
     return Estimate(
         method=method,
         source=dataset.source,
+        notes=dataset.notes,
         clients=clients,
         holdout=len(split.holdout),
         test=len(split.test),
@@ -135,6 +144,7 @@ def describe(config: Any) -> str:
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
+        *(("warning", f"data.name={config.data.name}: {note}") for note in e.notes),
         ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
         ("held out", f"{e.holdout:,} images for early stopping"),
         ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),

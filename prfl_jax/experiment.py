@@ -103,6 +103,11 @@ class Experiment:
 
         return Finished(processes.share(processes.by_lead(written, {})), params, workdir.address)
 
+    def _data_notes(self) -> dict[str, Any]:
+        """Where the data came from, and what was left out or looks strange."""
+        data = self.simulation.dataset
+        return {"source": data.source, **({"notes": list(data.notes)} if data.notes else {})}
+
     def _report(self, folder: Path, loop: Loop) -> dict[str, Any]:
         """`report.json`, from the run's records and what the host knows."""
         method, config, seconds = self.simulation.method, self.config, loop.time.seconds
@@ -120,7 +125,7 @@ class Experiment:
                 "devices": self.simulation.placement.count,
             },
             seed=config.seed,
-            split_summary={**self.simulation.split.summary, "source": self.simulation.dataset.source},
+            split_summary={**self.simulation.split.summary, **self._data_notes()},
             model={
                 "name": method.model.name,
                 "parameters": method.size.total,

@@ -36,6 +36,7 @@ from prfl_jax.local import LocalWork
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.products import precision_name
+from prfl_jax.notices import warn_once
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.privacy import check_installed
@@ -211,6 +212,9 @@ class Simulation:
         seed, clients = config.seed, config.clients.number
         self._faults = faults_from_config(config)
         self.dataset = data_room.load(config.data, seed)
+        if processes.leads():
+            for note in self.dataset.notes:
+                warn_once(f"data.name={self.dataset.name}: {note}")
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
         needed = find_density(config.density.name).recovers or config.stop_early
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):

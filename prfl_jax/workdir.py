@@ -86,7 +86,7 @@ class Workdir:
             write_text(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
             return
         try:
-            there = json.loads(file.read_text())
+            there = json.loads(file.read_text(encoding="utf-8-sig"))
             same, theirs = there["config_hash"] == config_hash, there["config"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file}: cannot be read ({error}); use a new --workdir") from None

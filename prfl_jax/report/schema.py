@@ -40,7 +40,7 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
       UserError: for a missing file or one that is not a report.
     """
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        report = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a run that has ended leaves report.json in its --workdir") from None
     except OSError as error:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from prfl_jax.data.femnist import leaf
+from prfl_jax.errors import UserError
 
 
 class Femnist(tfds.core.GeneratorBasedBuilder):
@@ -18,6 +19,9 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
     Features: `image` `[28, 28, 1]` uint8 (ink dark, background 255), `label` int64,
     `writer` bytes. Where LEAF's folder has `train` and `test`, those are the splits;
     otherwise every tenth image of each writer is a test image.
+
+    Attributes:
+        found: by split, what the JSON files held, once they are read.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -42,20 +46,34 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        files = leaf.parts(pathlib.Path(dl_manager.manual_dir))
-        if "all" not in files:
-            return {part: self._generate_examples(paths) for part, paths in files.items()}
-        return {part: self._generate_examples(files["all"], part) for part in ("train", "test")}
+        folder = pathlib.Path(dl_manager.manual_dir)
+        files = leaf.parts(folder)
+        self.found = {part: leaf.Found() for part in ("train", "test")}
+        return {part: self._generate_examples(folder, files, part) for part in self.found}
 
     def _generate_examples(
-        self, files: list[pathlib.Path], cut: str | None = None
+        self, folder: pathlib.Path, files: dict[str, list[pathlib.Path]], part: str
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield keyed examples; `cut` keeps one part of files that are not divided yet."""
-        for example in leaf.read(files):
+        """Yield keyed examples of one split; files that are not divided yet are divided here.
+
+        Raises:
+            UserError: there are none.
+        """
+        divided, count = "all" not in files, 0
+        for example in leaf.read(files[part if divided else "all"], self.found[part]):
             is_test = example.number % leaf.TEST_EVERY == leaf.TEST_EVERY - 1
-            if cut is not None and is_test != (cut == "test"):
+            if not divided and is_test != (part == "test"):
                 continue
+            count += 1
             yield (
                 f"{example.writer}/{example.number:06d}",
                 {"image": example.image, "label": example.label, "writer": example.writer},
+            )
+        if not count:
+            most = max(self.found[part].images.values(), default=0)
+            if divided or not most:
+                raise UserError(f"{folder}: its {'files hold' if not divided else part + ' files hold'} no image")
+            raise UserError(
+                f"{folder}: no writer has {leaf.TEST_EVERY} images (the most is {most}), and every "
+                f"{leaf.TEST_EVERY}th of a writer's is a test image; give more, or LEAF's folders train and test"
             )
