@@ -64,10 +64,11 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     main = reports[0]
     headline = main["final"]["model"]
     own = strategy_name(main["strategy"])
+    one = one_model(main)
     for name, curve in main["curves"].items():
-        if not curve["t_s"]:
+        if not curve["t_s"] or (one and name != headline):
             continue
-        (line,) = axes.plot(curve["t_s"], _percents(curve["accuracy"]), label=f"{own}: {CURVE_NAMES[name]}")
+        (line,) = axes.plot(curve["t_s"], _percents(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
         if name == headline:
             line.set(color=_OWN, linewidth=2.0, zorder=4)
         else:
