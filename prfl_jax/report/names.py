@@ -24,6 +24,7 @@ _STRATEGY_NAMES = {
     "heterofl_windowed": "HeteroFL (windowed)",
     "heterofl_recovery": "HeteroFL + recovery",
 }
+STRATEGY_ORDER = {strategy: place for place, strategy in enumerate(_STRATEGY_NAMES)}  # in figures and tables
 
 
 def strategy_name(strategy: str) -> str:
