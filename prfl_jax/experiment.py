@@ -105,7 +105,8 @@ class Experiment:
             workdir.put()
             return report
 
-        report = processes.share(processes.by_lead(written, {}))
+        nothing: dict[str, Any] = {}
+        report = processes.share(processes.by_lead(written, nothing))
         return Finished(report, models[headline], workdir.address, models)
 
     def _report(self, folder: Path, loop: Loop, files: dict[str, str]) -> dict[str, Any]:

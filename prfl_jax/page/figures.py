@@ -28,6 +28,7 @@ BYTES = {
     "bytes_up": "received by the server",
     "bytes_client_down": "received by the clients",
 }
+_PATTERNS = {"solid": "", "dash": "/", "dot": ".", "dashdot": "x", "longdash": "|", "longdashdot": "-"}
 _PHASES = {"download": "#4c78a8", "train": "#54a24b", "upload": "#f58518", "wait": "#d3d3d3"}
 
 
@@ -54,19 +55,30 @@ def accuracy(groups: Sequence[Group]) -> go.Figure:
         title = _AXES[name] + (f" (not known of {unknown} runs)" if unknown else "")
         parts = sorted((part for group in drawn for part in group), key=lambda p: ("band", "line", "run").index(p[0]))
         change = {"x": [xs for _, xs, _ in parts], "y": [ys for _, _, ys in parts]}
-        layout = {"xaxis.title.text": title, "xaxis.autorange": True, "yaxis.autorange": True}
+        layout = {"xaxis.title.text": title, "xaxis.autorange": True}
         buttons.append({"label": name, "method": "update", "args": [change, layout]})
-    menu = {
-        "buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom",
-        "pad": {"b": 8}, "showactive": True,
-    }  # fmt: skip
+    look = {"type": "buttons", "direction": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 8}, "font": {"size": 11}}
+    menus = [{**look, "buttons": buttons, "x": 0, "xanchor": "left", "visible": len(buttons) > 1}]
+    if near := _near(groups):
+        heights = (("all", {"yaxis.autorange": True}), (f"from {near[0]:.0%}", {"yaxis.range": near}))
+        zoom = [{"label": label, "method": "relayout", "args": [change]} for label, change in heights]
+        menus.append({**look, "buttons": zoom, "x": 1, "xanchor": "right"})
     models = sorted({headline_name(run.report) for group in groups for run in group.runs})
     figure.update_layout(
-        updatemenus=[menu], xaxis_title=_AXES["simulated time"], yaxis_tickformat=".0%",
-        yaxis_title=f"test accuracy ({' or '.join(models)})",
+        updatemenus=menus, xaxis_title=_AXES["simulated time"], yaxis_tickformat=".0%",
+        yaxis_title=f"test accuracy ({' / '.join(models)})",
         height=max(520, 140 + sum(10 + 18 * (1 + group.label().count("<br>")) for group in groups)),
     )  # fmt: skip
     return _styled(figure)
+
+
+def _near(groups: Sequence[Group]) -> list[float] | None:
+    """Where the accuracies of the table lie: the upper part of the axis, if most of it is below them."""
+    runs = [run for group in groups for run in group.runs]
+    best = max((share for run in runs for share in run.curve["accuracy"] if share is not None), default=0.0)
+    levels = [float(level) for run in runs for level in run.report["time_to_accuracy"]]
+    low = min((level for level in levels if level < best), default=0.0) - 0.1
+    return [round(low, 2), best + 0.1 * (best - low)] if low > 0.3 else None
 
 
 def _names(group: Group) -> list[str]:
@@ -83,10 +95,11 @@ def _single(group: Group) -> list[Run]:
 def _look(group: Group, part: str) -> dict[str, Any]:
     """How a part is drawn."""
     if part == "band":
-        colour = f"rgba({', '.join(str(int(group.colour[k : k + 2], 16)) for k in (1, 3, 5))}, 0.13)"
+        colour = f"rgba({', '.join(str(int(group.colour[k : k + 2], 16)) for k in (1, 3, 5))}, 0.11)"
         return {"fill": "toself", "fillcolor": colour, "mode": "none", "hoverinfo": "skip", "showlegend": False}
     shown = "%{y:.1%} at %{x:,.5~g}<extra>%{fullData.name}</extra>"
-    look = {"mode": "lines", "line": {"color": group.colour, "dash": group.dash, "width": 2}, "hovertemplate": shown}
+    look: dict[str, Any] = {"mode": "lines", "line": {"color": group.colour, "dash": group.dash, "width": 2}}
+    look["hovertemplate"] = shown
     if part == "run":
         look |= {"line": {"color": group.colour, "dash": group.dash, "width": 1}, "opacity": 0.65}
         look |= {"showlegend": False, "visible": False}
@@ -129,17 +142,20 @@ def _along(run: Run, name: str) -> list[Any] | None:
 
 def traffic(groups: Sequence[Group]) -> go.Figure:
     """Bytes of each group, a panel a kind: the mean over the seeds, a whisker from the least to the most."""
-    figure = make_subplots(1, len(BYTES), shared_yaxes=True, subplot_titles=list(BYTES.values()), horizontal_spacing=0.03)
+    titles = list(BYTES.values())
+    figure = make_subplots(1, len(BYTES), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
     labels = [group.label(34) for group in groups]
     for panel, (key, label) in enumerate(BYTES.items(), start=1):
         found = [Spread.of([run.report[key] / 1e9 for run in group.runs]) for group in groups]
         ends = {
-            "type": "data", "symmetric": False, "array": [s.high - s.mean for s in found],
-            "arrayminus": [s.mean - s.low for s in found], "color": "#444", "thickness": 1.2, "width": 3,
+            "type": "data", "symmetric": False, "array": [s.high - s.mean if s.known > 1 else None for s in found],
+            "arrayminus": [s.mean - s.low if s.known > 1 else None for s in found], "color": "#444", "thickness": 1.2,
+            "width": 3, "visible": any(s.known > 1 for s in found),
         }  # fmt: skip
         figure.add_bar(
             x=[s.mean for s in found], y=labels, name=label, orientation="h", showlegend=False, error_x=ends,
             marker_color=[group.colour for group in groups],
+            marker_pattern={"shape": [_PATTERNS[group.dash] for group in groups], "fillmode": "replace"},
             customdata=[[len(group.runs), s.low, s.high] for group, s in zip(groups, found, strict=True)],
             hovertemplate="%{y}: %{x:,.4~g} GB " + label
             + " (%{customdata[0]} run(s), %{customdata[1]:,.4~g} to %{customdata[2]:,.4~g})<extra></extra>",

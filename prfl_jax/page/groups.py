@@ -15,7 +15,7 @@ from prfl_jax.report.names import STRATEGY_ORDER, strategy_name
 # Told apart by people with any colour vision as far as twelve can be; the first is PR-FL's where it is there.
 COLOURS = (
     "#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#9a9a00",
-    "#e31a1c", "#7f7f7f",
+    "#e0218a", "#7f7f7f",
 )  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 TASK = ("data.name", "data.partition")  # methods are compared on one of these
@@ -60,13 +60,14 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """The groups of a page, by task and then in the order of the methods that the package knows."""
+    """The groups of a page: the task with most runs first, there in the order of the methods that the package knows."""
     found = [[runs[place] for place in places] for places in alike([_settings(run) for run in runs])]
     tasks = [_task(members[0]) for members in found]
     known: list[str] = sorted(set(tasks))
     if len(known) == 1 or len(known) > MOST_TASKS or len(known) == len(found):
         tasks = [""] * len(found)  # one panel: data is a setting like others
-    order = sorted(range(len(found)), key=lambda k: (tasks[k], _rank(found[k][0]), k))
+    weight = {task: sum(len(f) for f, where in zip(found, tasks, strict=True) if where == task) for task in tasks}
+    order = sorted(range(len(found)), key=lambda k: (-weight[tasks[k]], tasks[k], _rank(found[k][0]), k))
     found, tasks = [found[k] for k in order], [tasks[k] for k in order]
     names = _names(found, tasks)
     styles = _styles(found, tasks)

@@ -30,10 +30,13 @@ class Spread:
         return cls(statistics.fmean(known), min(known), max(known), len(known), len(values))
 
     def text(self, write: Callable[[float], str], missing: str = "-") -> str:
-        """In words: "950 s (900 s to 1,000 s; 2 of 3)"; of one run its value alone."""
+        """In words: "950 s (900–1,000 s; 2 of 3)"; of one run its value alone."""
         if not self.known:
             return missing
         low, high = write(self.low), write(self.high)
-        beside = [f"{low} to {high}"] if self.known > 1 and low != high else []
+        differ = self.known > 1 and low != high
+        if low.split()[1:] == high.split()[1:] and low.count(" ") == 1:
+            low = low.split()[0]  # the unit is said once
+        beside = [f"{low}–{high}"] if differ else []
         beside += [f"{self.known} of {self.asked}"] if self.known < self.asked else []
         return write(self.mean) + (f" ({'; '.join(beside)})" if beside else "")

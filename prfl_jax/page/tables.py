@@ -14,8 +14,11 @@ from prfl_jax.page.spread import Spread
 from prfl_jax.report.groups import settings
 from prfl_jax.report.names import bytes_text, duration_text, headline_name, percent_text, seconds_text
 
+_WRAPS = ' class="long"'
 LONG = 80  # letters of a value, then it is cut
-_STROKES = {"solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3"}
+_STROKES = {
+    "solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3",
+}  # fmt: skip
 
 
 def swatch(group: Group) -> str:
@@ -27,12 +30,16 @@ def swatch(group: Group) -> str:
     )
 
 
+def _named(group: Group, name: str, scope: str = "row") -> str:
+    return f'<th scope="{scope}"><div class="name">{swatch(group)}<span>{name}</span></div></th>'
+
+
 def _head(cells: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in cells) + "</tr>"
 
 
 def _cells(values: Sequence[str]) -> str:
-    return "".join(f"<td>{html.escape(value)}</td>" for value in values)
+    return "".join(f"<td{_WRAPS if len(value) > 45 else ''}>{html.escape(value)}</td>" for value in values)
 
 
 def _table(head: Sequence[str], rows: Sequence[str]) -> str:
@@ -57,14 +64,14 @@ def _grouped(
         if single:
             count = f'<button type="button" data-group="{number}" aria-expanded="false">{count}</button>'
         rows.append(
-            f'<tr><th scope="row">{swatch(group)}{name}</th><td>{count}</td>{_cells(summary(group.runs))}</tr>'
+            f'<tr>{_named(group, name)}<td>{count}</td>{_cells(summary(group.runs))}</tr>'
         )
         for run, note in single:
             said = html.escape(f"seed {run.report['seed']}{note}")
             where = html.escape(str(run.file))
             rows.append(
-                f'<tr class="single" data-group="{number}" hidden><th scope="row" title="{where}">{swatch(group)}'
-                f"{html.escape(run.name)}</th><td>{said}</td>{_cells(summary([run]))}</tr>"
+                f'<tr class="single" data-group="{number}" title="{where}" hidden>'
+                f"{_named(group, html.escape(run.name))}<td>{said}</td>{_cells(summary([run]))}</tr>"
             )
     return _table(head, rows)
 
@@ -82,9 +89,9 @@ def times(groups: Sequence[Group]) -> str:
             cells.append(reached.text(seconds_text, "never" if asked else "-"))
         end = Spread.of([run.report["final"]["accuracy"] for run in runs])
         models = ", ".join(sorted({headline_name(run.report) for run in runs}))
-        return [*cells, end.text(percent_text), Spread.of([run.report["simulated_s"] for run in runs]).text(seconds_text), models]
+        return [*cells, end.text(percent_text), models]
 
-    head = ["method", "runs", *(percent_text(float(level), 0) for level in levels), "accuracy at the end", "the end", "of the"]
+    head = ["method", "runs", *(percent_text(float(level), 0) for level in levels), "accuracy at the end", "of the"]
     return _grouped(head, groups, summary)
 
 
@@ -144,10 +151,10 @@ def differences(groups: Sequence[Group]) -> str:
     flat = [[settings(run.report) for run in (*group.runs, *group.again)] for group in groups]
     keys = sorted({key for found in flat for values in found for key in values})
     said = {key: [_distinct([values.get(key) for values in found]) for found in flat] for key in keys}
-    apart = [key for key in keys if len(set(said[key])) > 1 or any(len(set(map(_text, (v.get(key) for v in f)))) > 1 for f in flat)]
+    apart = [key for key in keys if len({_text(values.get(key)) for found in flat for values in found}) > 1]
     if not apart:
         return "<p>All runs have the same config.</p>"
-    heads = "".join(f"<th>{swatch(group)}{html.escape(group.title)}</th>" for group in groups)
+    heads = "".join(_named(group, html.escape(group.title), "col") for group in groups)
     rows = "".join(f'<tr><th scope="row">{html.escape(key)}</th>{_cells(said[key])}</tr>' for key in apart)
     return f'<div class="wide"><table><thead><tr><th>key</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 

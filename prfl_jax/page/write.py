@@ -19,7 +19,7 @@ from prfl_jax.page.runs import MOST_ARRIVALS, Run
 
 _ARRIVALS = 40_000  # of all timelines together
 _LEAST_ARRIVALS = 200  # of each
-_DIGITS = 7  # of a number in a figure
+_DIGITS = 9  # of a number in a figure
 
 
 def write_page(runs: Sequence[Run], out: Path, title: str = "Runs") -> None:
@@ -70,23 +70,24 @@ def _notes(groups: Sequence[Group]) -> str:
     notes = []
     if several:
         notes.append(
-            "Runs that differ in their seed alone are one method: its line is the mean of the seeds, its band goes from the "
-            "least to the most of them. Over simulated time both are of the seconds of the evaluation grid that all the seeds "
-            "have, and end where the first of them ends; along the other axes each seed's curve is read between its "
-            "evaluations, never beyond them."
+            "Runs that differ in their seed alone are one method: its line is the mean of the seeds, its band goes "
+            "from the least to the most of them. Over simulated time both are of the seconds of the evaluation grid "
+            "that all the seeds have, and end where the first of them ends; along the other axes each seed's curve is "
+            "read between its evaluations, never beyond them."
         )
         notes.append(
             "Tables give the mean (least to most). “2 of 3” is how many of the seeds got there; the mean is of those."
         )
     if again:
         notes.append(
-            f"{again} run(s) have the config and the seed of another one here. Of each seed the longest run counts; the "
-            "others are among the single runs only."
+            f"{again} run(s) have the config and the seed of another one here. Of each seed the longest run counts; "
+            "the others are among the single runs only."
         )
     total = sum(len(group.runs) + len(group.again) for group in groups)
     notes.insert(0, f"{total} runs, {len(groups)} methods and settings.")
     switch = (
-        '<p><label class="all"><input type="checkbox" id="single"> Show every single run</label></p>'
+        '<p><label class="all"><input type="checkbox" id="single"> Show every single run</label>'
+        '<label class="all"><input type="checkbox" id="bands" checked> Show the bands</label></p>'
         if several or again
         else ""
     )
@@ -121,9 +122,8 @@ def _options(groups: Sequence[Group], runs: Sequence[Run]) -> str:
     places = {run.file: place for place, run in enumerate(runs)}
     text = ""
     for group in groups:
-        own = "".join(
-            f'<option value="{places[run.file]}">{html.escape(run.name)}</option>' for run in (*group.runs, *group.again)
-        )
+        members = (*group.runs, *group.again)
+        own = "".join(f'<option value="{places[run.file]}">{html.escape(run.name)}</option>' for run in members)
         text += f'<optgroup label="{html.escape(group.title)}">{own}</optgroup>'
     return text
 

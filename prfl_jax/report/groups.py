@@ -15,7 +15,7 @@ from prfl_jax.validate import NOT_HASHED, to_dict
 
 MOST_POINTS = 400  # of a mean along anything but the evaluation grid
 SEED = "seed"
-Curve = tuple[Sequence[float | None], Sequence[float | None]]  # x and y of one run, x ascending
+Curve = tuple[Sequence[Any], Sequence[Any]]  # x and y of one run, numbers or None, x ascending
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _defaults() -> dict[str, Any]:
 
 def settings(report: Mapping[str, Any]) -> dict[str, Any]:
     """Every dotted key; one that did not exist yet when the run was made has its default, as in `same_run`."""
-    return {**_defaults(), **leaves(report["config"])}
+    return {**_defaults(), **leaves(report["config"]), "strategy": report["strategy"]}
 
 
 def describes(found: Mapping[str, Any]) -> dict[str, str]:
@@ -77,26 +77,29 @@ def spread_on_grid(curves: Sequence[Curve]) -> tuple[list[float], list[float], l
     For curves over an evaluation grid that they share. Nothing is read between two points or after the first curve's
     end. A curve that was thinned has fewer points; those are the grid then.
     """
-    known = [{x: y for x, y in zip(*curve, strict=True) if x is not None and y is not None} for curve in curves]
-    shared = sorted(functools.reduce(lambda a, b: a & b, (points.keys() for points in known)))
+    known = [_points(curve) for curve in curves]
+    shared = sorted(set.intersection(*(set(points) for points in known)))
     return _spread(shared, np.array([[points[x] for x in shared] for points in known]))
 
 
 def spread_along(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float], list[float]]:
     """As `spread_on_grid`, for curves whose x differ (windows, bytes, host s).
 
-    A curve is straight between two of its points, as it is drawn. The x are those of all curves (`MOST_POINTS` of them),
-    from where the last curve begins to where the first one ends.
+    A curve is straight between two of its points, as it is drawn. The x are those of all curves (`MOST_POINTS` of
+    them), from where the last curve begins to where the first one ends.
     """
-    known = []
-    for curve in curves:  # where x stands still (no window closed) the last value counts
-        points = {x: y for x, y in zip(*curve, strict=True) if x is not None and y is not None}
-        if not points:
-            return [], [], [], []
-        known.append(sorted(points.items()))
-    first, last = max(points[0][0] for points in known), min(points[-1][0] for points in known)
-    xs = thin(sorted({x for points in known for x, _ in points if first <= x <= last}), MOST_POINTS)
-    return _spread(xs, np.array([np.interp(xs, *zip(*points, strict=True)) for points in known]))
+    known = [_points(curve) for curve in curves]
+    if not all(known):
+        return [], [], [], []
+    first, last = max(min(points) for points in known), min(max(points) for points in known)
+    xs = thin(sorted({x for points in known for x in points if first <= x <= last}), MOST_POINTS)
+    rows = [np.interp(np.array(xs), sorted(points), [points[x] for x in sorted(points)]) for points in known]
+    return _spread(xs, np.array(rows))
+
+
+def _points(curve: Curve) -> dict[float, float]:
+    """What is known of a curve, y by x; where x stands still (no window closed) the last y."""
+    return {x: y for x, y in zip(*curve, strict=True) if x is not None and y is not None}
 
 
 def _spread(xs: list[float], values: np.ndarray) -> tuple[list[float], list[float], list[float], list[float]]:
