@@ -48,7 +48,8 @@ def test_where_the_two_server_models_are_one_there_is_one_row(fedavg):
     text = summary_text(report_of(simulated_run(), 10, compare={"fedavg": one}))
     assert f"{100 * one['final']['accuracy']:.1f}" in row(text, "FedAvg, server model")
     assert row(summary_text(one), "FedAvg, server model *") and "MaskFedAvg" not in summary_text(one)
-    same = {**fedavg, "curves": dict.fromkeys(("mask", "fedavg"), fedavg["curves"]["fedavg"])}  # of before files were named
+    # of before files were named
+    same = {**fedavg, "curves": dict.fromkeys(("mask", "fedavg"), fedavg["curves"]["fedavg"])}
     assert row(summary_text(same), "FedAvg, server model *")
 
 

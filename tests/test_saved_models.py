@@ -98,19 +98,18 @@ def test_both_headlines_save_the_same_two_models(tmp_path):
     tiny.same(load("fedavg", "final_model.npz"), load("mask", "final_model_fedavg.npz"))
 
 
-@pytest.mark.parametrize("headline", NAMES)
 @pytest.mark.parametrize(
     ("strategy", "changes"),
     [
-        ("fedavg", {}),
+        ("fedavg", {"eval__model": "mask"}),
         ("fedasync", {}),
         ("fedbuff", {}),
         ("prfl_fedavg", {}),
         ("fedavg", {"aggregation__name": "median", "aggregation__byzantine": 1}),
     ],
 )
-def test_where_the_two_models_are_one_there_is_one_file(strategy, changes, headline, tmp_path):
-    experiment = Experiment(tiny.config(strategy, eval__model=headline, **changes))
+def test_where_the_two_models_are_one_there_is_one_file(strategy, changes, tmp_path):
+    experiment = Experiment(tiny.config(strategy, **{"eval__model": "fedavg", **changes}))
     report = holds(tmp_path, experiment, run(tmp_path, experiment))
     assert set(report["model"]["files"].values()) == {"final_model.npz"}
     assert report["final"]["mask"] == report["final"]["fedavg"]
@@ -129,7 +128,7 @@ def test_other_methods_with_two_models(strategy, tmp_path):
         {"engine__models": "host", "engine__devices": 1},
         {"aggregation__server_lr": 0.5},
         {"stop_early": True, "rounds": 60, "density__patience": 1, "density__min_delta": 0.9},
-        {"rounds": 0},
+        {"horizon_s": 1.0},
     ],
     ids=["store", "host", "server_lr", "stop_early", "nothing"],
 )
@@ -179,7 +178,6 @@ def test_the_command_says_which_model_and_its_comparison_saves_its_own(tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("seed")]
     assert len(rows) == 2 and all("FedAvg(B) model" in row for row in rows)
-    assert "final_model*.npz of each" in done.stdout
     for seed in (0, 1):
         folder = tmp_path / "runs" / f"seed{seed}"
         report = holds(folder, Experiment(tiny.config("prfl", seed=seed, eval__model="fedavg")))

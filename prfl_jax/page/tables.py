@@ -11,7 +11,7 @@ from prfl_jax.page.figures import BYTES
 from prfl_jax.page.groups import Group
 from prfl_jax.page.runs import Run
 from prfl_jax.page.spread import Spread
-from prfl_jax.report.groups import settings
+from prfl_jax.report.groups import settings, value_text
 from prfl_jax.report.names import bytes_text, duration_text, headline_name, percent_text, seconds_text
 
 _WRAPS = ' class="long"'
@@ -151,7 +151,7 @@ def differences(groups: Sequence[Group]) -> str:
     flat = [[settings(run.report) for run in (*group.runs, *group.again)] for group in groups]
     keys = sorted({key for found in flat for values in found for key in values})
     said = {key: [_distinct([values.get(key) for values in found]) for found in flat] for key in keys}
-    apart = [key for key in keys if len({_text(values.get(key)) for found in flat for values in found}) > 1]
+    apart = [key for key in keys if len({value_text(values.get(key)) for found in flat for values in found}) > 1]
     if not apart:
         return "<p>All runs have the same config.</p>"
     heads = "".join(_named(group, html.escape(group.title), "col") for group in groups)
@@ -160,7 +160,8 @@ def differences(groups: Sequence[Group]) -> str:
 
 
 def _distinct(values: Sequence[Any]) -> str:
-    return ", ".join(dict.fromkeys(map(_text, values)))
+    """Each once, in their order."""
+    return ", ".join(_text(value) for value in {value_text(value): value for value in values}.values())
 
 
 def _text(value: Any) -> str:

@@ -41,10 +41,12 @@ def settings(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def describes(found: Mapping[str, Any]) -> dict[str, str]:
     """What of `settings` tells experiments apart, comparable as text: all but the seed and what changes no number."""
-    return {key: _comparable(value) for key, value in found.items() if key != SEED and key not in NOT_HASHED}
+    return {key: value_text(value) for key, value in found.items() if key != SEED and key not in NOT_HASHED}
 
 
-def _comparable(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Equal for equal settings, whether a file has a whole number as 14 or 14.0."""
+
     def number(item: Any) -> Any:
         if isinstance(item, list | tuple):
             return [number(one) for one in item]
