@@ -174,6 +174,9 @@ def test_the_mean_and_its_band_against_the_obvious_ones(tmp_path):
     assert list(band.y[half:]) == [low for _, low, _ in reversed(want.values())]
     runs = line_of(figure, group, "run")
     assert [list(run.y) for run in runs] == [curve["accuracy"] for curve in curves]
+    ends = [report["simulated_s"] for report in reports]
+    shown = f"after {sum(ends) / 3:,.0f} s ({min(ends):,.0f}–{max(ends):,.0f} s)"  # accuracies of different seconds
+    assert shown in tables.times([group])
     assert all(run.visible is False and run.line.color == line.line.color for run in runs)
 
 

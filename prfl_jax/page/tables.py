@@ -15,6 +15,7 @@ from prfl_jax.report.groups import settings, value_text
 from prfl_jax.report.names import bytes_text, duration_text, headline_name, percent_text, seconds_text
 
 _WRAPS = ' class="long"'
+_AS_LONG = 0.98  # of the longest run: shorter ones of a method are told beside its accuracy at the end
 LONG = 80  # letters of a value, then it is cut
 _STROKES = {
     "solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3",
@@ -89,7 +90,9 @@ def times(groups: Sequence[Group]) -> str:
             cells.append(reached.text(seconds_text, "never" if asked else "-"))
         end = Spread.of([run.report["final"]["accuracy"] for run in runs])
         models = ", ".join(sorted({headline_name(run.report) for run in runs}))
-        return [*cells, end.text(percent_text), models]
+        length = Spread.of([run.report["simulated_s"] for run in runs])
+        after = f", after {length.text(seconds_text)}" if length.low < _AS_LONG * length.high else ""
+        return [*cells, end.text(percent_text) + after, models]
 
     head = ["method", "runs", *(percent_text(float(level), 0) for level in levels), "accuracy at the end", "of the"]
     return _grouped(head, groups, summary)
