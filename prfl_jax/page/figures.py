@@ -104,7 +104,7 @@ def _look(group: Group, part: str) -> dict[str, Any]:
         look |= {"line": {"color": group.colour, "dash": group.dash, "width": 1}, "opacity": 0.65}
         look |= {"showlegend": False, "visible": False}
     elif len(group.runs) > 1:
-        look["hovertemplate"] = shown.replace("<extra>", f" (mean of {len(group.runs)} seeds)<extra>")
+        look["hovertemplate"] = shown.replace("<extra>", f" (mean of {sum(bool(run.curve['t_s']) for run in group.runs)} seeds)<extra>")
     return look
 
 
@@ -114,7 +114,8 @@ def _drawn(group: Group, name: str) -> list[tuple[str, list[Any], list[Any]]]:
     if len(group.runs) == 1:
         return [("line", *_curve(group.runs[0], name)), *single]
     spread = spread_on_grid if name == "simulated time" else spread_along
-    xs, mean, low, high = spread([_curve(run, name) for run in group.runs])
+    evaluated = [run for run in group.runs if run.curve["t_s"]]  # who never was has no curve that could end first
+    xs, mean, low, high = spread([_curve(run, name) for run in evaluated]) if evaluated else ([], [], [], [])
     return [("band", xs + xs[::-1], high + low[::-1]), ("line", xs, mean), *single]
 
 
