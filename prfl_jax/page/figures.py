@@ -104,7 +104,8 @@ def _look(group: Group, part: str) -> dict[str, Any]:
         look |= {"line": {"color": group.colour, "dash": group.dash, "width": 1}, "opacity": 0.65}
         look |= {"showlegend": False, "visible": False}
     elif len(group.runs) > 1:
-        look["hovertemplate"] = shown.replace("<extra>", f" (mean of {sum(bool(run.curve['t_s']) for run in group.runs)} seeds)<extra>")
+        seeds = sum(bool(run.curve["t_s"]) for run in group.runs)
+        look["hovertemplate"] = shown.replace("<extra>", f" (mean of {seeds} seeds)<extra>")
     return look
 
 
