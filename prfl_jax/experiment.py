@@ -7,15 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from prfl_jax import environment, processes
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.loop import Loop, Watch
 from prfl_jax.models import save_model
 from prfl_jax.privacy import privacy_report
 from prfl_jax.report import build_report, read_metrics, run_figure, write_report
+from prfl_jax.report.names import model_files
 from prfl_jax.simulation import Simulation
 from prfl_jax.validate import config_hash, to_dict, validate
 from prfl_jax.workdir import Scratch, Workdir, open_workdir
@@ -27,13 +25,16 @@ class Finished:
 
     Attributes:
       report: what `report.json` holds.
-      params: the final server model, NumPy arrays.
+      params: the headline's last server model, NumPy arrays: the one that `report["final"]["accuracy"]` is of, and
+        that `final_model.npz` holds.
       workdir: its folder; of a run in a bucket an `etils.epath.Path`.
+      models: both last server models by their names in a report, `mask` and `fedavg`.
     """
 
     report: dict[str, Any]
     params: Any
     workdir: Path
+    models: dict[str, Any]
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws accuracy over simulated time, and the clients' densities under it, as PNG."""
@@ -71,7 +72,7 @@ class Experiment:
         """Runs to the end, going on from the newest checkpoint in `workdir`.
 
         Writes `config.json`, `metrics.jsonl`, `report.json`, `figure.png`,
-        `final_model.npz` and `checkpoints/`.
+        `final_model.npz`, the other server model where there are two, and `checkpoints/`.
 
         Args:
           workdir: a folder, an address in a bucket as text, or one that is already locked.
@@ -91,24 +92,29 @@ class Experiment:
         path = workdir.path
         loop = Loop(self.simulation, workdir, guard or InterruptGuard(), progress, watch)
         loop.run()
-        params = jax.tree.map(np.array, loop.state.params)
+        headline, models = self.config.eval.model, loop.scorer.models(loop.state, loop.at.weights)
+        files = model_files(headline, loop.scorer.one_model)
 
         def written() -> dict[str, Any]:
-            save_model(str(path / "final_model.npz"), params)
-            report = self._report(path, loop)
+            for name, file in files.items():
+                if name == headline or file != files[headline]:
+                    save_model(str(path / file), models[name])
+            report = self._report(path, loop, files)
             write_report(path / "report.json", report)
             run_figure(report, path / "figure.png")
             workdir.put()
             return report
 
-        return Finished(processes.share(processes.by_lead(written, {})), params, workdir.address)
+        nothing: dict[str, Any] = {}
+        report = processes.share(processes.by_lead(written, nothing))
+        return Finished(report, models[headline], workdir.address, models)
 
     def _data_notes(self) -> dict[str, Any]:
         """Where the data came from, and what was left out or looks strange."""
         data = self.simulation.dataset
         return {"source": data.source, **({"notes": list(data.notes)} if data.notes else {})}
 
-    def _report(self, folder: Path, loop: Loop) -> dict[str, Any]:
+    def _report(self, folder: Path, loop: Loop, files: dict[str, str]) -> dict[str, Any]:
         """`report.json`, from the run's records and what the host knows."""
         method, config, seconds = self.simulation.method, self.config, loop.time.seconds
         return build_report(
@@ -130,6 +136,7 @@ class Experiment:
                 "name": method.model.name,
                 "parameters": method.size.total,
                 "size_mb": method.size.total * method.size.bytes_per_value / 1e6,
+                "files": files,
             },
             records=read_metrics(folder / "metrics.jsonl"),
             thresholds=tuple(config.eval.thresholds),

@@ -47,7 +47,7 @@ MOST_POINTS = 100_000  # of the evaluation grid within one window
 
 
 class Loop:
-    """Runs a simulation in a folder; `state`, `at` and `time` tell the outcome.
+    """Runs a simulation in a folder; `state`, `at`, `scorer` and `time` tell the outcome.
 
     Args:
       workdir: locked.
@@ -67,7 +67,7 @@ class Loop:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
         self.at, self.time = Position(), HostTime()
         self._progress, self._folder = progress and processes.leads(), workdir.path
-        self._scorer = Scorer(simulation, self._check)
+        self.scorer = Scorer(simulation, self._check)
         self._checkpoints = SharedCheckpoints(workdir.path, self.config.checkpoint.keep, workdir.bucket)
         self._metrics = MetricsWriter(workdir.path / "metrics.jsonl")
         self._counted_at = self._saved_at = time.monotonic()
@@ -285,7 +285,7 @@ class Loop:
     def _score(self, data: EvalSet) -> dict[str, Scores]:
         """Both server models."""
         with self.time.spent("eval"):
-            scores = self._scorer.both(self.state, self.at.weights, data)
+            scores = self.scorer.both(self.state, self.at.weights, data)
         for name, score in scores.items():
             if not math.isfinite(score.mean_loss):
                 detail = (
@@ -331,8 +331,8 @@ class Loop:
             with self.time.spent("eval"):
                 if policy.recovers:
                     filled = self.planner.slot_windows()
-                    client_accuracy = self._scorer.clients(self.state, filled, at.slot_accuracy, self._signal)
-                server_accuracy = self._scorer.fedavg(self.state, at.weights, self._signal).accuracy
+                    client_accuracy = self.scorer.clients(self.state, filled, at.slot_accuracy, self._signal)
+                server_accuracy = self.scorer.fedavg(self.state, at.weights, self._signal).accuracy
         decision = policy.decide(client_accuracy, server_accuracy)
         at.interval_due = False
         self._write(interval_record(at.window, at.time_s, decision, client_accuracy, server_accuracy))
@@ -400,6 +400,7 @@ class Loop:
             at.window,
             at.time_s,
             accuracy=None if at.last_eval is None else at.last_eval[self.config.eval.model]["accuracy"],
+            model=None if self.scorer.one_model else self.config.eval.model,
             arrivals_per_window=self._arrivals_mean,
             percents=self.planner.policy.percents.tolist(),
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from prfl_jax.aggregate import find_aggregation
@@ -19,12 +20,15 @@ class Scorer:
 
     Args:
       check: called between device calls, so that a signal need not wait for a whole data set.
+
+    Attributes:
+      one_model: whether the method's two server models are one.
     """
 
     def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
         self._sim, self._check = simulation, check
         aggregation = simulation.config.aggregation
-        self._one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
+        self.one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
 
     def _score(self, params: Any, data: EvalSet) -> Scores:
         return self._sim.evaluator(params, data, self._check)
@@ -35,15 +39,23 @@ class Scorer:
         Args:
           weights: `[S]` of the slots at the last close; empty before it.
         """
-        if self._one_model:
-            return self._score(state.params, data)
-        own = weights or [0.0] * slots(self._sim.config)
-        return self._score(self._sim.fedavg_model(state, own), data)
+        return self._score(self._fedavg_model(state, weights), data)
+
+    def models(self, state: State, weights: list[float]) -> dict[str, Any]:
+        """Both server models that `both` scores, NumPy arrays, by name; where the two are one, it is there twice."""
+        mask = jax.tree.map(np.array, state.params)
+        own = mask if self.one_model else jax.tree.map(np.array, self._fedavg_model(state, weights))
+        return {"mask": mask, "fedavg": own}
 
     def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
-        """Both server models, by name."""
+        """Scores of both server models, by name."""
         mask = self._score(state.params, data)
-        return {"mask": mask, "fedavg": mask if self._one_model else self.fedavg(state, weights, data)}
+        return {"mask": mask, "fedavg": mask if self.one_model else self.fedavg(state, weights, data)}
+
+    def _fedavg_model(self, state: State, weights: list[float]) -> Any:
+        if self.one_model:
+            return state.params
+        return self._sim.fedavg_model(state, weights or [0.0] * slots(self._sim.config))
 
     def clients(
         self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet

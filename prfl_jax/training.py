@@ -180,7 +180,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
 
 def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboard: bool) -> int:
     """All at once, then those they are compared with; a line for each."""
-    from prfl_jax.report.names import duration_text
+    from prfl_jax.report.names import duration_text, headline_name
     from prfl_jax.together import run_together
 
     def run(configs: dict[Path, Any]) -> dict[Path, dict[str, Any]]:
@@ -209,7 +209,7 @@ def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboar
             f"{float(level):.0%} " + ("never" if t is None else f"after {duration_text(t)}")
             for level, t in report["time_to_accuracy"].items()
         )
-        print(f"{path.name:<{width}}  {end:>10}  {times}")
+        print(f"{path.name:<{width}}  {end:>10}  {headline_name(report)}  {times}")
     print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz of each: {folder}/*/")
     return 1 if any(report["ended"]["how"] == "not_finite" for report in reports.values()) else 0
 

@@ -3,9 +3,11 @@
     python scripts/report.py runs/quickstart --out=report.html
     python scripts/report.py runs/sweep-quickstart-rate_and_steps results/cpu/runs/mnist_by_writer --out=report.html
 
-Each folder may be a run's, a sweep's, or one of reports. The page shows accuracy over simulated time, windows, bytes or
-host time, the time to each accuracy, bytes, what each client did when, densities, staleness, where configs differ and
-how the runs ended. What each client did, and host time, need a run's own folder, with its metrics.jsonl.
+Each folder may be a run's, a sweep's, or one of reports. Runs that differ in their seed alone are one method: a mean, a
+band from the least to the most, a row with its spread; single runs come on demand. The page shows accuracy over
+simulated time, windows, bytes or host time, the time to each accuracy, bytes, what each client did when, densities,
+staleness, where configs differ and how the runs ended. What each client did, and host time, need a run's own folder,
+with its metrics.jsonl.
 """
 
 from __future__ import annotations

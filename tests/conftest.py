@@ -62,3 +62,12 @@ def experiment():
 def whole(experiment, tmp_path_factory):
     """An uninterrupted run of it."""
     return experiment.run(tmp_path_factory.mktemp("whole") / "run", progress=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """For the tests of pages; without Chromium they are skipped."""
+    from page_browser import chromium
+
+    with chromium() as found:
+        yield found

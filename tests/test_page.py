@@ -8,16 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import tiny
+from page_browser import wait_until
 
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
-from prfl_jax.page import figures, find_runs, tables, write_page
+from prfl_jax.page import figures, find_runs, group_runs, tables, write_page
 from prfl_jax.report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,14 +53,16 @@ def test_curves_over_each_axis(folder):
     run = find_runs([str(folder / "a")])[0]
     records = [json.loads(line) for line in (folder / "a" / "metrics.jsonl").read_text().splitlines()]
     evals = [record for record in records if record["kind"] == "eval"]
-    buttons = {b["label"]: b["args"] for b in figures.accuracy([run]).layout.updatemenus[0].buttons}
+    figure = figures.accuracy(group_runs([run]))
+    buttons = {b["label"]: b["args"] for b in figure.layout.updatemenus[0].buttons}
     assert list(buttons) == ["simulated time", "windows", "bytes", "host time"]
     shown = {label: args[0]["x"][0] for label, args in buttons.items()}
     assert list(shown["simulated time"]) == [r["t_s"] for r in evals]
     assert list(shown["windows"]) == [r["window"] for r in evals]
     assert list(shown["bytes"]) == [(r["bytes_up"] + r["bytes_down"]) / 1e9 for r in evals]
     assert list(shown["host time"]) == [r["host_s"] for r in evals]
-    assert list(figures.accuracy([run]).data[0].y) == [r["mask"]["accuracy"] for r in evals]
+    assert list(figure.data[0].y) == [r["mask"]["accuracy"] for r in evals]
+    assert figure.layout.yaxis.title.text == "test accuracy (MaskFedAvg model)"
 
 
 def test_an_axis_that_some_runs_lack(folder):
@@ -68,10 +70,11 @@ def test_an_axis_that_some_runs_lack(folder):
     old = copy.deepcopy(alone)
     for name in ("window", "bytes_up", "bytes_down", "bytes_client_down"):
         del old.report["curves"]["mask"][name]
-    buttons = {b["label"]: b["args"] for b in figures.accuracy([known, old]).layout.updatemenus[0].buttons}
+    buttons = {b["label"]: b["args"] for b in figures.accuracy(group_runs([known, old])).layout.updatemenus[0].buttons}
     assert buttons["host time"][1]["xaxis.title.text"] == "host time, s (not known of 1 runs)"
     assert list(buttons["windows"][0]["x"][1]) == [None]
-    assert [b["label"] for b in figures.accuracy([old]).layout.updatemenus[0].buttons] == ["simulated time"]
+    menu = figures.accuracy(group_runs([old])).layout.updatemenus[0]
+    assert [b["label"] for b in menu.buttons] == ["simulated time"] and menu.visible is False
 
 
 def test_the_timeline_is_what_the_clock_did(folder):
@@ -93,11 +96,13 @@ def test_the_timeline_is_what_the_clock_did(folder):
 
 def test_tables_say_times_ends_and_differences(folder):
     runs = find_runs([str(folder / name) for name in "abc"])
-    text = tables.differences(runs)
-    assert "local.lr" in text and "strategy" in text and "<th>key</th>" in text and "<td>model.name" not in text
-    assert tables.differences(runs[:1]) == "<p>All runs have the same config.</p>"
-    assert tables.times(runs).count("<tr>") == 4 and "<th>20 %</th>" in tables.times(runs)
-    assert tables.ends(runs).count("rounds") == 3
+    groups = group_runs(runs)
+    assert [group.name for group in groups] == ["PR-FL (local.lr=0.25)", "PR-FL (local.lr=0.1)", "FedBuff"]
+    text = tables.differences(groups)
+    assert "local.lr" in text and "strategy" in text and "<th>key</th>" in text and ">model.name" not in text
+    assert tables.differences(groups[:1]) == "<p>All runs have the same config.</p>"
+    assert tables.times(groups).count("<tr>") == 4 and "<th>20 %</th>" in tables.times(groups)
+    assert tables.ends(groups).count("rounds") == 3
 
 
 def test_mistakes_of_the_user(folder, tmp_path):
@@ -121,33 +126,6 @@ def test_mistakes_of_the_user(folder, tmp_path):
     ):
         code, said = script(*arguments)
         assert code == 2 and words in said and said.count("\n") == 1
-
-
-@pytest.fixture(scope="module")
-def browser():
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no Chromium with its driver here (Debian: chromium, chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--window-size=1300,1000",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
-def wait_until(condition, seconds=30):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_browser_draws_it_hides_a_curve_and_has_nothing_to_complain_of(folder, tmp_path, browser):
@@ -182,7 +160,8 @@ def test_a_browser_draws_it_hides_a_curve_and_has_nothing_to_complain_of(folder,
     assert "No timeline" in browser.find_element("id", "timeline").text and drawn("densities") == 4
     choose(2)
     wait_until(lambda: drawn("timeline") == 4)
-    assert "</script><b>, seed 7" in browser.find_element("tag name", "table").text
+    row = browser.find_element("css selector", "table tbody tr:last-child").text
+    assert row.startswith("</script><b>") and "seed 7" in row
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
@@ -197,7 +176,7 @@ def test_twenty_runs_of_a_thousand_points_open_in_three_seconds(folder, tmp_path
             curve["window"] = list(range(points))
             for name in ("bytes_up", "bytes_down", "bytes_client_down"):
                 curve[name] = [1e8 * k for k in range(points)]
-        report["seed"] = seed
+        report["config"]["local"]["lr"] = 0.01 * (1 + seed)  # twenty methods: a curve each
         (tmp_path / f"{seed:02d}").mkdir()
         write_report(tmp_path / f"{seed:02d}" / "report.json", report)
         shutil.copy(folder / "a" / "metrics.jsonl", tmp_path / f"{seed:02d}" / "metrics.jsonl")

@@ -53,7 +53,8 @@ def test_the_lines_are_the_reports_numbers(prfl, fedavg):
     upper, lower = figure.subplots(2)
     _draw_accuracy(upper, [prfl])
     lines = {line.get_label(): line for line in upper.get_lines()}
-    assert list(lines)[:3] == ["PR-FL: MaskFedAvg model", "PR-FL: FedAvg(B) model", "FedAvg"]
+    models = ["PR-FL: MaskFedAvg model", "PR-FL: FedAvg(B) model", "FedAvg: FedAvg(B) model"]
+    assert list(lines)[:3] == models
     mask = lines["PR-FL: MaskFedAvg model"]
     assert list(mask.get_xdata()) == prfl["curves"]["mask"]["t_s"]
     assert list(mask.get_ydata()) == [100 * share for share in prfl["curves"]["mask"]["accuracy"]]
@@ -68,10 +69,36 @@ def test_another_seed_is_named_and_a_comparison_is_drawn_once(prfl, fedavg):
     axes = pyplot_free.Figure().subplots()
     _draw_accuracy(axes, [{**prfl, "compare": {}}, fedavg, {**prfl, "strategy": "mine", "compare": {}}])
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[2:] == ["FedAvg, seed 1", "mine"]
+    assert labels[2:] == ["FedAvg, seed 1: FedAvg(B) model", "mine: MaskFedAvg model"]
     axes = pyplot_free.Figure().subplots()
     _draw_accuracy(axes, [prfl, fedavg])
-    assert [text.get_text() for text in axes.get_legend().get_texts()].count("FedAvg") == 1
+    assert [text.get_text() for text in axes.get_legend().get_texts()].count("FedAvg: FedAvg(B) model") == 1
+
+
+def test_several_seeds_are_one_line_and_a_band(prfl, fedavg):
+    """Three seeds of FedAvg beside PR-FL, the third ending early: mean, least and most where all three are."""
+    alone, others = {**prfl, "compare": {}}, []
+    for seed, windows in ((1, 30), (2, 30), (3, 12)):
+        records = list(simulated_run(prune=False, dt_s=40.0, windows=windows, seed=seed))
+        others.append(report_of(records, 10, config=fedavg["config"], headline="fedavg", seed=seed))
+    axes = pyplot_free.Figure().subplots()
+    _draw_accuracy(axes, [alone, *others])
+    (line,) = [line for line in axes.get_lines() if line.get_label().startswith("FedAvg")]
+    assert line.get_label() == "FedAvg, mean of seeds 1, 2, 3: FedAvg(B) model"
+    curves = [report["curves"]["fedavg"] for report in others]
+    times = curves[2]["t_s"]
+    assert times == curves[0]["t_s"][: len(times)] and len(times) < len(curves[0]["t_s"])
+    shares = np.array([curve["accuracy"][: len(times)] for curve in curves])
+    assert list(line.get_xdata()) == times
+    np.testing.assert_allclose(line.get_ydata(), 100 * shares.sum(axis=0) / 3, rtol=1e-12)
+    (band,) = axes.collections
+    edges = band.get_paths()[0].vertices
+    for t_s, low, high in zip(times, 100 * shares.min(axis=0), 100 * shares.max(axis=0), strict=True):
+        assert {round(y, 9) for x, y in edges if x == t_s} >= {round(low, 9), round(high, 9)}
+    axes = pyplot_free.Figure().subplots()
+    _draw_accuracy(axes, [{**others[0], "seed": 9}, *others])
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[2:] == ["FedAvg, mean of seeds 1, 2, 3, 9: FedAvg(B) model"]  # the run itself is one of the seeds
 
 
 def test_an_accuracy_that_is_not_there_leaves_a_gap():

@@ -36,16 +36,27 @@ def test_the_accuracy_table_shows_both_models_and_the_other_strategy(prfl, fedav
     assert f"{100 * entry['own_accuracy']:.1f}" in own and f"{100 * prfl['final']['accuracy']:.1f}" in own
     assert own[-4:] == [f"{prfl['time_to_accuracy'][key]:,.0f}" if i == 0 else "s" for key in ("0.8", "0.9")
                         for i in range(2)]  # fmt: skip
-    other = row(text, "FedAvg ")
-    assert other[1] == f"{100 * entry['accuracy']:.1f}"
-    assert other[3] == f"{100 * fedavg['final']['accuracy']:.1f}"
+    other = row(text, "FedAvg, FedAvg(B) model")  # the other's headline
+    assert other[3] == f"{100 * entry['accuracy']:.1f}"
+    assert other[5] == f"{100 * fedavg['final']['accuracy']:.1f}"
     assert row(text, "PR-FL, FedAvg(B) model")
+
+
+def test_where_the_two_server_models_are_one_there_is_one_row(fedavg):
+    files = {"mask": "final_model.npz", "fedavg": "final_model.npz"}
+    one = {**fedavg, "model": {**fedavg["model"], "files": files}}
+    text = summary_text(report_of(simulated_run(), 10, compare={"fedavg": one}))
+    assert f"{100 * one['final']['accuracy']:.1f}" in row(text, "FedAvg, server model")
+    assert row(summary_text(one), "FedAvg, server model *") and "MaskFedAvg" not in summary_text(one)
+    # of before files were named
+    same = {**fedavg, "curves": dict.fromkeys(("mask", "fedavg"), fedavg["curves"]["fedavg"])}
+    assert row(summary_text(same), "FedAvg, server model *")
 
 
 def test_the_other_strategies_may_come_as_reports(prfl, fedavg):
     alone = {**prfl, "compare": {}}
     assert summary_text(alone, {"fedavg": fedavg}) == summary_text(prfl)
-    assert "FedAvg  " not in summary_text(alone)
+    assert "FedAvg, " not in summary_text(alone)
 
 
 def test_a_threshold_that_was_not_reached_is_never():

@@ -71,7 +71,9 @@ def test_a_grid_is_made_whole_and_a_second_call_makes_nothing(space_file, tmp_pa
         assert entry["evaluations"] == [[round(r["t_s"]), r["mask"]["accuracy"]] for r in records]
     best = max(found["trials"], key=lambda entry: entry["value"])
     assert found["best"][0] == best["trial"]
-    assert f"| {best['trial']} | {best['value']:.5g} |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"| {best['trial']} | {best['value']:.5g} | server model |" in said and "| accuracy | of the |" in said
+    assert {entry["model"] for entry in found["trials"]} == {"server model"}
     reports = {path: path.stat().st_mtime_ns for path in out.glob("*/report.json")}
     assert run_sweep(base, sweep(space_file(), out)) == 0  # the fourth
     assert len(outcome(out)["trials"]) == 4

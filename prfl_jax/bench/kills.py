@@ -88,9 +88,12 @@ def state(folder: Path) -> str:
 def outcome(folder: Path) -> dict[str, Any]:
     """What must not depend on kills."""
     records = [{k: v for k, v in record.items() if k != "host_s"} for record in read_metrics(folder / "metrics.jsonl")]
-    with np.load(folder / "final_model.npz") as file:
-        model = {key: file[key].tobytes() for key in file.files}
-    return {"report": comparable(json.loads((folder / "report.json").read_text())), "records": records, "model": model}
+    models = {}
+    for path in sorted(folder.glob("final_model*.npz")):
+        with np.load(path) as file:
+            models[path.name] = {key: file[key].tobytes() for key in file.files}
+    report = comparable(json.loads((folder / "report.json").read_text()))
+    return {"report": report, "records": records, "model": models}
 
 
 def strike(

@@ -237,8 +237,12 @@ def _linen_flop(model: Model) -> dict[str, float]:
 
 
 def save_model(path: str, params: Params) -> None:
-    """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic."""
+    """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic.
+
+    A type that NumPy's files do not know (bfloat16) is written as float32, which holds all its values.
+    """
     arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
+    arrays = {key: a.astype(np.float32) if a.dtype.kind == "V" else a for key, a in arrays.items()}
     with replacing(path) as part, open(part, "wb") as f:
         np.savez(f, **arrays)
 

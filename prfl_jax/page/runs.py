@@ -13,7 +13,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.report import read_metrics
 from prfl_jax.report.names import strategy_name
 
-MOST_ARRIVALS = 1500  # that a timeline shows; more would make the page slow
+MOST_ARRIVALS = 1500  # that a timeline shows (at least; it ends with a window); more would make the page slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,17 @@ class Run:
         curve: dict[str, list[Any]] = self.report["curves"][self.report["final"]["model"]]
         return curve
 
+    @property
+    def compared(self) -> bool:
+        """Whether it lies in `compare/` of another run, which decided how long it is."""
+        return self.file.parent.parent.name == "compare" and self.file.name == "report.json"
+
     def host_s(self) -> list[float | None] | None:
         """Host seconds at each point of the curve; None where no records lie beside the report."""
         found = {record["t_s"]: record.get("host_s") for record in self._records("eval")}
         return [found.get(t_s) for t_s in self.curve["t_s"]] if found else None
 
-    def arrivals(self) -> list[dict[str, Any]]:
+    def arrivals(self, most: int = MOST_ARRIVALS) -> list[dict[str, Any]]:
         """The first arrivals, each with client, window and its seconds; empty without records of today's form."""
         found: list[dict[str, Any]] = []
         for record in self._records("window"):
@@ -50,7 +55,7 @@ class Run:
             columns = ("arrivals", "arrived_s", "round_s", "download_s", "train_s", "waiting_s", "staleness")
             for values in zip(*(record[name] for name in columns), strict=True):
                 found.append({"window": record["window"], **dict(zip(("client", *columns[1:]), values, strict=True))})
-            if len(found) >= MOST_ARRIVALS:
+            if len(found) >= most:
                 break
         return found
 

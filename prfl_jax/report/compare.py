@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prfl_jax.report.names import one_model
 from prfl_jax.report.series import columns, thin, value_at
 
 _KEPT = (
@@ -37,6 +38,7 @@ def beside(
         shown = thin(list(zip(curve["t_s"], curve["accuracy"], strict=True)), points)
         entries[strategy] = {
             "model": other["final"]["model"],
+            "one_model": one_model(other),
             "t_s": t_s,
             "own_accuracy": None if t_s is None else value_at(own["t_s"], own["accuracy"], t_s),
             "accuracy": None if t_s is None else value_at(curve["t_s"], curve["accuracy"], t_s),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,13 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from prfl_jax.files import replacing
-from prfl_jax.report.names import CURVE_NAMES, strategy_name, title_of
+from prfl_jax.report.groups import alike, one_of_each_seed, settings, spread_on_grid
+from prfl_jax.report.names import headline_name, model_name, one_model, strategy_name, title_of
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart; black is the run itself.
 _OWN, _OTHER_CURVE = "#000000", "#0072B2"
 _COMPARISONS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _COMPARISON_STYLES = ("-", "--", "-.", ":")
 _NAMED_CLIENTS = 12  # more are told apart by a colour scale
+_NAMED_LINES = 8  # more are listed smaller, in two columns
 _SIZE_INCHES = (8.5, 6.4)
 
 
@@ -36,7 +38,8 @@ def run_figure(
 
     Args:
       report_or_list: a report, whose `compare` gives the other strategies; or several
-        reports, the first being the run whose densities are shown.
+        reports, the first being the run whose densities are shown. Others that differ in their
+        seed alone are one line, the mean, in a band from the least to the most.
       path_png: the file, which is replaced.
 
     Raises:
@@ -64,18 +67,22 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     main = reports[0]
     headline = main["final"]["model"]
     own = strategy_name(main["strategy"])
+    one = one_model(main)
     for name, curve in main["curves"].items():
-        if not curve["t_s"]:
+        if not curve["t_s"] or (one and name != headline):
             continue
-        (line,) = axes.plot(curve["t_s"], _percents(curve["accuracy"]), label=f"{own}: {CURVE_NAMES[name]}")
+        (line,) = axes.plot(curve["t_s"], _percents(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
         if name == headline:
             line.set(color=_OWN, linewidth=2.0, zorder=4)
         else:
             line.set(color=_OTHER_CURVE, linewidth=1.1, linestyle=(0, (4, 1.5)), zorder=5)
-    for place, (label, times, accuracies) in enumerate(_others(reports)):
+    for place, (label, times, accuracies, band) in enumerate(_others(reports)):
         color = _COMPARISONS[place % len(_COMPARISONS)]
         style_name = _COMPARISON_STYLES[place // len(_COMPARISONS) % len(_COMPARISON_STYLES)]
         axes.plot(times, _percents(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
+        if band is not None:
+            low, high = (_percents(edge) for edge in band)
+            axes.fill_between(times, low, high, color=color, alpha=0.15, lw=0, zorder=2)
     for threshold in main["time_to_accuracy"]:
         level = 100 * float(threshold)
         axes.axhline(level, color="0.45", lw=0.9, ls=":", zorder=2)
@@ -87,24 +94,43 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     axes.set_axisbelow(True)
     axes.grid(True, color="0.92")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", fontsize=9, framealpha=0.9)
+        entries = len(axes.get_legend_handles_labels()[0])
+        few = entries <= _NAMED_LINES
+        axes.legend(loc="lower right", fontsize=9 if few else 7, ncols=1 if few else 2, framealpha=0.9)
     else:
         axes.text(0.5, 0.5, "no evaluation was reached", transform=axes.transAxes, ha="center", color="0.4")
 
 
-def _others(reports: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float], list[float | None]]]:
-    """Label, times and accuracies of what the first report is compared with."""
+class _Line(NamedTuple):
+    """What the first report is drawn beside; `band` (least, most) where it is the mean of several seeds."""
+
+    label: str
+    t_s: Sequence[float]
+    accuracy: Sequence[float | None]
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
+    """What the first report is compared with: runs that differ in their seed alone are one line, their mean."""
     main, found = reports[0], []
     for strategy, entry in main["compare"].items():
-        found.append((strategy_name(strategy), entry["curve"]["t_s"], entry["curve"]["accuracy"]))
-    for report in reports[1:]:
-        curve = report["curves"][report["final"]["model"]]
-        label = strategy_name(report["strategy"])
-        if report["seed"] != main["seed"]:
-            label += f", seed {report['seed']}"
-        if report["strategy"] not in main["compare"]:
-            found.append((label, curve["t_s"], curve["accuracy"]))
-    return [entry for entry in found if entry[1]]
+        label = f"{strategy_name(strategy)}: {model_name(entry['model'], entry.get('one_model', False))}"
+        found.append(_Line(label, entry["curve"]["t_s"], entry["curve"]["accuracy"]))
+    for places in alike([settings(report) for report in reports]):
+        members = [reports[place] for place in places]
+        members = [members[place] for place in one_of_each_seed(members)]
+        first, seeds = members[0], ", ".join(str(report["seed"]) for report in members)
+        name, model = strategy_name(first["strategy"]), headline_name(first)
+        if places == [0] or first["strategy"] in main["compare"]:
+            continue
+        curves = [(c["t_s"], c["accuracy"]) for c in (r["curves"][r["final"]["model"]] for r in members)]
+        if len(members) == 1:
+            seed = f", seed {seeds}" if first["seed"] != main["seed"] else ""
+            found.append(_Line(f"{name}{seed}: {model}", *curves[0]))
+        else:
+            t_s, mean, low, high = spread_on_grid(curves)
+            found.append(_Line(f"{name}, mean of seeds {seeds}: {model}", t_s, mean, (low, high)))
+    return [entry for entry in found if entry.t_s]
 
 
 def _percents(shares: Sequence[float | None]) -> list[float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 # What curves are called: the distributed model, and FedAvg over the server's buffer (facts, Definitions).
 CURVE_NAMES = {"mask": "MaskFedAvg model", "fedavg": "FedAvg(B) model"}
+ONE_MODEL = "server model"  # of a method whose two server models are one
 _STRATEGY_NAMES = {
     "prfl": "PR-FL",
     "prfl_norecover": "PR-FL noRecover",
@@ -23,11 +24,41 @@ _STRATEGY_NAMES = {
     "heterofl_windowed": "HeteroFL (windowed)",
     "heterofl_recovery": "HeteroFL + recovery",
 }
+STRATEGY_ORDER = {strategy: place for place, strategy in enumerate(_STRATEGY_NAMES)}  # in figures and tables
 
 
 def strategy_name(strategy: str) -> str:
     """The name of a strategy as papers write it, or as it is where none is known."""
     return _STRATEGY_NAMES.get(strategy, strategy)
+
+
+def model_files(headline: str, one_model: bool) -> dict[str, str]:
+    """The file of each server model in a run's folder, by its name in a report.
+
+    `final_model.npz` is the headline's, whose accuracy is the report's; where the two models are one, it is both.
+    """
+    return {
+        name: "final_model.npz" if one_model or name == headline else f"final_model_{name}.npz" for name in CURVE_NAMES
+    }
+
+
+def one_model(report: Mapping[str, Any]) -> bool:
+    """Whether a run had one server model, not two; of reports that do not say so, where both curves are equal."""
+    files = report["model"].get("files")
+    if files is not None:
+        return len(set(files.values())) == 1
+    mask, fedavg = (report["curves"][name]["accuracy"] for name in ("mask", "fedavg"))
+    return bool(mask == fedavg)
+
+
+def model_name(name: str, one: bool) -> str:
+    """What people read for the server model `name` of a report: every accuracy that is shown is of one of these."""
+    return ONE_MODEL if one else CURVE_NAMES[name]
+
+
+def headline_name(report: Mapping[str, Any]) -> str:
+    """`model_name` of the model whose accuracy is a run's."""
+    return model_name(report["final"]["model"], one_model(report))
 
 
 def title_of(report: Mapping[str, Any]) -> str:

@@ -78,6 +78,7 @@ class Progress:
         simulated_s: float,
         *,
         accuracy: float | None = None,
+        model: str | None = None,
         arrivals_per_window: float | None = None,
         percents: Sequence[int] | None = None,
     ) -> None:
@@ -85,11 +86,13 @@ class Progress:
 
         Args:
           accuracy: of the headline model, last known; in [0, 1].
+          model: which one that is; None: there is only one.
           arrivals_per_window: mean over the last windows.
           percents: densities in percent, [M].
         """
         share = self.share(window, simulated_s)
-        self._text = self._describe(window, simulated_s, accuracy, arrivals_per_window, percents)
+        accurate = "" if accuracy is None else f"{model + ' ' if model else ''}acc {100 * accuracy:.1f}%"
+        self._text = self._describe(window, simulated_s, accurate, arrivals_per_window, percents)
         if self._bar is not None:
             self._bar.set_description_str(self._text, refresh=False)
             self._bar.update(share - self._bar.n)
@@ -136,14 +139,14 @@ class Progress:
         self,
         window: int,
         simulated_s: float,
-        accuracy: float | None,
+        accurate: str,
         arrivals: float | None,
         percents: Sequence[int] | None,
     ) -> str:
         parts = [f"window {window}/{self._windows}" if self._windows else f"window {window}"]
         parts.append(f"{simulated_s:,.0f} s")
-        if accuracy is not None:
-            parts.append(f"acc {100 * accuracy:.1f}%")
+        if accurate:
+            parts.append(accurate)
         if arrivals is not None:
             parts.append(f"arr {arrivals:.1f}")
         if percents is not None and len(percents):

@@ -11,6 +11,8 @@ from prfl_jax.report.names import (
     CURVE_NAMES,
     bytes_text,
     duration_text,
+    model_name,
+    one_model,
     percent_text,
     seconds_text,
     strategy_name,
@@ -115,16 +117,17 @@ def _accuracy(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]
     thresholds = list(report["time_to_accuracy"])
     rows = [["Test accuracy", f"at {seconds_text(t_s)}", "at the end"]]
     rows[0] += [f"{100 * float(level):g} % after" for level in thresholds]
+    one = one_model(report)
     for name in sorted(CURVE_NAMES, key=lambda name: name != headline):
         curve, final = report["curves"][name], report["final"][name]
-        if not curve["t_s"] and final is None:
+        if (not curve["t_s"] and final is None) or (one and name != headline):
             continue
-        label = f"  {strategy_name(report['strategy'])}, {CURVE_NAMES[name]}{' *' if name == headline else ''}"
+        label = f"  {strategy_name(report['strategy'])}, {model_name(name, one)}{' *' if name == headline else ''}"
         rows.append(
             _accuracy_row(label, curve, t_s, final and final["accuracy"], report["time_to_accuracy_curves"][name])
         )
     for strategy, entry in others.items():
-        label = f"  {strategy_name(strategy)}"
+        label = f"  {strategy_name(strategy)}, {model_name(entry['model'], entry.get('one_model', False))}"
         row = _accuracy_row(label, entry["curve"], t_s, entry["final_accuracy"], entry["time_to_accuracy"])
         if entry["t_s"] == t_s:  # exact, where the curve is thinned
             row[1] = percent_text(entry["accuracy"])

@@ -56,6 +56,7 @@ def _entry(number: int, tries: list[optuna.trial.FrozenTrial]) -> dict[str, Any]
         "value": last.value if finite else None,
         "values": last.params or last.system_attrs["fixed_params"],
         "folder": last.user_attrs.get("folder"),
+        "model": last.user_attrs.get("model"),
         "attempts": len(tries),
         "error": last.user_attrs.get("error"),
         "evaluations": [[step, value] for step, value in sorted(last.intermediate_values.items())],
@@ -83,13 +84,14 @@ def table(outcome: dict[str, Any]) -> str:
     keys = list(outcome["space"])
     by_number = {entry["trial"]: entry for entry in outcome["trials"]}
     lines = [
-        f"| trial | {outcome['objective']} | {' | '.join(keys)} | folder |",
-        "|---|---|" + "---|" * (len(keys) + 1),
+        f"| trial | {outcome['objective']} | of the | {' | '.join(keys)} | folder |",
+        "|---|---|---|" + "---|" * (len(keys) + 1),
     ]
     for number in outcome["best"]:
         entry = by_number[number]
         values = " | ".join(_shown(entry["values"].get(key)) for key in keys)
-        lines.append(f"| {number} | {_shown(entry['value'])} | {values} | {entry['folder']} |")
+        model = entry.get("model") or "?"
+        lines.append(f"| {number} | {_shown(entry['value'])} | {model} | {values} | {entry['folder']} |")
     counts: dict[str, int] = {}
     for entry in outcome["trials"]:
         counts[entry["state"]] = counts.get(entry["state"], 0) + 1

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from prfl_jax.errors import UserError
 from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.report import read_metrics
+from prfl_jax.report.names import headline_name
 from prfl_jax.sweep.settings import Objective
 from prfl_jax.sweep.space import Space
 
@@ -122,6 +123,7 @@ class TrialRunner:
         finally:
             jax.clear_caches()  # a process has room for some hundred programs
             gc.collect()
+        trial.set_user_attr("model", headline_name(report))
         value = self._objective.value(report)
         if value is None:
             raise optuna.TrialPruned("its loss is not finite")
