@@ -39,6 +39,7 @@ from prfl_jax.models.products import precision_name
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.privacy import check_installed
+from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel.choices import find_submodel, given, prunes
 from prfl_jax.submodel.importance import check_scores, mean_squares
 from prfl_jax.submodel.layers import layer_table
@@ -152,6 +153,15 @@ def make_check(config: Any) -> Check | None:
     robust = find_aggregation(config.aggregation.name).robust
     # with noise a rejected update is noise alone: that one was rejected must not show
     return Check(clip, noise, left_out=robust and not noise) if robust or clip is not None else None
+
+
+def aggregation_in_force(config: Any) -> Any:
+    """`config.aggregation` with the number that stands for a constant which is not given."""
+    group = config.aggregation.copy_and_resolve_references()
+    if group.staleness_a is None:
+        with group.unlocked():
+            group.staleness_a = staleness_a(config.strategy, group.staleness)
+    return group
 
 
 def slots(config: Any) -> int:
@@ -278,7 +288,7 @@ class Simulation:
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
         ahead = self.method.train == "pending"
-        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window, ahead)
+        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, config.window, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""

@@ -88,6 +88,9 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
+    `aggregation.staleness_a` is the number in force, given or not: two configs that run alike are alike here, in
+    the hash and in the report.
+
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.
     """
@@ -95,7 +98,11 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     for key, value in flat.items():
         if not RULES[key].accepts(value):
             raise refuse(key, value, RULES[key].allowed)
-    return {key: RULES[key].canonical(value) for key, value in flat.items()}
+    found = {key: RULES[key].canonical(value) for key, value in flat.items()}
+    if found["aggregation.staleness_a"] is None:
+        kind = found["aggregation.staleness"]
+        found["aggregation.staleness_a"] = strategies.staleness_a(found["strategy"], kind)  # type: ignore[arg-type]
+    return found
 
 
 def _leaves(cfg: config_dict.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
