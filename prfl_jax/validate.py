@@ -17,6 +17,7 @@ from prfl_jax import strategies, validate_defence
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.clock import FOR_EVERYBODY, in_turn
+from prfl_jax.comparison import compared
 from prfl_jax.config import default_config
 from prfl_jax.data.sources import BY_WRITER
 from prfl_jax.density import DENSITIES, find_density
@@ -61,7 +62,7 @@ def validate(cfg: config_dict.ConfigDict) -> None:
         raise UserError(text)
     for name in flat["compare"]:
         try:
-            validate(strategies.for_comparison(cfg, name))
+            compared(cfg, name, validate)
         except UserError as e:
             raise UserError(f"config.compare={name!r} cannot run with the other keys: {e}") from None
 

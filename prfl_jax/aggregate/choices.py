@@ -201,6 +201,8 @@ class Aggregation:
         last sent, or their share of all weights, does not matter. So clients may be drawn into cohorts.
       least: clients that it needs, of whom f = `aggregation.byzantine` may lie: `least(f)`. With it the kernel looks at
         all slots at once, is given what is rejected as not a number, and returns `robust.Robust`.
+      mean: the next model is a weighted mean of clients' models, mixed into W: another kind of average can take its
+        place.
 
     Raises:
       UserError: `least` with a kernel that averages whatever comes.
@@ -212,6 +214,7 @@ class Aggregation:
     updates: bool = False
     arrivals_alone: bool = False
     least: Callable[[int], int] | None = None
+    mean: bool = False
 
     def __post_init__(self) -> None:
         if self.least is not None and not self.at_once:
@@ -238,11 +241,11 @@ def _robust(kernel: str, least: Callable[[int], int]) -> Aggregation:
 
 # values of `aggregation.name`
 AGGREGATIONS = {
-    "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
-    "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),
-    "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True),
-    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, arrivals_alone=True),
-    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, arrivals_alone=True),
+    "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True, mean=True),
+    "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True, mean=True),
+    "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True, mean=True),
+    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, mean=True, arrivals_alone=True),
+    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, mean=True, arrivals_alone=True),
     "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
     "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
     "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),

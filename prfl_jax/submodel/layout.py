@@ -59,12 +59,15 @@ class Layout:
         """Counts for the clock; `size_mb` replaces 4 bytes a value by a paper's MB of the full model."""
         total = int(sum(math.prod(shape) for shape in self.shapes))
         layers = self.sizes()
+        # of a full model nothing is pruned: its kernels' FLOP are a rest that no mask discounts
+        rest = [i for i, shape in enumerate(self.shapes) if len(shape) >= 2 and i not in self.prunable]
         return ModelSize(
             layers=layers,
             fixed=total - sum(layers),
             bytes_per_value=4.0 if size_mb is None else size_mb * 1e6 / total,
             layer_flop=tuple(model.leaf_flop[self.paths[i]] for i in self.prunable),
             min_percent=min_density_percent,
+            rest_flop=sum(model.leaf_flop[self.paths[i]] for i in rest),
         )
 
 
