@@ -307,8 +307,8 @@ def test_what_varies_and_what_is_compared_has_its_own_default():
     base = tiny.config("fedasyn")
     varied = Variants(vary="aggregation.staleness=constant,polynomial,hinge").of(base)
     assert [to_dict(one)["aggregation"]["staleness_a"] for one in varied.values()] == [0.6, 0.6, 10.0]
-    for given, want in ((None, 0.5), (0.6, 0.6)):
-        config = tiny.config("fedasyn", aggregation__staleness_a=given)
+    for value, want in ((None, 0.5), (0.6, 0.6)):
+        config = tiny.config("fedasyn", aggregation__staleness_a=value)
         other = compared(config, "fedasync", validate).config
         assert to_dict(other)["aggregation"]["staleness_a"] == want
 
@@ -323,7 +323,8 @@ def test_a_sweep_over_methods_and_kinds_has_the_defaults_of_each(tmp_path):
     from prfl_jax.sweep.space import Space
 
     space = Space.read(str(space_file))
-    got = [to_dict(space.config(tiny.config("fedbuff"), values))["aggregation"]["staleness_a"] for values in space.grid()]
+    configs = [space.config(tiny.config("fedbuff"), values) for values in space.grid()]
+    got = [to_dict(one)["aggregation"]["staleness_a"] for one in configs]
     assert got == [0.6, 0.5, 10.0, 10.0]
     given = tiny.config("fedbuff", aggregation__staleness_a=0.4)
     assert all(to_dict(space.config(given, v))["aggregation"]["staleness_a"] == 0.4 for v in space.grid())

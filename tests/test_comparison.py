@@ -1,4 +1,4 @@
-"""What a strategy that a run is compared with takes over of it: everything but its row, defence and deadline included."""
+"""What a strategy that a run is compared with takes over of it: all but its row, defence and deadline included."""
 
 import json
 
