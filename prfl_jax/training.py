@@ -19,6 +19,8 @@ from prfl_jax.files import refuse_address
 from prfl_jax.startup import before_jax
 from prfl_jax.validate import assign, config_hash, to_dict, validate
 
+MOST_TOGETHER = 1000  # experiments in one process
+
 
 @dataclasses.dataclass(frozen=True)
 class Together:
@@ -56,6 +58,8 @@ class Variants:
             raise UserError(f"--seeds={self.seeds}: allowed is a whole number of at least 1")
         if self.seeds == 1 and self.vary is None:
             return {}
+        if self.seeds > MOST_TOGETHER:
+            raise UserError(f"--seeds={self.seeds}: allowed are at most {MOST_TOGETHER:,} experiments in one process")
         changed = {"": config}
         if self.vary is not None:
             key, found, values = self.vary.partition("=")
@@ -66,6 +70,11 @@ class Variants:
             read = [parse_value(key, value) for value in values.split(",")]
             if any(value in read[:k] for k, value in enumerate(read)):
                 raise UserError(f"--vary={self.vary}: allowed are values that differ")
+            if self.seeds * len(read) > MOST_TOGETHER:
+                raise UserError(
+                    f"--vary has {len(read)} values, --seeds={self.seeds}: allowed are at most {MOST_TOGETHER:,} "
+                    "experiments in one process"
+                )
             changed = {}
             for value in values.split(","):
                 other = copy.deepcopy(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from ml_collections import config_dict
 from prfl_jax import strategies, validate_defence
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.architectures import ARCHITECTURES
-from prfl_jax.clock import FOR_EVERYBODY, in_turn
+from prfl_jax.clock import FOR_EVERYBODY
 from prfl_jax.comparison import compared
 from prfl_jax.config import default_config
 from prfl_jax.data.sources import BY_WRITER
@@ -170,9 +171,9 @@ def _cohort(flat: Mapping[str, Any]) -> None:
 
 
 def _faults(flat: Mapping[str, Any]) -> None:
-    number = flat["clients.number"]
-    joins, leaves = (in_turn(flat[f"faults.{key}"], number) for key in ("join_s", "leave_s"))
-    for client, (join, leave) in enumerate(zip(joins, leaves, strict=False)):
+    joins, leaves = flat["faults.join_s"], flat["faults.leave_s"]
+    for client in range(math.lcm(len(joins), len(leaves))):  # 0 where one is (); the others repeat these
+        join, leave = joins[client % len(joins)], leaves[client % len(leaves)]
         if leave <= join:
             allowed = f"after faults.join_s: client {client} joins at {join:g} s and leaves at {leave:g} s"
             raise refuse("faults.leave_s", flat["faults.leave_s"], allowed)
