@@ -39,7 +39,7 @@ from prfl_jax.models.products import precision_name
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.privacy import check_installed
-from prfl_jax.strategies import staleness_a
+from prfl_jax.strategies import aggregation_in_force
 from prfl_jax.submodel.choices import find_submodel, given, prunes
 from prfl_jax.submodel.importance import check_scores, mean_squares
 from prfl_jax.submodel.layers import layer_table
@@ -153,15 +153,6 @@ def make_check(config: Any) -> Check | None:
     robust = find_aggregation(config.aggregation.name).robust
     # with noise a rejected update is noise alone: that one was rejected must not show
     return Check(clip, noise, left_out=robust and not noise) if robust or clip is not None else None
-
-
-def aggregation_in_force(config: Any) -> Any:
-    """`config.aggregation` with the number that stands for a constant which is not given."""
-    group = config.aggregation.copy_and_resolve_references()
-    if group.staleness_a is None:
-        with group.unlocked():
-            group.staleness_a = staleness_a(config.strategy, group.staleness)
-    return group
 
 
 def slots(config: Any) -> int:
