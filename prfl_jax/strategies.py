@@ -17,7 +17,18 @@ from ml_collections import config_dict
 from prfl_jax.aggregate.weights import STALENESS_A
 from prfl_jax.errors import UserError
 
-__all__ = ["METHODS", "ROWS", "Method", "Window", "aggregation_in_force", "for_comparison", "forgotten", "row", "staleness_a", "use"]
+__all__ = [
+    "METHODS",
+    "ROWS",
+    "Method",
+    "Window",
+    "aggregation_in_force",
+    "for_comparison",
+    "forgotten",
+    "row",
+    "staleness_a",
+    "use",
+]
 
 
 @dataclasses.dataclass(frozen=True)
