@@ -12,7 +12,7 @@ from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.checks import REJECTED, Check
 from prfl_jax.data.device import DeviceData, draw_batches
 from prfl_jax.lies import Liar
-from prfl_jax.local import LocalResult, LocalWork, make_local_round
+from prfl_jax.local import LocalResult, LocalWork, make_local_round, make_long_round
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.models.scaled import scaled_model
@@ -98,23 +98,39 @@ class Client:
     def train(self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, data: DeviceData, keys: Keys) -> LocalResult:
         """The local round of one client, from what it was sent under the masks `bits`."""
         work = self._work
-        x, y = draw_batches(
-            data, keys.data, turn.client, turn.count, work.steps, work.batch_size, self._normalize, self._augment
-        )
-        if self._liar is not None:
-            y = self._liar.labels(y, data.liar[turn.client], data.present.shape[-1])
         model = self._model
         if work.scaled:
             rate = jnp.asarray(RATES, jnp.float32)[turn.ran_at]
             model = scaled_model(model, rate, self._present(data, turn.client))
-        masks = unpack_masks(self._layout, bits)
-        local_round = make_local_round(model, self._loss, self._layout, work)
-        with jax.default_matmul_precision(self._matmul):
-            result = local_round(sent, masks, x, y, turn.lr, _own(keys.dropout, turn))
+        masks, key = unpack_masks(self._layout, bits), _own(keys.dropout, turn)
+        parts = (model, self._loss, self._layout, work)
+        if work.long:
+            first = jnp.asarray(turn.count, jnp.int32) * work.steps
+
+            def draw(number: jax.Array) -> tuple[jax.Array, jax.Array]:
+                x, y = self._batches(turn.client, first + number, 1, data, keys)
+                return x[0], y[0]
+
+            with jax.default_matmul_precision(self._matmul):
+                result = make_long_round(*parts)(sent, masks, draw, turn.lr, key)
+        else:
+            x, y = self._batches(turn.client, turn.count, work.steps, data, keys)
+            with jax.default_matmul_precision(self._matmul):
+                result = make_local_round(*parts)(sent, masks, x, y, turn.lr, key)
         if self._liar is None:
             return result
         lies, key = data.liar[turn.client], _own(keys.lies, turn)
         return result._replace(params=self._liar.tell(self._layout, sent, result.params, masks, lies, key))
+
+    def _batches(
+        self, client: jax.Array, count: jax.Array, steps: int, data: DeviceData, keys: Keys
+    ) -> tuple[jax.Array, jax.Array]:
+        """The batches of a client's `count`-th `steps` steps, with the labels it trains on: `[steps, B, ...]`."""
+        size, normalize, augment = self._work.batch_size, self._normalize, self._augment
+        x, y = draw_batches(data, keys.data, client, count, steps, size, normalize, augment)
+        if self._liar is not None:
+            y = self._liar.labels(y, data.liar[client], data.present.shape[-1])
+        return x, y
 
     def _present(self, data: DeviceData, client: jax.Array) -> jax.Array:
         """Outputs of labels that a client has; those beyond the data's labels are everybody's."""

@@ -101,7 +101,8 @@ def default_config() -> config_dict.ConfigDict:
         server_lr=1.0,  # eta_g, Eq. 11
         alpha=0.6,  # mixing: how far W moves to a fresh arrival (FedAsync)
         staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)
-        staleness_a=0.6,
+        # None: 0.6 (polynomial; 0.5 for strategy fedasync), 10 (hinge); hash and report have the number in force
+        staleness_a=config_dict.placeholder(float),
         staleness_b=4.0,
         client_weight="samples_per_round",  # samples_per_round | dataset | uniform
         byzantine=2,  # f: how many clients median, trimmed_mean, krum and multi_krum outvote

@@ -189,7 +189,7 @@ class Engine:
         params = self.model.init(key)
         slots = self.placement.count * self.placement.slots
         stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), self.config.store), params)
-        bits = tuple(jnp.asarray(b) for b in empty_bits(self.layout, slots))
+        bits = empty_bits(self.layout, slots)
         sums = self.config.aggregation.kernel == "sum"
         return State(
             params=params,

@@ -40,7 +40,7 @@ from prfl_jax.simulation import Simulation
 from prfl_jax.workdir import Scratch, Workdir
 
 Watch = Callable[[dict[str, Any]], None] | None  # told of each record
-FORMAT = 6  # of a checkpoint's host values
+FORMAT = 7  # of a checkpoint's host values
 SLOW_S = 4.0  # host seconds: a signal does not wait for a chunk that may take longer
 POLL_S = 0.02
 MOST_POINTS = 100_000  # of the evaluation grid within one window

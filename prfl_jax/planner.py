@@ -16,7 +16,10 @@ import numpy as np
 
 from prfl_jax.aggregate import Closing, Slot, find_aggregation, weights_of
 from prfl_jax.aggregate import Window as ClosingWindow
+from prfl_jax.aggregate.cycles import Cycles
 from prfl_jax.clock import FOR_EVERYBODY, Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
+from prfl_jax.clock.faults import LEFT
+from prfl_jax.clock.faulty_clock import waits_for_all
 from prfl_jax.density import FullDensity
 from prfl_jax.plan import Plan, Turn, make_row
 
@@ -112,8 +115,11 @@ class Planner:
         self.clock, self.policy = clock, policy
         self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
         self._choice = find_aggregation(aggregation.name)
-        self._dt_s, self._waits = window.dt_s, window.close in FOR_EVERYBODY
+        self._window = window
+        # how many arrivals close a window, where that is what does
+        self._k: int | None = {"k_arrivals": window.k, "each_arrival": 1}.get(window.close)
         clients = len(p)
+        self._cycles = Cycles(clients)
         self._places = Slots(clients, window.cohort)
         self._upcoming: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
@@ -221,9 +227,25 @@ class Planner:
             self._rounds[arrival.client] += 1
             self._round_s[arrival.client] += arrival.round_s
             self._slots[arrival.client] = Slot(arrival.version, window.index)
+        waits = self._window.close in FOR_EVERYBODY or waits_for_all(self._window, window.index)
+        cycle_s, step_s = None, None
+        if self._window.close != "fixed" and not waits:
+            self._cycles.add(window)
+            cycle_s, step_s = self._cycles.mean_s, self._cycles.step_s(self._taking_part(window))
         mean_s = np.where(self._rounds > 0, self._round_s / np.maximum(self._rounds, 1), np.nan)
-        seen = ClosingWindow(window.index, window.arrivals, self._slots, self._p, mean_s, self._dt_s, self._waits)
+        seen = ClosingWindow(
+            window.index, window.arrivals, self._slots, self._p, mean_s, self._window.dt_s,
+            waits=waits, k=self._k, cycle_s=cycle_s, step_s=step_s,
+        )  # fmt: skip
         return weights_of(self._choice, self._aggregation, seen)
+
+    def _taking_part(self, window: Window) -> set[int]:
+        """Who had a round in the window and has not left in it; asked before its own turns are entered."""
+        there = {turn.client for turn in self._in_flight.values()}
+        there.update(dispatch.client for dispatch in window.dispatches)
+        left_s = {failure.client: failure.ended_s for failure in window.failures if failure.kind == LEFT}
+        back = {d.client for d in window.dispatches if d.client in left_s and d.time_s >= left_s[d.client]}
+        return there.difference(left_s.keys() - back)
 
     def slot_windows(self) -> list[int]:
         """`[M]` window in which each slot was filled last; 0 for an empty one."""
@@ -239,6 +261,7 @@ class Planner:
             "places": self._places.to_state(),
             "trained": self._rounds.tolist(),
             "round_s": self._round_s.tolist(),
+            "cycles": self._cycles.to_state(),
             "in_flight": [list(self._in_flight[slot]) for slot in sorted(self._in_flight)],
         }
 
@@ -251,6 +274,7 @@ class Planner:
         self._places.from_state(state["places"])
         self._rounds = np.array(state["trained"], np.int64)
         self._round_s = np.array(state["round_s"], np.float64)
+        self._cycles.from_state(state["cycles"])
         self._in_flight = {slot: Turn(slot, *rest) for slot, *rest in state["in_flight"]}
         if self._ahead:  # what was trained is not saved, but what it is trained from
             self._waiting = dict(self._in_flight)

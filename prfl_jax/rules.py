@@ -91,8 +91,8 @@ def _positive(low: float = 1e-9, high: float = 1e12, **more: bool) -> Rule:
     return _number(lambda v: low <= v <= high, f"> 0 (from {low:g} to {high:g})", **more)
 
 
-def _not_negative(high: float = 1e12) -> Rule:
-    return _number(lambda v: 0 <= v <= high, f">= 0 and at most {high:g}")
+def _not_negative(high: float = 1e12, **more: bool) -> Rule:
+    return _number(lambda v: 0 <= v <= high, f">= 0 and at most {high:g}", **more)
 
 
 def _speeds(words: str, low: float, high: float) -> Rule:
@@ -190,7 +190,7 @@ RULES: dict[str, Rule] = {
     "aggregation.server_lr": _positive(),
     "aggregation.alpha": FRACTION,
     "aggregation.staleness": _choice("constant", "polynomial", "hinge"),
-    "aggregation.staleness_a": _not_negative(),
+    "aggregation.staleness_a": _not_negative(optional=True),
     "aggregation.staleness_b": _not_negative(),
     "aggregation.client_weight": _choice("samples_per_round", "dataset", "uniform"),
     "aggregation.byzantine": _integer(0),

@@ -40,6 +40,7 @@ from prfl_jax.notices import warn_once
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.planner import Planner
 from prfl_jax.privacy import check_installed
+from prfl_jax.strategies import aggregation_in_force
 from prfl_jax.submodel.choices import find_submodel, given, prunes
 from prfl_jax.submodel.importance import check_scores, mean_squares
 from prfl_jax.submodel.layers import layer_table
@@ -282,7 +283,7 @@ class Simulation:
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
         ahead = self.method.train == "pending"
-        return Planner(clock, policy, config.aggregation, config.local, dt_ref, p, config.window, ahead)
+        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, config.window, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""

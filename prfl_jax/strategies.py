@@ -14,9 +14,21 @@ import dataclasses
 
 from ml_collections import config_dict
 
+from prfl_jax.aggregate.weights import STALENESS_A
 from prfl_jax.errors import UserError
 
-__all__ = ["METHODS", "ROWS", "Method", "Window", "for_comparison", "forgotten", "row", "use"]
+__all__ = [
+    "METHODS",
+    "ROWS",
+    "Method",
+    "Window",
+    "aggregation_in_force",
+    "for_comparison",
+    "forgotten",
+    "row",
+    "staleness_a",
+    "use",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +160,9 @@ METHODS: dict[str, Method] = {
     ),
 }
 
+# the constant a of s(tau) by strategy and kind of staleness, where its authors' is not `STALENESS_A`'s
+OWN_STALENESS_A = {"fedasync": {"polynomial": 0.5}}
+
 # strategy -> {dotted config key: value}
 ROWS: dict[str, dict[str, str | bool]] = {name: method.keys() for name, method in METHODS.items()}
 
@@ -161,6 +176,20 @@ def row(name: str) -> dict[str, str | bool]:
     if not isinstance(name, str) or name not in ROWS:
         raise UserError(f"config.strategy={name!r}: allowed is one of {', '.join(ROWS)}")
     return ROWS[name]
+
+
+def staleness_a(strategy: str, kind: str) -> float:
+    """The constant a of s(tau) where a config gives none: the strategy's own, else that of the kind of staleness."""
+    return OWN_STALENESS_A.get(strategy, {}).get(kind, STALENESS_A[kind])
+
+
+def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """`config.aggregation` with the number that stands for a constant which is not given."""
+    group = config.aggregation.copy_and_resolve_references()
+    if group.staleness_a is None:
+        with group.unlocked():
+            group.staleness_a = staleness_a(config.strategy, group.staleness)
+    return group
 
 
 def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:

@@ -7,16 +7,19 @@ import dataclasses
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prfl_jax import strategies
 from prfl_jax.cli import parse_value
+from prfl_jax.comparison import compared, not_taken_over
 from prfl_jax.config import ENDLESS
 from prfl_jax.errors import UserError
 from prfl_jax.files import refuse_address
 from prfl_jax.startup import before_jax
 from prfl_jax.validate import assign, config_hash, to_dict, validate
+
+MOST_TOGETHER = 1000  # experiments in one process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Variants:
             raise UserError(f"--seeds={self.seeds}: allowed is a whole number of at least 1")
         if self.seeds == 1 and self.vary is None:
             return {}
+        if self.seeds > MOST_TOGETHER:
+            raise UserError(f"--seeds={self.seeds}: allowed are at most {MOST_TOGETHER:,} experiments in one process")
         changed = {"": config}
         if self.vary is not None:
             key, found, values = self.vary.partition("=")
@@ -65,6 +70,11 @@ class Variants:
             read = [parse_value(key, value) for value in values.split(",")]
             if any(value in read[:k] for k, value in enumerate(read)):
                 raise UserError(f"--vary={self.vary}: allowed are values that differ")
+            if self.seeds * len(read) > MOST_TOGETHER:
+                raise UserError(
+                    f"--vary has {len(read)} values, --seeds={self.seeds}: allowed are at most {MOST_TOGETHER:,} "
+                    "experiments in one process"
+                )
             changed = {}
             for value in values.split(","):
                 other = copy.deepcopy(config)
@@ -114,6 +124,7 @@ def train(
         from prfl_jax.dry_run import describe
 
         print(describe(next(iter(several.values()), config)))
+        _say_not_taken_over(several or {"": config})
         if several:
             print(f"This is one of {len(several)} experiments, which together need as much as many times over.")
         return 0
@@ -156,12 +167,20 @@ def _watch(path: Path, tensorboard: bool) -> Any:
     return TensorBoard(path)
 
 
+def _say_not_taken_over(configs: Mapping[str, Any]) -> None:
+    """What runs that are compared with cannot have of these runs, each line once."""
+    lines = dict.fromkeys(line for config in configs.values() for line in not_taken_over(config, validate))
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
 def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
     from prfl_jax import processes
 
     config, path = experiment.config, folder.path
     if processes.leads():
         print(experiment.memory, file=sys.stderr)
+        _say_not_taken_over({"": config})
     report = experiment.run(folder, guard=guard, watch=_watch(path, tensorboard)).report
     others: dict[str, dict[str, Any]] = {}
     for name in _comparisons(config, report):
@@ -171,7 +190,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
     if processes.leads():
         from prfl_jax.report import summary_text
 
-        report = _set_beside(report, others, path)
+        report = _set_beside(config, report, others, path)
         folder.put()
         print(summary_text(report, others or None))
         print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {folder.address}")
@@ -189,6 +208,7 @@ def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboar
         return dict(zip(configs, (finished.report for finished in done), strict=True))
 
     paths = {folder / name: config for name, config in configs.items()}
+    _say_not_taken_over(configs)
     reports = run(paths)
     others: dict[Path, dict[str, Any]] = {path: {} for path in paths}
     for name in next(iter(paths.values())).compare:
@@ -202,7 +222,7 @@ def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboar
             others[path.parent.parent][name] = report
     width = max(map(len, configs))
     for path, report in reports.items():
-        report = _set_beside(report, others[path], path)
+        report = _set_beside(paths[path], report, others[path], path)
         accuracy = report["final"]["accuracy"]
         end = "not finite" if accuracy is None else f"{accuracy:.1%}"
         times = ", ".join(
@@ -221,14 +241,19 @@ def _comparisons(config: Any, report: dict[str, Any]) -> list[str]:
     return [name for name in config.compare if name != config.strategy]
 
 
-def _set_beside(report: dict[str, Any], others: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
+def _set_beside(
+    config: Any, report: dict[str, Any], others: dict[str, dict[str, Any]], path: Path
+) -> dict[str, Any]:
     """The run's report and figure with those it was compared with."""
     from prfl_jax.report import run_figure, write_report
     from prfl_jax.report.compare import beside
 
     if others:
         own = report["curves"][report["final"]["model"]]
-        report = {**report, "compare": beside(own, others, points=300)}
+        entries = beside(own, others, points=300)
+        for name, entry in entries.items():
+            entry["lacks"] = list(compared(config, name, validate).lacks)
+        report = {**report, "compare": entries}
         write_report(path / "report.json", report)
         run_figure([report, *others.values()], path / "figure.png")
     return report
@@ -236,7 +261,7 @@ def _set_beside(report: dict[str, Any], others: dict[str, dict[str, Any]], path:
 
 def _comparison(config: Any, report: dict[str, Any], name: str) -> Any:
     """The config of another strategy on the same data and network, as long in simulated time."""
-    other = strategies.for_comparison(config, name)
+    other = compared(config, name, validate).config
     if report["ended"]["how"] != "horizon":  # else the horizon is the config's own
         other.horizon_s = float(report["simulated_s"])
     other.rounds = ENDLESS

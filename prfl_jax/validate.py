@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ from ml_collections import config_dict
 from prfl_jax import strategies, validate_defence
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.architectures import ARCHITECTURES
-from prfl_jax.clock import FOR_EVERYBODY, in_turn
+from prfl_jax.clock import FOR_EVERYBODY
+from prfl_jax.comparison import compared
 from prfl_jax.config import default_config
 from prfl_jax.data.sources import BY_WRITER
 from prfl_jax.density import DENSITIES, find_density
@@ -61,7 +63,7 @@ def validate(cfg: config_dict.ConfigDict) -> None:
         raise UserError(text)
     for name in flat["compare"]:
         try:
-            validate(strategies.for_comparison(cfg, name))
+            compared(cfg, name, validate)
         except UserError as e:
             raise UserError(f"config.compare={name!r} cannot run with the other keys: {e}") from None
 
@@ -88,6 +90,9 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
+    `aggregation.staleness_a` is the number in force, given or not: two configs that run alike are alike here, in
+    the hash and in the report.
+
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.
     """
@@ -95,7 +100,11 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     for key, value in flat.items():
         if not RULES[key].accepts(value):
             raise refuse(key, value, RULES[key].allowed)
-    return {key: RULES[key].canonical(value) for key, value in flat.items()}
+    found = {key: RULES[key].canonical(value) for key, value in flat.items()}
+    if found["aggregation.staleness_a"] is None:
+        kind = found["aggregation.staleness"]
+        found["aggregation.staleness_a"] = strategies.staleness_a(found["strategy"], kind)  # type: ignore[arg-type]
+    return found
 
 
 def _leaves(cfg: config_dict.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -162,9 +171,9 @@ def _cohort(flat: Mapping[str, Any]) -> None:
 
 
 def _faults(flat: Mapping[str, Any]) -> None:
-    number = flat["clients.number"]
-    joins, leaves = (in_turn(flat[f"faults.{key}"], number) for key in ("join_s", "leave_s"))
-    for client, (join, leave) in enumerate(zip(joins, leaves, strict=False)):
+    joins, leaves = flat["faults.join_s"], flat["faults.leave_s"]
+    for client in range(math.lcm(len(joins), len(leaves))):  # 0 where one is (); the others repeat these
+        join, leave = joins[client % len(joins)], leaves[client % len(leaves)]
         if leave <= join:
             allowed = f"after faults.join_s: client {client} joins at {join:g} s and leaves at {leave:g} s"
             raise refuse("faults.leave_s", flat["faults.leave_s"], allowed)

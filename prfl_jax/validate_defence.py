@@ -35,7 +35,7 @@ def defence(flat: Mapping[str, Any]) -> None:
     name, f = flat["aggregation.name"], flat["aggregation.byzantine"]
     choice, (there, why) = find_aggregation(name), _most(flat)
     if choice.least is not None and choice.least(f) > there:
-        most = max((k for k in range(f) if choice.least(k) <= there), default=None)
+        most = max((k for k in range(min(f, there + 1)) if choice.least(k) <= there), default=None)
         allowed = f"at most {most}" if most is not None else f"with at least {choice.least(0)} clients"
         raise refuse("aggregation.byzantine", f, f"{allowed} with aggregation.name={name!r} and {why}")
     if choice.at_once and flat["engine.models"] == "host":

@@ -170,11 +170,14 @@ class Oracle:
         """Arrivals of a window that are taken one after another, or whose changes are added."""
         name, lr, w = self.config.aggregation.name, self.config.aggregation.server_lr, self.w
         for client, tau, model, update in came:
-            s = (tau + 1) ** -0.6
+            s = (tau + 1) ** -(0.5 if self.config.strategy == "fedasync" else 0.6)
             if name == "mixing":  # FedAsync: alpha is 0.6
                 w = jax.tree.map(lambda old, new, a=0.6 * s: (1 - a) * old + a * new, w, update)
                 continue
             windows = np.ceil(np.mean(self.round_s[client]) / self.config.window.dt_s)
+            if self.config.window.close == "each_arrival":
+                known = [np.mean(own) for own in self.round_s.values()]
+                windows = sum(1 / t for t in known) * np.mean(self.round_s[client])
             share = s / len(came) if name == "fedbuff" else windows / self.config.clients.number
             w = jax.tree.map(lambda old, new, sent, c=lr * share: old + c * (new - sent), w, update, model)
         return w

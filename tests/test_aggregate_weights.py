@@ -4,12 +4,18 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from prfl_jax.aggregate import AGGREGATIONS, Slot, Window, client_weights, staleness_weight
+from prfl_jax.cli import load_config, split_argv
 from prfl_jax.clock.types import Arrival
+from prfl_jax.comparison import compared
+from prfl_jax.strategies import METHODS
+from prfl_jax.training import Variants
+from prfl_jax.validate import config_hash, from_dict, same_run, to_dict, validate
 
 
 def cfg(name="buffered_maskfedavg", staleness="polynomial", a=0.6, b=4.0, server_lr=1.0, alpha=0.6):
@@ -172,3 +178,153 @@ def test_fedbuff_divides_by_k_and_not_by_the_weights():
     np.testing.assert_allclose(closing.arrivals, [0.8 / 3, 0.8 / 3 / 2, 0.8 / 3])
     assert closing.keep == 1.0
     assert close(cfg("fedbuff"), 9, [None] * 2, p).arrivals == ()
+
+
+# Rules by which windows close, and what divides FedBuff's sum there (None: as many as arrived).
+K_OF = {
+    "k_arrivals, on_arrival": (dict(window__close="k_arrivals", window__k=3, window__dispatch="on_arrival"), 3),
+    "k_arrivals, window_end": (dict(window__close="k_arrivals", window__k=2, window__dispatch="window_end"), 2),
+    "each_arrival": (dict(window__close="each_arrival"), 1),
+    "fixed": (dict(window__close="fixed", window__dispatch="window_end"), None),
+    "all": (dict(window__close="all", window__dispatch="window_end"), None),
+    "deadline": (dict(window__close="deadline", window__dispatch="window_end", window__deadline_share=0.5), None),
+    "release": (dict(window__close="release", window__dispatch="window_end"), None),
+    # one speed for all: ties; and two who leave: nobody else can arrive
+    "with more": (dict(window__k=3, clients__up_mb_s=(2.0,), clients__down_mb_s=(8.0,), clients__sigma=0.0,
+                       server__sigma=0.0, server__contention=False), 3),
+    "with fewer": (dict(window__k=3, window__dispatch="window_end", faults__leave_s=(1e9, 1e9, 20.0, 20.0)), 3),
+    "with fewer, by failures": (dict(window__k=4, window__dispatch="window_end", faults__dropout=0.4), 4),
+    "ties, each_arrival": (dict(window__close="each_arrival", clients__up_mb_s=(2.0,), clients__down_mb_s=(8.0,),
+                                clients__sigma=0.0, server__sigma=0.0, server__contention=False), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", K_OF)
+@pytest.mark.parametrize("kind", ["constant", "polynomial", "hinge"])
+def test_fedbuff_divides_by_the_arrivals_that_close_a_window(name, kind):
+    changes, k = K_OF[name]
+    config = tiny.config("fedbuff", aggregation__staleness=kind, aggregation__server_lr=0.8, **changes)
+    planner = tiny.Simulation(config).new_planner()
+    seen = set()
+    for _ in range(40):
+        item = planner.take()
+        got = [float(r.coefficient[slot]) for r in item.rows for slot in r.arrive[: int(r.arrive_count)]]
+        tau = [item.window.index - 1 - arrival.version for arrival in item.window.arrivals]
+        s = {
+            "constant": [1.0 for t in tau],
+            "polynomial": [(t + 1) ** -0.6 for t in tau],
+            "hinge": [1.0 if t <= 4 else 1 / (10 * (t - 4) + 1) for t in tau],
+        }[kind]
+        np.testing.assert_allclose(got, [0.8 * one / (k or len(tau)) for one in s], rtol=1e-6)
+        seen.add(len(tau))
+    if name.startswith("with fewer"):
+        assert min(seen) < k
+
+
+# --- staleness constants that are not given ---
+
+
+@pytest.mark.parametrize("strategy", METHODS)
+@pytest.mark.parametrize("kind", ["constant", "polynomial", "hinge"])
+def test_constants_by_kind_and_method(strategy, kind):
+    config = tiny.config(strategy, aggregation__staleness=kind)
+    told = to_dict(config)["aggregation"]
+    want = {"hinge": 10.0, "polynomial": 0.5 if strategy == "fedasync" else 0.6, "constant": 0.6}[kind]
+    assert (told["staleness_a"], told["staleness_b"]) == (want, 4.0)
+    given = tiny.config(strategy, aggregation__staleness=kind, aggregation__staleness_a=want)
+    assert config_hash(given) == config_hash(config)  # the same run
+    other = tiny.config(strategy, aggregation__staleness=kind, aggregation__staleness_a=0.7)
+    assert config_hash(other) != config_hash(config) and to_dict(other)["aggregation"]["staleness_a"] == 0.7
+    assert from_dict(told_again := to_dict(config)).aggregation.staleness_a == want and told_again == to_dict(config)
+
+
+def test_configs_from_before_are_the_runs_they_were():
+    """0.6 for all is what a config without the key once meant; its hash, where 0.6 is still in force, is the same."""
+    config = tiny.config("prfl", aggregation__staleness="polynomial")
+    assert same_run(to_dict(tiny.config("prfl", aggregation__staleness_a=0.6)), config)
+    before = to_dict(tiny.config("fedasync", aggregation__staleness_a=0.6))
+    assert not same_run(before, tiny.config("fedasync"))
+    assert same_run(before, from_dict(before)) and from_dict(before).aggregation.staleness_a == 0.6
+
+
+def mixed(config):
+    """How far W moves to the first arrivals of each staleness: {tau: alpha s(tau)}, by the plan's keep and c_k."""
+    planner, found = tiny.Simulation(config).new_planner(), {}
+    for _ in range(30):
+        item = planner.take()
+        if len(item.staleness) == 1:
+            found[item.staleness[0]] = 1.0 - float(item.rows[-1].keep)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "s"),
+    [
+        ("polynomial", None, lambda t: (t + 1) ** -0.5),
+        ("polynomial", 0.6, lambda t: (t + 1) ** -0.6),
+        ("hinge", None, lambda t: 1.0 if t <= 4 else 1 / (10 * (t - 4) + 1)),
+        ("hinge", 0.5, lambda t: 1.0 if t <= 4 else 1 / (0.5 * (t - 4) + 1)),
+        ("constant", None, lambda t: 1.0),
+    ],
+)
+def test_a_run_uses_the_constant_that_is_in_force(kind, given, s):
+    found = mixed(tiny.config("fedasync", aggregation__staleness=kind, aggregation__staleness_a=given))
+    assert len(found) >= 4 and max(found) > 5
+    for tau, a in found.items():
+        assert a == pytest.approx(0.6 * s(tau), rel=1e-5)
+
+
+def load(tmp_path, body, overrides=()):
+    file = tmp_path / "cfg.py"
+    head = "from prfl_jax import strategies\nfrom prfl_jax.config import default_config\ndef get_config():\n"
+    file.write_text(head + "".join(f"    {line}\n" for line in body) + "    return c\n")
+    _, pairs, _ = split_argv(["train.py", f"--config={file}", *overrides])
+    return to_dict(load_config(file, pairs))["aggregation"]["staleness_a"]
+
+
+def test_a_value_that_is_given_wins_wherever_it_stands(tmp_path):
+    start, async_ = "c = default_config()", "strategies.use(c, 'fedasync')"
+    for value in (0.3, 0.5, 0.6):  # also one that is some default
+        given = f"c.aggregation.staleness_a = {value}"
+        assert load(tmp_path, [start, given, async_]) == value
+        assert load(tmp_path, [start, async_, given]) == value
+        assert load(tmp_path, [start, given], ["--config.strategy=fedasync"]) == value
+        flag = f"--config.aggregation.staleness_a={value}"
+        for flags in ([flag, "--config.strategy=fedasync"], ["--config.strategy=fedasync", flag]):
+            assert load(tmp_path, [start], flags) == value
+            assert load(tmp_path, [start, "c.aggregation.staleness_a = 0.9"], flags) == value
+            assert load(tmp_path, [start], [*flags, "--config.aggregation.staleness=hinge"]) == value
+    hinge = "--config.aggregation.staleness=hinge"
+    assert load(tmp_path, [start, async_]) == 0.5
+    assert load(tmp_path, [start, async_], [hinge]) == 10.0
+    assert load(tmp_path, [start, async_], ["--config.strategy=fedasyn"]) == 0.6
+    assert load(tmp_path, [start], [hinge, "--config.strategy=fedasyn"]) == 10.0
+    assert load(tmp_path, [start, given, async_], ["--config.aggregation.staleness_a=none"]) == 0.5
+    assert load(tmp_path, [start, "c.aggregation.staleness_a = 1", async_]) == 1.0  # a whole number
+
+
+def test_what_varies_and_what_is_compared_has_its_own_default():
+    base = tiny.config("fedasyn")
+    varied = Variants(vary="aggregation.staleness=constant,polynomial,hinge").of(base)
+    assert [to_dict(one)["aggregation"]["staleness_a"] for one in varied.values()] == [0.6, 0.6, 10.0]
+    for value, want in ((None, 0.5), (0.6, 0.6)):
+        config = tiny.config("fedasyn", aggregation__staleness_a=value)
+        other = compared(config, "fedasync", validate).config
+        assert to_dict(other)["aggregation"]["staleness_a"] == want
+
+
+def test_a_sweep_over_methods_and_kinds_has_the_defaults_of_each(tmp_path):
+    space_file = tmp_path / "space.py"
+    space_file.write_text(
+        "def get_space():\n    return {'aggregation.staleness': ['polynomial', 'hinge'],"
+        " 'strategy': ['fedasyn', 'fedasync']}\n"
+    )
+    pytest.importorskip("optuna")
+    from prfl_jax.sweep.space import Space
+
+    space = Space.read(str(space_file))
+    configs = [space.config(tiny.config("fedbuff"), values) for values in space.grid()]
+    got = [to_dict(one)["aggregation"]["staleness_a"] for one in configs]
+    assert got == [0.6, 0.5, 10.0, 10.0]
+    given = tiny.config("fedbuff", aggregation__staleness_a=0.4)
+    assert all(to_dict(space.config(given, v))["aggregation"]["staleness_a"] == 0.4 for v in space.grid())

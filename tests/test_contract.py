@@ -18,6 +18,9 @@ from prfl_jax.report import comparable, load_schema
 from prfl_jax.strategies import METHODS
 
 each_method = pytest.mark.parametrize("method", METHODS)
+# computing takes no time, as in the paper, or some: another time for each client
+COMPUTING = dict(clients__flop_s=(8e5, 4e5, 2e5, 1e5))
+each_pace = pytest.mark.parametrize("computing", [{}, COMPUTING], ids=["", "flop_s"])
 
 # All clients equally fast, all in each window, nobody pruned.
 ALIKE = dict(
@@ -51,10 +54,11 @@ FIXED_DENSITIES = dict(
 )
 
 
+@pytest.mark.parametrize("computing", [{}, dict(clients__flop_s=(4e5,))], ids=["", "flop_s"])
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in MIXING])
-def test_alike_clients_at_density_1_give_fedavg(method):
-    ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})})
-    fedavg = tiny.run("fedavg", **ALIKE, **tiny.small_model(method))
+def test_alike_clients_at_density_1_give_fedavg(method, computing):
+    ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})}, **computing)
+    fedavg = tiny.run("fedavg", **ALIKE, **tiny.small_model(method), **computing)
     tiny.close(ran.params, fedavg.params, 1e-5)
     for own, theirs in zip(ran.of("window"), fedavg.of("window"), strict=True):
         assert own["arrivals"] == theirs["arrivals"] == [0, 1, 2, 3]
@@ -109,22 +113,24 @@ def test_bytes_in_flight_are_all_that_is_missing():
     assert sent == {0, 1, 2, 3}
 
 
+@each_pace
 @each_method
-def test_the_same_seed_gives_the_same_report_and_another_another(method):
-    first = tiny.run(method)
-    again = tiny.run_experiment(Experiment(tiny.config(method)))
+def test_the_same_seed_gives_the_same_report_and_another_another(method, computing):
+    first = tiny.run(method, **computing)
+    again = tiny.run_experiment(Experiment(tiny.config(method, **computing)))
     assert comparable(again.report) == comparable(first.report)
     tiny.same(again.params, first.params)
-    other = tiny.run(method, seed=1)
+    other = tiny.run(method, seed=1, **computing)
     assert other.report["curves"] != first.report["curves"]
     assert [w["loss"] for w in other.of("window")] != [w["loss"] for w in first.of("window")]
     assert [w["round_s"] for w in other.of("window")] != [w["round_s"] for w in first.of("window")]
     assert other.report["partition"] != first.report["partition"]
 
 
+@each_pace
 @each_method
-def test_methods_that_are_compared_share_partition_start_and_network(method):
-    own, fedavg = tiny.run(method), tiny.run("fedavg", **tiny.small_model(method))
+def test_methods_that_are_compared_share_partition_start_and_network(method, computing):
+    own, fedavg = tiny.run(method, **computing), tiny.run("fedavg", **tiny.small_model(method), **computing)
     assert own.report["partition"] == fedavg.report["partition"]
     assert own.of("eval")[0]["mask"] == fedavg.of("eval")[0]["mask"]  # the initial model
     # the first window is the same for both: all clients, full models, the k-th transfer's draw
@@ -155,7 +161,7 @@ def test_it_learns(method):
 
 @each_method
 def test_its_report_follows_the_schema(method):
-    for ran in (tiny.run(method), long_run(method)):
+    for ran in (tiny.run(method), tiny.run(method, **COMPUTING), long_run(method)):
         jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
         assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
 
@@ -171,9 +177,10 @@ def test_hinge_with_a_huge_b_is_constant(method):
         assert [w["loss"] for w in tiny.run(method).of("window")] != [w["loss"] for w in constant.of("window")]
 
 
+@each_pace
 @each_method
-def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(method):
-    ran = tiny.run(method)
+def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(method, computing):
+    ran = tiny.run(method, **computing)
     windows, report = ran.of("window"), ran.report
     sent_at = [0] * 4  # the window after which each client was last sent a model
     taus = [[] for _ in range(4)]
@@ -209,8 +216,23 @@ def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(me
 
 
 @each_method
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, tmp_path):
-    whole, experiment = tiny.run(method), Experiment(tiny.config(method))
+def test_computing_takes_the_time_of_a_full_model(method):
+    """3 x the forward FLOP of all layers x samples, over the client's FLOP/s: at density 1 one for all methods."""
+    simulation = tiny.simulation(method, **COMPUTING)
+    forward = 2 * (784 * 12 + 12 * 10)
+    if tiny.small_model(method):  # a tenth of Conv2's channels, as FedAvg counts them
+        fedavg = tiny.simulation("fedavg", **tiny.small_model(method), **COMPUTING)
+        forward = fedavg.costs(np.full(4, 100)).compute_s[0] * 8e5 / (3 * 2 * 10)
+    seconds = simulation.costs(np.full(4, 100)).compute_s
+    np.testing.assert_allclose(seconds, [3 * forward * 2 * 10 / speed for speed in COMPUTING["clients__flop_s"]])
+    arrivals = [arrival for _ in range(6) for arrival in simulation.new_planner().take().window.arrivals]
+    assert all(a.computed_s - a.downloaded_s == pytest.approx(seconds[a.client]) for a in arrivals)
+
+
+@each_pace
+@each_method
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, computing, tmp_path):
+    whole, experiment = tiny.run(method, **computing), Experiment(tiny.config(method, **computing))
     for checks in (4, 7):
         with pytest.raises(Interrupted), mock.patch("prfl_jax.experiment.run_figure"):
             experiment.run(tmp_path, guard=tiny.StopAt(checks), progress=False)

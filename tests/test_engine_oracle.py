@@ -36,6 +36,7 @@ RUNS = {
     "fedasyn": ("fedasyn", dict(rounds=9)),
     "fedasync": ("fedasync", dict(rounds=20, local__prox_mu=0.1)),
     "fedfix": ("fedfix", dict(rounds=9, aggregation__server_lr=0.7)),
+    "fedfix by arrival": ("fedfix", dict(rounds=20, window__close="each_arrival", window__dispatch="on_arrival")),
     "fedbuff": ("fedbuff", dict(rounds=9)),
 }
 

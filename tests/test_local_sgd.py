@@ -7,9 +7,13 @@ import pytest
 import tiny
 from prfl_oracle import LAYERS, masked, sgd
 
-from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.experiment import Experiment
+from prfl_jax.local import LocalWork, make_local_round, make_long_round
+from prfl_jax.local import sgd as local_sgd
+from prfl_jax.local.sgd import MOST_UNROLLED
 from prfl_jax.models import make_loss
 from prfl_jax.models.build import wrap_module
+from prfl_jax.plan import MAX_ROWS, empty_row, stack_rows
 from prfl_jax.submodel.layout import Layout
 
 STEPS, BATCH, CLASSES, LR = 4, 6, 5, 0.3
@@ -88,3 +92,43 @@ def test_an_empty_mask_trains_the_biases_alone():
     assert not any(np.asarray(result.params[layer]["kernel"]).any() for layer in LAYERS)
     want, _, _ = sgd(masked(params, none), none, x, y, LR)
     tiny.close(result.params, want, 1e-5)
+
+
+@pytest.mark.parametrize("more", [{}, {"momentum": 0.9, "prox_mu": 0.1, "square_gradients": True}])
+def test_a_long_round_is_the_same_steps_one_batch_at_a_time(more, monkeypatch):
+    steps = 40
+    params = MODEL.init(KEY)
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.random((steps, 4, *MODEL.input_shape), np.float32))
+    y = jnp.asarray(rng.integers(0, MODEL.classes, (steps, 4)), jnp.int32)
+    work = LocalWork(steps, 4, **more)
+    assert work.long and not LocalWork(MOST_UNROLLED, 4).long
+    parts = (MODEL, make_loss("sigmoid"), LAYOUT, work)
+    got = jax.jit(lambda p: make_long_round(*parts)(p, (), lambda k: (x[k], y[k]), jnp.float32(0.1), KEY))(params)
+    want = jax.jit(lambda p: make_local_round(*parts)(p, (), x, y, jnp.float32(0.1), KEY))(params)
+    tiny.close(got.params, want.params, 1e-5)
+    tiny.close(got.squares, want.squares, 1e-5)
+    assert float(got.loss) == pytest.approx(float(want.loss), rel=1e-5)
+
+
+def test_the_program_of_many_steps_is_no_longer_than_that_of_some():
+    def equations(steps):
+        simulation = tiny.simulation("fedavg", local__steps=steps)
+        state = jax.eval_shape(simulation.engine.init_state, simulation.init_key)
+        plan = stack_rows([empty_row(4)], MAX_ROWS)
+        args = (state, simulation.device_data(), plan, np.int32(0), simulation.keys)
+        return len(tiny.equations(simulation.engine.run_chunk, *args))
+
+    assert equations(10**9) == equations(33) < 3 * equations(2)
+
+
+def test_a_run_of_many_steps_draws_the_batches_of_a_short_one(monkeypatch):
+    """40 steps by the loop, and drawn at once: the same arrivals and, to rounding, the same model."""
+    changes = dict(rounds=2, local__steps=40, engine__chunk_windows=1, attack__name="label_flip", attack__number=1)
+    looped = tiny.run("prfl", **changes)
+    monkeypatch.setattr(local_sgd, "MOST_UNROLLED", 40)
+    unrolled = tiny.run_experiment(Experiment(tiny.config("prfl", engine__unroll=False, **changes)))
+    tiny.close(looped.params, unrolled.params, 1e-4)
+    for one, other in zip(looped.of("window"), unrolled.of("window"), strict=True):
+        assert one["arrivals"] == other["arrivals"]
+        np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-4)

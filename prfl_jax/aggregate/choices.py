@@ -35,7 +35,11 @@ class Window:
       p: `[M]` client weights, sum 1.
       round_s: `[M]` mean of each client's own round times so far, s; NaN before its first arrival.
       dt_s: the config's length of a fixed window, s.
-      waits: whether windows wait for (nearly) everybody.
+      waits: whether this window has waited for (nearly) everybody.
+      k: how many arrivals close a window; None where something else does.
+      cycle_s: `[M]` mean s from a client's dispatch until it can be dispatched again: its round, and its wait for the
+        window's end where clients wait for that; NaN before its first arrival. None where windows have a fixed length.
+      step_s: mean s between two closes as the clients' cycles give it (see `cycles.py`); None likewise.
     """
 
     index: int
@@ -45,6 +49,9 @@ class Window:
     round_s: np.ndarray
     dt_s: float
     waits: bool = False
+    k: int | None = None
+    cycle_s: np.ndarray | None = None
+    step_s: float | None = None
 
     @property
     def filled(self) -> np.ndarray:
@@ -137,20 +144,37 @@ def mixing(cfg: Any, window: Window) -> Closing:
 
 
 def fedfix(cfg: Any, window: Window) -> Closing:
-    """W <- W + eta_g sum_k d_k (w_k - w_sent), d_i = ceil(tau_i / dt) p_i (FedFix, Fraboni et al. 2023).
+    """W <- W + eta_g sum_k d_k (w_k - w_sent), d_i = p_i times the steps of the server that i takes for one update.
 
-    tau_i, in s, is the running mean of the client's own round times.
+    So each client moves W by its p_i in the long run, however slow it is (FedFix, Fraboni et al. 2023). In windows of
+    fixed length d_i = ceil(tau_i / dt) p_i; tau_i, in s, is the running mean of the client's own round times. In a
+    window that waits for everybody d_i = p_i. Where arrivals close windows d_i = (sum_j 1/tau_j) tau_i p_i / K, which
+    for K = 1 is their asynchronous FedAvg: j are the clients that take part and have arrived before, tau_j goes on
+    until j can be dispatched again (see `Window.cycle_s`), K is the mean number of arrivals in a window.
     """
     clients = [arrival.client for arrival in window.arrivals]
-    # a round that takes dt to the last bit takes one window
-    turns = [max(1, math.ceil(window.round_s[client] / window.dt_s - 1e-9)) for client in clients]
-    weights = [cfg.server_lr * turn * window.p[client] for turn, client in zip(turns, clients, strict=True)]
+    weights = [cfg.server_lr * _turns(window, client) * window.p[client] for client in clients]
     return Closing(np.zeros(len(window.p)), arrivals=tuple(weights))
 
 
+def _turns(window: Window, client: int) -> float:
+    """Steps of the server that one update of a client takes."""
+    if window.waits:
+        return 1.0
+    if window.cycle_s is not None and window.step_s is not None:
+        return float(window.cycle_s[client] / window.step_s)
+    # a round that takes dt to the last bit takes one window
+    return float(max(1, math.ceil(window.round_s[client] / window.dt_s - 1e-9)))
+
+
 def fedbuff(cfg: Any, window: Window) -> Closing:
-    """W <- W + eta_g / K sum_k s(tau_k) (w_k - w_sent): divided by K, not by the weights (Nguyen et al. 2022)."""
-    weights = cfg.server_lr * _stale(cfg, window.arrival_staleness) / max(1, len(window.arrivals))
+    """W <- W + eta_g / K sum_k s(tau_k) (w_k - w_sent): divided by K, not by the weights (Nguyen et al. 2022).
+
+    K is the number of arrivals that close a window, also where one closes with fewer, because nobody else could
+    arrive, or with more. Where something else closes windows it is the number of this window's arrivals.
+    """
+    k = window.k or max(1, len(window.arrivals))
+    weights = cfg.server_lr * _stale(cfg, window.arrival_staleness) / k
     return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()))
 
 
@@ -177,6 +201,8 @@ class Aggregation:
         last sent, or their share of all weights, does not matter. So clients may be drawn into cohorts.
       least: clients that it needs, of whom f = `aggregation.byzantine` may lie: `least(f)`. With it the kernel looks at
         all slots at once, is given what is rejected as not a number, and returns `robust.Robust`.
+      mean: the next model is a weighted mean of clients' models, mixed into W: another kind of average can take its
+        place.
 
     Raises:
       UserError: `least` with a kernel that averages whatever comes.
@@ -188,6 +214,7 @@ class Aggregation:
     updates: bool = False
     arrivals_alone: bool = False
     least: Callable[[int], int] | None = None
+    mean: bool = False
 
     def __post_init__(self) -> None:
         if self.least is not None and not self.at_once:
@@ -214,11 +241,11 @@ def _robust(kernel: str, least: Callable[[int], int]) -> Aggregation:
 
 # values of `aggregation.name`
 AGGREGATIONS = {
-    "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True),
-    "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True),
-    "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True),
-    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, arrivals_alone=True),
-    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, arrivals_alone=True),
+    "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True, mean=True),
+    "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True, mean=True),
+    "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True, mean=True),
+    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, mean=True, arrivals_alone=True),
+    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, mean=True, arrivals_alone=True),
     "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
     "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
     "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),

@@ -6,6 +6,10 @@ import dataclasses
 
 import numpy as np
 
+# a of s(tau), by kind, where `aggregation.staleness_a` is None. Hinge: FedAsync's (Xie et al. 2019). Polynomial: what
+# PR-FL's figures need; a row of `strategies.py` may have its authors' own.
+STALENESS_A = {"constant": 0.6, "polynomial": 0.6, "hinge": 10.0}
+
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
@@ -20,10 +24,13 @@ class Slot:
     window: int
 
 
-def staleness_weight(tau: np.ndarray, kind: str, a: float, b: float) -> np.ndarray:
+def staleness_weight(tau: np.ndarray, kind: str, a: float | None, b: float) -> np.ndarray:
     """s(tau) of FedAsync (Xie et al., section 5.2); `[...]`, tau >= 0.
 
     constant: 1. polynomial: (tau+1)^-a. hinge: 1 if tau <= b, else 1 / (a(tau-b) + 1).
+
+    Args:
+      a: None for the default of this kind.
 
     Raises:
       ValueError: a negative tau, another kind.
@@ -31,15 +38,16 @@ def staleness_weight(tau: np.ndarray, kind: str, a: float, b: float) -> np.ndarr
     tau = np.asarray(tau, np.float64)
     if np.any(tau < 0):
         raise ValueError(f"staleness {tau.min()} is negative")
+    if kind not in STALENESS_A:
+        raise ValueError(f"unknown staleness {kind!r}")
+    a = STALENESS_A[kind] if a is None else a
     if kind == "constant":
         return np.ones_like(tau)
     if kind == "polynomial":
         return (tau + 1.0) ** -a
-    if kind == "hinge":
-        # inf * 0 would be nan for b = inf; maximum keeps the other branch finite
-        late = np.maximum(tau - b, 0.0)
-        return np.where(tau <= b, 1.0, 1.0 / (a * late + 1.0))
-    raise ValueError(f"unknown staleness {kind!r}")
+    # inf * 0 would be nan for b = inf; maximum keeps the other branch finite
+    late = np.maximum(tau - b, 0.0)
+    return np.where(tau <= b, 1.0, 1.0 / (a * late + 1.0))
 
 
 def client_weights(kind: str, samples_per_round: np.ndarray, dataset_sizes: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from prfl_jax.errors import UserError
 _MB = 1e6
 _MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
 _PATIENCE = 4  # windows by events before arrays are tried again; both give the same bits
+MOST_DISPATCHES = 200_000  # on arrival, in one window, which is kept whole; or a hundred of each client
 RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
 
 
@@ -237,6 +238,12 @@ class Clock:
     def _dispatch(self, clients: Sequence[int], now_s: float, on_arrival: bool, log: list[Dispatch]) -> int:
         """Sends the current model to clients (by id); returns the bytes the server has to send."""
         version = self._windows
+        if on_arrival and len(log) > max(MOST_DISPATCHES, 100 * self.network.num_clients):
+            key = {"fixed": "dt_s", "k_arrivals": "k"}.get(self.rule.close, "release_min_s")
+            raise UserError(
+                f"config.window.{key}={getattr(self.rule, key)}: window {version + 1} has dispatched {len(log):,} "
+                f"times by {now_s:g} simulated s, and goes on; allowed is less, or window.dispatch='window_end'"
+            )
         flights = []
         for client in clients:
             index = self._index[client]

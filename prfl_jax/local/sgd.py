@@ -16,6 +16,8 @@ from prfl_jax.models.losses import Loss
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 
+MOST_UNROLLED = 32  # steps; compiling takes as many times longer, and the batches of so many are drawn at once
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalWork:
@@ -23,7 +25,7 @@ class LocalWork:
 
     `prox_mu` adds mu (w - w_sent) to each gradient (Li et al. 2020, FedProx; Xie et al. 2019); `scaled` is HeteroFL's
     scaler and masked logits; `square_gradients` returns the sum over steps of g^2 too; `unroll` compiles the steps one
-    after another, not as a loop.
+    after another, not as a loop, up to `MOST_UNROLLED` of them.
     """
 
     steps: int = 5
@@ -33,6 +35,11 @@ class LocalWork:
     scaled: bool = False
     unroll: bool = True
     square_gradients: bool = False
+
+    @property
+    def long(self) -> bool:
+        """Whether a round has too many steps to have their batches drawn at once (see `make_long_round`)."""
+        return self.steps > MOST_UNROLLED
 
 
 class LocalResult(NamedTuple):
@@ -58,12 +65,51 @@ def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) 
 
     Masked weights stay exactly 0: gradients flow only into the sub-model.
     """
-    mu = work.prox_mu
-    trace = optax.trace(decay=work.momentum) if work.momentum else optax.identity()
 
     def local_round(
         params: Any, masks: tuple[jax.Array, ...], x: jax.Array, y: jax.Array, lr: jax.Array, key: jax.Array
     ) -> LocalResult:
+        start, step = _steps(model, loss, layout, work)(params, masks, lr, key)
+        unroll = work.unroll and not work.long
+        (params, _, squares), losses = lax.scan(step, start, (x, y, jnp.arange(work.steps)), unroll=unroll)
+        return LocalResult(params, jnp.mean(losses), squares)
+
+    return local_round
+
+
+def make_long_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) -> Callable[..., LocalResult]:
+    """As `make_local_round`, for any number of steps: a loop that holds one batch at a time.
+
+    The returned function takes `draw` in the place of x and y: from the number of a step, a traced int32 from 0, to
+    its batch, float32 `[B, ...]` and int32 `[B]`. The loss is a running mean.
+    """
+
+    def long_round(
+        params: Any,
+        masks: tuple[jax.Array, ...],
+        draw: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+        lr: jax.Array,
+        key: jax.Array,
+    ) -> LocalResult:
+        start, step = _steps(model, loss, layout, work)(params, masks, lr, key)
+
+        def body(number: jax.Array, carry: Any) -> Any:
+            carry, mean = carry
+            carry, value = step(carry, (*draw(number), number))
+            return carry, mean + (value - mean) / (number + 1)
+
+        (params, _, squares), mean = lax.fori_loop(0, work.steps, body, (start, jnp.zeros(())))
+        return LocalResult(params, mean, squares)
+
+    return long_round
+
+
+def _steps(model: Model, loss: Loss, layout: Layout, work: LocalWork) -> Callable[..., tuple[Any, Any]]:
+    """From (params as sent, masks, lr, key) to what a round carries from step to step, and its step for `lax.scan`."""
+    mu = work.prox_mu
+    trace = optax.trace(decay=work.momentum) if work.momentum else optax.identity()
+
+    def begin(sent: Any, masks: tuple[jax.Array, ...], lr: jax.Array, key: jax.Array) -> tuple[Any, Any]:
         masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
 
         def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
@@ -82,11 +128,7 @@ def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) 
             p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
             return (p, momentum, squares), value
 
-        sent = params
         squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if work.square_gradients else ()
-        (params, _, squares), losses = lax.scan(
-            step, (params, trace.init(params), squares), (x, y, jnp.arange(work.steps)), unroll=work.unroll
-        )
-        return LocalResult(params, jnp.mean(losses), squares)
+        return (sent, trace.init(sent), squares), step
 
-    return local_round
+    return begin

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.submodel.size import ModelSize
@@ -59,12 +59,15 @@ class Layout:
         """Counts for the clock; `size_mb` replaces 4 bytes a value by a paper's MB of the full model."""
         total = int(sum(math.prod(shape) for shape in self.shapes))
         layers = self.sizes()
+        # of a full model nothing is pruned: its kernels' FLOP are a rest that no mask discounts
+        rest = [i for i, shape in enumerate(self.shapes) if len(shape) >= 2 and i not in self.prunable]
         return ModelSize(
             layers=layers,
             fixed=total - sum(layers),
             bytes_per_value=4.0 if size_mb is None else size_mb * 1e6 / total,
             layer_flop=tuple(model.leaf_flop[self.paths[i]] for i in self.prunable),
             min_percent=min_density_percent,
+            rest_flop=sum(model.leaf_flop[self.paths[i]] for i in rest),
         )
 
 
@@ -73,6 +76,6 @@ def bits_length(n: int) -> int:
     return -(-n // 8)
 
 
-def empty_bits(layout: Layout, clients: int) -> tuple[np.ndarray, ...]:
+def empty_bits(layout: Layout, clients: int) -> tuple[jax.Array, ...]:
     """All-zero packed masks, one `[M, ceil(n/8)]` uint8 array a prunable leaf."""
-    return tuple(np.zeros((clients, bits_length(n)), np.uint8) for n in layout.sizes())
+    return tuple(jnp.zeros((clients, bits_length(n)), jnp.uint8) for n in layout.sizes())
