@@ -27,9 +27,10 @@ class ModelSize:
       fixed: values that are never pruned and always sent (biases, norms).
       bytes_per_value: what the clock charges for one value; 4 for float32, or
         `size_mb * 1e6 / (prunable + fixed)` where a config keeps a paper's MB.
-      layer_flop: forward FLOP per sample of each prunable leaf, same order.
+      layer_flop: forward FLOP per sample of each prunable leaf, same order; () where they are not known.
       min_percent: the smallest density in use (percent); each layer keeps at
         least its own share of it, so that no layer empties.
+      rest_flop: forward FLOP per sample that no mask discounts: products that read no prunable leaf.
     """
 
     layers: tuple[int, ...]
@@ -37,6 +38,7 @@ class ModelSize:
     bytes_per_value: float = 4.0
     layer_flop: tuple[float, ...] = ()
     min_percent: int = 1
+    rest_flop: float = 0.0
 
     @property
     def prunable(self) -> int:
@@ -73,5 +75,5 @@ class ModelSize:
         return round(self.total * self.bytes_per_value * percent / 100)
 
     def flop_share(self, percent: int) -> float:
-        """Share of the forward FLOP, where only the density is known."""
+        """Share of the prunable leaves' forward FLOP, where only the density is known."""
         return percent / 100.0

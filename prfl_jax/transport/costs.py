@@ -35,7 +35,7 @@ def make_costs(
       flop_s: [M] FLOP/s of the clients; () means that computing takes 0 s.
       byte_rule: `counted`: the values a sub-model has, and its mask once; `density`: density x model
         bytes, no masks (the paper's).
-      flop_share: [M] share of the model's forward FLOP that each sub-model has; None: what `size` says.
+      flop_share: [M] share of the prunable leaves' forward FLOP that each sub-model has; None: what `size` says.
       squares_up: the client also uploads a squared gradient for each weight it holds.
 
     Raises:
@@ -79,9 +79,10 @@ def _compute_s(
         raise ValueError(f"flop_s has shape {speeds.shape}, percents {percents.shape}")
     if not (speeds > 0).all():
         raise UserError(f"clients.flop_s: {speeds.min():g} FLOP/s is not positive")
-    if not size.layer_flop:
+    if len(size.layer_flop) != len(size.layers):
         raise ValueError("clients.flop_s needs the FLOP of each layer (ModelSize.layer_flop)")
     if flop_share is None:
         flop_share = np.array([size.flop_share(percent) for percent in percents.tolist()])
     share = np.asarray(flop_share, dtype=np.float64)
-    return _PASSES * sum(size.layer_flop) * share * np.asarray(samples_per_round, dtype=np.float64) / speeds
+    flop = _PASSES * sum(size.layer_flop) * share + _PASSES * size.rest_flop
+    return flop * np.asarray(samples_per_round, dtype=np.float64) / speeds
