@@ -88,9 +88,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     if submodel.levels is not None:
         shapes = dict(zip(layout.paths, layout.shapes, strict=True))
         flop = dict(zip(layout.paths, size.layer_flop, strict=True))
-        size, levels = given(
-            config.submodel.name, submodel, shapes, size.bytes_per_value, flop, size.rest_flop
-        )
+        size, levels = given(config.submodel.name, submodel, shapes, size.bytes_per_value, flop, size.rest_flop)
     if scored:
         check_scores(config.submodel, submodel, [layout.shapes[i] for i in layout.prunable])
     if leading:

@@ -216,7 +216,7 @@ def flat_paths(params: Params) -> dict[str, Any]:
 
 
 def _forward_flop(model: Model, leaves: dict[str, Any]) -> FlopCount:
-    """FLOP of a forward pass in training, traced with plain convolutions; `leaves` by path, as `flat_paths` gives them."""
+    """FLOP of a forward pass in training, traced with plain convolutions; `leaves` as `flat_paths` gives them."""
     tree = jax.tree.structure(model.shapes())
 
     def forward(values: list[jax.Array], images: jax.Array) -> jax.Array:

@@ -33,7 +33,6 @@ from typing import Any
 import jax
 from jax.extend.core import Literal, jaxprs_in_params
 
-
 from prfl_jax.models.product_flop import product_flop
 from prfl_jax.models.static_values import called, evaluate, known, turns
 
@@ -161,7 +160,8 @@ class _Counter:
         """Sources of the outputs, and the FLOP of what the `wanted` ones need."""
         jaxpr = getattr(program, "jaxpr", program)
         env = dict(zip(jaxpr.invars, sources, strict=True))
-        env.update((var, Source(value=known(value))) for var, value in zip(jaxpr.constvars, _constants(program)))
+        for var, value in zip(jaxpr.constvars, getattr(program, "consts", ()), strict=False):
+            env[var] = Source(value=known(value))
         total: Flop = Counter()
 
         def read(var: Any) -> Source:
@@ -265,10 +265,6 @@ class _Counter:
 
 
 _LOOPS = {"scan": _Counter._scan, "while": _Counter._while, "cond": _Counter._cond}
-
-
-def _constants(program: Any) -> Sequence[Any]:
-    return getattr(program, "consts", ())
 
 
 def _value(equation: Any, sources: Sequence[Source]) -> Any:

@@ -1,4 +1,4 @@
-"""FLOP of the single products that a traced program is made of (NumPy only); a multiplication and an addition are two."""
+"""FLOP of the single products in a traced program (NumPy only); a multiplication and an addition are two."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def product_flop(name: str, operands: list[Any], out: Any, params: dict[str, Any
     return flop * (4.0 if np.issubdtype(out.dtype, np.complexfloating) else 1.0)
 
 
-def _convolution(images: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...], params: dict[str, Any]) -> float:
-    """Every tap on every position, zeros around the image included, zeros between its pixels not."""
+def _convolution(
+    images: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...], params: dict[str, Any]
+) -> float:
+    """Of every output with every tap that `taps_met` counts."""
     numbers = params["dimension_numbers"]
     (_, inputs, *taps), (batch, features, *places) = numbers.rhs_spec, numbers.out_spec
     meetings = 1.0
@@ -53,8 +55,8 @@ def _convolution(images: tuple[int, ...], kernel: tuple[int, ...], out: tuple[in
 def taps_met(size: int, taps: int, places: int, stride: int, before: int, spread: int, dilation: int) -> int:
     """(tap, output) pairs along one axis that are multiplied.
 
-    Where `spread - 1` zeros lie between the pixels (a transposed convolution) taps on those are left out. Zeros around
-    the image count as pixels: a SAME convolution has as many products at the border as elsewhere.
+    Zeros around the image count as pixels: a SAME convolution has as many products at the border as elsewhere. In a
+    transposed convolution, where `spread - 1` zeros lie between the pixels, only taps on pixels count.
 
     Args:
       size: pixels.
@@ -62,10 +64,10 @@ def taps_met(size: int, taps: int, places: int, stride: int, before: int, spread
       before: zeros in front of the first pixel.
       spread, dilation: steps from pixel to pixel and from tap to tap.
     """
-    if spread == 1 or not size:
+    if spread == 1:
         return taps * places
     at = np.arange(places)[:, None] * stride + np.arange(taps)[None, :] * dilation - before
-    return int((at % spread == 0).sum())
+    return int(((at % spread == 0) & (at >= 0) & (at < size * spread)).sum())
 
 
 def _fourier(values: Any, out: Any, lengths: tuple[int, ...]) -> float:
