@@ -93,7 +93,7 @@ def estimate(config: Any) -> Estimate:
     if config.horizon_s is not None:
         simulated_s = min(simulated_s, config.horizon_s)
 
-    flop_sample = sum(method.model.leaf_flop.values())
+    flop_sample = method.model.flop.total(config.local.batch_size)
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
     server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
     evaluations = simulated_s / config.eval_every_s * server_models

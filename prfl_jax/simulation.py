@@ -77,14 +77,20 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     if config.data.normalize == "cifar10" and input_shape[-1] != 3:
         raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
     model = build_model(config.model, input_shape, data_classes)
+    if config.clients.flop_s and model.flop.unknown:
+        raise UserError(
+            f"config.clients.flop_s: the FLOP of {config.model.name!r} cannot be counted because of "
+            f"{', '.join(model.flop.unknown)}; allowed: (), or a model without that"
+        )
     submodel, leading = find_submodel(config.submodel), config.submodel.name == "leading"
     scored, given_once = submodel.scores is not None, leading or submodel.levels is not None
     layout = Layout.of(model.shapes(), prune=scored or given_once, channels=given_once)
     least = to_percent(config.density.min_density) if scored else 100
-    size, levels = layout.model_size(model, config.model.size_mb, least), None
+    size, levels = layout.model_size(model, config.model.size_mb, least, config.local.batch_size), None
     if submodel.levels is not None:
         shapes = dict(zip(layout.paths, layout.shapes, strict=True))
-        size, levels = given(config.submodel.name, submodel, shapes, size.bytes_per_value, model.leaf_flop)
+        flop = dict(zip(layout.paths, size.layer_flop, strict=True))
+        size, levels = given(config.submodel.name, submodel, shapes, size.bytes_per_value, flop, size.rest_flop)
     if scored:
         check_scores(config.submodel, submodel, [layout.shapes[i] for i in layout.prunable])
     if leading:
@@ -417,7 +423,8 @@ class Simulation:
         if held.sum(axis=1).tolist() != counts:
             raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
         flop = np.asarray(method.size.layer_flop)
-        share = {p: float(flop @ (held[k] / np.asarray(method.size.layers)) / flop.sum()) for k, p in enumerate(padded)}
+        whole = flop.sum() or 1.0
+        share = {p: float(flop @ (held[k] / np.asarray(method.size.layers)) / whole) for k, p in enumerate(padded)}
         costs = self.costs(percents, np.array([share[int(p)] for p in percents]))
         return state._replace(levels=levels), costs
 

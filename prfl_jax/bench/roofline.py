@@ -107,7 +107,7 @@ class RooflineSuite:
         model = 4.0 * sum(shape.size for shape in shapes)
         weights, clients = float(sum(method.size.layers)), work.clients
         bits = weights / 8
-        forward = sum(method.model.leaf_flop.values())
+        forward = method.model.flop.total(work.batch_size)
         samples = clients * work.steps * work.batch_size
         training = 3.0 * forward * samples, clients * 3 * model  # read what was sent, write or add what was trained
         image = float(math.prod(INPUT_SHAPE))

@@ -18,7 +18,8 @@ from flax import nnx, traverse_util
 
 from prfl_jax.errors import UserError
 from prfl_jax.files import replacing
-from prfl_jax.models.matmul_conv import matmul_conv, with_matmul_conv
+from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
+from prfl_jax.models.matmul_conv import convolution, plain_convolutions, with_matmul_conv
 from prfl_jax.models.nets import VGG11, Conv2
 from prfl_jax.own import find_object
 
@@ -35,7 +36,7 @@ class Model:
       classes: number of outputs.
       init: key -> params, a nested dict of float32 arrays.
       apply: (params, x `[B, H, W, C]`, train, key or None) -> logits `[B, classes]`.
-      leaf_flop: forward FLOP per sample of each leaf, by `/`-joined path.
+      flop: FLOP of the forward pass in training (`flop_count.py`).
     """
 
     name: str
@@ -43,7 +44,12 @@ class Model:
     classes: int
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array, bool, jax.Array | None], jax.Array]
-    leaf_flop: dict[str, float] = dataclasses.field(default_factory=dict)
+    flop: FlopCount = dataclasses.field(default_factory=FlopCount)
+
+    @property
+    def leaf_flop(self) -> dict[str, float]:
+        """Forward FLOP of each leaf, by `/`-joined path, for one image alone."""
+        return self.flop.by_leaf()
 
     def shapes(self) -> Params:
         """The params as `ShapeDtypeStruct`s; computes nothing."""
@@ -136,7 +142,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
             "(batch norm without tracked statistics, or group norm)"
         )
     model = Model(name, tuple(input_shape), classes, lambda key: init_variables(key)["params"], apply)
-    return _checked(model, lambda: _linen_flop(model))
+    return _checked(model)
 
 
 def wrap_nnx(
@@ -152,7 +158,7 @@ def wrap_nnx(
         module = make(nnx.Rngs(jax.random.fold_in(key, 2), params=key, dropout=jax.random.fold_in(key, 1)))
         for _, part in nnx.iter_graph(module):
             if isinstance(part, nnx.Conv):
-                part.conv_general_dilated = matmul_conv
+                part.conv_general_dilated = convolution()
         return module
 
     def init(key: jax.Array) -> Params:
@@ -171,11 +177,11 @@ def wrap_nnx(
     if jax.tree.leaves(kinds):
         raise UserError(f"config.model.name: {name!r} tracks batch statistics; allowed: modules with params only")
     model = Model(name, tuple(input_shape), classes, init, apply)
-    return _checked(model, lambda: {})
+    return _checked(model)
 
 
-def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
-    """Checks shapes without computing, and fills `leaf_flop`."""
+def _checked(model: Model) -> Model:
+    """Checks shapes without computing, and fills `flop`."""
     try:
         out = jax.eval_shape(lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes())
     except (Exception, SystemExit) as error:  # whatever a user's own code raises
@@ -187,9 +193,7 @@ def _checked(model: Model, flop: Callable[[], dict[str, float]]) -> Model:
     for path, leaf in paths.items():
         if leaf.dtype != jnp.float32:
             raise UserError(f"config.model.name: {model.name!r} has {leaf.dtype} params ({path}); allowed: float32")
-    counted = flop()
-    full = {path: counted.get(path, 2.0 * math.prod(leaf.shape)) for path, leaf in paths.items()}
-    return dataclasses.replace(model, leaf_flop=full)
+    return dataclasses.replace(model, flop=_forward_flop(model, paths))
 
 
 def _first_line(error: BaseException) -> str:
@@ -211,29 +215,19 @@ def flat_paths(params: Params) -> dict[str, Any]:
     return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in flat}
 
 
-def _linen_flop(model: Model) -> dict[str, float]:
-    """Forward FLOP per sample of each `kernel`: 2 x its size x the positions it is applied at.
+def _forward_flop(model: Model, leaves: dict[str, Any]) -> FlopCount:
+    """FLOP of a forward pass in training, traced with plain convolutions; `leaves` as `flat_paths` gives them."""
+    tree = jax.tree.structure(model.shapes())
 
-    Other leaves, and nnx modules, count 2 FLOP a parameter.
-    """
-    flop: dict[str, float] = {}
+    def forward(values: list[jax.Array], images: jax.Array) -> jax.Array:
+        return model.apply(jax.tree.unflatten(tree, values), images, True, jax.random.key(0))
 
-    def interceptor(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        out = next_fun(*args, **kwargs)
-        module = context.module
-        if isinstance(module, (nn.Conv, nn.Dense)) and context.method_name == "__call__":
-            kernel = module.variables["params"]["kernel"]
-            path = "/".join((*module.path, "kernel"))
-            positions = math.prod(out.shape[1:-1])
-            flop[path] = flop.get(path, 0.0) + 2.0 * math.prod(kernel.shape) * positions
-        return out
-
-    def forward(params: Params) -> jax.Array:
-        with nn.intercept_methods(interceptor):
-            return model.apply(params, jnp.zeros((1, *model.input_shape)), False, None)
-
-    jax.eval_shape(forward, model.shapes())
-    return flop
+    images = jax.ShapeDtypeStruct((BATCH, *model.input_shape), jnp.float32)
+    try:
+        with plain_convolutions():
+            return count_flop(forward, leaves, images)
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+        raise _not_taken(model.name, model.input_shape, error) from error
 
 
 def save_model(path: str, params: Params) -> None:

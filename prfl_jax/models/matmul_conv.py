@@ -7,7 +7,9 @@ is slower still. Flax's `Conv` takes the function as `conv_general_dilated=`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +25,24 @@ ROWS, ROW_SIZE = 5, 64
 # From so many channels on, products of single taps are worth it; all of them, where no more than this share of taps is
 # inside the image.
 CHANNELS, INSIDE = 32, 0.7
+
+
+_plain = contextvars.ContextVar("plain convolutions", default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """What is traced inside has `lax` convolutions alone, whose products can be counted."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def convolution() -> Callable[..., jax.Array]:
+    """What a module's convolutions are to be computed with."""
+    return lax.conv_general_dilated if _plain.get() else matmul_conv
 
 
 def matmul_conv(
@@ -81,7 +101,7 @@ def matmul_conv(
             **others,
         )
 
-    if not plain:
+    if not plain or _plain.get():
         return general()
     (sh, sw), (dh, dw) = window_strides, rhs_dilation or (1, 1)
     strides, dilation = (sh, sw), (dh, dw)
@@ -137,7 +157,7 @@ def with_matmul_conv(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def interceptor(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if not isinstance(module, nn.Conv) or module.conv_general_dilated is not None:
+        if _plain.get() or not isinstance(module, nn.Conv) or module.conv_general_dilated is not None:
             return next_fun(*args, **kwargs)
         # linen modules are frozen; the field is put back as it was at once
         object.__setattr__(module, "conv_general_dilated", matmul_conv)

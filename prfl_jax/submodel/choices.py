@@ -121,13 +121,18 @@ class GivenSize(ModelSize):
         return self.value_bytes(percent)
 
     def flop_share(self, percent: int) -> float:
-        """Share of the forward FLOP that the values at that density (percent) have."""
+        """Share of the leaves' forward FLOP that the values at that density (percent) have."""
         here = zip(self.layer_flop, self.held[percent], self.layers, strict=True)
         return sum(flop * held / size for flop, held, size in here) / (sum(self.layer_flop) or 1.0)
 
 
 def given(
-    name: str, choice: Submodel, shapes: Shapes, bytes_per_value: float, leaf_flop: Mapping[str, float]
+    name: str,
+    choice: Submodel,
+    shapes: Shapes,
+    bytes_per_value: float,
+    leaf_flop: Mapping[str, float],
+    rest_flop: float = 0.0,
 ) -> tuple[GivenSize, tuple[np.ndarray, ...]]:
     """Sizes and levels of a choice of one's own that has `levels`.
 
@@ -136,6 +141,7 @@ def given(
       shapes: of all leaves, by path, in the order of `jax.tree.leaves`.
       bytes_per_value: what the clock charges for one value.
       leaf_flop: forward FLOP per sample, by path.
+      rest_flop: forward FLOP per sample of products that read no leaf.
 
     Returns:
       The sizes, and int8 levels in the leaves' shapes, in their order.
@@ -167,6 +173,7 @@ def given(
         fixed=0,
         bytes_per_value=bytes_per_value,
         layer_flop=tuple(leaf_flop[path] for path in shapes),
+        rest_flop=rest_flop,
         held=tuple(tuple(int(count[percent]) for count in counts) for percent in range(101)),
     )
     return size, tuple(levels)

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.submodel.size import ModelSize
@@ -55,19 +55,24 @@ class Layout:
             leaves[i] = function(leaves[i], item)
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def model_size(self, model: Model, size_mb: float | None, min_density_percent: int) -> ModelSize:
-        """Counts for the clock; `size_mb` replaces 4 bytes a value by a paper's MB of the full model."""
+    def model_size(
+        self, model: Model, size_mb: float | None, min_density_percent: int, batch_size: int = 1
+    ) -> ModelSize:
+        """Counts for the clock; `size_mb` replaces 4 bytes a value by a paper's MB of the full model.
+
+        FLOP are those of a sample in training batches of `batch_size`; of leaves that are never pruned they are a rest.
+        """
         total = int(sum(math.prod(shape) for shape in self.shapes))
         layers = self.sizes()
-        # of a full model nothing is pruned: its kernels' FLOP are a rest that no mask discounts
-        rest = [i for i, shape in enumerate(self.shapes) if len(shape) >= 2 and i not in self.prunable]
+        flop = model.flop.by_leaf(batch_size)
+        layer_flop = tuple(flop.pop(self.paths[i]) for i in self.prunable)
         return ModelSize(
             layers=layers,
             fixed=total - sum(layers),
             bytes_per_value=4.0 if size_mb is None else size_mb * 1e6 / total,
-            layer_flop=tuple(model.leaf_flop[self.paths[i]] for i in self.prunable),
+            layer_flop=layer_flop,
             min_percent=min_density_percent,
-            rest_flop=sum(model.leaf_flop[self.paths[i]] for i in rest),
+            rest_flop=sum(flop.values()) + model.flop.rest_at(batch_size),
         )
 
 
@@ -76,6 +81,6 @@ def bits_length(n: int) -> int:
     return -(-n // 8)
 
 
-def empty_bits(layout: Layout, clients: int) -> tuple[jax.Array, ...]:
+def empty_bits(layout: Layout, clients: int) -> tuple[np.ndarray, ...]:
     """All-zero packed masks, one `[M, ceil(n/8)]` uint8 array a prunable leaf."""
-    return tuple(jnp.zeros((clients, bits_length(n)), jnp.uint8) for n in layout.sizes())
+    return tuple(np.zeros((clients, bits_length(n)), np.uint8) for n in layout.sizes())
