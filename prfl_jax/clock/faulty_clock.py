@@ -152,26 +152,28 @@ class FaultyClock(Clock):
         arrivals: list[Arrival] = []
         failures: list[Failure] = []
         repeats: list[Repeat] = []
-        here = self._transfers.settle(now, close.most, close.after(now))
+        close_s = close.after(now)
+        here = self._transfers.settle(now, close.most, close_s)
         while True:
             failed, repeated, back = self._take(here)
             arrivals += here
             failures += failed
             repeats += repeated
-            if here:  # the moment that all that came at this instant have
-                now = max(now, here[0].arrived_s)
+            for listed in (here, failed):  # all that ended at this instant have one moment
+                now = max(now, min(listed[-1].ended_s, close_s)) if listed else now
             close.saw(here, failed, now)
-            if self.rule.dispatch == "on_arrival" and close.after(now) > until(now):
+            close_s = close.after(now)
+            if self.rule.dispatch == "on_arrival" and close_s > until(now):
                 ended: list[Arrival | Failure] = [*here, *failed]
                 self._check_progress(ended)
                 again = self._ready(now, [*(one.client for one in ended), *back])
                 if again:
                     self._dispatch(again, now, True, dispatches)
-                    here = self._transfers.settle(now, close.most, close.after(now))
+                    here = self._transfers.settle(now, close.most, close_s)
                     continue
-            if close.enough and (self.rule.counts or self._transfers.peek() > until(close.after(now))):
+            if close.enough and (self.rule.counts or self._transfers.peek() > until(close_s)):
                 break
-            now, here = self._go_on(number, now, close)
+            now, here = self._go_on(number, now, close.most, close_s)
         end = max(now, close.limit)
         self._faulty.cut(close.late, LATE, end)
         failed, repeated, _ = self._take(())  # a copy, too, may end at the very close, the link being free now
@@ -182,6 +184,9 @@ class FaultyClock(Clock):
         waits = self.rule.dispatch == "window_end"
         waiting_s = tuple(end - arrival.arrived_s if waits else 0.0 for arrival in arrivals)
         self._time_s, self._windows = end, number
+        # what ties with the close is not later than it
+        failures = [one._replace(ended_s=min(one.ended_s, end)) for one in failures]
+        repeats = [one._replace(ended_s=min(one.ended_s, end)) for one in repeats]
         ended_so = tuple(failures), tuple(repeats)
         return Window(number, start, end, tuple(dispatches), tuple(arrivals), *counted, waiting_s, *ended_so)
 
@@ -190,11 +195,13 @@ class FaultyClock(Clock):
         now, to_send = start, self._dispatch(self._ready(start), start, False, log)
         waits = self.rule.close != "fixed" or waits_for_all(self.rule, number)
         while waits and not self._transfers.flights:
-            now, _ = self._go_on(number, now, None)
+            now, _ = self._go_on(number, now)
             to_send += self._dispatch(self._ready(now), now, False, log)
         return now, to_send
 
-    def _go_on(self, number: int, now: float, close: Close | None) -> tuple[float, list[Arrival]]:
+    def _go_on(
+        self, number: int, now: float, most: int | None = None, close_s: float = math.inf
+    ) -> tuple[float, list[Arrival]]:
         """To the next event, or to the close that it ties with: the time, and the arrivals."""
         upcoming = self._transfers.peek()
         if upcoming == math.inf:
@@ -204,11 +211,8 @@ class FaultyClock(Clock):
                 "window.close='fixed'"
             )
             raise NobodyLeft(self._over)
-        if close is None:
-            return upcoming, self._transfers.settle(upcoming)
-        close_s = close.after(now)
         now = max(now, min(upcoming, close_s))
-        return now, self._transfers.settle(now, close.most, close_s)
+        return now, self._transfers.settle(now, most, close_s)
 
     def _take(self, arrivals: Sequence[Arrival]) -> tuple[list[Failure], list[Repeat], list[int]]:
         """Failures, repeats and who has come since the last call, with `arrivals` entered into the books."""

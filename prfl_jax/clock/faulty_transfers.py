@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from prfl_jax.clock.faults import CRASH, DROPOUT, LEFT, LOST_UPLOAD, REPEATED_UPLOAD, Fates, Faults
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.stream import Stream
-from prfl_jax.clock.ties import until
+from prfl_jax.clock.ties import after, until
 from prfl_jax.clock.transfers import RECEIVED, Transfers
 from prfl_jax.clock.types import Failure, Network, Repeat
 
 _CHANGE = 4  # kind of event: a client comes or leaves
+
+Ended = TypeVar("Ended", Failure, Repeat)
 
 
 class _Change:
@@ -59,7 +61,6 @@ class FaultyTransfers(Transfers):
         self._uploads: dict[int, Stream] = {}  # by client, of its flight
         self._copies: dict[int, tuple[int, Stream]] = {}  # by client: dispatch, and the copy under way
         self._leaving: list[int] = []
-        self._now_s = 0.0  # the instant that is handled: rounds end at it that end at what ties with it
         self._happened = Happened([], [], [], [])
 
     def wake(self, now_s: float) -> None:
@@ -83,7 +84,6 @@ class FaultyTransfers(Transfers):
 
     def _pass(self, now_s: float) -> None:
         """As `Transfers._pass`; whoever leaves at this instant leaves after all that ends at it."""
-        self._now_s = now_s
         super()._pass(now_s)
         while self._leaving:
             leaving, self._leaving = sorted(self._leaving), []
@@ -101,7 +101,7 @@ class FaultyTransfers(Transfers):
         """What happened since the last call."""
         taken, self._happened = self._happened, Happened([], [], [], [])
         failures, repeats, unmasked, back = taken
-        return Happened(sorted(failures, key=_when), sorted(repeats, key=_when), unmasked, sorted(back))
+        return Happened(_in_order(failures), _in_order(repeats), unmasked, sorted(back))
 
     def _down_rate(self, flight: Flight, now_s: float) -> float:
         trace = self._faults.down.get(flight.client)
@@ -127,7 +127,7 @@ class FaultyTransfers(Transfers):
         elif kind == RECEIVED and stamp == subject.stamp and self._is_copy(subject):
             self.events += 1
             self._receiving.reach(subject, time_s)
-            self._end_copy(subject.key[1])
+            self._end_copy(subject.key[1], time_s)
         else:
             super()._handle(event)
 
@@ -138,7 +138,7 @@ class FaultyTransfers(Transfers):
     def _begin_upload(self, flight: Flight, now_s: float) -> None:
         fate = self._fates[flight.client]
         if fate in (DROPOUT, CRASH):
-            self._fail(flight, fate, self._now_s)
+            self._fail(flight, fate, now_s)
         elif flight.client in self._copies:
             flight.uploading = True  # as soon as the copy has ended
         else:
@@ -151,7 +151,7 @@ class FaultyTransfers(Transfers):
     def _land(self, flight: Flight, now_s: float) -> None:
         client, fate = flight.client, self._fates[flight.client]
         if fate == LOST_UPLOAD:
-            self._fail(flight, fate, self._now_s)
+            self._fail(flight, fate, now_s)
             return
         del self._fates[client]
         self._uploads.pop(client, None)
@@ -159,12 +159,12 @@ class FaultyTransfers(Transfers):
         if fate == REPEATED_UPLOAD and flight.up_bytes:
             self._copies[client] = flight.index, super()._send_up(client, flight.index, flight.up_bytes, now_s)
 
-    def _end_copy(self, client: int) -> None:
+    def _end_copy(self, client: int, now_s: float) -> None:
         index, stream = self._copies.pop(client)
-        self._happened.repeats.append(Repeat(client, index, self._now_s, int(stream.sent)))
+        self._happened.repeats.append(Repeat(client, index, now_s, int(stream.sent)))
         flight = self.flights.get(client)
         if flight is not None and flight.uploading and flight.landed_s is None:
-            self._begin_upload(flight, stream.since_s)
+            self._begin_upload(flight, now_s)
 
     def _leave(self, client: int, now_s: float) -> None:
         if client in self.flights and self.flights[client].landed_s is None:
@@ -172,7 +172,7 @@ class FaultyTransfers(Transfers):
         if client in self._copies:
             stream = self._copies[client][1]
             self._receiving.leave(stream, stream.groups[0].takers[0], now_s)
-            self._end_copy(client)
+            self._end_copy(client, now_s)
 
     def _fail(self, flight: Flight, kind: str, now_s: float) -> None:
         """Ends a round without an update."""
@@ -215,6 +215,15 @@ class FaultyTransfers(Transfers):
                 self._copies[client] = copies[client], stream
             else:
                 self._uploads[client] = stream
+
+
+def _in_order(ended: Sequence[Ended]) -> list[Ended]:
+    """By time, ties by client id; all that tie have one time."""
+    out: list[Ended] = []
+    for one in sorted(ended, key=_when):
+        tied = out and not after(one.ended_s, out[-1].ended_s)
+        out.append(one._replace(ended_s=out[-1].ended_s) if tied else one)
+    return sorted(out, key=_when)
 
 
 def _when(one: Failure | Repeat) -> tuple[float, int]:
