@@ -22,7 +22,7 @@ def until(moment_s: Moment) -> Moment:
 
 
 def after(later_s: float, moment_s: float) -> bool:
-    """Whether one moment is later than another, and does not tie with it."""
+    """Whether one moment (simulated s) is later than another, and does not tie with it (`ties.py`)."""
     return later_s > moment_s * _REACH
 
 
