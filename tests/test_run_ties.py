@@ -63,6 +63,7 @@ def test_a_grid_point_and_a_horizon_are_met_up_to_rounding():
 
 def test_a_dry_run_of_very_many_equal_clients():
     """400 windows of the clock alone would all be at one moment."""
-    config = tiny.config("fedasync", **{**ALIKE, "clients__number": 300}, horizon_s=25.0, rounds=10**6, local__batch_size=1)
+    config = tiny.config("fedasync", **{**ALIKE, "clients__number": 300}, horizon_s=25.0, rounds=10**6)
+    config.local.batch_size = 1
     assert estimate(config).windows == pytest.approx(5 * 300, rel=0.3)
     json.dumps(estimate(config).simulated_s, allow_nan=False)

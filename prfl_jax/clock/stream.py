@@ -111,8 +111,10 @@ class Stream:
 
     def join(self, taker: Taker, now_s: float) -> bool:
         """Adds a client; True if the stream has to send more, or sooner, for it."""
-        # What is sent by a moment that ties with now lies in the buffer already.
-        if taker.prefix <= self.sent_at(now_s) + self.peak_rate * (until(now_s) - now_s):
+        sent = self.sent_at(now_s)
+        if sent:  # what is sent by a moment that ties with now lies in the buffer already
+            sent += self.peak_rate * (until(now_s) - now_s)
+        if taker.prefix <= sent:
             taker.sent_s = now_s if taker.ready_s is None else taker.ready_s
             return False
         place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)

@@ -130,20 +130,30 @@ class Transfers:
             self._moment_s = now_s
         self._pass(now_s)
         if self._landing:
-            moment_s = min(min(flight.landed_s or 0.0 for flight in self._landing), close_s)
-            for flight in self._landing:
-                flight.landed_s = moment_s
-            self._landed = sorted([*self._landed, *self._landing], key=lambda flight: flight.client)
-            self._landing = []
-        come, self._landed = self._landed[:most], self._landed[len(self._landed[:most]) :]
+            self._line_up(close_s)
+        if not self._landed:
+            return []
+        come, self._landed = self._landed, []
+        if most is not None:
+            come, self._landed = come[:most], come[most:]
         return [self._arrive(flight) for flight in come]
+
+    def _line_up(self, close_s: float) -> None:
+        """Gives what has landed at this instant one time, and a place by client id."""
+        moment_s = min(close_s, *(flight.landed_s for flight in self._landing if flight.landed_s is not None))
+        for flight in self._landing:
+            flight.landed_s = moment_s
+        self._landed += self._landing
+        if len(self._landed) > 1:
+            self._landed.sort(key=lambda flight: flight.client)
+        self._landing = []
 
     def _pass(self, now_s: float) -> None:
         """Handles events, each at its own time, and shares what they leave, until nothing is left of this instant."""
-        last_s = until(now_s)
+        queue, last_s = self._queue, until(now_s)
         while True:
-            while self._queue and self._queue[0][0] <= last_s:
-                self._handle(heapq.heappop(self._queue))
+            while queue and queue[0][0] <= last_s:
+                self._handle(heapq.heappop(queue))
             if not (self._sending.dirty or self._receiving.dirty):
                 return
             if self._sending.dirty:
@@ -256,8 +266,8 @@ class Transfers:
             flight.index,
             flight.version,
             flight.dispatched_s,
-            min(down_s, arrived_s),
-            min(computed_s, arrived_s),
+            down_s if down_s < arrived_s else arrived_s,
+            computed_s if computed_s < arrived_s else arrived_s,
             arrived_s,
             flight.up_bytes,
         )
