@@ -33,6 +33,8 @@ Overrides = Mapping[str, object] | Iterable[tuple[str, object]]
 
 _CONFIG_ARGUMENT = re.compile(r"--?(?P<no>no)?config(?:\.(?P<key>[^=]*))?(?:=(?P<value>.*))?", re.DOTALL)
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
+# keys whose meaning has a page
+_CLOCK_KEYS = ("strategy", "window.close", "window.k", "window.dispatch", "transport.name", "transport.bytes")
 _HELP = ("--help", "-help", "--helpshort", "-helpshort", "-?", "-h")
 
 
@@ -300,5 +302,6 @@ def _flag_files(args: Sequence[str]) -> list[str]:
 
 def _config_help() -> str:
     defaults = flatten(default_config())
-    lines = [f"  {key} ({shown(defaults[key])}): {rule.allowed}" for key, rule in RULES.items()]
+    more = dict.fromkeys(_CLOCK_KEYS, "; see docs/clock.md")
+    lines = [f"  {key} ({shown(defaults[key])}): {rule.allowed}{more.get(key, '')}" for key, rule in RULES.items()]
     return "\n".join(["", "Keys of a config (default): what is allowed", *lines])

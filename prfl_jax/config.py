@@ -27,7 +27,7 @@ def default_config() -> config_dict.ConfigDict:
     """
     c = config_dict.ConfigDict()
     c.seed = 0
-    c.strategy = "prfl"  # a row of strategies.py; fills the keys of the six seams below
+    c.strategy = "prfl"  # a row of strategies.py; fills the keys of the six seams below (docs/clock.md)
     c.rounds = 1000  # windows, at most
     c.horizon_s = config_dict.placeholder(float)  # simulated seconds, at most; None: no limit
     c.eval_every_s = 100.0  # the evaluation grid, simulated seconds
@@ -109,7 +109,7 @@ def default_config() -> config_dict.ConfigDict:
         clip_norm=config_dict.placeholder(float),  # an update longer than this is shortened to it; None: none is
     )
     c.window = _group(
-        close="fixed",  # fixed | all | k_arrivals | each_arrival | release | deadline
+        close="fixed",  # fixed | all | k_arrivals | each_arrival | release | deadline (docs/clock.md)
         dt_s=14.0,
         first_waits_for_all=True,
         k=3,  # k_arrivals: how many close a window
@@ -121,7 +121,7 @@ def default_config() -> config_dict.ConfigDict:
     )
     c.transport = _group(
         name="delta",  # delta | distinct | one_copy | unicast
-        bytes="counted",  # counted: 4 bytes a value plus masks | density: density x model size
+        bytes="counted",  # counted: 4 bytes a value plus masks | density: density x model size (docs/clock.md)
     )
 
     c.attack = _group(

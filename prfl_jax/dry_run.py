@@ -10,6 +10,7 @@ import jax
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
+from prfl_jax.clock import COUNTED
 from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
@@ -21,6 +22,7 @@ from prfl_jax.transport.alone import run_clock
 # FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
 ASSUMED_FLOP_S = {"cpu": 1.0e11, "gpu": 1.0e13, "tpu": 1.0e13}
 _CLOCK_WINDOWS = 400
+_ROUNDS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,9 @@ def estimate(config: Any) -> Estimate:
         raise
     clients = tuple(len(c) for c in split.clients)
 
-    windows = min(_CLOCK_WINDOWS, config.rounds)
+    # where clients are alike a window is an arrival of many at one moment: several rounds of each client, then
+    turns = min(_ROUNDS * len(clients), 10 * _CLOCK_WINDOWS) if config.window.close in COUNTED else 0
+    windows = min(max(_CLOCK_WINDOWS, turns), config.rounds)
     clock = run_clock(config, windows, method.size)
     total = config.rounds
     if clock["windows"] < windows:  # all clients leave
@@ -83,8 +87,12 @@ def estimate(config: Any) -> Estimate:
     # the first window may wait for all; the others are alike
     first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
     if config.horizon_s is not None:
-        after = (config.horizon_s - first) / (rest / (windows - 1)) if windows > 1 else 0.0
-        total = min(total, math.floor(1 + max(after, 0.0)) if config.horizon_s >= first else 0)
+        if config.horizon_s < first:
+            total = 0
+        elif rest > 0:
+            total = min(total, math.floor(1 + (config.horizon_s - first) / (rest / (windows - 1))))
+        elif windows == 1:
+            total = 1
     scale = total / windows
     updates = sum(clock["updates"]) * scale
     simulated_s = clock["simulated_s"] * scale

@@ -23,6 +23,7 @@ import numpy as np
 from prfl_jax import processes
 from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.checks import REJECTED, TAKEN
+from prfl_jax.clock import after
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import Seen, State
 from prfl_jax.errors import NobodyLeft, UserError
@@ -173,7 +174,7 @@ class Loop:
             self._end_interval()
         else:
             upcoming_s = self._next_end_s()
-            past_horizon = horizon is not None and upcoming_s > horizon
+            past_horizon = horizon is not None and after(upcoming_s, horizon)
             if past_horizon or at.window >= self.config.rounds:
                 self._evaluate_grid(horizon if past_horizon else at.time_s, inclusive=True)
                 at.ended = at.ended or {"how": "horizon" if past_horizon else "rounds", "detail": None, "client": None}
@@ -214,9 +215,9 @@ class Loop:
             fixed = config.engine.chunk_windows
             if len(taken) >= fixed if fixed else not self._pace.fits(amount):
                 break
-            over = config.horizon_s is not None and upcoming.end_s > config.horizon_s
+            over = config.horizon_s is not None and after(upcoming.end_s, config.horizon_s)
             # the model at the end of the last window answers a grid point before the next close
-            grid_point = self.at.grid * config.eval_every_s < upcoming.end_s
+            grid_point = after(upcoming.end_s, self.at.grid * config.eval_every_s)
             # a window has at most a row for each arrival and two more
             full = rows + 1 + (len(upcoming.arrivals) + 1 if config.window.dispatch == "on_arrival" else 0) > MAX_ROWS
             if over or grid_point or full or upcoming.index > config.rounds:
@@ -295,14 +296,14 @@ class Loop:
         return scores
 
     def _evaluate_grid(self, until_s: float, inclusive: bool) -> None:
-        """Answers the grid points before `until_s` with the present model, on test data."""
+        """Answers the grid points before `until_s` with the present model, on test data; ties are at it."""
         at, every = self.at, self.config.eval_every_s
         if until_s - at.grid * every > MOST_POINTS * every:
             raise UserError(
                 f"config.eval_every_s={every}: allowed is more: window {at.window + 1}, which ends at {until_s:g} s, "
                 f"has over {MOST_POINTS:,} points of the grid"
             )
-        while (t_s := at.grid * every) < until_s or (inclusive and t_s == until_s):
+        while after(until_s, t_s := at.grid * every) or (inclusive and not after(t_s, until_s)):
             if at.last_eval is None or at.last_eval["window"] != at.window:
                 scores = self._score(self._test)
                 at.last_eval = {
@@ -312,7 +313,7 @@ class Loop:
             record = {
                 "kind": "eval",
                 "t_s": t_s,
-                "model_s": at.time_s,
+                "model_s": min(at.time_s, t_s),
                 **at.last_eval,
                 **{key: getattr(at, key) for key in ("updates", "bytes_up", "bytes_down", "bytes_client_down")},
                 "host_s": sum(self.time.seconds.values()),

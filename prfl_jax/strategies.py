@@ -5,6 +5,9 @@ transport, local work); the settings inside a seam (`window.dt_s`,
 `aggregation.staleness`, ...) are shared by all rows, so that methods which are
 compared differ in nothing else. `use` writes a row into a config, after which a
 config file or the command line may override single keys.
+
+When windows close (what `each_arrival` means), who goes first where much happens at
+one moment, and what is counted in bytes: docs/clock.md.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The window seam, itself three choices.
+    """The window seam, itself three choices (docs/clock.md).
 
     Attributes:
       close: when a window ends.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from clock_oracle import EPS, Oracle
+from clock_oracle import MB, Oracle
 
-from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, SERVER_DOWN, SERVER_UP, draw_idle
+from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, draw_idle
 from prfl_jax.clock.faults import Fates
 
 
@@ -21,7 +21,7 @@ class Copy:
 
     def __init__(self, job, rate, now):
         self.client, self.index, self.begun = job.client, job.index, now
-        self.up_need, self.up_got, self.up_rate = job.up_need, 0.0, rate
+        self.up_need, self.up_got, self.up_rate = job.up_need, 0, rate
 
 
 class FaultyOracle(Oracle):
@@ -30,10 +30,11 @@ class FaultyOracle(Oracle):
       faults: only its probabilities count.
       intervals: client -> [(from, to)]; whoever is not in it is always there.
       traces: client -> [(time, up, down)] in MB/s.
+      exact: as for `Oracle`.
     """
 
-    def __init__(self, network, rule, transport, seed, costs, faults, intervals, traces):
-        super().__init__(network, rule, transport, seed, costs)
+    def __init__(self, network, rule, transport, seed, costs, faults, intervals, traces, exact=False):
+        super().__init__(network, rule, transport, seed, costs, exact)
         self.fates, self.intervals, self.traces = Fates(seed, faults), intervals, traces
         self.drawn, self.copies = 0, {}
 
@@ -64,10 +65,10 @@ class FaultyOracle(Oracle):
         """The constant rate that takes as long, found by walking from one change of speed to the next."""
         lines = self.traces.get(client)
         if lines is None or size == 0:
-            return otherwise if lines is None else 1.0
+            return otherwise if lines is None else self.number(1)
         left, now = size, self.now
         while True:
-            speed = ([line for line in lines if line[0] <= now] or lines[:1])[-1][column] * 1e6 * factor
+            speed = ([line for line in lines if line[0] <= now] or lines[:1])[-1][column] * MB * factor
             change = min((line[0] for line in lines if line[0] > now), default=math.inf)
             if now + left / speed <= change:
                 return size / (now + left / speed - self.now)
@@ -75,8 +76,8 @@ class FaultyOracle(Oracle):
             now = change
 
     def up_rate(self, job):
-        factor = self.draw[CLIENT_UP].factor(job.client, job.index)
-        otherwise = 1e6 * self.net.client_up[job.client] * factor
+        factor = self.factor(CLIENT_UP, job.client, job.index)
+        otherwise = MB * self.net.client_up[job.client] * factor
         return self.trace_rate(job.client, 1, job.up_need, factor, otherwise)
 
     def dispatch(self, clients):
@@ -84,24 +85,24 @@ class FaultyOracle(Oracle):
         for i in clients:
             job = self.jobs[i]
             job.fate, share = self.fates.of(i, job.index)
-            job.compute *= share
-            factor = self.draw[CLIENT_DOWN].factor(i, job.index)
+            job.compute *= self.number(share)
+            factor = self.factor(CLIENT_DOWN, i, job.index)
             job.down_rate = self.trace_rate(i, 2, job.mask_need + job.need, factor, job.down_rate)
         return will_send
 
     def instant(self):
-        """Everything that is finished by now moves on; returns arrivals, failures and copies that ended."""
-        arrived, again = [], True
+        """Everything that is finished by now moves on; so do failures and copies that end."""
+        again = True
         self.failed, self.ended_copies = [], []
         while again:
             again = False
             for job in list(self.jobs.values()):
-                if job.phase == "mask" and job.mask_got >= job.mask_need - EPS:
+                if job.phase == "mask" and job.mask_got >= job.mask_need - self.eps:
                     job.phase, again = "values", True
-                if job.phase == "values" and job.got >= job.need - EPS:
+                if job.phase == "values" and job.got >= job.need - self.eps:
                     job.phase, again = "compute", True
                     job.downloaded, job.computed = self.now, self.now + job.compute
-                if job.phase == "compute" and job.computed <= self.now + 1e-12 * max(1.0, self.now):
+                if job.phase == "compute" and job.computed <= self.now + self.tie * max(1, self.now):
                     again = True
                     if job.fate in ("dropout", "crash"):
                         self.fail(job, job.fate)
@@ -111,7 +112,7 @@ class FaultyOracle(Oracle):
                     job.phase, job.begun, job.up_rate, again = "upload", self.now, self.up_rate(job), True
                     self.up.append(job)
             for job in list(self.up):
-                if job.up_got < job.up_need - EPS:
+                if job.up_got < job.up_need - self.eps:
                     continue
                 again = True
                 if job.phase == "copy":
@@ -120,32 +121,30 @@ class FaultyOracle(Oracle):
                     self.fail(job, job.fate)
                 else:
                     self.up.remove(job)
-                    del self.jobs[job.client]
-                    job.arrived = self.now
-                    arrived.append(job)
+                    job.phase, job.arrived = "landed", self.now
                     if job.fate == "repeated_upload" and job.up_need:
                         self.copies[job.client] = Copy(job, self.up_rate(job), self.now)
                         self.up.append(self.copies[job.client])
             if not again:  # whoever leaves now leaves after that
                 for i in range(self.m):
-                    if not self.there(i) and (i in self.jobs or i in self.copies):
+                    under_way = i in self.jobs and self.jobs[i].phase != "landed"
+                    if not self.there(i) and (under_way or i in self.copies):
                         again = True
-                        if i in self.jobs:
+                        if under_way:
                             self.fail(self.jobs[i], "left")
                         if i in self.copies:
                             self.end_copy(self.copies[i])
         self.up.sort(key=lambda job: (job.begun, job.client))
         self.down = [stream for stream in self.down if stream.open() or stream in self.shared.values()]
-        for listed in (arrived, self.failed, self.ended_copies):
+        for listed in (self.failed, self.ended_copies):
             listed.sort(key=lambda job: job.client)
-        return arrived
 
     def fail(self, job, kind):
         job.kind, job.failed_s = kind, self.now
         for stream in (job.mask_stream, job.stream):
             if stream is not None:
                 stream.needs = [(other, need) for other, need in stream.needs if other is not job]
-        if job.mask_got < job.mask_need - EPS:
+        if job.mask_got < job.mask_need - self.eps:
             self.has_mask[job.client] = False
         if job in self.up:
             self.up.remove(job)
@@ -167,7 +166,7 @@ class FaultyOracle(Oracle):
         step = min(*steps, target - self.now)
         assert step < math.inf
         self.advance(step)
-        if abs(self.now - target) < 1e-12 * max(1.0, abs(target)):
+        if abs(self.now - target) < self.tie * max(1, abs(target)):
             self.now = target
 
     def next_step(self, limit):
@@ -182,10 +181,7 @@ class FaultyOracle(Oracle):
         """(end, arrivals, failures, copies that ended, bytes sent, received by clients, received by the server)."""
         counters = self.bytes_down, self.bytes_client_down, self.bytes_up
         start, number, rule = self.now, self.n + 1, self.rule
-        capacities = (
-            1e6 * self.net.server_up * self.draw[SERVER_UP].factor(0, number),
-            1e6 * self.net.server_down * self.draw[SERVER_DOWN].factor(0, number),
-        )
+        capacities = self.capacities(number)
         first = number == 1 and rule.first_waits_for_all and rule.close in ("fixed", "deadline")
         everybody = range(self.m)
         arrivals, failures, copies = [], [], []
@@ -202,10 +198,11 @@ class FaultyOracle(Oracle):
         if rule.close == "fixed" and not all_of_them:
             limit = start + rule.dt_s
         elif rule.close == "release" and not all_of_them:
-            limit = opened + max(rule.release_min_s, will_send / capacities[0] + 0.1)
+            limit = opened + max(rule.release_min_s, will_send / capacities[0] + self.number("0.1"))
 
         while True:
-            here = self.instant()
+            self.instant()
+            here = self.take()
             arrivals += here
             failures += self.failed
             copies += self.ended_copies
@@ -235,6 +232,8 @@ class FaultyOracle(Oracle):
                 if again:
                     self.dispatch(again)
                     continue
+            if self.landed():
+                continue
             self.step(capacities, limit)
         if rule.close == "deadline":
             self.failed = []

@@ -144,9 +144,9 @@ def test_extension_sends_only_what_is_not_in_the_buffer():
     # A client that joins the version later and needs more: only the rest is sent.
     rule = WindowRule("each_arrival", dispatch="on_arrival")
     clock = Clock(network([4.0, 4.0]), rule, "delta", 0, costs([4, 8], up=[4, 8]))
-    windows = [clock.next_window() for _ in range(2)]
-    assert [arrivals(window) for window in windows] == [[(0, 2.0)], [(0, 4.0), (1, 4.0)]]
-    assert [window.bytes_down for window in windows] == [8 * MB, 4 * MB]
+    windows = [clock.next_window() for _ in range(3)]
+    assert [arrivals(window) for window in windows] == [[(0, 2.0)], [(0, 4.0)], [(1, 4.0)]]
+    assert [window.bytes_down for window in windows] == [8 * MB, 4 * MB, 0]
 
 
 # --- contention ---
@@ -216,25 +216,25 @@ def test_all():
 
 
 def test_k_arrivals():
-    times, who = ends(WindowRule("k_arrivals", k=2), 3)
-    # 0 at 1, 1 at 2 | both again at 2: 0 at 3, then 1 and 2 at 4 (a tie at the close) | all at 4.
-    assert times == [2.0, 4.0, 6.0] and who == [[0, 1], [0, 1, 2], [0, 1]]
+    times, who = ends(WindowRule("k_arrivals", k=2), 4)
+    # 0 at 1, 1 at 2 | both again at 2: 0 at 3, then 1 at 4 | 2 at 4, a tie with the close, and 0 at 5 | 0 and 1 at 6.
+    assert times == [2.0, 4.0, 5.0, 6.0] and who == [[0, 1], [0, 1], [2, 0], [0, 1]]
 
 
 def test_each_arrival():
-    times, who = ends(WindowRule("each_arrival"), 4)
-    assert times == [1.0, 2.0, 3.0, 4.0] and who == [[0], [0, 1], [0], [0, 1, 2]]
+    times, who = ends(WindowRule("each_arrival"), 8)
+    assert times == [1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 4.0, 5.0] and who == [[0], [0], [1], [0], [0], [1], [2], [0]]
 
 
 def test_on_arrival_gets_the_last_closed_version():
     clock = Clock(SPEEDS, WindowRule("k_arrivals", k=3, dispatch="on_arrival"), "delta", 0, ROUNDS)
     first, second = clock.next_window(), clock.next_window()
-    # 0 at 1, then 0 and 1 at 2 close the window: these two get version 1, the one at 1 got version 0.
+    # 0 at 1, then 0 at 2 get version 0 at once; 1 at 2, after it by its id, closes the window and gets version 1.
     assert first.end_s == 2.0 and [a.client for a in first.arrivals] == [0, 0, 1]
     assert [(d.client, d.index, d.version, d.on_arrival) for d in first.dispatches] == [
-        (0, 0, 0, False), (1, 0, 0, False), (2, 0, 0, False), (0, 1, 0, True)
+        (0, 0, 0, False), (1, 0, 0, False), (2, 0, 0, False), (0, 1, 0, True), (0, 2, 0, True)
     ]  # fmt: skip
-    assert [(d.client, d.index, d.version, d.time_s) for d in second.dispatches][:2] == [(0, 2, 1, 2.0), (1, 1, 1, 2.0)]
+    assert [(d.client, d.index, d.version, d.time_s) for d in second.dispatches][:1] == [(1, 1, 1, 2.0)]
 
 
 def test_fixed_on_arrival_at_the_close_gets_the_new_version():
@@ -270,8 +270,11 @@ def test_waiting_is_from_arrival_to_close():
 
 def test_ties_break_by_client_id():
     clock = Clock(network([2.0] * 5), WindowRule("each_arrival"), "unicast", 0, costs([4] * 5, up=[4] * 5))
-    window = clock.next_window()
-    assert arrivals(window) == [(i, 4.0) for i in range(5)]
+    windows = [clock.next_window() for _ in range(6)]
+    assert [arrivals(window) for window in windows[:5]] == [[(i, 4.0)] for i in range(5)]
+    assert [[d.client for d in window.dispatches] for window in windows[1:]] == [[i] for i in range(5)]
+    clock = Clock(network([2.0] * 5), ALL, "unicast", 0, costs([4] * 5, up=[4] * 5))
+    assert arrivals(clock.next_window()) == [(i, 4.0) for i in range(5)]
     assert [d.client for d in clock.next_window().dispatches] == [0, 1, 2, 3, 4]
 
 

@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 import tiny
 
-from prfl_jax import own
+from prfl_jax import cli, own, strategies
 from prfl_jax.cli import load_config, split_argv
-from prfl_jax.clock import KINDS
+from prfl_jax.clock import CLOSE_RULES, KINDS, ties
 from prfl_jax.experiment import Experiment
 from prfl_jax.report import load_schema
 from prfl_jax.rules import RULES
@@ -118,6 +118,15 @@ def test_commands_and_keys_in_a_guide_exist(guide):
         assert (DOCS / target).exists(), f"{guide}: {target}"
     for path in re.findall(r"`((?:prfl_jax|tests|scripts|configs)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), f"{guide}: {path}"
+
+
+def test_help_names_the_page_of_the_keys_that_the_clock_reads():
+    lines = {line.split()[0]: line for line in cli._config_help().splitlines() if line.startswith("  ")}
+    named = {key for key, line in lines.items() if "docs/clock.md" in line}
+    assert named == {"strategy", "window.close", "window.k", "window.dispatch", "transport.name", "transport.bytes"}
+    text = (DOCS / "clock.md").read_text()
+    assert all(f"`{close}`" in text for close in CLOSE_RULES) and "docs/clock.md" in strategies.__doc__
+    assert f"relative {ties.TOLERANCE:.0e}" in text
 
 
 def test_the_index_names_every_guide_and_every_key_of_ones_own():

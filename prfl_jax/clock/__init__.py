@@ -4,8 +4,10 @@ from prfl_jax.clock.clock import Clock
 from prfl_jax.clock.faults import FAILURES, KINDS, Faults, fault_files, faults_from_config, faults_on
 from prfl_jax.clock.faulty_clock import FaultyClock
 from prfl_jax.clock.settings import clock_from_config, in_turn, network_from_config, rule_from_config
+from prfl_jax.clock.ties import after
 from prfl_jax.clock.types import (
     CLOSE_RULES,
+    COUNTED,
     DISPATCH_RULES,
     FOR_EVERYBODY,
     TRANSPORTS,
@@ -21,6 +23,7 @@ from prfl_jax.clock.types import (
 
 __all__ = [
     "CLOSE_RULES",
+    "COUNTED",
     "DISPATCH_RULES",
     "FAILURES",
     "FOR_EVERYBODY",
@@ -37,6 +40,7 @@ __all__ = [
     "Repeat",
     "Window",
     "WindowRule",
+    "after",
     "clock_from_config",
     "fault_files",
     "faults_from_config",

@@ -12,6 +12,7 @@ from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals, draw_idle
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.quiet import Quiet
 from prfl_jax.clock.stream import Taker
+from prfl_jax.clock.ties import until
 from prfl_jax.clock.transfers import Transfers
 from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Failure, Network, Window, WindowRule
 from prfl_jax.errors import UserError
@@ -29,11 +30,13 @@ class Clock:
     Everybody (or the first cohort) is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
     the window before, or to as many that are drawn (so costs may be changed in between), then runs to its close.
 
-    Close rules (`WindowRule.close`); an arrival exactly at a close belongs to that window (Eq. 1):
+    Close rules (`WindowRule.close`); an arrival exactly at a close belongs to that window (Eq. 1), where a moment is
+    exact up to `ties.TOLERANCE`:
       fixed         T_n = T_{n-1} + dt; a window may stay without arrivals. With
                     `first_waits_for_all` the first ends with the last client's first arrival.
       all           every client that is in flight at the start has arrived.
-      k_arrivals, each_arrival   the k-th (first) arrival.
+      k_arrivals, each_arrival   the k-th (first) arrival, and no more than these: arrivals at one moment are taken one
+                    after the other, by client id, and those that are left close windows of length 0.
       release       the first two windows wait for all; then max(release_min_s, bytes dispatched at
                     the start / the server's sending rate in this window + 0.1 s), stretched to the
                     arrival of a second client (a first, if only one is in flight).
@@ -146,28 +149,35 @@ class Clock:
         self._transfers.begin_window(server_up, server_down)
         dispatches: list[Dispatch] = []
         to_send = self._dispatch(clients, start, False, dispatches)
-        limit, need, distinct = self._close_rule(number, start, len(self._transfers.flights), to_send / server_up)
+        limit, need = self._close_rule(number, start, len(self._transfers.flights), to_send / server_up)
 
         arrivals: list[Arrival] = []
         arrived: set[int] = set()
-        now, here = start, self._transfers.settle(start)
+        most = 1 if self.rule.counts else None
+        now, enough = start, need == 0
+        here = self._transfers.settle(start, most, limit if enough else math.inf)
         while True:
             arrivals += here
             arrived.update(arrival.client for arrival in here)
-            enough = (len(arrived) if distinct else len(arrivals)) >= need
-            if here and self.rule.dispatch == "on_arrival" and not (enough and now >= limit):
+            if here:  # the moment that all that came at this instant have
+                now = max(now, here[0].arrived_s)
+            enough = (len(arrivals) if self.rule.counts else len(arrived)) >= need
+            close = max(now, limit) if enough else math.inf
+            if here and self.rule.dispatch == "on_arrival" and close > until(now):
                 self._check_progress(here)
                 again = self._draw(len(here)) if self.rule.cohort else [arrival.client for arrival in here]
                 self._dispatch(again, now, True, dispatches)
-                here = self._transfers.settle(now)
+                here = self._transfers.settle(now, most, close)
                 continue
+            if enough and self.rule.counts:
+                break
             upcoming = self._transfers.peek()
-            if enough and upcoming > max(now, limit):
+            if enough and upcoming > until(close):
                 break
             if upcoming == math.inf:
                 raise RuntimeError(f"window {number} cannot close: nothing is in flight")
-            now = upcoming
-            here = self._transfers.settle(now)
+            now = max(now, min(upcoming, close))
+            here = self._transfers.settle(now, most, close)
         end = max(now, limit)
 
         return self._closed(end, dispatches, arrivals, self._transfers.count(end))
@@ -202,8 +212,8 @@ class Clock:
         index = np.array([self._index[client] for client in clients], np.int64)
         due = np.array([self._mask_due[client] for client in clients], bool)
 
-        def close(flying: int, to_send: float) -> tuple[float, int]:
-            return self._close_rule(number, start, flying, to_send / server[0])[:2]
+        def close(flying: int, to_send: float) -> tuple[float, int, bool]:
+            return *self._close_rule(number, start, flying, to_send / server[0]), self.rule.counts
 
         ran = quiet.run(self._windows, start, clients, index, self._costs, due, server, close)
         if ran is None:
@@ -216,17 +226,17 @@ class Clock:
             self._mask_due[client] = False
         return self._closed(ran.end, dispatches, ran.arrivals, ran.counted)
 
-    def _close_rule(self, number: int, start: float, flying: int, sending_s: float) -> tuple[float, int, bool]:
-        """The window closes at the first time >= limit with `need` arrivals (of distinct clients?)."""
+    def _close_rule(self, number: int, start: float, flying: int, sending_s: float) -> tuple[float, int]:
+        """The window closes at the first time >= limit at which `need` clients have arrived, or so many arrivals."""
         rule = self.rule
         waits_for_all = rule.close == "all" or (rule.close == "release" and number <= 2)
         if waits_for_all or (rule.close == "fixed" and rule.first_waits_for_all and number == 1):
-            return start, flying, True
+            return start, flying
         if rule.close == "fixed":
-            return start + rule.dt_s, 0, False
+            return start + rule.dt_s, 0
         if rule.close == "release":
-            return start + max(rule.release_min_s, sending_s + RELEASE_EXTRA_S), min(2, flying), True
-        return start, rule.k if rule.close == "k_arrivals" else 1, False
+            return start + max(rule.release_min_s, sending_s + RELEASE_EXTRA_S), min(2, flying)
+        return start, rule.k if rule.close == "k_arrivals" else 1
 
     def _draw(self, count: int) -> list[int]:
         """The next `count` clients of a cohort, by id, out of those that are not in flight."""

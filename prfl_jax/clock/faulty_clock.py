@@ -10,6 +10,7 @@ from prfl_jax.clock.clock import RELEASE_EXTRA_S, Clock
 from prfl_jax.clock.draws import draw_idle
 from prfl_jax.clock.faults import LATE, Faults
 from prfl_jax.clock.faulty_transfers import FaultyTransfers
+from prfl_jax.clock.ties import until
 from prfl_jax.clock.types import Arrival, Costs, Dispatch, Failure, Network, Repeat, Window, WindowRule
 from prfl_jax.errors import NobodyLeft
 
@@ -62,6 +63,15 @@ class Close:
         able = self._arrivals + len(self.awaited)
         # a share that is a whole number to the last bit is that number
         return max(1, math.ceil(self._rule.deadline_share * able - 1e-9))
+
+    def after(self, now_s: float) -> float:
+        """When the window closes if nothing ends any more, not before now; infinite where it waits for something."""
+        return max(now_s, self.limit) if self.enough else math.inf
+
+    @property
+    def most(self) -> int | None:
+        """How many arrivals are taken at a time."""
+        return 1 if self._rule.counts else None
 
     @property
     def enough(self) -> bool:
@@ -142,25 +152,28 @@ class FaultyClock(Clock):
         arrivals: list[Arrival] = []
         failures: list[Failure] = []
         repeats: list[Repeat] = []
-        here = self._transfers.settle(now)
+        close_s = close.after(now)
+        here = self._transfers.settle(now, close.most, close_s)
         while True:
             failed, repeated, back = self._take(here)
             arrivals += here
             failures += failed
             repeats += repeated
+            for listed in (here, failed):  # all that ended at this instant have one moment
+                now = max(now, min(listed[-1].ended_s, close_s)) if listed else now
             close.saw(here, failed, now)
-            if self.rule.dispatch == "on_arrival" and not (close.enough and now >= close.limit):
+            close_s = close.after(now)
+            if self.rule.dispatch == "on_arrival" and close_s > until(now):
                 ended: list[Arrival | Failure] = [*here, *failed]
                 self._check_progress(ended)
                 again = self._ready(now, [*(one.client for one in ended), *back])
                 if again:
                     self._dispatch(again, now, True, dispatches)
-                    here = self._transfers.settle(now)
+                    here = self._transfers.settle(now, close.most, close_s)
                     continue
-            upcoming = self._transfers.peek()
-            if close.enough and upcoming > max(now, close.limit):
+            if close.enough and (self.rule.counts or self._transfers.peek() > until(close_s)):
                 break
-            now, here = self._go_on(number, now)
+            now, here = self._go_on(number, now, close.most, close_s)
         end = max(now, close.limit)
         self._faulty.cut(close.late, LATE, end)
         failed, repeated, _ = self._take(())  # a copy, too, may end at the very close, the link being free now
@@ -171,6 +184,9 @@ class FaultyClock(Clock):
         waits = self.rule.dispatch == "window_end"
         waiting_s = tuple(end - arrival.arrived_s if waits else 0.0 for arrival in arrivals)
         self._time_s, self._windows = end, number
+        # what ties with the close is not later than it
+        failures = [one._replace(ended_s=min(one.ended_s, end)) for one in failures]
+        repeats = [one._replace(ended_s=min(one.ended_s, end)) for one in repeats]
         ended_so = tuple(failures), tuple(repeats)
         return Window(number, start, end, tuple(dispatches), tuple(arrivals), *counted, waiting_s, *ended_so)
 
@@ -183,8 +199,10 @@ class FaultyClock(Clock):
             to_send += self._dispatch(self._ready(now), now, False, log)
         return now, to_send
 
-    def _go_on(self, number: int, now: float) -> tuple[float, list[Arrival]]:
-        """To the next event: its time and arrivals."""
+    def _go_on(
+        self, number: int, now: float, most: int | None = None, close_s: float = math.inf
+    ) -> tuple[float, list[Arrival]]:
+        """To the next event, or to the close that it ties with: the time, and the arrivals."""
         upcoming = self._transfers.peek()
         if upcoming == math.inf:
             self._over = (
@@ -193,7 +211,8 @@ class FaultyClock(Clock):
                 "window.close='fixed'"
             )
             raise NobodyLeft(self._over)
-        return upcoming, self._transfers.settle(upcoming)
+        now = max(now, min(upcoming, close_s))
+        return now, self._transfers.settle(now, most, close_s)
 
     def _take(self, arrivals: Sequence[Arrival]) -> tuple[list[Failure], list[Repeat], list[int]]:
         """Failures, repeats and who has come since the last call, with `arrivals` entered into the books."""
@@ -208,11 +227,11 @@ class FaultyClock(Clock):
         """Who is dispatched now, by id: all that are idle and there, of those `among` if given, or a cohort's rest."""
         if not self.rule.cohort:
             who = self._idle if among is None else self._idle.intersection(among)
-            return sorted(client for client in who if self._faults.there(client, now))
+            return sorted(client for client in who if self._faults.there(client, until(now)))
         want = self.rule.cohort - len(self._flying)
         if self._faults.presence is None:
             return self._draw(want)
-        there = {client for client in self._idle if self._faults.there(client, now)}
+        there = {client for client in self._idle if self._faults.there(client, until(now))}
         count = min(want, len(there))
         if not count:
             return []

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from prfl_jax.clock.faults import CRASH, DROPOUT, LEFT, LOST_UPLOAD, REPEATED_UPLOAD, Fates, Faults
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.stream import Stream
+from prfl_jax.clock.ties import after, until
 from prfl_jax.clock.transfers import RECEIVED, Transfers
-from prfl_jax.clock.types import Arrival, Failure, Network, Repeat
+from prfl_jax.clock.types import Failure, Network, Repeat
 
 _CHANGE = 4  # kind of event: a client comes or leaves
+
+Ended = TypeVar("Ended", Failure, Repeat)
 
 
 class _Change:
@@ -64,7 +67,7 @@ class FaultyTransfers(Transfers):
         """Plans every client's next coming or leaving after now; once, on a new or restored object."""
         if self._faults.presence is not None:
             for client in range(len(self._up_speed)):
-                self._plan_change(client, now_s)
+                self._plan_change(client, until(now_s))
 
     def _plan_change(self, client: int, now_s: float) -> None:
         assert self._faults.presence is not None
@@ -79,28 +82,26 @@ class FaultyTransfers(Transfers):
             flight.compute_s *= share
         return super().dispatch(flights, groups, now_s)
 
-    def settle(self, now_s: float) -> list[Arrival]:
-        """As `Transfers.settle`; whoever leaves at this instant leaves after all that ends at it."""
-        arrivals = super().settle(now_s)
+    def _pass(self, now_s: float) -> None:
+        """As `Transfers._pass`; whoever leaves at this instant leaves after all that ends at it."""
+        super()._pass(now_s)
         while self._leaving:
             leaving, self._leaving = sorted(self._leaving), []
             for client in leaving:
                 self._leave(client, now_s)
-            arrivals += super().settle(now_s)
-        return sorted(arrivals, key=lambda arrival: arrival.client)
+            super()._pass(now_s)
 
     def cut(self, clients: Iterable[int], kind: str, now_s: float) -> None:
         """Ends rounds that are in flight."""
         for client in clients:
             self._fail(self.flights[client], kind, now_s)
-        if super().settle(now_s):
-            raise RuntimeError("something arrived after its window was settled")
+        self._pass(now_s)
 
     def take(self) -> Happened:
         """What happened since the last call."""
         taken, self._happened = self._happened, Happened([], [], [], [])
         failures, repeats, unmasked, back = taken
-        return Happened(sorted(failures, key=_when), sorted(repeats, key=_when), unmasked, sorted(back))
+        return Happened(_in_order(failures), _in_order(repeats), unmasked, sorted(back))
 
     def _down_rate(self, flight: Flight, now_s: float) -> float:
         trace = self._faults.down.get(flight.client)
@@ -116,62 +117,62 @@ class FaultyTransfers(Transfers):
         factor = self._up.factor(client, index)
         return factor * trace.rate(now_s, size / factor)
 
-    def _handle(self, event: tuple, now_s: float, arrivals: list[Arrival]) -> None:
-        _, _, kind, subject, stamp = event
+    def _handle(self, event: tuple) -> None:
+        time_s, _, kind, subject, stamp = event
         if kind == _CHANGE:
             self.events += 1
-            there = self._faults.there(subject.client, now_s)
+            there = self._faults.there(subject.client, time_s)
             (self._happened.back if there else self._leaving).append(subject.client)
-            self._plan_change(subject.client, now_s)
+            self._plan_change(subject.client, time_s)
         elif kind == RECEIVED and stamp == subject.stamp and self._is_copy(subject):
             self.events += 1
-            self._receiving.reach(subject, now_s)
-            self._end_copy(subject.key[1], now_s, arrivals)
+            self._receiving.reach(subject, time_s)
+            self._end_copy(subject.key[1], time_s)
         else:
-            super()._handle(event, now_s, arrivals)
+            super()._handle(event)
 
     def _is_copy(self, stream: Stream) -> bool:
         copy = self._copies.get(stream.key[1])
         return copy is not None and copy[1] is stream
 
-    def _begin_upload(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+    def _begin_upload(self, flight: Flight, now_s: float) -> None:
         fate = self._fates[flight.client]
         if fate in (DROPOUT, CRASH):
             self._fail(flight, fate, now_s)
         elif flight.client in self._copies:
             flight.uploading = True  # as soon as the copy has ended
         else:
-            super()._begin_upload(flight, now_s, arrivals)
+            super()._begin_upload(flight, now_s)
 
     def _send_up(self, client: int, index: int, size: int, now_s: float) -> Stream:
         stream = self._uploads[client] = super()._send_up(client, index, size, now_s)
         return stream
 
-    def _land(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+    def _land(self, flight: Flight, now_s: float) -> None:
         client, fate = flight.client, self._fates[flight.client]
         if fate == LOST_UPLOAD:
             self._fail(flight, fate, now_s)
             return
         del self._fates[client]
         self._uploads.pop(client, None)
-        super()._land(flight, now_s, arrivals)
+        super()._land(flight, now_s)
         if fate == REPEATED_UPLOAD and flight.up_bytes:
             self._copies[client] = flight.index, super()._send_up(client, flight.index, flight.up_bytes, now_s)
 
-    def _end_copy(self, client: int, now_s: float, arrivals: list[Arrival]) -> None:
+    def _end_copy(self, client: int, now_s: float) -> None:
         index, stream = self._copies.pop(client)
         self._happened.repeats.append(Repeat(client, index, now_s, int(stream.sent)))
         flight = self.flights.get(client)
-        if flight is not None and flight.uploading:
-            self._begin_upload(flight, now_s, arrivals)
+        if flight is not None and flight.uploading and flight.landed_s is None:
+            self._begin_upload(flight, now_s)
 
     def _leave(self, client: int, now_s: float) -> None:
-        if client in self.flights:
+        if client in self.flights and self.flights[client].landed_s is None:
             self._fail(self.flights[client], LEFT, now_s)
         if client in self._copies:
             stream = self._copies[client][1]
             self._receiving.leave(stream, stream.groups[0].takers[0], now_s)
-            self._end_copy(client, now_s, [])
+            self._end_copy(client, now_s)
 
     def _fail(self, flight: Flight, kind: str, now_s: float) -> None:
         """Ends a round without an update."""
@@ -205,7 +206,8 @@ class FaultyTransfers(Transfers):
         """As `Transfers.load_state`; `wake` it afterwards."""
         self._queue.clear()
         super().load_state(state)
-        self._fates = {client: self._draws.of(client, flight.index)[0] for client, flight in self.flights.items()}
+        flights = [flight for flight in self.flights.values() if flight.landed_s is None]
+        self._fates = {flight.client: self._draws.of(flight.client, flight.index)[0] for flight in flights}
         copies = dict(state["copies"])
         for stream in self._receiving.active:
             client = stream.key[1]
@@ -213,6 +215,15 @@ class FaultyTransfers(Transfers):
                 self._copies[client] = copies[client], stream
             else:
                 self._uploads[client] = stream
+
+
+def _in_order(ended: Sequence[Ended]) -> list[Ended]:
+    """By time, ties by client id; all that tie have one time."""
+    out: list[Ended] = []
+    for one in sorted(ended, key=_when):
+        tied = out and not after(one.ended_s, out[-1].ended_s)
+        out.append(one._replace(ended_s=out[-1].ended_s) if tied else one)
+    return sorted(out, key=_when)
 
 
 def _when(one: Failure | Repeat) -> tuple[float, int]:

@@ -13,7 +13,8 @@ class Flight:
     """A client that holds a dispatch which has not arrived yet. Times in s, bytes whole.
 
     `mask` is None where no mask is sent; `stream` and `mask_stream` are kept until this client's bytes
-    are sent; `counted` are the received bytes already reported.
+    are sent; `counted` are the received bytes already reported; `landed_s` is when its upload had ended, where its
+    turn among those that ended at the same moment has not come.
     """
 
     client: int
@@ -29,6 +30,7 @@ class Flight:
     counted: int = 0
     computed_s: float | None = None
     uploading: bool = False
+    landed_s: float | None = None
     stamp: int = 0  # outdates events in the queue, where the round was cut short
 
     @property
@@ -44,7 +46,7 @@ class Flight:
         return got
 
     def to_state(self) -> dict[str, Any]:
-        state = {name: getattr(self, name) for name in _PLAIN}
+        state = {name: getattr(self, name) for name in (*_PLAIN, "landed_s")}
         state["values"] = self.values.to_state()
         state["mask"] = None if self.mask is None else self.mask.to_state()
         return state
@@ -54,7 +56,8 @@ class Flight:
         """Inverse of `to_state`, without the streams."""
         mask = None if state["mask"] is None else Taker.from_state(state["mask"])
         plain = {name: state[name] for name in _PLAIN}
-        return cls(values=Taker.from_state(state["values"]), mask=mask, **plain)
+        # a checkpoint may hold flights without it
+        return cls(values=Taker.from_state(state["values"]), mask=mask, landed_s=state.get("landed_s"), **plain)
 
 
 _PLAIN = ("client", "index", "version", "dispatched_s", "compute_s", "up_bytes", "counted", "computed_s", "uploading")

@@ -10,6 +10,8 @@ import numpy as np
 
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.stream import Stream, Taker
+from prfl_jax.clock.ties import moments, until
+from prfl_jax.clock.transfers import MASK, VALUES
 
 
 @dataclasses.dataclass
@@ -29,8 +31,8 @@ class Shared:
         """As `Stream.sent_at`."""
         before, since = 0.0, self.begin
         for prefix, time, rate in zip(self.prefixes, self.times, self.rates, strict=True):
-            if time > now_s:
-                return min(before + rate * (now_s - since), float(prefix))
+            if time > until(now_s):
+                return before if now_s < since else min(before + rate * (now_s - since), float(prefix))
             before, since = float(prefix), time
         return before
 
@@ -78,12 +80,12 @@ def single(key: tuple, begin_s: float, taker: Taker, counted: int) -> Stream:
 
 def flight_from(client: int, one: dict[str, Any], now_s: float) -> Flight:
     """A flight as the events would have it by now."""
-    start, rate = one["dispatched"], one["down_rate"]
-    masked = one["mask"] == 0 or one["ready"] <= now_s
+    start, rate, last_s = one["dispatched"], one["down_rate"], until(now_s)
+    masked = one["mask"] == 0 or one["ready"] <= last_s
     values = Taker(client, one["down"], rate, one["ready"] if masked else None)
-    if one["sent"] <= now_s:
+    if one["sent"] <= last_s:
         values.sent_s, values.earliest_s = one["sent"], start
-    if one["end"] <= now_s or (values.sent_s is not None and masked):
+    if one["end"] <= last_s or (values.sent_s is not None and masked):
         values.end_s = one["end"]
     mask = None
     if one["mask"]:
@@ -102,5 +104,68 @@ def flight_from(client: int, one: dict[str, Any], now_s: float) -> Flight:
         mask=mask,
         counted=one["got_counted"],
         computed_s=one["computed"] if known else None,
-        uploading=known and one["computed"] <= now_s,
+        uploading=known and one["computed"] <= last_s,
+        landed_s=one["arrived"] if one["arrived"] <= last_s else None,
     )
+
+
+def objects_of(
+    rows: Mapping[int, dict[str, Any]], shared: Sequence[Shared], transport: str, now_s: float
+) -> tuple[list[Flight], list[Stream], list[Stream]]:
+    """(flights, streams that are still sent, uploads under way) as the events would have them by now.
+
+    Args:
+      rows: by client, ascending: what `quiet.py` knows of its flight.
+      shared: the streams that several clients take from.
+    """
+    flights: dict[int, Flight] = {}
+    sending: list[Stream] = []
+    uploads: list[tuple[float, int]] = []  # (when it began, client)
+    for client, one in rows.items():
+        flights[client] = flight = flight_from(client, one, now_s)
+        if flight.mask is not None and flight.mask.end_s is None:
+            key = (one["batch"], MASK, 0, client)
+            flight.mask_stream = single(key, one["dispatched"], flight.mask, one["mask_counted"])
+            sending.append(flight.mask_stream)
+        if transport == "unicast" and one["sent"] > until(now_s):
+            key = (one["batch"], VALUES, 0, client)
+            flight.stream = single(key, one["dispatched"], flight.values, one["sent_counted"])
+            sending.append(flight.stream)
+        if flight.uploading and flight.landed_s is None:
+            uploads.append((one["computed"], client))
+    uploads.sort()
+    receiving = []
+    for (_, client), moment_s in zip(uploads, moments(np.array([begin for begin, _ in uploads])).tolist(), strict=True):
+        one = rows[client]
+        taker = Taker(client, one["up"], one["up_rate"], one["computed"])
+        receiving.append(single((moment_s, client), one["computed"], taker, one["up_counted"]))
+    for stream in shared:
+        if stream.times[-1] > until(now_s):
+            sending.append(_stream(stream, rows, flights, transport, now_s))
+    return list(flights.values()), sending, receiving
+
+
+def _stream(
+    shared: Shared, rows: Mapping[int, dict[str, Any]], flights: Mapping[int, Flight], transport: str, now_s: float
+) -> Stream:
+    """A shared stream in the middle of its way."""
+    size = shared.prefixes[-1] if transport == "distinct" else 0
+    takers = [
+        flights[client].values
+        for client in shared.clients
+        if client in flights and flights[client].version == shared.version
+    ]
+    first = min(takers, key=lambda taker: taker.client)
+    stream = Stream((rows[first.client]["batch"], VALUES, size, shared.group), shared.begin)
+    for taker in takers:
+        if taker.sent_s is None:
+            stream.join(taker, shared.begin)
+            flights[taker.client].stream = stream
+    done = sum(time <= until(now_s) for time in shared.times)
+    stream.set_rate(shared.rates[0], shared.begin)
+    if done:
+        stream.sent, stream.since_s = float(shared.prefixes[done - 1]), shared.times[done - 1]
+        stream.rate = shared.rates[done]
+    stream.own_rate = shared.rates[done]
+    stream.counted = shared.counted
+    return stream

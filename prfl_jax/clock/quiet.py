@@ -16,9 +16,10 @@ import numpy as np
 
 from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
 from prfl_jax.clock.flight import Flight
-from prfl_jax.clock.handover import Shared, flight_from, put_over, shared_from, single, times_of
-from prfl_jax.clock.stream import Stream, Taker
-from prfl_jax.clock.transfers import MASK, VALUES, Transfers
+from prfl_jax.clock.handover import Shared, objects_of, put_over, shared_from, times_of
+from prfl_jax.clock.stream import Stream
+from prfl_jax.clock.ties import earliest, moments, until
+from prfl_jax.clock.transfers import VALUES, Transfers
 from prfl_jax.clock.types import Arrival, Costs, Network
 
 _MB = 1e6
@@ -78,7 +79,7 @@ class Quiet:
         costs: Costs,
         mask_due: np.ndarray,
         server: tuple[float, float],
-        close: Callable[[int, float], tuple[float, int]],
+        close: Callable[[int, float], tuple[float, int, bool]],
     ) -> QuietWindow | None:
         """Dispatches at `start` and runs to the window's close; None, with nothing changed, if the server is too slow.
 
@@ -89,7 +90,8 @@ class Quiet:
           costs: of all clients.
           mask_due: whether each of `clients` is sent its mask.
           server: its rates in this window, sending and receiving, bytes/s.
-          close: of (flights, bytes to send): when the window closes at the earliest, and the arrivals it needs.
+          close: of (flights, bytes to send): when the window closes at the earliest, the arrivals it needs, and whether
+            it has no more than these.
         """
         who = np.asarray(clients, np.int64)
         new = self._dispatched(version, start, who, index, costs, mask_due)
@@ -101,11 +103,10 @@ class Quiet:
         to_send = int(new["mask"].sum()) + sum(stream.prefixes[-1] for stream in shared)
         if self._transport == "unicast":
             to_send += int(new["down"].sum())
-        limit, need = close(len(flying), float(to_send))
+        limit, need, no_more = close(len(flying), float(to_send))
         if need > len(flying):
             return None
-        in_order = np.sort(state["arrived"])
-        end = max(limit, float(in_order[need - 1])) if need else limit
+        end = max(limit, earliest(np.sort(state["arrived"]), need - 1)) if need else limit
         if not self._within(start, end, state, [*self._streams, *shared], server):
             return None
         # from here on things change
@@ -116,14 +117,28 @@ class Quiet:
         self._flying[who] = True
         self.events += self._passed(start, end, state)
         counted = self._count(end, flying, state)
-        self._streams = [stream for stream in self._streams if stream.times[-1] > end]
-        came = np.flatnonzero(state["arrived"] <= end)
+        self._streams = [stream for stream in self._streams if stream.times[-1] > until(end)]
+        return QuietWindow(end, self._arrivals(end, need if no_more else None, flying, state), counted)
+
+    def _arrivals(
+        self, end: float, most: int | None, flying: np.ndarray, state: dict[str, np.ndarray]
+    ) -> tuple[Arrival, ...]:
+        """Takes the window's arrivals out of those `flying`, in order, `most` of them at most."""
+        came = np.flatnonzero(state["arrived"] <= until(end))
         came = came[np.lexsort((flying[came], state["arrived"][came]))]
+        own = state["arrived"][came]
+        at = moments(own)
+        if at is not own or (len(at) and at[-1] > end):  # of those that tie with the close none is later than it
+            at = np.minimum(at, end)
+            order = np.lexsort((flying[came], at))
+            came, at = came[order], at[order]
+        self._is["arrived"][flying[came]] = at  # also of those whose turn comes later
+        came, at = came[:most], at[:most]
         self._flying[flying[came]] = False
-        names = ("index", "version", "dispatched", "end", "computed", "arrived", "up")
-        columns = [flying[came].tolist(), *(state[name][came].tolist() for name in names)]
-        arrivals = tuple(map(Arrival, *columns))
-        return QuietWindow(end, arrivals, counted)
+        one = {name: state[name][came] for name in ("index", "version", "dispatched", "end", "computed", "up")}
+        before = (np.minimum(one[name], at) for name in ("end", "computed"))
+        columns = (flying[came], one["index"], one["version"], one["dispatched"], *before, at, one["up"])
+        return tuple(map(Arrival, *(column.tolist() for column in columns)))
 
     def _dispatched(
         self, version: int, start: float, who: np.ndarray, index: np.ndarray, costs: Costs, mask_due: np.ndarray
@@ -193,7 +208,7 @@ class Quiet:
             sending.append(np.stack([begun, state["sent"], rate], axis=1)[state["down"] > 0])
         receiving = np.stack([state["computed"], state["arrived"], state["up_rate"]], axis=1)[state["up"] > 0]
         for moving, there in zip((np.concatenate(sending), receiving), server, strict=True):
-            moving = moving[(moving[:, 0] <= end) & (moving[:, 1] > start)]
+            moving = moving[(moving[:, 0] <= until(end)) & (moving[:, 1] > start)]
             if self._wanted(moving) > _MARGIN * there:
                 return False
         return True
@@ -215,7 +230,7 @@ class Quiet:
         times += [masks, masks, np.array([time for stream in self._streams for time in stream.times])]
         if self._transport == "unicast":
             times.append(state["sent"])
-        return sum(int(np.count_nonzero((t > start) & (t <= end))) for t in times)
+        return sum(int(np.count_nonzero((t > until(start)) & (t <= until(end)))) for t in times)
 
     def _count(self, end: float, flying: np.ndarray, state: dict[str, np.ndarray]) -> tuple[int, int, int]:
         """Whole bytes since the last window: sent by the server, received by clients, received by the server."""
@@ -230,12 +245,12 @@ class Quiet:
             return np.floor(values).astype(np.int64)
 
         start, down, mask, rate = state["dispatched"], state["down"], state["mask"], state["down_rate"]
-        since = end - start
-        masked = np.where(state["ready"] <= end, mask, floor(np.minimum(rate * since, mask)))
+        since, last = end - start, until(end)
+        masked = np.where(state["ready"] <= last, mask, floor(np.minimum(rate * since, mask)))
         sent = fresh("mask_counted", masked)
         if self._transport == "unicast":
-            available = np.where(state["sent"] <= end, down.astype(float), np.minimum(rate * since, down))
-            sent += fresh("sent_counted", np.where(state["sent"] <= end, down, floor(available)))
+            available = np.where(state["sent"] <= last, down.astype(float), np.minimum(rate * since, down))
+            sent += fresh("sent_counted", np.where(state["sent"] <= last, down, floor(available)))
         else:
             available = down.astype(float)
             place = np.full(len(self._flying), -1)
@@ -245,17 +260,17 @@ class Quiet:
                 sent, stream.counted = sent + total - stream.counted, total
                 mine = place[np.array(stream.clients)]
                 mine = mine[mine >= 0]
-                mine = mine[(state["version"][mine] == stream.version) & (state["sent"][mine] > end)]
+                mine = mine[(state["version"][mine] == stream.version) & (state["sent"][mine] > last)]
                 available[mine] = np.minimum(down[mine], stream.sent_at(end))
         ready = np.maximum(state["ready"], start)
         values = np.maximum(0, floor(np.minimum((end - ready) * rate, available)))
         values = np.where(state["ready"] >= end, 0, values)
-        values = np.where(state["end"] <= end, down, values)
+        values = np.where(state["end"] <= last, down, values)
         own_mask = np.where(start >= end, 0, np.maximum(0, floor(np.minimum(since * rate, mask))))
-        own_mask = np.where(state["ready"] <= end, mask, own_mask)
+        own_mask = np.where(state["ready"] <= last, mask, own_mask)
         received = fresh("got_counted", values + own_mask)
         uploaded = floor(np.minimum(state["up_rate"] * np.maximum(end - state["computed"], 0), state["up"]))
-        up = fresh("up_counted", np.where(state["arrived"] <= end, state["up"], uploaded))
+        up = fresh("up_counted", np.where(state["arrived"] <= last, state["up"], uploaded))
         return sent, received, up
 
     def adopt(self, transfers: Transfers, now_s: float) -> bool:
@@ -270,7 +285,7 @@ class Quiet:
         flights = list(transfers.flights.values())
         for flight in flights:
             sent, end = flight.values.sent_s, flight.values.end_s
-            there = end is not None and end <= now_s
+            there = end is not None and end <= until(now_s)
             if sent is not None and not there and flight.values.earliest_s != flight.dispatched_s:
                 return False  # it takes from a buffer that was filled while the stream waited
         self._streams = [
@@ -289,6 +304,7 @@ class Quiet:
         new["end"] = np.maximum(new["end"], new["sent"])
         put_over(new["end"], [flight.values.end_s for flight in flights])
         self._upload(new)
+        put_over(new["arrived"], [flight.landed_s for flight in flights])
         for name, values in new.items():
             self._is[name][who] = values
         self._flying[who] = True
@@ -310,7 +326,7 @@ class Quiet:
             "sent_counted": flight.values.prefix if own is None else own.counted,
             "mask_counted": mask if flight.mask_stream is None else flight.mask_stream.counted,
             "got_counted": flight.counted,
-            "up_counted": 0 if upload is None else upload.counted,
+            "up_counted": upload.counted if upload is not None else 0 if flight.landed_s is None else flight.up_bytes,
             "dispatched": flight.dispatched_s,
             "compute": flight.compute_s,
             "down_rate": flight.values.rate,
@@ -320,57 +336,13 @@ class Quiet:
     def to_transfers(self, now_s: float) -> Transfers:
         """The same flights as objects of the engine of events, between windows at `now_s`."""
         out = Transfers(self._network, self._transport, self._seed)
-        out.adopt(self._batch, now_s, *self._objects(now_s))
+        rows = {
+            client: {name: values[client].item() for name, values in self._is.items()}
+            for client in self.in_flight.tolist()
+        }
+        out.adopt(self._batch, now_s, *objects_of(rows, self._streams, self._transport, now_s))
         out.events = self.events
         return out
-
-    def _objects(self, now_s: float) -> tuple[list[Flight], list[Stream], list[Stream]]:
-        """(flights, streams that are still sent, uploads under way)."""
-        flights: dict[int, Flight] = {}
-        sending: list[Stream] = []
-        receiving: list[Stream] = []
-        for client in self.in_flight.tolist():
-            one = {name: values[client].item() for name, values in self._is.items()}
-            flights[client] = flight = flight_from(client, one, now_s)
-            if flight.mask is not None and flight.mask.end_s is None:
-                key = (one["batch"], MASK, 0, client)
-                flight.mask_stream = single(key, one["dispatched"], flight.mask, one["mask_counted"])
-                sending.append(flight.mask_stream)
-            if self._transport == "unicast" and one["sent"] > now_s:
-                key = (one["batch"], VALUES, 0, client)
-                flight.stream = single(key, one["dispatched"], flight.values, one["sent_counted"])
-                sending.append(flight.stream)
-            if flight.uploading:
-                taker = Taker(client, one["up"], one["up_rate"], one["computed"])
-                receiving.append(single((one["computed"], client), one["computed"], taker, one["up_counted"]))
-        for shared in self._streams:
-            if shared.times[-1] > now_s:
-                sending.append(self._stream(shared, flights, now_s))
-        return list(flights.values()), sending, receiving
-
-    def _stream(self, shared: Shared, flights: dict[int, Flight], now_s: float) -> Stream:
-        """A shared stream in the middle of its way."""
-        size = shared.prefixes[-1] if self._transport == "distinct" else 0
-        takers = [
-            flights[client].values
-            for client in shared.clients
-            if client in flights and flights[client].version == shared.version
-        ]
-        first = min(takers, key=lambda taker: taker.client)
-        batch = int(self._is["batch"][first.client])
-        stream = Stream((batch, VALUES, size, shared.group), shared.begin)
-        for taker in takers:
-            if taker.sent_s is None:
-                stream.join(taker, shared.begin)
-                flights[taker.client].stream = stream
-        done = sum(time <= now_s for time in shared.times)
-        stream.set_rate(shared.rates[0], shared.begin)
-        if done:
-            stream.sent, stream.since_s = float(shared.prefixes[done - 1]), shared.times[done - 1]
-            stream.rate = shared.rates[done]
-        stream.own_rate = shared.rates[done]
-        stream.counted = shared.counted
-        return stream
 
     def to_state(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (floats keep every bit)."""

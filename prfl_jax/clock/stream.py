@@ -6,6 +6,8 @@ import bisect
 import math
 from typing import Any
 
+from prfl_jax.clock.ties import until
+
 _NEVER = math.inf
 
 
@@ -44,7 +46,7 @@ class Taker:
 
     def taken_at(self, now_s: float, stream: Stream | None) -> int:
         """Whole bytes taken by now, R(now_s); `stream` may be None once the prefix is sent."""
-        if self.end_s is not None and self.end_s <= now_s:
+        if self.end_s is not None and self.end_s <= until(now_s):
             return self.prefix
         if self.ready_s is None or self.ready_s >= now_s:
             return 0
@@ -109,7 +111,10 @@ class Stream:
 
     def join(self, taker: Taker, now_s: float) -> bool:
         """Adds a client; True if the stream has to send more, or sooner, for it."""
-        if taker.prefix <= self.sent_at(now_s):  # lies in the buffer already
+        sent = self.sent_at(now_s)
+        if sent:  # what is sent by a moment that ties with now lies in the buffer already
+            sent += self.peak_rate * (until(now_s) - now_s)
+        if taker.prefix <= sent:
             taker.sent_s = now_s if taker.ready_s is None else taker.ready_s
             return False
         place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)
@@ -125,7 +130,7 @@ class Stream:
 
     def leave(self, taker: Taker, now_s: float) -> None:
         """Takes out a client whose prefix is not yet sent; what it alone needs is not sent any more."""
-        self.sent, self.since_s = self.sent_at(now_s), now_s
+        self.sent, self.since_s = self.sent_at(now_s), max(now_s, self.since_s)
         place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)
         group = self.groups[place]
         group.takers.remove(taker)
@@ -137,8 +142,8 @@ class Stream:
         self.outdate()
 
     def sent_at(self, now_s: float) -> float:
-        """A(now_s), never past the next prefix."""
-        if not self.groups or self.rate == 0.0:
+        """A(now_s), never past the next prefix; `since_s` may be later by a tie."""
+        if not self.groups or self.rate == 0.0 or now_s < self.since_s:
             return self.sent
         return min(self.sent + self.rate * (now_s - self.since_s), float(self.groups[-1].prefix))
 
@@ -152,6 +157,7 @@ class Stream:
     def set_rate(self, rate: float, now_s: float) -> None:
         """Changes the rate of the frontier from now on."""
         self.sent = self.sent_at(now_s)
+        now_s = max(now_s, self.since_s)
         self.since_s = now_s
         if rate > self.rate:
             self._add_corner(now_s, self.sent)

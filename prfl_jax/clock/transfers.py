@@ -4,7 +4,8 @@ A *stream* is something the server sends (to the clients) or receives (from one 
 streams of a direction have a begin order. At each instant the server's rate in that direction
 (its MB/s times one log-normal factor per window) goes to the earliest-begun stream with bytes
 left, up to that stream's own rate, the rest to the next: strict priority, nothing left idle.
-Without contention every stream gets min(own rate, server's rate).
+Without contention every stream gets min(own rate, server's rate). Moments that differ by rounding
+alone (`ties.py`) are one instant; what happens in it keeps its own time.
 
 Upload: one stream per client; its own rate is the client's upload speed times the factor of this
 transfer. It begins when the client has computed; ties by client id.
@@ -45,6 +46,7 @@ from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.link import Link
 from prfl_jax.clock.stream import Stream, Taker
+from prfl_jax.clock.ties import after, until
 from prfl_jax.clock.types import Arrival, Network
 
 _MB = 1e6
@@ -76,6 +78,9 @@ class Transfers:
         self._open: dict[tuple[int, int], Stream] = {}  # (version, group) -> stream that may be joined
         self._downloading: dict[int, Flight] = {}
         self._received = 0  # by clients, since the last `count`
+        self._landing: list[Flight] = []  # their uploads have ended at this instant
+        self._landed: list[Flight] = []  # ... whose turn has not come, by client id
+        self._moment_s = 0.0  # the earliest of those that the last instant ties with
         self.batch = 0
 
     @property
@@ -108,18 +113,49 @@ class Transfers:
 
     def peek(self) -> float:
         """Time of the next event, s; infinite if nothing is under way."""
+        if self._landed:
+            return self._moment_s
         self._settle_queue()
         return self._queue[0][0] if self._queue else math.inf
 
-    def settle(self, now_s: float) -> list[Arrival]:
-        """Handles everything that happens at this instant; returns the arrivals by client id."""
-        arrivals: list[Arrival] = []
+    def settle(self, now_s: float, most: int | None = None, close_s: float = math.inf) -> list[Arrival]:
+        """Handles everything that happens at this instant, or ties with it; returns the arrivals by client id.
+
+        Args:
+          now_s: simulated s.
+          most: so many arrivals at most; the others are in flight until a later call.
+          close_s: the window's end, where it is known: what arrives at it arrives no later.
+        """
+        if after(now_s, self._moment_s):
+            self._moment_s = now_s
+        self._pass(now_s)
+        if self._landing:
+            self._line_up(close_s)
+        if not self._landed:
+            return []
+        come, self._landed = self._landed, []
+        if most is not None:
+            come, self._landed = come[:most], come[most:]
+        return [self._arrive(flight) for flight in come]
+
+    def _line_up(self, close_s: float) -> None:
+        """Gives what has landed at this instant one time, and a place by client id."""
+        moment_s = min(close_s, *(flight.landed_s for flight in self._landing if flight.landed_s is not None))
+        for flight in self._landing:
+            flight.landed_s = moment_s
+        self._landed += self._landing
+        if len(self._landed) > 1:
+            self._landed.sort(key=lambda flight: flight.client)
+        self._landing = []
+
+    def _pass(self, now_s: float) -> None:
+        """Handles events, each at its own time, and shares what they leave, until nothing is left of this instant."""
+        queue, last_s = self._queue, until(now_s)
         while True:
-            while self._queue and self._queue[0][0] <= now_s:
-                self._handle(heapq.heappop(self._queue), now_s, arrivals)
+            while queue and queue[0][0] <= last_s:
+                self._handle(heapq.heappop(queue))
             if not (self._sending.dirty or self._receiving.dirty):
-                arrivals.sort(key=lambda arrival: arrival.client)
-                return arrivals
+                return
             if self._sending.dirty:
                 self._sending.share(now_s)
             if self._receiving.dirty:
@@ -129,7 +165,7 @@ class Transfers:
         """Whole bytes since the last call: sent by the server, received by clients, received by the server."""
         received, self._received = self._received, 0
         for client, flight in list(self._downloading.items()):
-            done = flight.values.end_s is not None and flight.values.end_s <= now_s
+            done = flight.values.end_s is not None and flight.values.end_s <= until(now_s)
             got = max(flight.counted, flight.received(now_s))
             received += got - flight.counted
             flight.counted = got
@@ -175,22 +211,22 @@ class Transfers:
             flight.computed_s = flight.values.end_s + flight.compute_s
             self._push(flight.computed_s, _COMPUTED, flight)
 
-    def _handle(self, event: tuple, now_s: float, arrivals: list[Arrival]) -> None:
-        _, _, kind, subject, stamp = event
+    def _handle(self, event: tuple) -> None:
+        time_s, _, kind, subject, stamp = event
         self.events += 1
         if stamp != subject.stamp:
             return
         if kind == _COMPUTED:
-            self._begin_upload(subject, now_s, arrivals)
+            self._begin_upload(subject, time_s)
         elif kind == _MASKED:
-            subject.values.ready_s = now_s
+            subject.values.ready_s = time_s
             subject.mask_stream = None
             self._resolve(subject)
         elif kind == RECEIVED:
-            (taker,) = self._receiving.reach(subject, now_s)
-            self._land(self.flights[taker.client], now_s, arrivals)
+            (taker,) = self._receiving.reach(subject, time_s)
+            self._land(self.flights[taker.client], time_s)
         else:
-            for taker in self._sending.reach(subject, now_s):
+            for taker in self._sending.reach(subject, time_s):
                 flight = self.flights[taker.client]
                 if taker is flight.mask:
                     taker.resolve()
@@ -199,35 +235,41 @@ class Transfers:
                     flight.stream = None
                     self._resolve(flight)
 
-    def _begin_upload(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
+    def _begin_upload(self, flight: Flight, now_s: float) -> None:
         flight.uploading = True
         if flight.up_bytes == 0:
-            self._land(flight, now_s, arrivals)
+            self._land(flight, now_s)
             return
         self._send_up(flight.client, flight.index, flight.up_bytes, now_s)
 
     def _send_up(self, client: int, index: int, size: int, now_s: float) -> Stream:
-        stream = Stream((now_s, client), now_s)
+        stream = Stream((self._moment_s, client), now_s)  # of those that begin at one moment the lowest id goes first
         stream.join(Taker(client, size, self._up_rate(client, index, size, now_s), now_s), now_s)
         self._receiving.touch(stream)
         return stream
 
-    def _land(self, flight: Flight, now_s: float, arrivals: list[Arrival]) -> None:
-        del self.flights[flight.client]
+    def _land(self, flight: Flight, now_s: float) -> None:
+        """The last byte has arrived; the client's turn comes with `settle`."""
+        flight.landed_s = now_s
+        self._landing.append(flight)
         if self._downloading.pop(flight.client, None) is not None:
             self._received += flight.down_bytes - flight.counted
-        assert flight.values.end_s is not None and flight.computed_s is not None
-        arrivals.append(
-            Arrival(
-                flight.client,
-                flight.index,
-                flight.version,
-                flight.dispatched_s,
-                flight.values.end_s,
-                flight.computed_s,
-                now_s,
-                flight.up_bytes,
-            )
+            flight.counted = flight.down_bytes
+
+    def _arrive(self, flight: Flight) -> Arrival:
+        del self.flights[flight.client]
+        down_s, computed_s, arrived_s = flight.values.end_s, flight.computed_s, flight.landed_s
+        assert down_s is not None and computed_s is not None and arrived_s is not None
+        # what ties with the arrival is not later than it
+        return Arrival(
+            flight.client,
+            flight.index,
+            flight.version,
+            flight.dispatched_s,
+            down_s if down_s < arrived_s else arrived_s,
+            computed_s if computed_s < arrived_s else arrived_s,
+            arrived_s,
+            flight.up_bytes,
         )
 
     def _push(self, time_s: float | None, kind: int, flight: Flight) -> None:
@@ -243,10 +285,12 @@ class Transfers:
         self, batch: int, now_s: float, flights: Iterable[Flight], sending: list[Stream], receiving: list[Stream]
     ) -> None:
         """Takes over what is under way from `quiet.py`, on a new object, between windows; the next shares anew."""
-        self.batch = batch
+        self.batch, self._moment_s = batch, max((stream.key[0] for stream in receiving), default=0.0)
         for flight in flights:
             self.flights[flight.client] = flight
-            if flight.values.end_s is None or flight.values.end_s > now_s:
+            if flight.landed_s is not None:
+                self._landed.append(flight)
+            elif flight.values.end_s is None or flight.values.end_s > until(now_s):
                 self._downloading[flight.client] = flight
             if flight.computed_s is not None and not flight.uploading:
                 self._push(flight.computed_s, _COMPUTED, flight)
@@ -266,12 +310,14 @@ class Transfers:
             ],
             "links": [self._sending.to_state(), self._receiving.to_state()],
             "batch": self.batch,
+            "moment_s": self._moment_s,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `to_state`, on a new object."""
-        self.batch = state["batch"]
+        self.batch, self._moment_s = state["batch"], state.get("moment_s", 0.0)  # a checkpoint may be without it
         self.flights = {entry["client"]: Flight.from_state(entry) for entry in state["flights"]}
+        self._landed = [flight for flight in self.flights.values() if flight.landed_s is not None]
         self._downloading = {client: self.flights[client] for client in state["downloading"]}
         values = {client: flight.values for client, flight in self.flights.items()}
         masks = {client: flight.mask for client, flight in self.flights.items() if flight.mask is not None}

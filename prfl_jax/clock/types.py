@@ -16,6 +16,8 @@ from prfl_jax.errors import UserError
 CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline")
 # those whose windows wait for (nearly) everybody
 FOR_EVERYBODY = ("all", "deadline")
+# those whose windows close with a number of arrivals
+COUNTED = ("k_arrivals", "each_arrival")
 # values of `window.dispatch`
 DISPATCH_RULES = ("window_end", "on_arrival")
 # values of `transport.name`
@@ -78,9 +80,9 @@ class WindowRule:
     """When a window closes and when a client that arrived gets the next model (Eq. 1; design: the window seam).
 
     Args:
-      close: `fixed` (T_n = T_{n-1} + dt_s), `all` (everything in flight has arrived), `k_arrivals`,
-        `each_arrival` (k = 1), `release` (the published code's stretching window), `deadline` (FedMP's: whoever is
-        late is cut off).
+      close: `fixed` (T_n = T_{n-1} + dt_s), `all` (everything in flight has arrived), `k_arrivals` (k arrivals, neither
+        more nor fewer), `each_arrival` (k = 1), `release` (the published code's stretching window), `deadline`
+        (FedMP's: whoever is late is cut off).
       dt_s: length of a fixed window, s.
       first_waits_for_all: the first window of `fixed` or `deadline` ends with the last first arrival instead
         (Algorithm 1, line 2).
@@ -129,6 +131,11 @@ class WindowRule:
             raise UserError(f"window.deadline_share: {self.deadline_share} is not in (0, 1]")
         if self.close == "deadline" and not (self.deadline_factor >= 1 and math.isfinite(self.deadline_factor)):
             raise UserError(f"window.deadline_factor: {self.deadline_factor} is not a finite number of at least 1")
+
+    @property
+    def counts(self) -> bool:
+        """Whether a window closes with a number of arrivals, whoever they are of."""
+        return self.close in COUNTED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +257,7 @@ class Window:
       index: n, from 1.
       start_s, end_s: T_{n-1} and T_n.
       dispatches: those at its start in the order of client ids, then those on arrival, in order of time.
-      arrivals: in order of time, ties by client id (Eq. 1).
+      arrivals: in order of time, ties by client id (Eq. 1); all that tie have one time.
       bytes_down: what the server sent in this window.
       bytes_client_down: what the clients received, each counted.
       bytes_up: what the server received.
