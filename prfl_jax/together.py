@@ -27,6 +27,7 @@ from prfl_jax.engine import Engine, EngineConfig, Seen, State
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment, Finished
 from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.jax_settings import fixed
 from prfl_jax.loop import Watch
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
@@ -40,6 +41,7 @@ _COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name !
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
 
 
+@fixed()
 def run_together(
     configs: Sequence[Any],
     workdirs: Sequence[str | Path],
@@ -111,6 +113,7 @@ def _wait(threads: Sequence[threading.Thread]) -> None:
             thread.join(0.1)  # so that signals are heard in between
 
 
+@fixed()
 def join(configs: Sequence[Any]) -> list[Member]:
     """Simulations that meet in one `Gang`.
 
