@@ -38,7 +38,8 @@ def compiled_for() -> list[str]:
         return []
     try:
         compiled = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((8,), np.float32)).compile()
-        content = bytes(compiled.runtime_executable().serialize())
+        program: Any = compiled.runtime_executable()
+        content = bytes(program.serialize())
     except Exception:  # of a version of jaxlib that has no such form
         return []
     found = re.search(rb"(?:[+-][\w.-]+,){8,}", content)

@@ -72,7 +72,8 @@ def _check_backend() -> None:
         said = (str(error).strip().splitlines() or ["no device"])[0][:300]
         asked = jax.config.values["jax_platforms"]
         name = f"JAX_PLATFORMS={asked}: " if asked else ""
-        raise UserError(f"{name}JAX cannot start ({said}); allowed is a kind of device that is there, such as cpu") from None
+        allowed = "allowed is a kind of device that is there, such as cpu"
+        raise UserError(f"{name}JAX cannot start ({said}); {allowed}") from None
 
 
 def root_key(seed: int) -> jax.Array:

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax import processes
+from prfl_jax import console, processes
 from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.checks import REJECTED, TAKEN
 from prfl_jax.config import ENDLESS
@@ -111,7 +110,7 @@ class Loop:
         messages = found.messages
         if not self._progress and processes.leads():  # nobody else says it: one of several experiments, or of a script
             for message in messages:
-                print(f"{self._folder}: {message}", file=sys.stderr)
+                console.say(f"{self._folder}: {message}")
         if found.state is None:
             self.planner = sim.new_planner()
             self._metrics.truncate_at(0)

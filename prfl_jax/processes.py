@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from prfl_jax.errors import UserError
 from prfl_jax import jax_settings
+from prfl_jax.errors import UserError
 
 Value = TypeVar("Value")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax import processes
+from prfl_jax import console, processes
 from prfl_jax.data.device import DeviceData, to_device
 from prfl_jax.engine import Engine, EngineConfig, Seen, State
 from prfl_jax.errors import UserError
@@ -71,7 +70,7 @@ def run_together(
     guard = guard or InterruptGuard()
     members = join(configs)
     if progress:
-        print(members[0].memory(), file=sys.stderr)
+        console.say(members[0].memory())
     experiments = [Experiment(member.config, member) for member in members]
     results: list[Finished | BaseException | None] = [None] * len(configs)
     with contextlib.ExitStack() as folders:

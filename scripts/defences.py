@@ -9,6 +9,8 @@ there are 18 a method and seed. Ends with a table, `defences.md`.
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from pathlib import Path
 
 from absl import flags

@@ -16,6 +16,8 @@ GitHub) writes. Nothing is downloaded.
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 import os
 import pathlib
 

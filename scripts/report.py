@@ -10,6 +10,8 @@ how the runs ended. What each client did, and host time, need a run's own folder
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from absl import flags
 
 from prfl_jax import cli

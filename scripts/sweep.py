@@ -11,6 +11,8 @@ and `sweep.json`.
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from pathlib import Path
 
 from absl import flags

@@ -48,8 +48,8 @@ def _run(base: Any, sweep: Sweep) -> int:
     before_jax()
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
 
-    others = _start_others(sweep)
     with InterruptGuard(shlex.join([sys.executable, *sys.argv])) as guard:
+        others = _start_others(sweep)
         run = TrialRunner(base, space, Objective.of(sweep.objective), sweep.out, guard, progress=sweep.workers == 1)
         try:
             work(study, run, guard)
