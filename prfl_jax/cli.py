@@ -25,7 +25,7 @@ from ml_collections import config_dict
 from prfl_jax import console, early, strategies
 from prfl_jax.config import default_config
 from prfl_jax.errors import UserError
-from prfl_jax.files import ADVICE, cannot
+from prfl_jax.files import ADVICE, cannot, user_path
 from prfl_jax.rules import RULES, refuse, shorten, shown, unknown
 from prfl_jax.validate import assign, flatten, validate
 
@@ -58,7 +58,7 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> config_dict.Conf
       UserError: the file cannot be read or run, a key does not exist, or a value
         is not allowed.
     """
-    found = _load_file(Path(path))
+    found = _load_file(user_path("--config", path))
     flatten(found)  # before it is copied: it may hold itself
     frozen = isinstance(found, config_dict.FrozenConfigDict)
     cfg = (config_dict.ConfigDict(found) if frozen else copy.deepcopy(found)).unlock()

@@ -7,8 +7,11 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any, TextIO
+
+TYPE_CHECKING = False  # nothing is imported that takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TextIO
 
 # told of a reader that has gone (SIGPIPE), by whom it may be acted on later; None: BrokenPipeError is raised
 on_hangup: Callable[[int], None] | None = None

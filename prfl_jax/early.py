@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
 
-from prfl_jax import console
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 main_runs = False  # set by `cli.py`, which ends a KeyboardInterrupt in order
 
@@ -31,4 +32,6 @@ def _imports(frame: FrameType | None) -> bool:
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
     signal.signal(signal.SIGINT, _interrupted)
+from prfl_jax import console  # noqa: E402 - after the handler
+
 console.prepare()

@@ -7,6 +7,7 @@ room that uses it. Plain Python: a piece that needs no JAX can be loaded without
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import traceback
@@ -42,6 +43,7 @@ def find_object(spec: str, key: str) -> Any:
       UserError: there is no such file, module or object, or running it fails; one line.
     """
     where, _, name = spec.rpartition(":")
+    where = os.path.expanduser(where)  # which leaves a home of nobody as it is
     try:
         if not is_own(spec):
             raise UserError("it is not of that form")
@@ -74,7 +76,7 @@ def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a user's own code raises
-        where = spec.rpartition(":")[0]
+        where = os.path.expanduser(spec.rpartition(":")[0])
         file = str(getattr(sys.modules.get(where), "__file__", where))
         raise UserError(f"{key}: {spec!r} failed ({_said(error, file)})") from error
 

@@ -14,7 +14,7 @@ from prfl_jax import strategies
 from prfl_jax.cli import parse_value
 from prfl_jax.config import ENDLESS
 from prfl_jax.errors import UserError
-from prfl_jax.files import refuse_address
+from prfl_jax.files import refuse_address, user_path
 from prfl_jax.startup import before_jax
 from prfl_jax.validate import assign, config_hash, to_dict, validate
 
@@ -133,7 +133,7 @@ def train(
         try:
             if several:
                 refuse_address("--seeds, --vary: --workdir", folder)
-                return _train_several(several, Path(folder), guard, tensorboard)
+                return _train_several(several, user_path("--workdir", folder), guard, tensorboard)
             with guard.nothing_to_save():
                 from prfl_jax.experiment import Experiment
 

@@ -39,10 +39,11 @@ def run_sweep(base: Any, sweep: Sweep) -> int:
 def _run(base: Any, sweep: Sweep) -> int:
     from prfl_jax.sweep import outcome
     from prfl_jax.sweep.space import Space
-    from prfl_jax.sweep.study import open_study, work
+    from prfl_jax.sweep.study import open_study, trials_wanted, work
     from prfl_jax.sweep.trial import TrialRunner
 
     space = Space.read(sweep.space)
+    trials_wanted(sweep, space)  # before anything is made
     check_folder("--out", sweep.out)
     study = open_study(sweep, base, space)
     before_jax()
