@@ -87,6 +87,15 @@ def user_path(flag: str, path: str | os.PathLike[str]) -> Path:
     return Path(home)
 
 
+def check_letters(flag: str, path: str | os.PathLike[str]) -> None:
+    """Raises UserError for a folder whose name, or that of one above it, is not UTF-8: no checkpoint goes there."""
+    try:
+        os.path.abspath(os.fspath(path)).encode()
+    except UnicodeEncodeError:
+        shown = ascii(os.path.abspath(os.fspath(path)))[1:-1]
+        raise UserError(f"{flag}={shown}: allowed is a folder whose whole path is UTF-8, for checkpoints") from None
+
+
 def refuse_address(flag: str, path: str | os.PathLike[str]) -> None:
     """Raises UserError for an address such as gs://..., where only a place on this machine will do."""
     if re.match(r"\w{2,}:/", os.fspath(path)):
@@ -115,6 +124,7 @@ def check_folder(flag: str, folder: Path) -> None:
       UserError: it is not; names the flag.
     """
     refuse_address(flag, folder)
+    check_letters(flag, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)

@@ -13,7 +13,19 @@ from typing import IO, Any
 
 from prfl_jax.bucket import Bucket, bucket_url, local_folder
 from prfl_jax.errors import InUse, UserError
-from prfl_jax.files import cannot, user_path, write_text
+from prfl_jax.files import cannot, check_letters, user_path, write_text
+
+
+def check_place(path: str | os.PathLike[str]) -> str | None:
+    """The address, where a run's folder lies in a bucket.
+
+    Raises:
+      UserError: it cannot be a run's folder, whatever lies there.
+    """
+    url = bucket_url(path)
+    if url is None:
+        check_letters("--workdir", user_path("--workdir", path))
+    return url
 
 
 class Workdir:
@@ -34,7 +46,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | os.PathLike[str], config: dict[str, Any], config_hash: str) -> None:
-        url = bucket_url(path)
+        url = check_place(path)
         self._named = str(path)
         try:
             self.path = user_path("--workdir", path).absolute() if url is None else local_folder(url)
