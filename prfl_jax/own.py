@@ -129,8 +129,9 @@ def _source(module: types.ModuleType) -> bytes:
 
 def _said(error: BaseException, file: str) -> str:
     """`line 3: ValueError: its first line`; the line of the user's file, where one is known."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _code_name(file)]
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == _code_name(file) else lines[-1] if lines else None
+    file = _code_name(file)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else lines[-1] if lines else None
     said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or [""])[0]
     return f"{f'line {line}: ' if line else ''}{type(error).__name__}{f': {said}' if said else ''}"
 

@@ -110,7 +110,8 @@ def test_a_closed_pipe_is_quiet(tmp_path):
 @pytest.mark.parametrize("after_s", [0.2, 0.5])
 def test_ctrl_c_during_imports_is_quiet(tmp_path, script, after_s):
     arguments = {"report": [str(tmp_path), "--out=x.html"]}.get(script, ["--config=configs/quickstart.py"])
-    marker = "import os, sys, runpy; sys.argv = sys.argv[1:]; os.write(1, b'.'); runpy.run_path(sys.argv[0], {}, '__main__')"
+    marker = "import os, sys, runpy; sys.argv = sys.argv[1:]; os.write(1, b'.');"
+    marker += "runpy.run_path(sys.argv[0], {}, '__main__')"
     call = [sys.executable, "-c", marker, f"scripts/{script}.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

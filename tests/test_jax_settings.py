@@ -105,7 +105,8 @@ def test_every_setting_of_jax_is_fixed_recorded_or_cannot_change_a_number():
 
 
 def test_flags_of_xla():
-    text = "--xla_cpu_max_isa=AVX2 --xla_force_host_platform_device_count=2 --xla_dump_to=x --xla_cpu_max_isa=SSE4_2 --b"
+    text = "--xla_cpu_max_isa=AVX2 --xla_force_host_platform_device_count=2 --xla_dump_to=x --xla_cpu_max_isa=SSE4_2"
+    text += " --b"
     assert jax_settings.xla_flags(text) == {"--xla_cpu_max_isa": "SSE4_2", "--b": ""}
 
 
