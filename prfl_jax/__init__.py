@@ -10,9 +10,11 @@ Names are loaded when first used, so that the clock can be imported without JAX.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as `typing` has it, which is not imported here: scripts begin with `prfl_jax.early`
 if TYPE_CHECKING:
+    from typing import Any
+
     from prfl_jax.cli import load_config
     from prfl_jax.config import default_config
     from prfl_jax.errors import UserError

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -21,10 +22,10 @@ from typing import NoReturn, TypeVar
 from absl import app, flags
 from ml_collections import config_dict
 
-from prfl_jax import strategies
+from prfl_jax import console, early, strategies
 from prfl_jax.config import default_config
 from prfl_jax.errors import UserError
-from prfl_jax.files import ADVICE, cannot
+from prfl_jax.files import ADVICE, cannot, user_path
 from prfl_jax.rules import RULES, refuse, shorten, shown, unknown
 from prfl_jax.validate import assign, flatten, validate
 
@@ -59,7 +60,7 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> config_dict.Conf
       UserError: the file cannot be read or run, a key does not exist, or a value
         is not allowed.
     """
-    found = _load_file(Path(path))
+    found = _load_file(user_path("--config", path))
     flatten(found)  # before it is copied: it may hold itself
     frozen = isinstance(found, config_dict.FrozenConfigDict)
     cfg = (config_dict.ConfigDict(found) if frozen else copy.deepcopy(found)).unlock()
@@ -262,6 +263,38 @@ def _parse_flags(args: Sequence[str]) -> None:
 
 def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None, more_help: str) -> NoReturn:
     args = list(sys.argv if argv is None else argv)
+    said: object = None
+    early.main_runs = True
+    try:
+        code = _code(call, args, more_help)
+        sys.stdout and sys.stdout.flush()
+    except (UserError, flags.Error) as e:
+        said = e
+    except BrokenPipeError:
+        _leave_quietly(128 + signal.SIGPIPE)
+    except OSError as e:  # where nobody closer to the file had a better word for it
+        if e.errno not in ADVICE:
+            raise
+        said = cannot(e.filename or "a file", "be read or written", e)
+    except MemoryError as e:
+        said = f"not enough memory ({e}): take fewer clients, a smaller model or smaller batches"
+    except ValueError as e:
+        if not _of_environment(e):
+            raise
+        said = f"{e}; allowed is what JAX's documentation says of that variable, or to unset it"
+    except KeyboardInterrupt:
+        _leave_quietly(128 + signal.SIGINT)
+    finally:
+        early.main_runs = False
+    if said is None:
+        sys.exit(code)
+    line = " ".join(str(said).split())
+    # letters that are none (of a file's name, a key, a value) are told by their numbers
+    console.say(f"{Path(args[0]).name}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}")
+    sys.exit(2)
+
+
+def _code(call: Callable[[Sequence[str]], int | None], args: Sequence[str], more_help: str) -> int | None:
     # Not absl's app.run: it leaves flag errors with a usage page and code 1, and makes libraries log at INFO.
     app.define_help_flags()
     if "config" in flags.FLAGS:
@@ -269,25 +302,20 @@ def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None
     if any(argument in _HELP for argument in args[1:]):
         app.usage(shorthelp=True, writeto_stdout=True)
         print(more_help)
-        sys.exit(0)
-    try:
-        code = call(_flag_files(args))
-    except (UserError, flags.Error) as e:
-        said: object = e
-    except OSError as e:  # where nobody closer to the file had a better word for it
-        if e.errno not in ADVICE:
-            raise
-        said = cannot(e.filename or "a file", "be read or written", e)
-    except MemoryError as e:
-        said = f"not enough memory ({e}): take fewer clients, a smaller model or smaller batches"
-    except KeyboardInterrupt:
-        sys.exit(130)
-    else:
-        sys.exit(code)
-    line = " ".join(str(said).split())
-    # letters that are none (of a file's name, a key, a value) are told by their numbers
-    print(f"{Path(args[0]).name}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", file=sys.stderr)
-    sys.exit(2)
+        return 0
+    return call(_flag_files(args))
+
+
+def _of_environment(error: BaseException) -> bool:
+    """Whether it is JAX that does not understand a variable of the environment: it says so while it is imported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.replace("\\", "/").endswith("jax/_src/config.py")
+
+
+def _leave_quietly(code: int) -> NoReturn:
+    """Nobody reads what would still be said, or Ctrl-C came where there is nothing to save."""
+    console.flush()
+    sys.exit(code)
 
 
 def _flag_files(args: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from prfl_jax.architectures import ARCHITECTURES
 from prfl_jax.checks import REJECTED, Check
 from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.jax_settings import root_key
 from prfl_jax.lies import Liar
 from prfl_jax.local import LocalResult, LocalWork, make_local_round, make_long_round
 from prfl_jax.models.build import Model
@@ -32,7 +33,7 @@ class Keys(NamedTuple):
 
 def split_keys(seed: int) -> tuple[jax.Array, Keys]:
     """(key for init, keys of a chunk)."""
-    root = jax.random.key(seed)
+    root = root_key(seed)
     init, *keys = (jax.random.fold_in(root, purpose) for purpose in range(5))
     return init, Keys(*keys)
 

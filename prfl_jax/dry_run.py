@@ -13,6 +13,7 @@ from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import COUNTED
 from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
+from prfl_jax.jax_settings import fixed, root_key
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.notices import warn_once
 from prfl_jax.report.names import bytes_text, duration_text
@@ -61,6 +62,7 @@ class Estimate:
     memory: str
 
 
+@fixed()
 def estimate(config: Any) -> Estimate:
     """Runs the clock alone for up to 400 windows with densities from round times (no client recovers).
 
@@ -108,7 +110,7 @@ def estimate(config: Any) -> Estimate:
     intervals = total / config.density.interval
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
     placement = place(config)
-    shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
     images = image_bytes(dataset, split)
     try:
         memory = check_memory(

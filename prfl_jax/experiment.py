@@ -9,6 +9,7 @@ from typing import Any
 
 from prfl_jax import environment, processes
 from prfl_jax.interrupt import InterruptGuard
+from prfl_jax.jax_settings import fixed, settings
 from prfl_jax.loop import Loop, Watch
 from prfl_jax.models import save_model
 from prfl_jax.privacy import privacy_report
@@ -55,12 +56,15 @@ class Experiment:
       UserError: the config is not possible, its data cannot be had, or the run would not fit into memory.
     """
 
+    @fixed()
     def __init__(self, config: Any, simulation: Simulation | None = None) -> None:
         validate(config)
+        processes.check_settings(settings())
         self.config = config
         self.simulation = simulation or Simulation(config)
         self.memory = self.simulation.memory()
 
+    @fixed()
     def run(
         self,
         workdir: str | os.PathLike[str] | Workdir | Scratch,

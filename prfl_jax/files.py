@@ -73,6 +73,29 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def user_path(flag: str, path: str | os.PathLike[str]) -> Path:
+    """A path as the user means it: `~` and `~NAME` are homes, wherever a shell leaves them as they are.
+
+    Raises:
+      UserError: nobody has that name; names the flag.
+    """
+    text = os.fspath(path)
+    home = os.path.expanduser(text)
+    if home == text and text.startswith("~"):
+        name = text.partition("/")[0]
+        raise UserError(f"{flag}={text}: there is no user {name[1:]!r}; a folder of that name is ./{name}")
+    return Path(home)
+
+
+def check_letters(flag: str, path: str | os.PathLike[str]) -> None:
+    """Raises UserError for a folder whose name, or that of one above it, is not UTF-8: no checkpoint goes there."""
+    try:
+        os.path.abspath(os.fspath(path)).encode()
+    except UnicodeEncodeError:
+        shown = ascii(os.path.abspath(os.fspath(path)))[1:-1]
+        raise UserError(f"{flag}={shown}: allowed is a folder whose whole path is UTF-8, for checkpoints") from None
+
+
 def refuse_address(flag: str, path: str | os.PathLike[str]) -> None:
     """Raises UserError for an address such as gs://..., where only a place on this machine will do."""
     if re.match(r"\w{2,}:/", os.fspath(path)):
@@ -88,7 +111,7 @@ def output_file(flag: str, value: str | None, example: str, kind: str = "JSON") 
     if not value:
         raise UserError(f"{flag} is missing: give the {kind} file to write, as in {flag}={example}")
     refuse_address(flag, value)
-    path = Path(value)
+    path = user_path(flag, value)
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise UserError(f"{flag}={value}: allowed is a file in a folder that exists and can be written to")
     return path
@@ -101,6 +124,7 @@ def check_folder(flag: str, folder: Path) -> None:
       UserError: it is not; names the flag.
     """
     refuse_address(flag, folder)
+    check_letters(flag, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +19,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax import processes
+from prfl_jax import console, processes
 from prfl_jax.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.checks import REJECTED, TAKEN
 from prfl_jax.clock import after
 from prfl_jax.config import ENDLESS
 from prfl_jax.engine import Seen, State
+from prfl_jax.environment import machine_changes, numeric_machine
 from prfl_jax.errors import NobodyLeft, UserError
 from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
 from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.jax_settings import check_settings, settings
 from prfl_jax.pace import Pace, work
 from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
@@ -110,20 +111,14 @@ class Loop:
         messages = found.messages
         if not self._progress and processes.leads():  # nobody else says it: one of several experiments, or of a script
             for message in messages:
-                print(f"{self._folder}: {message}", file=sys.stderr)
+                console.say(f"{self._folder}: {message}")
         if found.state is None:
             self.planner = sim.new_planner()
             self._metrics.truncate_at(0)
             with self.time.spent("steady"):
                 self.state: State = jax.block_until_ready(sim.init_state(sim.init_key))
         else:
-            if found.host.get("format") != FORMAT:
-                raise UserError("--workdir: its checkpoints are of another version of prfl_jax; use a new folder")
-            if found.host["data_crc32"] != sim.data_crc32:
-                raise UserError(
-                    f"config.data.name={self.config.data.name!r}: its images or labels, or a file that the config "
-                    "names, are not those this --workdir began with; use the same, or a new --workdir"
-                )
+            messages = [*messages, *self._check_same_run(found.host)]
             self.at = Position(**found.host["at"])
             self.time = HostTime(found.host["seconds"])
             self.planner = sim.restored_planner(found.host["planner"])
@@ -139,6 +134,18 @@ class Loop:
             with self.time.spent("compile"):
                 self._chunk = sim.executable(self.state, self._data)
         return messages
+
+    def _check_same_run(self, host: dict[str, Any]) -> list[str]:
+        """Raises UserError where a checkpoint's run cannot go on here; says what else may move the last bits."""
+        if host.get("format") != FORMAT:
+            raise UserError("--workdir: its checkpoints are of another version of prfl_jax; use a new folder")
+        check_settings(host.get("settings", {}))
+        if host["data_crc32"] != self.sim.data_crc32:
+            raise UserError(
+                f"config.data.name={self.config.data.name!r}: its images or labels, or a file that the config "
+                "names, are not those this --workdir began with; use the same, or a new --workdir"
+            )
+        return machine_changes(host.get("machine", {}), numeric_machine())
 
     def _misses(self, host: dict[str, Any]) -> str:
         return self._metrics.misses(host.get("metrics_bytes", 0), host.get("metrics_crc32"))
@@ -381,6 +388,8 @@ class Loop:
             "metrics_bytes": self._metrics.bytes_written(),
             "metrics_crc32": self._metrics.crc32(),
             "data_crc32": self.sim.data_crc32,
+            "settings": settings(),
+            "machine": numeric_machine(),
         }
 
     def _snapshot(self, host: dict[str, Any]) -> Snapshot:

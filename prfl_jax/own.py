@@ -7,6 +7,7 @@ room that uses it. Plain Python: a piece that needs no JAX can be loaded without
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import traceback
@@ -42,11 +43,14 @@ def find_object(spec: str, key: str) -> Any:
       UserError: there is no such file, module or object, or running it fails; one line.
     """
     where, _, name = spec.rpartition(":")
+    where = os.path.expanduser(where)  # which leaves a home of nobody as it is
     try:
         if not is_own(spec):
             raise UserError("it is not of that form")
         module = _run_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
         _sources[spec] = _source(module)
+        if not where.endswith(".py") and not _utf8(getattr(module, "__file__", None) or ""):
+            raise UserError("JAX takes only files whose whole path is UTF-8; give it as FILE.py:object, or move it")
         if not hasattr(module, name):
             has = ", ".join(other for other in vars(module) if not other.startswith("_"))
             raise UserError(f"there is no {name} in it; it has {has or 'nothing'}")
@@ -74,7 +78,7 @@ def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a user's own code raises
-        where = spec.rpartition(":")[0]
+        where = os.path.expanduser(spec.rpartition(":")[0])
         file = str(getattr(sys.modules.get(where), "__file__", where))
         raise UserError(f"{key}: {spec!r} failed ({_said(error, file)})") from error
 
@@ -95,18 +99,27 @@ def _run_file(path: Path) -> types.ModuleType:
         raise UserError(f"{path.resolve()}: {error.strerror}") from None
     # A name of its own, so that the file hides no module; dataclasses look it up in sys.modules. Not by Python's own
     # loader, whose cache of compiled files takes one that changes twice within a second for the first of the two.
-    name = f"prfl_own_{zlib.crc32(str(path.resolve()).encode()):08x}_{zlib.crc32(source):08x}"
+    name = f"prfl_own_{zlib.crc32(os.fsencode(path.resolve())):08x}_{zlib.crc32(source):08x}"
     if name in sys.modules:
         return sys.modules[name]
     module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, _code_name(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _code_name(path: str | Path) -> str:
+    """What code calls the file it is from: JAX writes that into its programs, and can write UTF-8 alone."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def _utf8(path: str) -> bool:
+    return path == _code_name(path)
 
 
 def _source(module: types.ModuleType) -> bytes:
@@ -116,6 +129,7 @@ def _source(module: types.ModuleType) -> bytes:
 
 def _said(error: BaseException, file: str) -> str:
     """`line 3: ValueError: its first line`; the line of the user's file, where one is known."""
+    file = _code_name(file)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else lines[-1] if lines else None
     said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or [""])[0]

@@ -8,13 +8,14 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from prfl_jax import jax_settings
 from prfl_jax.errors import UserError
 
 Value = TypeVar("Value")
@@ -38,6 +39,21 @@ def start(coordinator: str, count: int, index: int) -> None:
             f"--coordinator={coordinator}: process {index} of {count} did not join ({said}); allowed is the HOST:PORT "
             "of process 0, the same for all"
         ) from None
+
+
+def check_settings(mine: Mapping[str, Any]) -> None:
+    """Whether all processes have the lead's settings (`jax_settings.settings`).
+
+    Raises:
+      UserError: in all of them, where one has another.
+    """
+    if alone():
+        return
+    found = jax_settings.difference(share(dict(mine)), mine)
+    if any_of(found is not None):
+        here = "another process" if found is None else f"process {jax.process_index()}"
+        said = "a setting of JAX" if found is None else f"{found[0]} is {found[1]!r} in process 0 and {found[2]!r} here"
+        raise UserError(f"--process: {here} has other settings ({said}); allowed are the same in all processes")
 
 
 def alone() -> bool:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,52 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+_MODEL = ("model name", "cpu model", "uarch", "Hardware", "cpu")  # in /proc/cpuinfo, by architecture
+_PARTS = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision")  # of ARM, which has no name
+
+
+def processor() -> str:
+    """The model of this machine's processor; what the system knows of it where it has no name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return _processor_elsewhere()
+    found = {name.strip(): value.strip() for name, _, value in reversed([line.partition(":") for line in lines])}
+    for name in _MODEL:
+        if found.get(name):
+            return " ".join(found[name].split())
+    parts = [f"{name} {found[name]}" for name in _PARTS if found.get(name)]
+    return ", ".join(parts) or _processor_elsewhere()
+
+
+def _processor_elsewhere() -> str:
+    if sys.platform == "darwin":
+        try:
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            said = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            said = ""
+        if said:
+            return said
+    return platform.processor() or platform.machine() or "?"
+
+
+def model_number() -> str | None:
+    """Family, model and stepping, where the processor has them: names such as "AMD EPYC" may hide several."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    found = {name.strip(): value.strip() for name, _, value in reversed([line.partition(":") for line in lines])}
+    parts = [found.get(name, "") for name in ("cpu family", "model", "stepping")]
+    return "/".join(parts) if all(parts) else None
+
+
 def machine() -> dict[str, Any]:
     """Processor and cores that this process may use."""
-    return {"machine": platform.machine(), "host_cores": cores()}
+    return {
+        "machine": platform.machine(),
+        "host_cores": cores(),
+        "processor": processor(),
+        "model_number": model_number(),
+    }

@@ -31,6 +31,7 @@ from prfl_jax.devices import ALL, OWN, Placement
 from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, Seen, State, at_once
 from prfl_jax.errors import UserError
 from prfl_jax.evaluate import Evaluator, make_eval_set
+from prfl_jax.jax_settings import fixed, key_of
 from prfl_jax.lies import Liar, who_lies
 from prfl_jax.local import LocalWork
 from prfl_jax.memory import check_memory, image_bytes
@@ -207,6 +208,7 @@ class Simulation:
       UserError: data, partition or model cannot be had as the config says.
     """
 
+    @fixed()
     def __init__(self, config: Any, clients_axis: str | None = None) -> None:
         self.config = config
         if config.engine.deterministic and jax.default_backend() == "gpu":
@@ -243,11 +245,11 @@ class Simulation:
         self._executable: Any = None
         # keys as plain words: those can be given to devices of several processes
         self._init_state = self.placement.jit_global(
-            lambda words: self.engine.init_state(jax.random.wrap_key_data(words)), STATE_SPEC, self.engine.lies
+            lambda words: self.engine.init_state(key_of(words)), STATE_SPEC, self.engine.lies
         )
         if self.placement.count > 1:
             words = jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), self.keys)
-            wrap = self.placement.jit_global(lambda words: jax.tree.map(jax.random.wrap_key_data, words), ALL)
+            wrap = self.placement.jit_global(lambda words: jax.tree.map(key_of, words), ALL)
             self.keys = wrap(words)
         self._scores = jax.jit(self._importance_scores)
         self._own_files = own.sources(config)

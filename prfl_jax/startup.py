@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prfl_jax import provenance
+from prfl_jax import compile_cache, console, provenance
 
 __all__ = ["a_device_per_core", "before_jax", "keep_compiled"]
 
@@ -64,21 +64,24 @@ def keep_compiled() -> Path | None:
 
     Where JAX_COMPILATION_CACHE_DIR is set, also to nothing, it is left as it is. Programs for
     the CPU are made for this very processor, so each kind has a folder of its own: a home that
-    several machines share does no harm.
+    several machines share does no harm. What a killed process left damaged there is dropped.
 
     Returns:
-      The folder; None where the user's setting counts, or none can be written.
+      The folder; None where the user's setting counts, or none can be written, which a line on stderr tells.
     """
     if FOLDER in os.environ:
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    home = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    if not home.is_absolute():  # of a user without a home; and so the rule for XDG_CACHE_HOME
+        return None
     folder = home / "prfl_jax" / "compiled" / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
+        compile_cache.mend(folder)
+    except OSError as error:
+        console.say(compile_cache.cannot_keep(folder, error.strerror or error))
         return None
-    if not os.access(folder, os.W_OK):
-        return None
+    compile_cache.tell_once(folder)
     os.environ[FOLDER] = str(folder)
     os.environ.setdefault(_MOST, str(MOST_BYTES))
     os.environ.setdefault(_LEAST_S, "0.2")

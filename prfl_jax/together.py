@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax import processes
+from prfl_jax import console, processes
 from prfl_jax.data.device import DeviceData, to_device
 from prfl_jax.engine import Engine, EngineConfig, Seen, State
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment, Finished
 from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.jax_settings import fixed
 from prfl_jax.loop import Watch
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
@@ -40,6 +40,7 @@ _COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name !
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
 
 
+@fixed()
 def run_together(
     configs: Sequence[Any],
     workdirs: Sequence[str | Path],
@@ -69,7 +70,7 @@ def run_together(
     guard = guard or InterruptGuard()
     members = join(configs)
     if progress:
-        print(members[0].memory(), file=sys.stderr)
+        console.say(members[0].memory())
     experiments = [Experiment(member.config, member) for member in members]
     results: list[Finished | BaseException | None] = [None] * len(configs)
     with contextlib.ExitStack() as folders:
@@ -111,6 +112,7 @@ def _wait(threads: Sequence[threading.Thread]) -> None:
             thread.join(0.1)  # so that signals are heard in between
 
 
+@fixed()
 def join(configs: Sequence[Any]) -> list[Member]:
     """Simulations that meet in one `Gang`.
 

@@ -15,9 +15,10 @@ from prfl_jax.cli import parse_value
 from prfl_jax.comparison import compared, not_taken_over
 from prfl_jax.config import ENDLESS
 from prfl_jax.errors import UserError
-from prfl_jax.files import refuse_address
+from prfl_jax.files import refuse_address, user_path
 from prfl_jax.startup import before_jax
 from prfl_jax.validate import assign, config_hash, to_dict, validate
+from prfl_jax.workdir import check_place, open_workdir
 
 MOST_TOGETHER = 1000  # experiments in one process
 
@@ -120,6 +121,8 @@ def train(
     if config.engine.deterministic:
         # must be there before JAX starts
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    folder = workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}"
+    check_place(folder)
     if dry_run:
         from prfl_jax.dry_run import describe
 
@@ -134,9 +137,6 @@ def train(
         together.check()
         processes.start(together.coordinator, together.count, together.index)
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
-    from prfl_jax.workdir import open_workdir
-
-    folder = workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}"
     again = shlex.join([sys.executable, *sys.argv])
     if workdir is None:
         again += f" --workdir={shlex.quote(folder)}"
@@ -144,7 +144,7 @@ def train(
         try:
             if several:
                 refuse_address("--seeds, --vary: --workdir", folder)
-                return _train_several(several, Path(folder), guard, tensorboard)
+                return _train_several(several, user_path("--workdir", folder), guard, tensorboard)
             with guard.nothing_to_save():
                 from prfl_jax.experiment import Experiment
 
@@ -273,7 +273,6 @@ def _compare(
     config: Any, report: dict[str, Any], name: str, place: str | Path, guard: Any, tensorboard: bool
 ) -> dict[str, Any]:
     from prfl_jax.experiment import Experiment
-    from prfl_jax.workdir import open_workdir
 
     other = _comparison(config, report, name)
     with guard.nothing_to_save():

@@ -13,7 +13,19 @@ from typing import IO, Any
 
 from prfl_jax.bucket import Bucket, bucket_url, local_folder
 from prfl_jax.errors import InUse, UserError
-from prfl_jax.files import cannot, write_text
+from prfl_jax.files import cannot, check_letters, user_path, write_text
+
+
+def check_place(path: str | os.PathLike[str]) -> str | None:
+    """The address, where a run's folder lies in a bucket.
+
+    Raises:
+      UserError: it cannot be a run's folder, whatever lies there.
+    """
+    url = bucket_url(path)
+    if url is None:
+        check_letters("--workdir", user_path("--workdir", path))
+    return url
 
 
 class Workdir:
@@ -34,10 +46,12 @@ class Workdir:
     """
 
     def __init__(self, path: str | os.PathLike[str], config: dict[str, Any], config_hash: str) -> None:
-        url = bucket_url(path)
+        url = check_place(path)
         self._named = str(path)
         try:
-            self.path = Path(path).absolute() if url is None else local_folder(url)
+            self.path = user_path("--workdir", path).absolute() if url is None else local_folder(url)
+            if url is None and self.path.is_dir():
+                self._check(config, config_hash)  # before anything is written there
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = open(self.path / ".lock", "a+")  # noqa: SIM115 - lives as long as the run
         except (OSError, ValueError) as error:
@@ -73,18 +87,22 @@ class Workdir:
             self.bucket.put()
 
     def _claim(self, config: dict[str, Any], config_hash: str) -> None:
+        if not self._check(config, config_hash):
+            content = {"config_hash": config_hash, "config": config}
+            write_text(self.path / "config.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+    def _check(self, config: dict[str, Any], config_hash: str) -> bool:
+        """Whether a run of this config has been here; raises UserError where somebody else has. Writes nothing."""
         file = self.path / "config.json"
+        try:
+            names = sorted(path.name for path in self.path.iterdir())  # first: config.json is a run's first file
+        except OSError as error:
+            raise cannot(self.path, "be read", error) from None
         if not file.exists():
-            try:
-                names = sorted(path.name for path in self.path.iterdir())
-            except OSError as error:
-                raise cannot(self.path, "be read", error) from None
             others = [name for name in names if not name.startswith((".lock", ".config.json."))]
             if others:
                 raise UserError(f"--workdir={self._named}: holds {others[0]!r} but no config.json; use an empty folder")
-            content = {"config_hash": config_hash, "config": config}
-            write_text(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
-            return
+            return False
         try:
             there = json.loads(file.read_text(encoding="utf-8-sig"))
             same, theirs = there["config_hash"] == config_hash, there["config"]
@@ -93,6 +111,7 @@ class Workdir:
         if not same:
             difference = _difference(theirs, config)
             raise UserError(f"--workdir={self._named}: holds a run of another config ({difference}); use a new folder")
+        return True
 
     def close(self) -> None:
         """Releases the folder; what lies in a bucket is not needed here any more."""

@@ -21,6 +21,8 @@ All want the machine to themselves, and leave with code 0 whether bounds are kep
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from absl import flags
 
 from prfl_jax import cli

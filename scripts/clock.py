@@ -12,6 +12,8 @@ replaced only by a finished run.
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 import json
 
 from absl import flags

@@ -9,11 +9,12 @@ there are 18 a method and seed. Ends with a table, `defences.md`.
 
 from __future__ import annotations
 
-from pathlib import Path
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
 from prfl_jax import cli
+from prfl_jax.files import user_path
 from prfl_jax.reproduce.defences import ROUNDS, defences
 
 _METHODS = flags.DEFINE_list("methods", list(ROUNDS), f"among {', '.join(ROUNDS)}")
@@ -24,7 +25,8 @@ _SIZE = flags.DEFINE_string("size", "full", "full | small (seconds, with numbers
 
 
 def main() -> int:
-    return defences(_METHODS.value, _SEEDS.value, Path(_OUT.value), Path(_WORK.value), _SIZE.value)
+    out, work = user_path("--out", _OUT.value), user_path("--work", _WORK.value)
+    return defences(_METHODS.value, _SEEDS.value, out, work, _SIZE.value)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ code 1 where a report, a record or a model differs by a bit, or a process shows 
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from absl import flags
 
 from prfl_jax import cli

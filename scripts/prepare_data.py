@@ -16,6 +16,8 @@ GitHub) writes. Nothing is downloaded.
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 import os
 import pathlib
 
@@ -25,6 +27,7 @@ from prfl_jax import cli
 from prfl_jax.data import prepare
 from prfl_jax.data.sources import DATA_DIR_VARIABLE
 from prfl_jax.errors import UserError
+from prfl_jax.files import user_path
 
 _WHAT = flags.DEFINE_enum("what", None, ["mnist_by_writer", "cifar10", "femnist"], "What to make.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, f"Where it goes; by default ${DATA_DIR_VARIABLE}, else ~/prfl_data.")
@@ -38,14 +41,14 @@ _FORCE = flags.DEFINE_bool("force", False, "Replace what is there.")
 def _path(flag: flags.FlagHolder[str | None]) -> pathlib.Path:
     if not flag.value:
         raise UserError(f"--what={_WHAT.value} needs --{flag.name}=FOLDER")
-    path = pathlib.Path(flag.value).expanduser()
+    path = user_path(f"--{flag.name}", flag.value)
     if not path.exists():
         raise UserError(f"--{flag.name}={flag.value}: no such folder")
     return path
 
 
 def main() -> None:
-    data_dir = pathlib.Path(_DATA_DIR.value or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data").expanduser()
+    data_dir = user_path("--data_dir", _DATA_DIR.value or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data")
     if _WHAT.value == "mnist_by_writer":
         mnist_dir = _path(_MNIST_DIR)
         qmnist_dir = _path(_QMNIST_DIR) if _QMNIST_DIR.value else mnist_dir

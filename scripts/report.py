@@ -12,6 +12,8 @@ with its metrics.jsonl.
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from absl import flags
 
 from prfl_jax import cli

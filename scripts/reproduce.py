@@ -13,6 +13,8 @@ three minutes on two CPU cores, `cpu` hours, and `full`, the paper's own setting
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from absl import flags
 
 from prfl_jax import cli

@@ -11,12 +11,13 @@ and `sweep.json`.
 
 from __future__ import annotations
 
-from pathlib import Path
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
 from prfl_jax import cli
 from prfl_jax.errors import UserError
+from prfl_jax.files import user_path
 from prfl_jax.sweep.run import default_out, run_sweep
 from prfl_jax.sweep.settings import Sweep
 
@@ -40,7 +41,7 @@ def main(config: object) -> int:
         Sweep(
             space=_SPACE.value,
             trials=_TRIALS.value,
-            out=Path(_OUT.value) if _OUT.value else default_out(flags.FLAGS.config, _SPACE.value),
+            out=user_path("--out", _OUT.value) if _OUT.value else default_out(flags.FLAGS.config, _SPACE.value),
             storage=_STORAGE.value,
             sampler=_SAMPLER.value,
             pruner=_PRUNER.value,

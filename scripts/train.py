@@ -14,6 +14,8 @@ Several experiments in one process, as one more mapped axis, so that small model
 
 from __future__ import annotations
 
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+
 from absl import flags
 
 from prfl_jax import cli

@@ -85,3 +85,44 @@ def test_the_processes_of_one_run_keep_one_device_each(monkeypatch):
     assert os.environ["XLA_FLAGS"] == ""
     startup.before_jax()
     assert startup.HOST_DEVICES in os.environ["XLA_FLAGS"]
+
+
+def damaged(folder: Path, how: str) -> None:
+    """Leaves a program as a killed process, or a power failure, may."""
+    program = next(path for path in folder.iterdir() if path.name.endswith("-cache"))
+    used = program.with_name(program.name.removesuffix("-cache") + "-atime")
+    if how == "no time":
+        used.unlink()
+    elif how == "no program":
+        program.unlink()
+    elif how == "empty":
+        program.write_bytes(b"")
+    elif how == "cut":
+        program.write_bytes(program.read_bytes()[: program.stat().st_size // 2])
+    elif how == "changed":
+        content = bytearray(program.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        program.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["no time", "no program", "empty", "cut", "changed"])
+def test_what_a_kill_left_is_dropped_and_made_again(tmp_path, how):
+    process(tmp_path)
+    folder, hits = process(tmp_path)
+    folder = Path(folder)
+    damaged(folder, how)
+    assert int(process(tmp_path)[1]) == int(hits) - 1  # one is compiled anew, and kept
+    names = {path.name for path in folder.iterdir()}
+    assert {n.removesuffix("-cache") for n in names if n.endswith("-cache")} == {
+        n.removesuffix("-atime") for n in names if n.endswith("-atime")
+    }
+    assert process(tmp_path)[1] == hits
+
+
+def test_a_folder_that_cannot_be_used_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(startup.FOLDER, raising=False)
+    (tmp_path / "prfl_jax" / "compiled" / startup._machine() / ".lockfile").mkdir(parents=True)
+    assert startup.keep_compiled() is None and startup.FOLDER not in os.environ
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "compiled programs cannot be kept there" in said and "remove it" in said

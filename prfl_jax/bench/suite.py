@@ -14,7 +14,7 @@ from typing import Any
 
 from prfl_jax import provenance
 from prfl_jax.errors import UserError
-from prfl_jax.files import output_file, write_text
+from prfl_jax.files import output_file, user_path, write_text
 
 SCHEMA_VERSION = 1
 SIZES = ("full", "small")
@@ -140,7 +140,7 @@ def _kernels(request: Request, load: tuple[float, float, float]) -> Measured:
 def _peers(request: Request, load: tuple[float, float, float]) -> Measured:
     from prfl_jax.bench.peers import METHOD, PEERS, WORKLOADS, PeerSuite, markdown
 
-    envs = Path(request.envs or "~/.cache/prfl_jax/peers").expanduser()
+    envs = user_path("--envs", request.envs or "~/.cache/prfl_jax/peers")
     workloads, peers = request.workloads or tuple(WORKLOADS), request.peers or tuple(PEERS)
     suite = PeerSuite(workloads, peers, envs, request.data == "real", request.repeats, request.size == "small")
     rows = list(suite.rows())

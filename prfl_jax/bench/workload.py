@@ -18,6 +18,7 @@ from prfl_jax.config import default_config
 from prfl_jax.data.device import DeviceData
 from prfl_jax.devices import ALL, Placement
 from prfl_jax.engine import STATE_SPEC
+from prfl_jax.jax_settings import key_of
 from prfl_jax.plan import Plan, Turn, make_row, stack_rows
 from prfl_jax.simulation import make_engine, resolve
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
@@ -144,12 +145,12 @@ class Windows:
         init_key, keys = split_keys(0)
         words = np.asarray(jax.random.key_data(init_key))
         make = placement.jit_global(
-            lambda words: self._engine.init_state(jax.random.wrap_key_data(words)), STATE_SPEC
+            lambda words: self._engine.init_state(key_of(words)), STATE_SPEC
         )
         self._state = make(words)
         data = DeviceData(**{name: jnp.asarray(values) for name, values in work.host_data().items()})
         self._data = data if devices == 1 else placement.put(data, ALL)
-        wrap = placement.jit_global(lambda words: jax.tree.map(jax.random.wrap_key_data, words), ALL)
+        wrap = placement.jit_global(lambda words: jax.tree.map(key_of, words), ALL)
         self._keys = wrap(jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), keys))
         self._chunk: Any = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,7 +104,7 @@ def faults_from_config(config: Any) -> Faults:
     own, clients = config.faults, config.clients.number
     intervals: Mapping[int, list[tuple[float, float]]] = {}
     if own.availability is not None:
-        intervals = read_availability(own.availability, clients)
+        intervals = read_availability(os.path.expanduser(own.availability), clients)
     presence = None
     if intervals or own.join_s or own.leave_s:
         joins = _in_turn(own.join_s, clients, 0.0)
@@ -114,13 +115,13 @@ def faults_from_config(config: Any) -> Faults:
                 for client in range(clients)
             ]
         )
-    up, down = ({}, {}) if own.bandwidth is None else read_bandwidth(own.bandwidth, clients)
+    up, down = ({}, {}) if own.bandwidth is None else read_bandwidth(os.path.expanduser(own.bandwidth), clients)
     return Faults(own.dropout, own.crash, own.lost_upload, own.repeated_upload, presence, up, down)
 
 
 def fault_files(config: Any) -> list[str]:
     """Paths of the files that a config's faults come from."""
-    return [config.faults[key] for key in FILES if config.faults[key] is not None]
+    return [os.path.expanduser(config.faults[key]) for key in FILES if config.faults[key] is not None]
 
 
 def _in_turn(values: tuple[float, ...], clients: int, otherwise: float) -> list[float]:

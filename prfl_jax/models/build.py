@@ -18,6 +18,7 @@ from flax import nnx, traverse_util
 
 from prfl_jax.errors import UserError
 from prfl_jax.files import replacing
+from prfl_jax.jax_settings import fixed, root_key
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
 from prfl_jax.models.matmul_conv import convolution, plain_convolutions, with_matmul_conv
 from prfl_jax.models.nets import VGG11, Conv2
@@ -53,13 +54,14 @@ class Model:
 
     def shapes(self) -> Params:
         """The params as `ShapeDtypeStruct`s; computes nothing."""
-        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        return jax.eval_shape(lambda: self.init(root_key(0)))
 
     def num_parameters(self) -> int:
         """Values of all leaves."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
 
 
+@fixed()
 def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int) -> Model:
     """The model of `config.model` for images of `input_shape` and labels `0..data_classes-1`.
 
@@ -95,7 +97,7 @@ def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: i
         if is_linen:
             trial: Any = make(**outputs)
         else:
-            jax.eval_shape(lambda: nnx.state(make(**outputs, rngs=nnx.Rngs(0))))
+            jax.eval_shape(lambda: nnx.state(make(**outputs, rngs=nnx.Rngs(root_key(0)))))
     except (Exception, SystemExit) as error:  # whatever a user's own code raises
         said = _first_line(error)
         raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {said}") from error
@@ -132,7 +134,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
         return module.apply({"params": params}, x, rngs=rngs, **options(train))
 
     try:
-        variables = jax.eval_shape(lambda: init_variables(jax.random.key(0)))
+        variables = jax.eval_shape(lambda: init_variables(root_key(0)))
     except (Exception, SystemExit) as error:  # whatever a user's own code raises
         raise _not_taken(name, input_shape, error) from error
     state = [collection for collection in variables if collection != "params"]
@@ -166,14 +168,14 @@ def wrap_nnx(
 
     def apply(params: Params, x: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
         # rebuilt under the trace: only its structure is used, the values are params
-        module = build(jax.random.key(0) if key is None else key)
+        module = build(root_key(0) if key is None else key)
         state = nnx.state(module, nnx.Param)
         nnx.replace_by_pure_dict(state, params)
         nnx.update(module, state)
         module.train() if train else module.eval()
         return module(x, **options(train))
 
-    kinds = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(build(jax.random.key(0)), nnx.BatchStat)))
+    kinds = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(build(root_key(0)), nnx.BatchStat)))
     if jax.tree.leaves(kinds):
         raise UserError(f"config.model.name: {name!r} tracks batch statistics; allowed: modules with params only")
     model = Model(name, tuple(input_shape), classes, init, apply)
@@ -220,7 +222,7 @@ def _forward_flop(model: Model, leaves: dict[str, Any]) -> FlopCount:
     tree = jax.tree.structure(model.shapes())
 
     def forward(values: list[jax.Array], images: jax.Array) -> jax.Array:
-        return model.apply(jax.tree.unflatten(tree, values), images, True, jax.random.key(0))
+        return model.apply(jax.tree.unflatten(tree, values), images, True, root_key(0))
 
     images = jax.ShapeDtypeStruct((BATCH, *model.input_shape), jnp.float32)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import user_path
 from prfl_jax.report import read_metrics
 from prfl_jax.report.names import strategy_name
 
@@ -73,7 +74,7 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
     """
     found: dict[Path, dict[str, Any]] = {}
     for folder in folders:
-        path = Path(folder)
+        path = user_path("FOLDER", folder)
         there = [path] if path.is_file() else sorted(path.rglob("*.json"))
         reports = {file: _report(file) for file in there if "checkpoints" not in file.parts}
         if not any(reports.values()):

@@ -53,7 +53,7 @@ def run_figure(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_accuracy(upper, reports)
     _draw_densities(figure, lower, reports[0])
-    figure.suptitle(title_of(reports[0]), fontsize=11)
+    figure.suptitle(title_of(reports[0]).encode(errors="backslashreplace").decode(), fontsize=11)
     lower.set_xlabel("simulated time (s)")
     lower.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _limit_time(lower, reports)

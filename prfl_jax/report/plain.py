@@ -48,7 +48,9 @@ def has_non_finite(value: Any) -> bool:
 
 def compact(value: Any) -> str:
     """One line of JSON, keys sorted; raises ValueError for NaN and infinities."""
-    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    # letters that no encoding has (of a path that is not UTF-8): written so, they are JSON's own escapes
+    return text.encode(errors="backslashreplace").decode()
 
 
 def readable(value: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
+from prfl_jax import console
 from prfl_jax.report.names import density_text, duration_text
 
 _LINE_EVERY_SHARE = 0.1
@@ -42,7 +42,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._windows, self._horizon_s = windows, horizon_s
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = console.errors() if stream is None else stream
         self._clock = clock
         self._rho = _readable_sign(self._stream, "ρ", "density")
         self._first_share = self.share(window, simulated_s)
@@ -51,7 +51,7 @@ class Progress:
         self._text = ""
         self._line_text = ""
         self._bar: Any = None
-        if self._stream.isatty() if bar is None else bar:
+        if console.is_terminal(self._stream) if bar is None else bar:
             from tqdm import tqdm
 
             self._bar = tqdm(

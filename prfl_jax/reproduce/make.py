@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.errors import UserError
-from prfl_jax.files import check_folder
+from prfl_jax.files import check_folder, user_path
 from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
 from prfl_jax.reproduce import paper, presets
 from prfl_jax.reproduce.presets import Column, Preset
@@ -101,7 +101,8 @@ def reproduce(request: Request) -> int:
         preset = preset.changed(request.changes)
     results = ROOT / "results"
     default = Path("runs/smoke") if preset.name == "smoke" else results / preset.name
-    out, work = Path(request.out or default), Path(request.work or f"runs/reproduce-{preset.name}")
+    out = user_path("--out", request.out or default)
+    work = user_path("--work", request.work or f"runs/reproduce-{preset.name}")
     check_out(out, preset.name, results)
     chosen = list(WHAT) if request.what == "all" else [request.what]
     methods = methods_for(chosen, request.only, preset.columns)

@@ -39,17 +39,18 @@ def run_sweep(base: Any, sweep: Sweep) -> int:
 def _run(base: Any, sweep: Sweep) -> int:
     from prfl_jax.sweep import outcome
     from prfl_jax.sweep.space import Space
-    from prfl_jax.sweep.study import open_study, work
+    from prfl_jax.sweep.study import open_study, trials_wanted, work
     from prfl_jax.sweep.trial import TrialRunner
 
     space = Space.read(sweep.space)
+    trials_wanted(sweep, space)  # before anything is made
     check_folder("--out", sweep.out)
     study = open_study(sweep, base, space)
     before_jax()
     from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
 
-    others = _start_others(sweep)
     with InterruptGuard(shlex.join([sys.executable, *sys.argv])) as guard:
+        others = _start_others(sweep)
         run = TrialRunner(base, space, Objective.of(sweep.objective), sweep.out, guard, progress=sweep.workers == 1)
         try:
             work(study, run, guard)

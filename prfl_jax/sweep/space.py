@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -22,6 +21,7 @@ from optuna.samplers import RandomSampler
 from prfl_jax import strategies
 from prfl_jax.cli import load_python
 from prfl_jax.errors import UserError
+from prfl_jax.files import user_path
 from prfl_jax.rules import RULES, unknown
 from prfl_jax.validate import assign, validate
 
@@ -46,7 +46,7 @@ class Space:
         Raises:
           UserError: the file cannot be read or run, or a key or value is not allowed.
         """
-        found = load_python("space", Path(path), "get_space", dict, "a dict of config keys")
+        found = load_python("space", user_path("--space", path), "get_space", dict, "a dict of config keys")
         keys: dict[str, BaseDistribution] = {}
         texts: dict[str, dict[str, Any]] = {}
         for key, form in found.items():

@@ -21,6 +21,7 @@ import optuna
 from optuna.trial import TrialState
 
 from prfl_jax.errors import UserError
+from prfl_jax.files import user_path
 from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 from prfl_jax.sweep.space import Space
@@ -39,7 +40,7 @@ def open_study(sweep: Sweep, base: Any, space: Space) -> optuna.Study:
     """
     objective = Objective.of(sweep.objective)
     retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=sweep.retries)
-    url = sweep.storage or f"sqlite:///{sweep.out.absolute() / 'sweep.db'}"
+    url = _at_home(sweep.storage) or f"sqlite:///{sweep.out.absolute() / 'sweep.db'}"
     name = "sweep" if sweep.storage is None else f"{Path(sweep.space).stem}-{config_hash(base)[:12]}"
     with filelock.FileLock(sweep.out / ".sweep.lock"):
         try:
@@ -63,6 +64,12 @@ def open_study(sweep: Sweep, base: Any, space: Space) -> optuna.Study:
     return study
 
 
+def _at_home(url: str | None) -> str | None:
+    """The address of a file below `~`."""
+    begin, found, rest = (url or "").partition(":///~")
+    return f"{begin}:///{user_path('--storage', f'~{rest}')}" if found else url
+
+
 def _identify(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
     """Refuses to go on with another sweep under the same name."""
     mine = {
@@ -81,14 +88,24 @@ def _identify(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> Non
             )
 
 
-def _plan(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
-    """Adds waiting trials up to the number asked for."""
-    trials = study.get_trials(deepcopy=False)
-    there = sum(planned(trial) and first_number(trial) == trial.number for trial in trials)
+def trials_wanted(sweep: Sweep, space: Space) -> tuple[list[dict[str, Any]], int]:
+    """(the grid, if it is one; trials in all).
+
+    Raises:
+      UserError: more than the grid has.
+    """
     grid = space.grid() if sweep.sampler == "grid" else []
     wanted = len(grid) if sweep.trials is None else sweep.trials
     if sweep.sampler == "grid" and wanted > len(grid):
         raise UserError(f"--trials={wanted}: allowed is at most {len(grid)}, the size of the grid")
+    return grid, wanted
+
+
+def _plan(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
+    """Adds waiting trials up to the number asked for."""
+    trials = study.get_trials(deepcopy=False)
+    there = sum(planned(trial) and first_number(trial) == trial.number for trial in trials)
+    grid, wanted = trials_wanted(sweep, space)
     if wanted < there:
         raise UserError(f"--trials={wanted}: allowed is at least {there}, which this sweep has already")
     for number in range(there, wanted):
