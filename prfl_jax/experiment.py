@@ -14,6 +14,7 @@ from prfl_jax import environment, processes
 from prfl_jax.interrupt import InterruptGuard
 from prfl_jax.loop import Loop, Watch
 from prfl_jax.models import save_model
+from prfl_jax.models.variables import whole
 from prfl_jax.privacy import privacy_report
 from prfl_jax.report import build_report, read_metrics, run_figure, write_report
 from prfl_jax.simulation import Simulation
@@ -27,7 +28,7 @@ class Finished:
 
     Attributes:
       report: what `report.json` holds.
-      params: the final server model, NumPy arrays.
+      params: the final server model, NumPy arrays; with its fixed variables, if it has any, under `@fixed`.
       workdir: its folder; of a run in a bucket an `etils.epath.Path`.
     """
 
@@ -91,7 +92,7 @@ class Experiment:
         path = workdir.path
         loop = Loop(self.simulation, workdir, guard or InterruptGuard(), progress, watch)
         loop.run()
-        params = jax.tree.map(np.array, loop.state.params)
+        params = jax.tree.map(np.array, whole(loop.state.params, loop.state.fixed))
 
         def written() -> dict[str, Any]:
             save_model(str(path / "final_model.npz"), params)

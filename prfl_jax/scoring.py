@@ -11,6 +11,7 @@ import numpy as np
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.engine import State
 from prfl_jax.evaluate import EvalSet, Scores
+from prfl_jax.models.variables import whole
 from prfl_jax.simulation import Simulation, slots
 
 
@@ -26,8 +27,8 @@ class Scorer:
         aggregation = simulation.config.aggregation
         self._one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
 
-    def _score(self, params: Any, data: EvalSet) -> Scores:
-        return self._sim.evaluator(params, data, self._check)
+    def _score(self, state: State, params: Any, data: EvalSet) -> Scores:
+        return self._sim.evaluator(whole(params, state.fixed), data, self._check)
 
     def fedavg(self, state: State, weights: list[float], data: EvalSet) -> Scores:
         """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself.
@@ -36,13 +37,13 @@ class Scorer:
           weights: `[S]` of the slots at the last close; empty before it.
         """
         if self._one_model:
-            return self._score(state.params, data)
+            return self._score(state, state.params, data)
         own = weights or [0.0] * slots(self._sim.config)
-        return self._score(self._sim.fedavg_model(state, own), data)
+        return self._score(state, self._sim.fedavg_model(state, own), data)
 
     def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
         """Both server models, by name."""
-        mask = self._score(state.params, data)
+        mask = self._score(state, state.params, data)
         return {"mask": mask, "fedavg": mask if self._one_model else self.fedavg(state, weights, data)}
 
     def clients(
@@ -61,7 +62,7 @@ class Scorer:
             entry = known.get(str(client))
             if entry is None or entry[0] != window:
                 slot = self._sim.placement.slot(client)
-                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check)
+                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
                 # what is rejected is not a number, and has no accuracy
                 entry = known[str(client)] = [window, score.accuracy if math.isfinite(score.mean_loss) else None]
             out[client] = math.nan if entry[1] is None else entry[1]

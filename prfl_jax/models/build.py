@@ -77,6 +77,11 @@ class Model:
         """Values of all leaves."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
 
+    def num_fixed(self) -> int:
+        """Values of all fixed variables."""
+        shapes = jax.eval_shape(lambda: self.fixed(jax.random.key(0)))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
 
 def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes: Sizes | None = None) -> Model:
     """The model of `config.model` for images of `input_shape` and labels `0..data_classes-1`.
