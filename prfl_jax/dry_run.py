@@ -64,8 +64,8 @@ def estimate(config: Any) -> Estimate:
     """
     dataset = data_room.load(config.data, config.seed)
     split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
-    images = (len(split.test), len(split.holdout))
-    method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes, images)
+    evaluated = (len(split.test), len(split.holdout))
+    method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes, evaluated)
     clients = tuple(len(c) for c in split.clients)
 
     windows = min(_CLOCK_WINDOWS, config.rounds)

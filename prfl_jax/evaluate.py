@@ -160,8 +160,9 @@ class Evaluator:
         for first in range(0, total, step):
             check()
             sums = jax.device_get(self._pieces(params, data, np.int32(first), np.int32(min(first + step, total))))
-            correct, count, loss = correct + sums.correct, count + sums.samples, loss + sums.losses.sum(dtype=np.float64)
-        return Scores(np.asarray(correct), np.asarray(count), float(loss))
+            correct, count = correct + sums.correct, count + sums.samples
+            loss += float(sums.losses.sum(dtype=np.float64))
+        return Scores(np.asarray(correct), np.asarray(count), loss)
 
     def slot(
         self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None, fixed: Any = None

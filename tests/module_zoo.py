@@ -217,7 +217,7 @@ class NnxFixed(nnx.Module):
     def __call__(self, x):
         h = flat(x)[:, self.indices] @ self.projection[...] + self.constant[...]
         h = h[:, self.order[...]] * self.parts[0][...] * self.parts[1]["scale"][...].astype(jnp.float32) + self.bare
-        return self.out(jnp.where(self.seen[0], h, 0) * self.factor[...] / 3)
+        return self.out(jnp.where(self.seen[0], h, 0) * self.factor.get_value() / 3)
 
 
 class LinenFixed(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from flax.core.scope import Scope
 
 from prfl_jax.models.matmul_conv import with_matmul_conv
 from prfl_jax.models.training_switch import call_switch, fields_switch
-from prfl_jax.models.variables import Functions, Params, as_float32, named_key, parts, whole
+from prfl_jax.models.variables import Functions, Noise, Params, as_float32, named_key, parts, whole
 
 THROWN_AWAY = ("intermediates", "perturbations")  # collections of what a call shows, not of what a module keeps
 _patched = threading.RLock()
@@ -57,7 +57,7 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     kinds = jax.eval_shape(lambda: fixed(jax.random.key(0)))
 
     @with_matmul_conv
-    def call(tree: Params, x: jax.Array, train: bool, rngs: Mapping[str, jax.Array] | None) -> tuple[Any, Any, Any]:
+    def call(tree: Params, x: jax.Array, train: bool, rngs: dict[str, jax.Array] | None) -> tuple[Any, Any, Any]:
         """(outputs, fixed variables before, and after)."""
         params, before = parts(tree, kinds)
         by_place, options = told(train)
@@ -69,18 +69,18 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     shapes = jax.eval_shape(lambda: whole(init(jax.random.key(0)), fixed(jax.random.key(0))))
 
     @functools.cache
-    def asked(train: bool) -> tuple[tuple[str, ...], bool, list[str]]:
-        """(collections of random numbers the module asks for, whether it draws of them, silent dropout layers)."""
+    def asked(train: bool) -> tuple[tuple[str, ...], Noise]:
+        """(collections of random numbers the module asks for, what becomes of them)."""
         known: tuple[str, ...] = ("dropout",) if train else ()
         while True:
-            with _watched() as (names, drawn, silent):
+            with _watched() as (names, drawn, silent, classes):
                 rngs = {kind: jax.random.key(0) for kind in known}
                 try:
                     jax.eval_shape(lambda tree, x, rngs=rngs: call(tree, x, train, rngs)[0], shapes, image)
                 except errors.InvalidRngError:
                     pass  # it is known now what it asks for
             if names <= set(known):
-                return known, bool(drawn), silent
+                return known, Noise(bool(drawn), tuple(silent), frozenset({type(module), *classes}))
             known = tuple(sorted(names | set(known)))
 
     def rngs_of(train: bool, key: jax.Array | None) -> dict[str, jax.Array] | None:
@@ -97,18 +97,19 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
         old, new = (traverse_util.flatten_dict(part, sep="/") for part in (before, after))
         return {path: (old.get(path), value) for path, value in new.items() if old.get(path) is not value}
 
-    return Functions(init, fixed, apply, rewritten, lambda: asked(True)[2], lambda: asked(True)[1])
+    return Functions(init, fixed, apply, rewritten, lambda: asked(True)[1])
 
 
 @contextmanager
-def _watched() -> Iterator[tuple[set[str], list[str], list[str]]]:
-    """While a module is traced: (random collections asked for, those drawn of, dropout layers that do nothing).
+def _watched() -> Iterator[tuple[set[str], list[str], list[str], list[type]]]:
+    """While a module is traced: (random collections asked for, those drawn of, silent dropout layers, classes called).
 
     Flax tells nobody which collections a module uses, so its scope's two methods are watched for that time.
     """
     names: set[str] = set()
     drawn: list[str] = []
     silent: list[str] = []
+    classes: list[type] = []
     make_rng, has_rng = Scope.make_rng, Scope.has_rng
     drawing = threading.local()
 
@@ -130,6 +131,7 @@ def _watched() -> Iterator[tuple[set[str], list[str], list[str]]]:
     def interceptor(function: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         out = function(*args, **kwargs)
         layer = context.module
+        classes.append(type(layer))
         if isinstance(layer, nn.Dropout) and context.method_name == "__call__" and layer.rate > 0:
             given = args[0] if args else kwargs.get("inputs")
             if out is given:
@@ -137,9 +139,9 @@ def _watched() -> Iterator[tuple[set[str], list[str], list[str]]]:
         return out
 
     with _patched:
-        Scope.make_rng, Scope.has_rng = watched_make, watched_has  # type: ignore[method-assign]
+        Scope.make_rng, Scope.has_rng = watched_make, watched_has  # type: ignore[method-assign, assignment]
         try:
             with nn.intercept_methods(interceptor):
-                yield names, drawn, silent
+                yield names, drawn, silent, classes
         finally:
             Scope.make_rng, Scope.has_rng = make_rng, has_rng  # type: ignore[method-assign]

@@ -17,6 +17,7 @@ import numpy as np
 
 from prfl_jax.errors import UserError
 from prfl_jax.models.traced import fingerprint, grows_with_batch, lowest_float
+from prfl_jax.models.training_switch import WORDS
 from prfl_jax.models.variables import Functions, Params, whole
 
 FEW = 5  # images of the batch that is looked at in full
@@ -257,7 +258,8 @@ class _Asked:
     def check_size(self, tree: Params, size: int) -> None:
         """A few positions in a batch of that size."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _image(self._module, size))]
-        positions, apart = sorted({0, size // 2, size - 1}), 0
+        positions = sorted({0, size // 2, size - 1})
+        apart = np.zeros(len(positions), int)
         for number in range(2):
             x = self._images(number, size)
             base = self._out(tree, x)
@@ -266,7 +268,7 @@ class _Asked:
                 self._check_neighbours(tree, x, base, position, noise)
             alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in positions])
             apart += _far(base[positions], alone, tolerance)
-        if np.any(apart == 2):
+        if (apart == 2).any():
             raise self._depends(f"outputs of an image alone and in a batch of {size} differ")
 
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
@@ -310,26 +312,31 @@ def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)
 
 
-_RANDOM = re.compile(r"\b(\w*dropout\w*\(|make_rng\(|\w*drop_?path\w*\(|\w*stochastic_?depth\w*\()", re.IGNORECASE)
+_DROPOUT = re.compile(r"\b(\w*dropout|\w*drop_?path|\w*stochastic_?depth|bernoulli)\(", re.IGNORECASE)
+_RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNORECASE)
 
 
 def _warnings(module: Module) -> list[str]:
     """Dropout that does nothing in training."""
-    functions, begin = module.functions, f"warning: config.model.name: {module.name!r}"
-    silent = functions.silent()
-    told = "; allowed ways to tell it of training: train, training, is_training, deterministic, ... in __call__"
-    if silent:
-        layers = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
+    noise, begin = module.functions.noise(), f"warning: config.model.name: {module.name!r}"
+    told = f"; if it should, let its __call__ take one of {WORDS}"
+    if noise.silent:
+        layers = ", ".join(noise.silent[:3]) + (", ..." if len(noise.silent) > 3 else "")
         return [f"{begin} has dropout that drops nothing in training ({layers}){told}"]
-    if functions.draws():
+    if noise.drawn:
         return []
-    try:
-        kind = module.source if isinstance(module.source, type) else type(module.source)
-        text = inspect.getsource(kind)
-    except (OSError, TypeError):
-        return []
-    code = "\n".join(line.split("#")[0] for line in text.splitlines())
-    found = _RANDOM.search(code)
-    if found and not re.search(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", code, re.IGNORECASE):
-        return [f"{begin} names {found.group(1)[:-1]} but draws no random numbers in training{told}"]
+    for kind in sorted(noise.classes, key=str):
+        if not kind.__module__.startswith("flax.") and (name := _dropout_in(kind)):
+            return [f"{begin} names {name} but draws no random numbers in training{told}"]
     return []
+
+
+def _dropout_in(kind: type) -> str | None:
+    """Dropout that the code of a class names, where it can be read."""
+    try:
+        lines = inspect.getsource(kind).splitlines()
+    except (OSError, TypeError):
+        return None
+    code = "\n".join(line.split("#")[0] for line in lines)
+    found = _DROPOUT.search(code)
+    return found.group(1) if found and not _RATE_0.search(code) else None

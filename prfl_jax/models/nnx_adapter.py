@@ -13,7 +13,7 @@ from flax import nnx
 
 from prfl_jax.models.matmul_conv import matmul_conv
 from prfl_jax.models.training_switch import NONE, build_switch, call_switch, setting
-from prfl_jax.models.variables import Functions, Params, as_float32, parts, text_keys, whole
+from prfl_jax.models.variables import Functions, Noise, Params, as_float32, parts, text_keys, whole
 
 
 def nnx_functions(
@@ -34,7 +34,7 @@ def nnx_functions(
       Exception: whatever the user's own code raises.
     """
     told = call_switch(name, module_class, input_shape)
-    built_with = build_switch(module_class.__init__, told(True)[1])
+    built_with = build_switch(module_class.__init__, told(True)[1])  # type: ignore[misc]
 
     def build(key: jax.Array, train: bool) -> Any:
         rngs = nnx.Rngs(jax.random.fold_in(key, 2), params=key, dropout=jax.random.fold_in(key, 1))
@@ -55,7 +55,8 @@ def nnx_functions(
     def ready(tree: Params, train: bool, key: jax.Array | None) -> Any:
         """The module with these values, before its call."""
         module = build(jax.random.key(0), train)
-        for values, which in zip(parts(tree, kinds), (nnx.Param, _is_fixed), strict=True):
+        filters: tuple[Any, Any] = (nnx.Param, _is_fixed)
+        for values, which in zip(parts(tree, kinds), filters, strict=True):
             state = nnx.state(module, which)
             here, given = len(jax.tree.leaves(nnx.to_pure_dict(state))), len(jax.tree.leaves(values))
             if here != given:
@@ -82,9 +83,8 @@ def nnx_functions(
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
 
     @functools.cache
-    def watched() -> tuple[bool, list[str]]:
-        """(whether it draws in training, dropout layers that do nothing)."""
-        found: list[Any] = []
+    def noise() -> Noise:
+        found: list[Noise] = []
 
         def trace(tree: Params, x: jax.Array) -> Any:
             module, (by_place, options) = ready(tree, True, jax.random.key(0)), told(True)
@@ -98,13 +98,14 @@ def nnx_functions(
             drew = _differ(all_before, _counts(module))
             quiet = [path for path, part in layers.items() if part.deterministic or part.rngs is not None]
             silent = [path for path in quiet if not _differ(before[path], _counts(layers[path]))]
-            found[:] = [drew, silent]
+            classes = frozenset(type(part) for _, part in nnx.iter_graph(module) if isinstance(part, nnx.Module))
+            found.append(Noise(drew, tuple(silent), classes))
             return out
 
         jax.eval_shape(trace, shapes, image)
-        return found[0], found[1]
+        return found[-1]
 
-    return Functions(init, fixed, apply, rewritten, lambda: watched()[1], lambda: watched()[0])
+    return Functions(init, fixed, apply, rewritten, noise)
 
 
 def _is_fixed(path: Any, leaf: Any) -> bool:

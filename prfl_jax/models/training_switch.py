@@ -87,7 +87,7 @@ def call_switch(name: str, module: type, shape: tuple[int, ...]) -> Callable[[bo
     Raises:
       UserError: it needs an argument that is no training switch.
     """
-    _, *taken = parameters(module.__call__)[1:] or [None]
+    taken = parameters(module.__call__)[2:]  # after the module itself and the images
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     taken = [parameter for parameter in taken if parameter.kind not in variable]
     for parameter in taken:

@@ -18,6 +18,14 @@ Params = Any  # nested dict of arrays
 FIXED = "@fixed"  # no attribute of a module can have this name
 
 
+class Noise(NamedTuple):
+    """Random numbers in training: whether any are drawn, dropout layers that drop nothing, classes that were called."""
+
+    drawn: bool
+    silent: tuple[str, ...]
+    classes: frozenset[type]
+
+
 class Functions(NamedTuple):
     """A module as pure functions.
 
@@ -27,16 +35,14 @@ class Functions(NamedTuple):
       apply: (whole, x `[B, H, W, C]`, train, key or None) -> what the module returns, floats as float32.
       rewritten: (whole, x, train, key) -> {path: (before, after)} of variables that the call gave another array;
         `before` is None for one that was not there.
-      silent: () -> names of dropout layers with a rate above 0 that change nothing in training.
-      draws: () -> whether the module draws random numbers in training.
+      noise: () -> what became of random numbers in a call of training.
     """
 
     init: Callable[[jax.Array], Params]
     fixed: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array, bool, jax.Array | None], Any]
     rewritten: Callable[[Params, jax.Array, bool, jax.Array], dict[str, tuple[Any, Any]]]
-    silent: Callable[[], list[str]]
-    draws: Callable[[], bool]
+    noise: Callable[[], Noise]
 
 
 def whole(params: Params, fixed: Params) -> Params:
