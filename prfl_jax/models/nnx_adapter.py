@@ -39,9 +39,12 @@ def nnx_functions(
     def build(key: jax.Array, train: bool) -> Any:
         rngs = nnx.Rngs(jax.random.fold_in(key, 2), params=key, dropout=jax.random.fold_in(key, 1))
         module = make(rngs=rngs, **built_with(train))
-        for _, part in nnx.iter_graph(module):
+        for _, part in list(nnx.iter_graph(module)):
             if isinstance(part, nnx.Conv):
                 part.conv_general_dilated = matmul_conv
+            for attribute, value in list(vars(part).items()) if isinstance(part, nnx.Module) else []:
+                if isinstance(value, jax.Array):  # under a trace Flax does not see that it is one
+                    setattr(part, attribute, nnx.data(value))
         return module
 
     def init(key: jax.Array) -> Params:
