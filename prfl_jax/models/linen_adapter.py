@@ -69,35 +69,36 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     shapes = jax.eval_shape(lambda: whole(init(jax.random.key(0)), fixed(jax.random.key(0))))
 
     @functools.cache
-    def asked(train: bool) -> tuple[tuple[str, ...], Noise]:
-        """(collections of random numbers the module asks for, what becomes of them)."""
+    def asked(train: bool, size: int) -> tuple[tuple[str, ...], Noise]:
+        """(collections of random numbers the module asks for with so many images, what becomes of them)."""
+        images = jax.ShapeDtypeStruct((size, *input_shape), jnp.float32)
         known: tuple[str, ...] = ("dropout",) if train else ()
         while True:
             with _watched() as (names, drawn, silent, classes):
                 rngs = {kind: jax.random.key(0) for kind in known}
                 try:
-                    jax.eval_shape(lambda tree, x, rngs=rngs: call(tree, x, train, rngs)[0], shapes, image)
+                    jax.eval_shape(lambda tree, x, rngs=rngs: call(tree, x, train, rngs)[0], shapes, images)
                 except errors.InvalidRngError:
                     pass  # it is known now what it asks for
             if names <= set(known):
                 return known, Noise(bool(drawn), tuple(silent), frozenset({type(module), *classes}))
             known = tuple(sorted(names | set(known)))
 
-    def rngs_of(train: bool, key: jax.Array | None) -> dict[str, jax.Array] | None:
+    def rngs_of(train: bool, size: int, key: jax.Array | None) -> dict[str, jax.Array] | None:
         if train and key is None:
             return None
         source = jax.random.key(0) if key is None else key
-        return {kind: named_key(source, kind) for kind in asked(train)[0]} or None
+        return {kind: named_key(source, kind) for kind in asked(train, size)[0]} or None
 
     def apply(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> Any:
-        return as_float32(call(tree, x, train, rngs_of(train, key))[0])
+        return as_float32(call(tree, x, train, rngs_of(train, len(x), key))[0])
 
     def rewritten(tree: Params, x: jax.Array, train: bool, key: jax.Array) -> dict[str, tuple[Any, Any]]:
-        _, before, after = call(tree, x, train, rngs_of(train, key))
+        _, before, after = call(tree, x, train, rngs_of(train, len(x), key))
         old, new = (traverse_util.flatten_dict(part, sep="/") for part in (before, after))
         return {path: (old.get(path), value) for path, value in new.items() if old.get(path) is not value}
 
-    return Functions(init, fixed, apply, rewritten, lambda: asked(True)[1])
+    return Functions(init, fixed, apply, rewritten, lambda size: asked(True, size)[1])
 
 
 @contextmanager

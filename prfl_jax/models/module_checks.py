@@ -37,7 +37,7 @@ class Sizes:
     """
 
     evaluated: tuple[int, ...] = ()
-    trained: tuple[int, ...] = ()
+    trained: tuple[int, ...] = (2,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +85,11 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     for size in (1, 2, *sizes.evaluated):
         out = jax.eval_shape(lambda t, x: functions.apply(t, x, False, None), tree, _image(module, size))
         check_outputs(module.name, module.classes, out, size)
-    for size in (2, *sizes.trained):
+    for size in sizes.trained:
         _check_training(module, params, fixed, size)
-    _check_repeatable(module, tree)
+    _check_repeatable(module, tree, sizes.trained[0])
     _check_numbers(module, sizes)
-    return tuple(_warnings(module))
+    return tuple(_warnings(module, sizes.trained[0]))
 
 
 def _image(module: Module, size: int) -> jax.ShapeDtypeStruct:
@@ -125,13 +125,13 @@ def _check_training(module: Module, params: Params, fixed: Params, size: int) ->
     jax.eval_shape(jax.grad(loss), params, fixed, _image(module, size))
 
 
-def _check_repeatable(module: Module, tree: Params) -> None:
+def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
     """Traces each function twice: numbers that Python draws, and counts that it keeps, differ then."""
     functions, key, x = module.functions, jax.random.key(0), _image(module, 2)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "its initial values": (lambda k: (functions.init(k), functions.fixed(k)), (key,)),
         "its outputs in evaluation": (lambda t, x: functions.apply(t, x, False, None), (tree, x)),
-        "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, x, key)),
+        "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, _image(module, trained), key)),
     }
     for what, (function, args) in asked.items():
         # each as a function of its own: JAX keeps what it has traced
@@ -151,7 +151,7 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
     params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(quick)
     variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
     trees = [whole(variant, fixed) for variant in variants]
-    _check_unchanged(module, trees, rng)
+    _check_unchanged(module, trees, rng, sizes.trained[0])
 
     @jax.jit
     def evaluate(tree: Params, x: jax.Array, seed: Any) -> jax.Array:
@@ -179,10 +179,10 @@ def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
     return jax.tree.map(one, params)
 
 
-def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator) -> None:
+def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator, trained: int) -> None:
     """Raises UserError where a call changes a variable, in training or evaluation."""
-    x = rng.normal(size=(FEW, *module.input_shape)).astype(np.float32)
-    for train in (False, True):
+    for train, size in ((False, FEW), (True, trained)):
+        x = rng.normal(size=(size, *module.input_shape)).astype(np.float32)
 
         def call(tree: Params, x: Any, key: jax.Array, train: bool = train) -> Any:
             return module.functions.rewritten(tree, x, train, key)
@@ -316,9 +316,9 @@ _DROPOUT = re.compile(r"\b(\w*dropout|\w*drop_?path|\w*stochastic_?depth|bernoul
 _RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNORECASE)
 
 
-def _warnings(module: Module) -> list[str]:
+def _warnings(module: Module, trained: int) -> list[str]:
     """Dropout that does nothing in training."""
-    noise, begin = module.functions.noise(), f"warning: config.model.name: {module.name!r}"
+    noise, begin = module.functions.noise(trained), f"warning: config.model.name: {module.name!r}"
     told = f"; if it should, let its __call__ take one of {WORDS}"
     if noise.silent:
         layers = ", ".join(noise.silent[:3]) + (", ..." if len(noise.silent) > 3 else "")

@@ -83,10 +83,9 @@ def nnx_functions(
         return {path: (before.get(path), value) for path, value in after.items() if before.get(path) is not value}
 
     shapes = jax.eval_shape(lambda: whole(init(jax.random.key(0)), fixed(jax.random.key(0))))
-    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
 
     @functools.cache
-    def noise() -> Noise:
+    def noise(size: int) -> Noise:
         found: list[Noise] = []
 
         def trace(tree: Params, x: jax.Array) -> Any:
@@ -105,7 +104,7 @@ def nnx_functions(
             found.append(Noise(drew, tuple(silent), classes))
             return out
 
-        jax.eval_shape(trace, shapes, image)
+        jax.eval_shape(trace, shapes, jax.ShapeDtypeStruct((size, *input_shape), jnp.float32))
         return found[-1]
 
     return Functions(init, fixed, apply, rewritten, noise)

@@ -35,14 +35,14 @@ class Functions(NamedTuple):
       apply: (whole, x `[B, H, W, C]`, train, key or None) -> what the module returns, floats as float32.
       rewritten: (whole, x, train, key) -> {path: (before, after)} of variables that the call gave another array;
         `before` is None for one that was not there.
-      noise: () -> what became of random numbers in a call of training.
+      noise: images of a batch -> what becomes of random numbers in a call of training.
     """
 
     init: Callable[[jax.Array], Params]
     fixed: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array, bool, jax.Array | None], Any]
     rewritten: Callable[[Params, jax.Array, bool, jax.Array], dict[str, tuple[Any, Any]]]
-    noise: Callable[[], Noise]
+    noise: Callable[[int], Noise]
 
 
 def whole(params: Params, fixed: Params) -> Params:
