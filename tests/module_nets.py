@@ -97,7 +97,8 @@ class NoFeatures(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = x.reshape(x.shape[0], -1)
-        return nn.Dense(self.classes)(jnp.concatenate([x[:, :50], nn.Dense(0, kernel_init=nn.initializers.zeros)(x)], axis=1))
+        nothing = nn.Dense(0, kernel_init=nn.initializers.zeros)(x)
+        return nn.Dense(self.classes)(jnp.concatenate([x[:, :50], nothing], axis=1))
 
 
 class InBfloat16(nn.Module):

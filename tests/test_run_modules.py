@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from unittest import mock
 
 import jax
@@ -82,8 +87,7 @@ def test_seeds_together_have_each_its_own(tmp_path):
     assert (one != two).any()
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_counts_and_loss_are_those_of_single_images(devices):
+def test_counts_and_loss_are_those_of_single_images():
     """Also of losses that are all alike, which a sum in float32 gets wrong by 1e-5."""
     model = wrap_module("plain", tiny.TwoLayers, (5, 5, 1), 10)
     rng = np.random.default_rng(0)
@@ -95,9 +99,42 @@ def test_counts_and_loss_are_those_of_single_images(devices):
         want = (losses - logits[np.arange(len(y)), y]).sum()
         right = np.bincount(y[logits.argmax(1) == y], minlength=10)
         for batch in (1, 7, 50, 1000, 3001):
-            scores = Evaluator(model, make_loss("softmax"), "unit", 10)(tree, make_eval_set(x, y, batch * devices))
+            scores = Evaluator(model, make_loss("softmax"), "unit", 10)(tree, make_eval_set(x, y, batch))
             assert scores.correct.tolist() == right.tolist() and scores.count.sum() == 3001
             assert scores.loss == pytest.approx(want, rel=1e-6)
+
+
+ON_DEVICES = """
+import json, jax, numpy as np, tiny
+from prfl_jax.devices import Placement
+from prfl_jax.evaluate import Evaluator, make_eval_set
+from prfl_jax.models import make_loss
+from prfl_jax.models.build import wrap_module
+model = wrap_module("plain", tiny.TwoLayers, (5, 5, 1), 10)
+rng = np.random.default_rng(0)
+x, y = rng.integers(0, 256, (1501, 5, 5, 1), dtype=np.uint8), np.sort(rng.integers(0, 10, 1501))
+params = jax.tree.map(np.array, model.init(jax.random.key(0)))
+out = []
+for devices, batch in ((1, 100), (2, 1), (2, 100), (4, 7), (4, 1501)):
+    place = Placement.of(4, devices)
+    scores = Evaluator(model, make_loss("softmax"), "unit", 10, place)(params, make_eval_set(x, y, batch, place))
+    out.append([devices, scores.correct.tolist(), scores.loss])
+print(json.dumps(out))
+"""
+
+
+def test_devices_change_neither_counts_nor_loss():
+    here = Path(__file__).parent
+    env = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
+    }
+    ran = subprocess.run([sys.executable, "-c", ON_DEVICES], capture_output=True, text=True, env=env)
+    assert ran.returncode == 0, ran.stderr
+    (_, counts, loss), *others = json.loads(ran.stdout.splitlines()[-1])
+    for _, also, as_well in others:
+        assert also == counts and as_well == pytest.approx(loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("net,batch", [("OwnBatch", 50), ("InLargeBatches", 40), ("InLargeBatches", 50)])
@@ -118,6 +155,8 @@ REFUSED = {
     ("NoParams", "prfl"): "has no params to train",
     ("Vectors", "prfl"): "no weight of rank 2 or more",
     ("OneNumber", "prfl"): "no weight of rank 2 or more",
+    ("NoFeatures", "fedavg"): "has an array without values",
+    ("NoFeatures", "prfl"): "has an array without values",
     ("FailsInTraining", "fedavg"): "training was never tried",
     ("FailsInTraining", "prfl"): "training was never tried",
     ("HasNoGradient", "fedavg"): "does not take images",

@@ -188,7 +188,11 @@ def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], clas
             )
     if not sum(math.prod(leaf.shape) for leaf in paths.values()):
         raise UserError(f"config.model.name: {name!r} has no params to train; allowed: a module with some")
-    for path, leaf in flat_paths(jax.eval_shape(model.fixed, key)).items():
+    fixed = flat_paths(jax.eval_shape(model.fixed, key))
+    for path, leaf in [*paths.items(), *fixed.items()]:
+        if not math.prod(leaf.shape):  # which no checkpoint takes
+            raise UserError(f"config.model.name: {name!r} has an array without values ({path} {leaf.shape}); allowed: none")
+    for path, leaf in fixed.items():
         if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             raise UserError(
                 f"config.model.name: {name!r} keeps a random key ({path}); allowed: make_rng, or rngs that it calls"

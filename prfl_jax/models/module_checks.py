@@ -128,10 +128,11 @@ def _check_training(module: Module, params: Params, fixed: Params, size: int) ->
 def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
     """Traces each function twice: numbers that Python draws, and counts that it keeps, differ then."""
     functions, key, x = module.functions, jax.random.key(0), _image(module, 2)
+    batch = _image(module, trained)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "its initial values": (lambda k: (functions.init(k), functions.fixed(k)), (key,)),
         "its outputs in evaluation": (lambda t, x: functions.apply(t, x, False, None), (tree, x)),
-        "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, _image(module, trained), key)),
+        "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, batch, key)),
     }
     for what, (function, args) in asked.items():
         # each as a function of its own: JAX keeps what it has traced

@@ -32,9 +32,7 @@ class Layout:
         """From params or their `ShapeDtypeStruct`s."""
         named = flat_paths(params)
         shapes = tuple(tuple(leaf.shape) for leaf in named.values())
-        # a leaf without values, such as the kernel of a layer of no features, has nothing to prune
-        can = [channels or (len(shape) >= 2 and math.prod(shape) > 0) for shape in shapes]
-        prunable = tuple(i for i, yes in enumerate(can) if prune and yes)
+        prunable = tuple(i for i, shape in enumerate(shapes) if prune and (channels or len(shape) >= 2))
         return cls(tuple(named), shapes, prunable, jax.tree.structure(params))
 
     def sizes(self) -> tuple[int, ...]:
