@@ -191,7 +191,8 @@ def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], clas
     fixed = flat_paths(jax.eval_shape(model.fixed, key))
     for path, leaf in [*paths.items(), *fixed.items()]:
         if not math.prod(leaf.shape):  # which no checkpoint takes
-            raise UserError(f"config.model.name: {name!r} has an array without values ({path} {leaf.shape}); allowed: none")
+            where = f"{path} {tuple(leaf.shape)}"
+            raise UserError(f"config.model.name: {name!r} has an array without values ({where}); allowed: none")
     for path, leaf in fixed.items():
         if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             raise UserError(
