@@ -176,8 +176,11 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
 def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], classes: int) -> Model:
     """A `Model` whose shapes are as they should be; nothing is computed."""
     model = Model(name, tuple(input_shape), classes, functions.init, functions.apply, fixed=functions.fixed)
-    key = jax.random.key(0)
-    out = jax.eval_shape(lambda k: model.apply(model.whole(k), jnp.zeros((2, *input_shape)), False, None), key)
+
+    def outputs() -> jax.Array:
+        return model.apply(model.whole(jax.random.key(0)), jnp.zeros((2, *input_shape)), False, None)
+
+    out = jax.eval_shape(outputs)
     module_checks.check_outputs(name, classes, out, 2)
     paths = flat_paths(model.shapes())
     for path, leaf in paths.items():
@@ -188,7 +191,7 @@ def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], clas
             )
     if not sum(math.prod(leaf.shape) for leaf in paths.values()):
         raise UserError(f"config.model.name: {name!r} has no params to train; allowed: a module with some")
-    fixed = flat_paths(jax.eval_shape(model.fixed, key))
+    fixed = flat_paths(jax.eval_shape(lambda: model.fixed(jax.random.key(0))))
     for path, leaf in [*paths.items(), *fixed.items()]:
         if not math.prod(leaf.shape):  # which no checkpoint takes
             where = f"{path} {tuple(leaf.shape)}"

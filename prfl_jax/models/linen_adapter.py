@@ -39,13 +39,12 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     told = call_switch(name, type(module), input_shape)
     fields = fields_switch(module, told(True)[1])
     by_mode = {train: module.clone(**found) if (found := fields(train)) else module for train in (False, True)}
-    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
 
     @with_matmul_conv
     def variables(key: jax.Array) -> dict[str, Any]:
         by_place, options = told(False)
         rngs = {"params": key, "dropout": key}
-        made = by_mode[False].init(rngs, jnp.zeros(image.shape, image.dtype), *by_place, **options)
+        made = by_mode[False].init(rngs, jnp.zeros((1, *input_shape)), *by_place, **options)
         return {kind: tree for kind, tree in nn.meta.unbox(dict(made)).items() if kind not in THROWN_AWAY}
 
     def init(key: jax.Array) -> Params:
@@ -75,20 +74,26 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
         known: tuple[str, ...] = ("dropout",) if train else ()
         while True:
             with _watched() as (names, drawn, silent, classes):
-                rngs = {kind: jax.random.key(0) for kind in known}
+
+                def trace(tree: Params, x: jax.Array, known: tuple[str, ...] = known) -> Any:
+                    return call(tree, x, train, {kind: jax.random.key(0) for kind in known})[0]
+
                 try:
-                    jax.eval_shape(lambda tree, x, rngs=rngs: call(tree, x, train, rngs)[0], shapes, images)
+                    jax.eval_shape(trace, shapes, images)
                 except errors.InvalidRngError:
                     pass  # it is known now what it asks for
             if names <= set(known):
                 return known, Noise(bool(drawn), tuple(silent), frozenset({type(module), *classes}))
             known = tuple(sorted(names | set(known)))
 
+    asked_in_evaluation = asked(False, 1)[0]  # now: whoever intercepts a later call should see the module called once
+
     def rngs_of(train: bool, size: int, key: jax.Array | None) -> dict[str, jax.Array] | None:
         if train and key is None:
             return None
         source = jax.random.key(0) if key is None else key
-        return {kind: named_key(source, kind) for kind in asked(train, size)[0]} or None
+        names = asked(True, size)[0] if train else asked_in_evaluation
+        return {name: named_key(source, name) for name in names} or None
 
     def apply(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> Any:
         return as_float32(call(tree, x, train, rngs_of(train, len(x), key))[0])
