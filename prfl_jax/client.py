@@ -96,10 +96,12 @@ class Client:
         self._work = dataclasses.replace(work, square_gradients=importance == "client_sq_grad")
         self._normalize, self._augment, self._matmul = normalize, augment, matmul
 
-    def train(self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, data: DeviceData, keys: Keys) -> LocalResult:
-        """The local round of one client, from what it was sent under the masks `bits`."""
+    def train(
+        self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, data: DeviceData, keys: Keys, fixed: Any
+    ) -> LocalResult:
+        """The local round of one client, from what it was sent under the masks `bits`, with the fixed variables."""
         work = self._work
-        model = self._model
+        model = self._model.bound(fixed)
         if work.scaled:
             rate = jnp.asarray(RATES, jnp.float32)[turn.ran_at]
             model = scaled_model(model, rate, self._present(data, turn.client))

@@ -72,7 +72,8 @@ def estimate(config: Any) -> Estimate:
     dataset = data_room.load(config.data, config.seed)
     try:
         split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
-        method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes)
+        evaluated = (len(split.test), len(split.holdout))
+        method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes, evaluated)
     except UserError:
         for note in dataset.notes:  # which may be the reason; a table is not come to
             warn_once(f"data.name={dataset.name}: {note}")
@@ -151,6 +152,7 @@ def describe(config: Any) -> str:
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
     unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
+    fixed = e.method.model.num_fixed()
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
@@ -158,6 +160,7 @@ def describe(config: Any) -> str:
         ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
         ("held out", f"{e.holdout:,} images for early stopping"),
         ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
+        *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
         ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
         ("client updates", f"about {e.updates:,.0f}{unless}"),
@@ -171,4 +174,5 @@ def describe(config: Any) -> str:
         ("host time", f"{guess}, evaluation included{unless}"),
     ]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows) + "\nNothing was trained."
+    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    return "\n".join([*lines, *e.method.model.warnings, "Nothing was trained."])

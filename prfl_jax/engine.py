@@ -59,6 +59,7 @@ class State(NamedTuple):
       trained: the updates of slots in flight, if they are trained ahead of their arrivals; else ().
       importance: accumulators for the next pruning.
       levels: int8 a prunable leaf: the current generation of nested masks.
+      fixed: the model's variables that are not trained, the same for everybody; {} where there are none.
     """
 
     params: Any
@@ -70,6 +71,7 @@ class State(NamedTuple):
     trained: Any
     importance: Importance
     levels: tuple[jax.Array, ...]
+    fixed: Any
 
 
 HOST_GROUP = 8  # a group has all its models on the device at once
@@ -201,6 +203,7 @@ class Engine:
             trained=Trained(self._updates(params, slots), jnp.zeros(slots)) if self._ahead else (),
             importance=init_importance(self.layout, self.config.importance),
             levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
+            fixed=self.model.fixed(key),
         )
 
     @staticmethod
@@ -322,7 +325,7 @@ class Engine:
         size = self._size()
 
         def take(k: jax.Array, slots: jax.Array, trained: Trained) -> Trained:
-            result = _over(size, self._client.train, 3)(*self._held(state, now, slots), data, keys)
+            result = _over(size, self._client.train, 3)(*self._held(state, now, slots), data, keys, state.fixed)
             return Trained(put_all(trained.models, slots, result.params), put(trained.losses, slots, result.loss))
 
         return self._each(now.train, now.train_count, size, take, state.trained)
@@ -342,7 +345,7 @@ class Engine:
                 models = fetch_all(state.trained.models, ids, state.params)
                 result = LocalResult(models, state.trained.losses[ids], ())
             else:
-                result = _over(size, self._client.train, 3)(sent, bits, turn, data, keys)
+                result = _over(size, self._client.train, 3)(sent, bits, turn, data, keys, state.fixed)
             got = _over(size, self._client.received, 4)(sent, bits, turn, result, data, keys)
             taken = self._added_up(taken, turn, sent, got)
             if self.config.aggregation.kernel != "sum":

@@ -16,6 +16,7 @@ from prfl_jax.data.device import preprocess
 from prfl_jax.devices import ALL, AXIS, Placement
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.models.variables import whole
 from prfl_jax.storage import fetch
 
 IMAGES_PER_CALL = 1000  # one device call; about two seconds for the largest model on two CPU cores
@@ -29,11 +30,11 @@ class EvalSet(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Running sums on the device: correct and samples `[classes]` by true label, loss."""
+    """Of one call: sums of correct and samples `[classes]` by true label; the loss of each image, 0 for padding."""
 
     correct: jax.Array
     samples: jax.Array
-    loss: jax.Array
+    losses: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +70,15 @@ class Scores:
         return float(np.sum(shares * self.correct / np.maximum(self.count, 1)) / shares.sum())
 
 
+def images_each(images: int, batch_size: int, devices: int) -> int:
+    """Images of one piece that a device has."""
+    return -(-min(batch_size, images) // devices)
+
+
 def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
     """Copies images to the device in pieces of one shape, whose images several devices share evenly."""
-    size = min(batch_size, len(x))
-    if placement is not None:
-        size = -(-size // placement.count) * placement.count
+    count = 1 if placement is None else placement.count
+    size = images_each(len(x), batch_size, count) * count
     pieces = -(-len(x) // size)
     padding = pieces * size - len(x)
     x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
@@ -84,8 +89,16 @@ def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Plac
     return placement.put(made, PartitionSpec(None, AXIS))
 
 
+def pieces_at_once(size: int) -> int:
+    """Pieces of so many images that one device call evaluates."""
+    return max(1, IMAGES_PER_CALL // size)
+
+
 class Evaluator:
     """Evaluates params on data whose labels are below `data_classes`.
+
+    Losses come back one an image and are summed in float64, so that the sum does not depend on batches and devices.
+    The params are those of `Model.apply`: with the fixed variables, where there are any.
 
     Args:
       placement: several devices share the images of a piece; None: the default device has all.
@@ -103,7 +116,7 @@ class Evaluator:
     ) -> None:
         self.placement = placement = placement or Placement(1, tuple(jax.devices()[:1]))
 
-        def piece(params: Any, data: EvalSet, number: jax.Array, sums: Sums) -> Sums:
+        def piece(params: Any, data: EvalSet, first: jax.Array, number: jax.Array, sums: Sums) -> Sums:
             x, y = data.x[number], data.y[number]
             with jax.default_matmul_precision(matmul):
                 logits = model.apply(params, preprocess(x, normalize), False, None)
@@ -113,13 +126,16 @@ class Evaluator:
             return Sums(
                 sums.correct.at[label].add(right.astype(jnp.int32)),
                 sums.samples.at[label].add(valid.astype(jnp.int32)),
-                jnp.sum(jnp.where(valid, loss(logits, label), 0.0)) + sums.loss,
+                sums.losses.at[number - first].set(jnp.where(valid, loss(logits, label), 0.0)),
             )
 
         def pieces(params: Any, data: EvalSet, first: jax.Array, end: jax.Array) -> Sums:
             zeros = jnp.zeros(data_classes, jnp.int32)
-            start = Sums(zeros, zeros, jnp.float32(0.0))
-            return placement.sum(lax.fori_loop(first, end, lambda i, sums: piece(params, data, i, sums), start))
+            own = data.y.shape[1]  # this device's images of a piece
+            start = Sums(zeros, zeros, jnp.zeros((pieces_at_once(own * placement.count), own), jnp.float32))
+            sums = lax.fori_loop(first, end, lambda i, sums: piece(params, data, first, i, sums), start)
+            correct, samples = placement.sum((sums.correct, sums.samples))
+            return Sums(correct, samples, placement.gather(sums.losses))
 
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
 
@@ -138,15 +154,18 @@ class Evaluator:
         `check` is called between device calls, so that a signal need not wait for a whole test set.
         """
         total, size = data.y.shape
-        step = max(1, IMAGES_PER_CALL // size)
+        step = pieces_at_once(size)
         correct = count = 0
         loss = 0.0
         for first in range(0, total, step):
             check()
             sums = jax.device_get(self._pieces(params, data, np.int32(first), np.int32(min(first + step, total))))
-            correct, count, loss = correct + sums.correct, count + sums.samples, loss + float(sums.loss)
+            correct, count = correct + sums.correct, count + sums.samples
+            loss += float(sums.losses.sum(dtype=np.float64))
         return Scores(np.asarray(correct), np.asarray(count), loss)
 
-    def slot(self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
+    def slot(
+        self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None, fixed: Any = None
+    ) -> Scores:
         """The model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask."""
-        return self(self._take(buffer, np.int32(slot)), data, check)
+        return self(whole(self._take(buffer, np.int32(slot)), fixed), data, check)

@@ -27,7 +27,7 @@ class Finished:
     Attributes:
       report: what `report.json` holds.
       params: the headline's last server model, NumPy arrays: the one that `report["final"]["accuracy"]` is of, and
-        that `final_model.npz` holds.
+        that `final_model.npz` holds; with its fixed variables, if it has any, under `@fixed`.
       workdir: its folder; of a run in a bucket an `etils.epath.Path`.
       models: both last server models by their names in a report, `mask` and `fedavg`.
     """

@@ -31,6 +31,7 @@ from prfl_jax.evaluate import EvalSet, Scores
 from prfl_jax.hosttime import HostTime
 from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.jax_settings import check_settings, settings
+from prfl_jax.models.variables import whole
 from prfl_jax.pace import Pace, work
 from prfl_jax.plan import MAX_ROWS, stack_rows
 from prfl_jax.planner import PlannedWindow
@@ -129,7 +130,7 @@ class Loop:
         for data in (self._test, self._signal):
             if data is not None:
                 with self.time.spent("compile"):
-                    sim.evaluator.warm_up(self.state.params, data)
+                    sim.evaluator.warm_up(whole(self.state.params, self.state.fixed), data)
         if self.at.ended is None:
             with self.time.spent("compile"):
                 self._chunk = sim.executable(self.state, self._data)

@@ -12,6 +12,7 @@ import numpy as np
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.engine import State
 from prfl_jax.evaluate import EvalSet, Scores
+from prfl_jax.models.variables import whole
 from prfl_jax.simulation import Simulation, slots
 
 
@@ -30,8 +31,8 @@ class Scorer:
         aggregation = simulation.config.aggregation
         self.one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
 
-    def _score(self, params: Any, data: EvalSet) -> Scores:
-        return self._sim.evaluator(params, data, self._check)
+    def _score(self, state: State, params: Any, data: EvalSet) -> Scores:
+        return self._sim.evaluator(whole(params, state.fixed), data, self._check)
 
     def fedavg(self, state: State, weights: list[float], data: EvalSet) -> Scores:
         """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself.
@@ -39,23 +40,27 @@ class Scorer:
         Args:
           weights: `[S]` of the slots at the last close; empty before it.
         """
-        return self._score(self._fedavg_model(state, weights), data)
+        return self._score(state, self._fedavg_model(state, weights), data)
 
     def models(self, state: State, weights: list[float]) -> dict[str, Any]:
         """Both server models that `both` scores, NumPy arrays, by name; where the two are one, it is there twice."""
-        mask = jax.tree.map(np.array, state.params)
-        own = mask if self.one_model else jax.tree.map(np.array, self._fedavg_model(state, weights))
+        mask = self._whole(state, state.params)
+        own = mask if self.one_model else self._whole(state, self._fedavg_model(state, weights))
         return {"mask": mask, "fedavg": own}
 
     def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
         """Scores of both server models, by name."""
-        mask = self._score(state.params, data)
+        mask = self._score(state, state.params, data)
         return {"mask": mask, "fedavg": mask if self.one_model else self.fedavg(state, weights, data)}
 
     def _fedavg_model(self, state: State, weights: list[float]) -> Any:
         if self.one_model:
             return state.params
         return self._sim.fedavg_model(state, weights or [0.0] * slots(self._sim.config))
+
+    def _whole(self, state: State, params: Any) -> Any:
+        """A server model with the fixed variables, NumPy arrays."""
+        return jax.tree.map(np.array, whole(params, state.fixed))
 
     def clients(
         self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet
@@ -73,7 +78,7 @@ class Scorer:
             entry = known.get(str(client))
             if entry is None or entry[0] != window:
                 slot = self._sim.placement.slot(client)
-                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check)
+                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
                 # what is rejected is not a number, and has no accuracy
                 entry = known[str(client)] = [window, score.accuracy if math.isfinite(score.mean_loss) else None]
             out[client] = math.nan if entry[1] is None else entry[1]

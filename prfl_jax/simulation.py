@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,12 +31,13 @@ from prfl_jax.density import find_density, make_density
 from prfl_jax.devices import ALL, OWN, Placement
 from prfl_jax.engine import PLAN_SPEC, STACKED, STATE_SPEC, Engine, EngineConfig, Seen, State, at_once
 from prfl_jax.errors import UserError
-from prfl_jax.evaluate import Evaluator, make_eval_set
+from prfl_jax.evaluate import Evaluator, images_each, make_eval_set
 from prfl_jax.jax_settings import fixed, key_of
 from prfl_jax.lies import Liar, who_lies
 from prfl_jax.local import LocalWork
 from prfl_jax.memory import check_memory, image_bytes
 from prfl_jax.models import build_model, make_loss
+from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.products import precision_name
 from prfl_jax.notices import warn_once
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
@@ -69,15 +71,22 @@ class Method:
     levels: tuple[np.ndarray, ...] | None  # of sub-models that the architecture gives
 
 
-def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Method:
+def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images: Sequence[int] = ()) -> Method:
     """Model, layout and sizes of a validated config.
+
+    Args:
+      images: of each set that will be evaluated: a user's module is asked whether it takes them one by one.
 
     Raises:
       UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
     if config.data.normalize == "cifar10" and input_shape[-1] != 3:
         raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
-    model = build_model(config.model, input_shape, data_classes)
+    sizes = Sizes(
+        evaluated=tuple(sorted({images_each(n, config.eval.batch_size, place(config).count) for n in images if n})),
+        trained=(config.local.batch_size,),
+    )
+    model = build_model(config.model, input_shape, data_classes, sizes)
     if config.clients.flop_s and model.flop.unknown:
         raise UserError(
             f"config.clients.flop_s: the FLOP of {config.model.name!r} cannot be counted because of "
@@ -88,6 +97,12 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int) -> Met
     layout = Layout.of(model.shapes(), prune=scored or given_once, channels=given_once)
     least = to_percent(config.density.min_density) if scored else 100
     size, levels = layout.model_size(model, config.model.size_mb, least, config.local.batch_size), None
+    if prunes(config) and not layout.prunable:
+        raise UserError(
+            f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "
+            f"for config.submodel.name={config.submodel.name!r}; allowed: a model with such weights, or "
+            "config.density.name=full"
+        )
     if submodel.levels is not None:
         shapes = dict(zip(layout.paths, layout.shapes, strict=True))
         flop = dict(zip(layout.paths, size.layer_flop, strict=True))
@@ -197,6 +212,17 @@ def place(config: Any) -> Placement:
     return Placement.of(slots(config), devices, everyone=config.window.close in FOR_EVERYBODY)
 
 
+_said: set[str] = set()
+
+
+def _say_once(warnings: Sequence[str]) -> None:
+    """Tells a user what was not told in this process."""
+    for line in warnings:
+        if line not in _said and processes.leads():
+            print(line, file=sys.stderr)
+        _said.add(line)
+
+
 class Simulation:
     """One experiment's parts.
 
@@ -232,7 +258,9 @@ class Simulation:
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
         self.liars = who_lies(config.attack, clients, seed)
-        self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes)
+        images = (len(self.split.test), len(self.split.holdout))
+        self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes, images)
+        _say_once(self.method.model.warnings)
         if clients_axis is not None:
             self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
         self.init_key, self.keys = split_keys(seed)

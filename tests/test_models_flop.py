@@ -1,25 +1,14 @@
 """FLOP of modules, against numbers by hand and against XLA's own count of the program with its loops unrolled."""
 
 import contextlib
-import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import tiny
 from flax import nnx
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxprs_in_params
-
-from prfl_jax.errors import UserError
-from prfl_jax.models.build import wrap_module
-from prfl_jax.models.flop_count import count_flop
-from prfl_jax.models.matmul_conv import plain_convolutions
-from prfl_jax.models.product_flop import taps_met
-from prfl_jax.submodel.layout import Layout
-from prfl_jax.transport.costs import make_costs
 
 SHAPE = (16, 16, 8)
 

@@ -18,13 +18,23 @@ from flax import nnx, traverse_util
 
 from prfl_jax.errors import UserError
 from prfl_jax.files import replacing
-from prfl_jax.jax_settings import fixed, root_key
+from prfl_jax.jax_settings import fixed as fixed_settings
+from prfl_jax.jax_settings import root_key
+from prfl_jax.models import module_checks
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
-from prfl_jax.models.matmul_conv import convolution, plain_convolutions, with_matmul_conv
+from prfl_jax.models.linen_adapter import linen_functions
+from prfl_jax.models.matmul_conv import plain_convolutions
+from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.nets import VGG11, Conv2
+from prfl_jax.models.nnx_adapter import nnx_functions
+from prfl_jax.models.training_switch import build_switch, call_switch
+from prfl_jax.models.variables import Functions, Params, whole
 from prfl_jax.own import find_object
 
-Params = Any  # nested dict of arrays
+
+def no_fixed(key: jax.Array) -> Params:
+    """The fixed variables of a module without any."""
+    return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +46,11 @@ class Model:
       input_shape: one sample, `(H, W, C)`.
       classes: number of outputs.
       init: key -> params, a nested dict of float32 arrays.
-      apply: (params, x `[B, H, W, C]`, train, key or None) -> logits `[B, classes]`.
+      apply: (params, x `[B, H, W, C]`, train, key or None) -> logits `[B, classes]` float32. Of a module with fixed
+        variables the params are those of `whole`.
       flop: FLOP of the forward pass in training (`flop_count.py`).
+      fixed: key -> its variables that are not trained (`variables.py`), of the same drawing as `init`'s params.
+      warnings: what a user should know of the module, a line each.
     """
 
     name: str
@@ -46,11 +59,24 @@ class Model:
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array, bool, jax.Array | None], jax.Array]
     flop: FlopCount = dataclasses.field(default_factory=FlopCount)
+    fixed: Callable[[jax.Array], Params] = no_fixed
+    warnings: tuple[str, ...] = ()
 
     @property
     def leaf_flop(self) -> dict[str, float]:
         """Forward FLOP of each leaf, by `/`-joined path, for one image alone."""
         return self.flop.by_leaf()
+
+    def whole(self, key: jax.Array) -> Params:
+        """Params and fixed variables of that key, as `apply` takes them and `final_model.npz` has them."""
+        return whole(self.init(key), self.fixed(key))
+
+    def bound(self, fixed: Params) -> Model:
+        """The model with these fixed variables, whose `apply` takes params alone."""
+        if not fixed:
+            return self
+        apply = self.apply
+        return dataclasses.replace(self, apply=lambda p, x, train, key: apply(whole(p, fixed), x, train, key))
 
     def shapes(self) -> Params:
         """The params as `ShapeDtypeStruct`s; computes nothing."""
@@ -60,17 +86,25 @@ class Model:
         """Values of all leaves."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
 
+    def num_fixed(self) -> int:
+        """Values of all fixed variables."""
+        shapes = jax.eval_shape(lambda: self.fixed(root_key(0)))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
-@fixed()
-def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int) -> Model:
+
+@fixed_settings()
+def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes: Sizes | None = None) -> Model:
     """The model of `config.model` for images of `input_shape` and labels `0..data_classes-1`.
 
     `cfg.name` is `conv2`, `vgg11`, or `module:object` / `file.py:object`: a linen or
     nnx module class or a linen instance, which need know nothing of this package. A
     class that takes `classes` (or `num_classes`) gets it; its own initialisers are used.
 
+    Args:
+      sizes: of the batches that the run will have, which a user's module is then asked for.
+
     Raises:
-      UserError: the module cannot be found, keeps state between calls, or has too few outputs.
+      UserError: the module cannot be found, keeps state between calls, looks across its batch, or has too few outputs.
     """
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:
@@ -79,123 +113,105 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int) -> Mo
     if cfg.name in builtin:
         module = builtin[cfg.name](classes=classes, width=cfg.width, init_name=cfg.init)
         return wrap_linen(cfg.name, module, input_shape, classes)
-    return wrap_module(cfg.name, find_object(cfg.name, "config.model.name"), input_shape, classes)
+    return wrap_module(cfg.name, find_object(cfg.name, "config.model.name"), input_shape, classes, sizes)
 
 
-def wrap_module(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
-    """A user's linen class or instance, or nnx class, as a `Model`."""
-    if isinstance(module, nn.Module):
-        return wrap_linen(name, module, input_shape, classes)
-    if not isinstance(module, type) or not issubclass(module, (nn.Module, nnx.Module)):
+def wrap_module(
+    name: str, module: Any, input_shape: tuple[int, ...], classes: int, sizes: Sizes | None = None
+) -> Model:
+    """A user's linen class or instance, or nnx class, as a `Model`; asked all of `module_checks`.
+
+    Raises:
+      UserError: it cannot be used; one line.
+    """
+    if not isinstance(module, nn.Module) and not (
+        isinstance(module, type) and issubclass(module, (nn.Module, nnx.Module))
+    ):
         raise UserError(f"config.model.name: {name!r} is {module!r}; allowed: a flax linen or nnx module")
-    # nnx's metaclass hides the signature of the class, not that of __init__
-    takes = inspect.signature(module.__init__).parameters
-    outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
-    is_linen = issubclass(module, nn.Module)
-    make: Any = module
+    kind = module if isinstance(module, type) else type(module)
     try:
-        if is_linen:
-            trial: Any = make(**outputs)
+        if issubclass(kind, nn.Module):
+            made = module if isinstance(module, nn.Module) else _make(name, kind, input_shape)(classes)()
+            functions = linen_functions(name, made, input_shape)
         else:
-            jax.eval_shape(lambda: nnx.state(make(**outputs, rngs=nnx.Rngs(root_key(0)))))
+            functions = nnx_functions(name, kind, _make(name, kind, input_shape)(classes), input_shape)
+        model = _checked(name, functions, input_shape, classes)
+        asked = module_checks.Module(name, tuple(input_shape), classes, functions, module)
+        return dataclasses.replace(model, warnings=module_checks.check_once(asked, sizes or Sizes()))
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # whatever a user's own code raises
-        said = _first_line(error)
-        raise UserError(f"config.model.name: {name!r} cannot be built from {outputs or 'nothing'}: {said}") from error
-    if is_linen:
-        return wrap_linen(name, trial, input_shape, classes)
-    options = _call_options(module.__call__)
-    return wrap_nnx(name, lambda rngs: make(**outputs, rngs=rngs), options, input_shape, classes)
+        raise _not_taken(name, input_shape, error) from error
 
 
-def _call_options(function: Any) -> Callable[[bool], dict[str, bool]]:
-    """How a module wants to be told of training: `train`/`training`, `deterministic`, or not at all."""
-    takes = inspect.signature(function).parameters
-    for key in ("train", "training"):
-        if key in takes:
-            return lambda train: {key: train}
-    if "deterministic" in takes:
-        return lambda train: {"deterministic": not train}
-    return lambda train: {}
+def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[int], Callable[..., Any]]:
+    """classes -> what makes a user's module, of training switches and, in nnx, `rngs`.
+
+    Raises:
+      UserError: (as what comes back is called) it cannot be built so.
+    """
+
+    def of(classes: int) -> Callable[..., Any]:
+        # nnx's metaclass hides the signature of the class, not that of __init__
+        takes = inspect.signature(module.__init__).parameters  # type: ignore[misc]
+        outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
+        is_linen = issubclass(module, nn.Module)
+        gets_rngs = "rngs" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+        told = build_switch(module.__init__, call_switch(name, module, input_shape)(True)[1])  # type: ignore[misc]
+        first = told(False) if is_linen else {}
+
+        def make(rngs: Any = None, **switches: Any) -> Any:
+            given = {"rngs": rngs} if gets_rngs and not is_linen else {}
+            try:
+                return module(**outputs, **first, **switches, **given)
+            except (Exception, SystemExit) as error:  # whatever a user's own code raises
+                what, said = outputs or "nothing", _first_line(error)
+                raise UserError(f"config.model.name: {name!r} cannot be built from {what}: {said}") from error
+
+        return make
+
+    return of
 
 
 def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
-    """A linen module as a `Model`; its convolutions become matmuls by interception."""
-    options = _call_options(type(module).__call__)
-    sample = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-
-    @with_matmul_conv
-    def init_variables(key: jax.Array) -> Any:
-        rngs = {"params": key, "dropout": key}
-        return module.init(rngs, jnp.zeros(sample.shape, sample.dtype), **options(False))
-
-    @with_matmul_conv
-    def apply(params: Params, x: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
-        rngs = None if key is None else {"dropout": key}
-        return module.apply({"params": params}, x, rngs=rngs, **options(train))
-
+    """A linen module as a `Model`, checked by its shapes alone."""
     try:
-        variables = jax.eval_shape(lambda: init_variables(root_key(0)))
+        return _checked(name, linen_functions(name, module, input_shape), input_shape, classes)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # whatever a user's own code raises
         raise _not_taken(name, input_shape, error) from error
-    state = [collection for collection in variables if collection != "params"]
-    if state:
-        raise UserError(
-            f"config.model.name: {name!r} keeps state {state} between calls; allowed: modules with params only "
-            "(batch norm without tracked statistics, or group norm)"
-        )
-    model = Model(name, tuple(input_shape), classes, lambda key: init_variables(key)["params"], apply)
-    return _checked(model)
 
 
-def wrap_nnx(
-    name: str,
-    make: Callable[[nnx.Rngs], Any],
-    options: Callable[[bool], dict[str, bool]],
-    input_shape: tuple[int, ...],
-    classes: int,
-) -> Model:
-    """An nnx module as a `Model`."""
+def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], classes: int) -> Model:
+    """A `Model` whose shapes are as they should be; nothing is computed."""
+    model = Model(name, tuple(input_shape), classes, functions.init, functions.apply, fixed=functions.fixed)
 
-    def build(key: jax.Array) -> Any:
-        module = make(nnx.Rngs(jax.random.fold_in(key, 2), params=key, dropout=jax.random.fold_in(key, 1)))
-        for _, part in nnx.iter_graph(module):
-            if isinstance(part, nnx.Conv):
-                part.conv_general_dilated = convolution()
-        return module
+    def outputs() -> jax.Array:
+        return model.apply(model.whole(root_key(0)), jnp.zeros((2, *input_shape)), False, None)
 
-    def init(key: jax.Array) -> Params:
-        return _text_keys(nnx.to_pure_dict(nnx.state(build(key), nnx.Param)))
-
-    def apply(params: Params, x: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
-        # rebuilt under the trace: only its structure is used, the values are params
-        module = build(root_key(0) if key is None else key)
-        state = nnx.state(module, nnx.Param)
-        nnx.replace_by_pure_dict(state, params)
-        nnx.update(module, state)
-        module.train() if train else module.eval()
-        return module(x, **options(train))
-
-    kinds = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(build(root_key(0)), nnx.BatchStat)))
-    if jax.tree.leaves(kinds):
-        raise UserError(f"config.model.name: {name!r} tracks batch statistics; allowed: modules with params only")
-    model = Model(name, tuple(input_shape), classes, init, apply)
-    return _checked(model)
-
-
-def _checked(model: Model) -> Model:
-    """Checks shapes without computing, and fills `flop`."""
-    try:
-        out = jax.eval_shape(lambda p: model.apply(p, jnp.zeros((2, *model.input_shape)), False, None), model.shapes())
-    except (Exception, SystemExit) as error:  # whatever a user's own code raises
-        raise _not_taken(model.name, model.input_shape, error) from error
-    found, wanted = getattr(out, "shape", f"a {type(out).__name__}"), (2, model.classes)
-    if found != wanted:
-        raise UserError(f"config.model.name: {model.name!r} returns {found} for 2 images; allowed: {wanted}")
+    out = jax.eval_shape(outputs)
+    module_checks.check_outputs(name, classes, out, 2)
     paths = flat_paths(model.shapes())
     for path, leaf in paths.items():
         if leaf.dtype != jnp.float32:
-            raise UserError(f"config.model.name: {model.name!r} has {leaf.dtype} params ({path}); allowed: float32")
-    return dataclasses.replace(model, flop=_forward_flop(model, paths))
+            raise UserError(
+                f"config.model.name: {name!r} has {leaf.dtype} params ({path}); allowed: float32, which layers may "
+                "compute from in another type (`dtype`), and variables that are not trained for other arrays"
+            )
+    if not sum(math.prod(leaf.shape) for leaf in paths.values()):
+        raise UserError(f"config.model.name: {name!r} has no params to train; allowed: a module with some")
+    fixed = flat_paths(jax.eval_shape(lambda: model.fixed(root_key(0))))
+    for path, leaf in [*paths.items(), *fixed.items()]:
+        if not math.prod(leaf.shape):  # which no checkpoint takes
+            where = f"{path} {tuple(leaf.shape)}"
+            raise UserError(f"config.model.name: {name!r} has an array without values ({where}); allowed: none")
+    for path, leaf in fixed.items():
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise UserError(
+                f"config.model.name: {name!r} keeps a random key ({path}); allowed: make_rng, or rngs that it calls"
+            )
+    return dataclasses.replace(model, flop=_forward_flop(model))
 
 
 def _first_line(error: BaseException) -> str:
@@ -206,39 +222,32 @@ def _not_taken(name: str, shape: tuple[int, ...], error: BaseException) -> UserE
     return UserError(f"config.model.name: {name!r} does not take images {tuple(shape)}: {_first_line(error)}")
 
 
-def _text_keys(tree: Any) -> Any:
-    """Numbers, which nnx counts the parts of a list by, as text: what a saved model has."""
-    return {str(key): _text_keys(part) for key, part in tree.items()} if isinstance(tree, dict) else tree
-
-
 def flat_paths(params: Params) -> dict[str, Any]:
     """Leaves by `/`-joined path, in the order of `jax.tree.leaves`."""
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in flat}
 
 
-def _forward_flop(model: Model, leaves: dict[str, Any]) -> FlopCount:
-    """FLOP of a forward pass in training, traced with plain convolutions; `leaves` as `flat_paths` gives them."""
-    tree = jax.tree.structure(model.shapes())
+def _forward_flop(model: Model) -> FlopCount:
+    """FLOP of a forward pass in training, traced with plain convolutions."""
+    params, fixed = model.shapes(), jax.eval_shape(lambda: model.fixed(root_key(0)))
+    tree = jax.tree.structure(params)
 
-    def forward(values: list[jax.Array], images: jax.Array) -> jax.Array:
-        return model.apply(jax.tree.unflatten(tree, values), images, True, root_key(0))
+    def forward(leaves: list[jax.Array], fixed: Params, images: jax.Array) -> jax.Array:
+        return model.apply(whole(jax.tree.unflatten(tree, leaves), fixed), images, True, root_key(0))
 
     images = jax.ShapeDtypeStruct((BATCH, *model.input_shape), jnp.float32)
-    try:
-        with plain_convolutions():
-            return count_flop(forward, leaves, images)
-    except (Exception, SystemExit) as error:  # whatever a user's own code raises
-        raise _not_taken(model.name, model.input_shape, error) from error
+    with plain_convolutions():
+        return count_flop(forward, flat_paths(params), fixed, images)
 
 
 def save_model(path: str, params: Params) -> None:
     """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic.
 
-    A type that NumPy's files do not know (bfloat16) is written as float32, which holds all its values.
+    Fixed variables lie beside them under `@fixed/`; of types that NumPy lacks (bfloat16) as float32, which holds them.
     """
     arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
-    arrays = {key: a.astype(np.float32) if a.dtype.kind == "V" else a for key, a in arrays.items()}
+    arrays = {key: leaf.astype(np.float32) if leaf.dtype.kind == "V" else leaf for key, leaf in arrays.items()}
     with replacing(path) as part, open(part, "wb") as f:
         np.savez(f, **arrays)
 

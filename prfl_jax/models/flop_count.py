@@ -85,17 +85,19 @@ class FlopCount:
         return sum(self.by_leaf(batch_size).values()) + self.rest_at(batch_size)
 
 
-def count_flop(function: Callable[..., Any], leaves: Mapping[str, Any], *args: Any) -> FlopCount:
-    """Traces `function(list of leaves, *args)` and counts its products.
+def count_flop(function: Callable[..., Any], leaves: Mapping[str, Any], fixed: Any, *args: Any) -> FlopCount:
+    """Traces `function(list of leaves, fixed, *args)` and counts its products.
 
     Args:
       leaves: arrays or their shapes, by path.
+      fixed: a pytree of what is neither trained nor depends on the images, likewise; its products are a rest.
       args: what depends on the images, with `BATCH` of them, as arrays or shapes.
     """
-    closed = jax.make_jaxpr(function)(list(leaves.values()), *args)
+    closed = jax.make_jaxpr(function)(list(leaves.values()), fixed, *args)
     counter = _Counter({path: tuple(leaf.shape) for path, leaf in leaves.items()})
-    images = len(closed.jaxpr.invars) - len(leaves)
-    sources = [Source(frozenset({path})) for path in leaves] + [Source(data=MIXED)] * images
+    constants = [Source()] * len(jax.tree.leaves(fixed))
+    images = len(closed.jaxpr.invars) - len(leaves) - len(constants)
+    sources = [*(Source(frozenset({path})) for path in leaves), *constants, *[Source(data=MIXED)] * images]
     _, flop = counter.count(closed.jaxpr, sources, [True] * len(closed.jaxpr.outvars))
     pairs = {path: (flop[path, False] / BATCH, flop[path, True]) for path in [*leaves, REST]}
     rest = pairs.pop(REST)

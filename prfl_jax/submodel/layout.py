@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.submodel.size import ModelSize
@@ -81,6 +81,6 @@ def bits_length(n: int) -> int:
     return -(-n // 8)
 
 
-def empty_bits(layout: Layout, clients: int) -> tuple[np.ndarray, ...]:
+def empty_bits(layout: Layout, clients: int) -> tuple[jax.Array, ...]:
     """All-zero packed masks, one `[M, ceil(n/8)]` uint8 array a prunable leaf."""
-    return tuple(np.zeros((clients, bits_length(n)), np.uint8) for n in layout.sizes())
+    return tuple(jnp.zeros((clients, bits_length(n)), jnp.uint8) for n in layout.sizes())

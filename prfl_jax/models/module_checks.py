@@ -1,0 +1,344 @@
+"""What a user's module is asked before a run: is it a function of each image by itself, always the same one?
+
+Asked of small batches by numbers, and of the run's own batches by their traced programs alone, unless those differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax.errors import UserError
+from prfl_jax.jax_settings import root_key
+from prfl_jax.models.traced import fingerprint, grows_with_batch, lowest_float
+from prfl_jax.models.training_switch import WORDS
+from prfl_jax.models.variables import Functions, Params, whole
+
+FEW = 5  # images of the batch that is looked at in full
+MANY = 256  # of one that is traced, where no batch of the run is known
+# How much a sample's outputs may differ between two shapes of batch, of the largest output: rounding is another there.
+ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}  # by bytes of the narrowest float; ten times that with params far from the first
+SPREADS = (0.05, 0.5, 2.0)  # of what is added to params, of their own size: a branch may begin with a factor of 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Images of a batch in the run that is to come, as many as are known.
+
+    Attributes:
+      evaluated: of each device in evaluation.
+      trained: of a client's step.
+    """
+
+    evaluated: tuple[int, ...] = ()
+    trained: tuple[int, ...] = (2,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A module as it is asked.
+
+    Attributes:
+      name: of the model, for the text of an error.
+      input_shape: `(H, W, C)`.
+      classes: number of outputs.
+      functions: what the adapter made of it.
+      source: the module or its class, for what it is written with.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    functions: Functions
+    source: Any
+
+
+_asked_before: list[tuple[Any, ...]] = []  # (the user's object, image, classes, sizes, warnings)
+
+
+def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
+    """As `check`, once a process for one object and the same shapes: several experiments share a model."""
+    for source, *shapes, warnings in _asked_before:
+        if source is module.source and shapes == [module.input_shape, module.classes, sizes]:
+            return tuple(warnings)
+    warnings = check(module, sizes)
+    _asked_before.append((module.source, module.input_shape, module.classes, sizes, warnings))
+    return warnings
+
+
+def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
+    """Asks everything; returns warnings, one line each.
+
+    Raises:
+      UserError: the module cannot be used; one line.
+      Exception: what the user's own code raises in training, or for one of the batches.
+    """
+    functions, key = module.functions, root_key(0)
+    params, fixed = jax.eval_shape(lambda: (functions.init(key), functions.fixed(key)))
+    tree = whole(params, fixed)
+    for size in (1, 2, *sizes.evaluated):
+        out = jax.eval_shape(lambda t, x: functions.apply(t, x, False, None), tree, _image(module, size))
+        check_outputs(module.name, module.classes, out, size)
+    for size in sizes.trained:
+        _check_training(module, params, fixed, size)
+    _check_repeatable(module, tree, sizes.trained[0])
+    _check_numbers(module, sizes)
+    return tuple(_warnings(module, sizes.trained[0]))
+
+
+def _image(module: Module, size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, *module.input_shape), jnp.float32)
+
+
+def _refused(module: Module, what: str) -> UserError:
+    return UserError(f"config.model.name: {module.name!r} {what}")
+
+
+def check_outputs(name: str, classes: int, out: Any, size: int) -> None:
+    """Refuses what are no float outputs `[size, classes]`.
+
+    Raises:
+      UserError: saying what they are.
+    """
+    wanted, images = (size, classes), f"{size} image{'s' if size > 1 else ''}"
+    found = getattr(out, "shape", f"a {type(out).__name__}")
+    if found != wanted:
+        raise UserError(f"config.model.name: {name!r} returns {found} for {images}; allowed: {wanted}")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise UserError(f"config.model.name: {name!r} returns {out.dtype} outputs; allowed: floats, one a class")
+
+
+def _check_training(module: Module, params: Params, fixed: Params, size: int) -> None:
+    """Traces a training step's gradient."""
+
+    def loss(p: Params, fixed: Params, x: jax.Array) -> jax.Array:
+        out = module.functions.apply(whole(p, fixed), x, True, root_key(0))
+        check_outputs(module.name, module.classes, out, size)
+        return jnp.sum(out)
+
+    jax.eval_shape(jax.grad(loss), params, fixed, _image(module, size))
+
+
+def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
+    """Traces each function twice: numbers that Python draws, and counts that it keeps, differ then."""
+    functions, key, x = module.functions, root_key(0), _image(module, 2)
+    batch = _image(module, trained)
+    asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "its initial values": (lambda k: (functions.init(k), functions.fixed(k)), (key,)),
+        "its outputs in evaluation": (lambda t, x: functions.apply(t, x, False, None), (tree, x)),
+        "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, batch, key)),
+    }
+    for what, (function, args) in asked.items():
+        # each as a function of its own: JAX keeps what it has traced
+        first, second = (fingerprint(lambda *a, f=function: f(*a), *args) for _ in range(2))
+        if first != second:
+            raise _refused(
+                module,
+                f"does not repeat: {what} differ each time its code runs, with the same key; allowed: random numbers "
+                "from JAX keys (make_rng or rngs), none from NumPy or Python",
+            )
+
+
+def _check_numbers(module: Module, sizes: Sizes) -> None:
+    """Computes: no image's outputs depend on other images, the batch's size or a random key; no variable changes."""
+    functions, rng = module.functions, np.random.default_rng(0)
+    quick = jax.random.key(0, impl="unsafe_rbg")  # compiles fastest
+    params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(quick)
+    variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
+    trees = [whole(variant, fixed) for variant in variants]
+    _check_unchanged(module, trees, rng, sizes.trained[0])
+
+    @jax.jit
+    def evaluate(tree: Params, x: jax.Array, seed: Any) -> jax.Array:
+        with jax.default_matmul_precision("highest"):  # nothing is told apart from rounding otherwise
+            return functions.apply(tree, x, False, jax.random.key(seed))
+
+    asked = _Asked(module, evaluate, rng)
+    asked.check_few(trees)
+    shapes = jax.eval_shape(lambda: trees[0])
+    few = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _image(module, FEW))
+    for size in sorted({*sizes.evaluated, MANY} - {1, FEW}):
+        many = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _image(module, size))
+        if not grows_with_batch(few, many, FEW, size):
+            asked.check_size(trees[1], size)
+
+
+def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
+    """Params with normal noise of about their own size."""
+
+    def one(leaf: Any) -> np.ndarray:
+        w = np.asarray(leaf, np.float32)
+        size = np.sqrt(np.mean(np.square(w, dtype=np.float64))) if w.size else 0.0
+        return (w + spread * (size + 0.1) * rng.normal(size=w.shape)).astype(np.float32)
+
+    return jax.tree.map(one, params)
+
+
+def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator, trained: int) -> None:
+    """Raises UserError where a call changes a variable, in training or evaluation."""
+    for train, size in ((False, FEW), (True, trained)):
+        x = rng.normal(size=(size, *module.input_shape)).astype(np.float32)
+
+        def call(tree: Params, x: Any, key: jax.Array, train: bool = train) -> Any:
+            return module.functions.rewritten(tree, x, train, key)
+
+        shapes = jax.eval_shape(call, trees[0], x, root_key(0))
+        if not shapes:
+            continue
+        new = [path for path, (before, _) in shapes.items() if before is None]
+        differ = set(new)
+        compiled = jax.jit(lambda *args, call=call: {p: pair for p, pair in call(*args).items() if pair[0] is not None})
+        for tree in trees:
+            for path, (before, after) in compiled(tree, x, root_key(1)).items():
+                same = before.shape == after.shape and np.array_equal(_numbers(before), _numbers(after), equal_nan=True)
+                if not same:
+                    differ.add(path)
+        if differ:
+            names = ", ".join(sorted(differ)[:3]) + (", ..." if len(differ) > 3 else "")
+            raise _refused(
+                module,
+                f"keeps state between calls ({names} changes in {'training' if train else 'evaluation'}), such as "
+                "batch statistics; allowed: params, and variables that stay what they are (normalise by GroupNorm or "
+                "LayerNorm)",
+            )
+
+
+def _numbers(array: Any) -> np.ndarray:
+    out = np.asarray(array)
+    return out.astype(np.float64) if not np.issubdtype(out.dtype, np.integer) and out.dtype != bool else out
+
+
+class _Asked:
+    """One module's evaluation, asked with batches in which everything but one image is another."""
+
+    def __init__(self, module: Module, evaluate: Callable[..., Any], rng: np.random.Generator) -> None:
+        self._module, self._evaluate, self._rng = module, evaluate, rng
+        self._shape = module.input_shape
+
+    def _out(self, tree: Params, x: np.ndarray, seed: int = 0) -> np.ndarray:
+        return np.asarray(self._evaluate(tree, x.astype(np.float32), seed), np.float64)
+
+    def _images(self, number: int, size: int) -> np.ndarray:
+        """Images of several kinds: normal values, and pixels in [0, 1]."""
+        shape = (size, *self._shape)
+        return self._rng.normal(size=shape) if number % 2 else self._rng.uniform(size=shape)
+
+    def check_few(self, trees: Sequence[Params]) -> None:
+        """All positions in a batch of a few, alone, and by two keys."""
+        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _image(self._module, FEW))]
+        apart = np.zeros(FEW, int)
+        for number, tree in enumerate(trees):
+            x = self._images(number, FEW)
+            base = self._out(tree, x)
+            if number == 0 and not np.isfinite(base).all():
+                raise _refused(
+                    self._module,
+                    "gives outputs that are not finite with its initial weights, for pixels in [0, 1]; allowed: finite "
+                    "ones",
+                )
+            noise = _distance(base, self._out(tree, x))  # 0, unless the device adds up in any order
+            if (found := _distance(base, self._out(tree, x, seed=1))) > 10 * noise:
+                raise _refused(
+                    self._module,
+                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none, "
+                    "by one of the training switches that are known (train, deterministic, ...)",
+                )
+            for position in range(FEW):
+                self._check_neighbours(tree, x, base, position, noise)
+            alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in range(FEW)])
+            apart += _far(base, alone, tolerance * (1 if number < 2 else 10))
+        if (apart >= 2).any():
+            raise self._depends(f"outputs of an image alone and in a batch of {FEW} differ")
+
+    def check_size(self, tree: Params, size: int) -> None:
+        """A few positions in a batch of that size."""
+        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _image(self._module, size))]
+        positions = sorted({0, size // 2, size - 1})
+        apart = np.zeros(len(positions), int)
+        for number in range(2):
+            x = self._images(number, size)
+            base = self._out(tree, x)
+            noise = _distance(base, self._out(tree, x))
+            for position in positions:
+                self._check_neighbours(tree, x, base, position, noise)
+            alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in positions])
+            apart += _far(base[positions], alone, tolerance)
+        if (apart == 2).any():
+            raise self._depends(f"outputs of an image alone and in a batch of {size} differ")
+
+    def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
+        """The same program with other neighbours: black, copies, and bright ones. Nothing may differ, not by a bit."""
+        for others in (np.zeros_like(x), np.broadcast_to(x[position], x.shape), 30 * self._rng.normal(size=x.shape)):
+            other = np.array(others)
+            other[position] = x[position]
+            found = _distance(base[position], self._out(tree, other)[position])
+            floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
+            if found > max(10 * noise, floor):
+                raise self._depends(
+                    f"the image at position {position} of {len(x)} gets outputs that differ by {found:.2g} with the "
+                    "images beside it"
+                )
+
+    def _depends(self, how: str) -> UserError:
+        return _refused(
+            self._module,
+            f"looks across its batch in evaluation: {how}; allowed: outputs of each image by itself (instead of "
+            "statistics of the batch take GroupNorm or LayerNorm)",
+        )
+
+
+def _largest(values: np.ndarray) -> float:
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max(initial=0.0))
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference; infinite where one is finite and the other not."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(a - b))
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
+
+
+def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
+    """Rows that differ by more than `tolerance` of the largest value, as 0 and 1; what is not finite does not."""
+    with np.errstate(invalid="ignore"):
+        apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
+    return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)
+
+
+_DROPOUT = re.compile(r"\b(\w*dropout|\w*drop_?path|\w*stochastic_?depth|bernoulli)\(", re.IGNORECASE)
+_RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNORECASE)
+
+
+def _warnings(module: Module, trained: int) -> list[str]:
+    """Dropout that does nothing in training."""
+    noise, begin = module.functions.noise(trained), f"warning: config.model.name: {module.name!r}"
+    told = f"; if it should, let its __call__ take one of {WORDS}"
+    if noise.silent:
+        layers = ", ".join(noise.silent[:3]) + (", ..." if len(noise.silent) > 3 else "")
+        return [f"{begin} has dropout that drops nothing in training ({layers}){told}"]
+    if noise.drawn:
+        return []
+    for kind in sorted(noise.classes, key=str):
+        if not kind.__module__.startswith("flax.") and (name := _dropout_in(kind)):
+            return [f"{begin} names {name} but draws no random numbers in training{told}"]
+    return []
+
+
+def _dropout_in(kind: type) -> str | None:
+    """Dropout that the code of a class names, where it can be read."""
+    try:
+        lines = inspect.getsource(kind).splitlines()
+    except (OSError, TypeError):
+        return None
+    code = "\n".join(line.split("#")[0] for line in lines)
+    found = _DROPOUT.search(code)
+    return found.group(1) if found and not _RATE_0.search(code) else None
