@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 import warnings
 import zlib
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+
+from prfl_jax import console
 
 _PROGRAM, _USED = "-cache", "-atime"
 _INDEX = ".checked.json"  # program -> size, time of its last change (ns), CRC-32, of those that were whole
@@ -138,9 +139,9 @@ def tell_once(folder: Path) -> None:
         text = str(message)
         if _NOISE not in text:
             before(message, *args, **kwargs)
-        elif not told and sys.stderr is not None:
+        elif not told:
             told = True
-            print(cannot_keep(folder, text.partition("': ")[2] or text), file=sys.stderr)
+            console.say(cannot_keep(folder, text.partition("': ")[2] or text))
 
     if not getattr(before, "tells_once", False):
         show.tells_once = True  # type: ignore[attr-defined]

@@ -157,6 +157,7 @@ def describe(config: Any) -> str:
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
         *(("warning", f"data.name={config.data.name}: {note}") for note in e.notes),
+        *(("warning", warning) for warning in e.method.model.warnings),
         ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
         ("held out", f"{e.holdout:,} images for early stopping"),
         ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
@@ -175,4 +176,4 @@ def describe(config: Any) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
-    return "\n".join([*lines, *e.method.model.warnings, "Nothing was trained."])
+    return "\n".join([*lines, "Nothing was trained."])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from prfl_jax import console
 
 _said: set[str] = set()
 
@@ -19,6 +19,6 @@ def note_once(text: str) -> None:
 
 def _say(text: str) -> None:
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
-    if line not in _said and sys.stderr is not None:
+    if line not in _said:
         _said.add(line)
-        print(line, file=sys.stderr, flush=True)
+        console.say(line)

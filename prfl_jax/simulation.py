@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,17 +211,6 @@ def place(config: Any) -> Placement:
     return Placement.of(slots(config), devices, everyone=config.window.close in FOR_EVERYBODY)
 
 
-_said: set[str] = set()
-
-
-def _say_once(warnings: Sequence[str]) -> None:
-    """Tells a user what was not told in this process."""
-    for line in warnings:
-        if line not in _said and processes.leads():
-            print(line, file=sys.stderr)
-        _said.add(line)
-
-
 class Simulation:
     """One experiment's parts.
 
@@ -247,9 +235,7 @@ class Simulation:
         seed, clients = config.seed, config.clients.number
         self._faults = faults_from_config(config)
         self.dataset = data_room.load(config.data, seed)
-        if processes.leads():
-            for note in self.dataset.notes:
-                warn_once(f"data.name={self.dataset.name}: {note}")
+        self._warn(f"data.name={self.dataset.name}: {note}" for note in self.dataset.notes)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
         needed = find_density(config.density.name).recovers or config.stop_early
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
@@ -260,7 +246,7 @@ class Simulation:
         self.liars = who_lies(config.attack, clients, seed)
         images = (len(self.split.test), len(self.split.holdout))
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes, images)
-        _say_once(self.method.model.warnings)
+        self._warn(self.method.model.warnings)
         if clients_axis is not None:
             self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
         self.init_key, self.keys = split_keys(seed)
@@ -283,6 +269,13 @@ class Simulation:
         self._own_files = own.sources(config)
 
     # Host side.
+
+    @staticmethod
+    def _warn(lines: Iterable[str]) -> None:
+        """Says what may be a mistake, once, by one process of a run."""
+        if processes.leads():
+            for line in lines:
+                warn_once(line)
 
     @property
     def attack(self) -> dict[str, Any] | None:

@@ -197,7 +197,7 @@ def test_random_numbers_in_evaluation_are_refused(module):
 @pytest.mark.parametrize("module", zoo.SILENT, ids=names(zoo.SILENT))
 def test_dropout_that_does_nothing_gets_a_warning_line(module):
     (line,) = wrap(module).warnings
-    assert line.startswith("warning: config.model.name: 'theirs' ") and "\n" not in line
+    assert line.startswith("config.model.name: 'theirs' ") and "\n" not in line
     assert "drops nothing in training" in line or "draws no random numbers in training" in line
 
 

@@ -192,7 +192,7 @@ def test_nothing_to_prune_is_taken_where_nothing_is_pruned():
     assert tiny.run_experiment(Experiment(c)).report["windows"] == 2
 
 
-def test_fixed_values_and_warnings_are_told(capsys):
+def test_a_dry_run_tells_of_fixed_values():
     told = describe(config("NnxProjected"))
     assert "fixed values" in told and "24,304, drawn from the seed everywhere, never sent" in told
     assert module_nets.NnxProjected.__name__ in told

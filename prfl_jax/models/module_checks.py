@@ -320,7 +320,7 @@ _RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNOREC
 
 def _warnings(module: Module, trained: int) -> list[str]:
     """Dropout that does nothing in training."""
-    noise, begin = module.functions.noise(trained), f"warning: config.model.name: {module.name!r}"
+    noise, begin = module.functions.noise(trained), f"config.model.name: {module.name!r}"
     told = f"; if it should, let its __call__ take one of {WORDS}"
     if noise.silent:
         layers = ", ".join(noise.silent[:3]) + (", ..." if len(noise.silent) > 3 else "")
