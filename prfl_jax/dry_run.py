@@ -15,9 +15,9 @@ from prfl_jax.density import find_density
 from prfl_jax.errors import UserError
 from prfl_jax.jax_settings import fixed, root_key
 from prfl_jax.memory import check_memory, image_bytes, state_bytes
+from prfl_jax.method import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.notices import warn_once
 from prfl_jax.report.names import bytes_text, duration_text
-from prfl_jax.simulation import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.transport.alone import run_clock
 
 # FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there

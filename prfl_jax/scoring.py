@@ -12,8 +12,9 @@ import numpy as np
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.engine import State
 from prfl_jax.evaluate import EvalSet, Scores
+from prfl_jax.method import slots
 from prfl_jax.models.variables import whole
-from prfl_jax.simulation import Simulation, slots
+from prfl_jax.simulation import Simulation
 
 
 class Scorer:

@@ -29,8 +29,9 @@ from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.jax_settings import fixed
 from prfl_jax.loop import Watch
 from prfl_jax.memory import check_memory, image_bytes
+from prfl_jax.method import looks_at_all, slots, slots_key
 from prfl_jax.plan import MAX_ROWS, Plan, empty_row, stack_rows
-from prfl_jax.simulation import Simulation, looks_at_all, slots, slots_key
+from prfl_jax.simulation import Simulation
 from prfl_jax.validate import config_hash, to_dict
 from prfl_jax.workdir import open_workdir
 

@@ -8,8 +8,8 @@ import pytest
 from prfl_jax.bench.torch_process import TorchProcess, TorchUnavailable
 from prfl_jax.bench.workload import CLASSES, INPUT_SHAPE, Workload
 from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.method import resolve
 from prfl_jax.models.build import flat_paths
-from prfl_jax.simulation import resolve
 
 torch = pytest.importorskip("torch")
 

@@ -13,8 +13,8 @@ from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
 from prfl_jax.interrupt import Interrupted
 from prfl_jax.memory import state_bytes
+from prfl_jax.method import resolve
 from prfl_jax.report import comparable
-from prfl_jax.simulation import resolve
 from prfl_jax.together import run_together
 from prfl_jax.validate import validate
 

@@ -19,9 +19,9 @@ from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
 from prfl_jax.interrupt import Interrupted
 from prfl_jax.lies import LIES, Liar, who_lies
+from prfl_jax.method import make_check
 from prfl_jax.report import comparable, load_schema, summary_text
 from prfl_jax.rules import RULES
-from prfl_jax.simulation import make_check
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.together import run_together
 from prfl_jax.validate import validate

@@ -22,8 +22,8 @@ from prfl_jax.bench.torch_process import TorchProcess, TorchUnavailable
 from prfl_jax.bench.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, scores, slots
 from prfl_jax.data.device import DeviceData
 from prfl_jax.evaluate import Evaluator, make_eval_set
+from prfl_jax.method import resolve
 from prfl_jax.models.build import flat_paths
-from prfl_jax.simulation import resolve
 from prfl_jax.submodel.levels import compute_levels
 from prfl_jax.submodel.split import split_model
 

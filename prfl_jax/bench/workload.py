@@ -19,8 +19,8 @@ from prfl_jax.data.device import DeviceData
 from prfl_jax.devices import ALL, Placement
 from prfl_jax.engine import STATE_SPEC
 from prfl_jax.jax_settings import key_of
+from prfl_jax.method import make_engine, resolve
 from prfl_jax.plan import Plan, Turn, make_row, stack_rows
-from prfl_jax.simulation import make_engine, resolve
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
 
 INPUT_SHAPE, CLASSES = (28, 28, 1), 62

@@ -24,8 +24,8 @@ from prfl_jax.data.device import DeviceData  # noqa: E402
 from prfl_jax.devices import ALL  # noqa: E402
 from prfl_jax.engine import STATE_SPEC  # noqa: E402
 from prfl_jax.evaluate import Evaluator, make_eval_set  # noqa: E402
+from prfl_jax.method import make_engine, place, resolve  # noqa: E402
 from prfl_jax.plan import Turn, make_row, stack_rows  # noqa: E402
-from prfl_jax.simulation import make_engine, place, resolve  # noqa: E402
 
 
 def main() -> None:
