@@ -47,8 +47,8 @@ Flop = Counter[tuple[str, bool]]  # FLOP by (path or REST, whether once for a ba
 # What has products inside that cannot be counted from outside.
 _OPAQUE = {
     "cholesky", "cholesky_update", "eig", "eigh", "ffi_call", "geqp3", "geqrf", "hessenberg", "householder_product",
-    "io_callback", "lu", "pallas_call", "pure_callback", "schur", "svd", "triangular_solve", "tridiagonal",
-    "tridiagonal_solve",
+    "io_callback", "lu", "pallas_call", "pure_callback", "qr", "schur", "svd", "symmetric_product", "triangular_solve",
+    "tridiagonal", "tridiagonal_solve",
 }  # fmt: skip
 _ONE_BY_ONE = {"optimization_barrier", "psum", "psum2", "psum_invariant", "pmax", "pmin", "pvary", "pcast"}
 # Of these, the values that are picked from, by position; what is left says which.
