@@ -31,11 +31,11 @@ def compared(cfg: Any, name: str, check: Callable[[Any], None]) -> Compared:
     deadline_share, ...) are this run's. Of the keys that rows do set, the other row counts, but
 
     - what this run overrides in its own row is overridden in the other one too where both rows agree in it;
-    - a defence (an aggregation that outvotes liars) takes the place of any weighted mean of models, unless the other
-      run would then be this one again;
+    - a defence (an aggregation that outvotes liars) takes the place of any weighted mean of models;
     - a deadline takes the place of windows that wait for everybody.
 
-    What `check` refuses is left out again.
+    What `check` refuses is left out again, and so is what would make the other run this one, or the run of a row that
+    stands before it in the table: an ablation keeps what it is about.
 
     Args:
       cfg: a config that is valid by itself.
@@ -59,6 +59,8 @@ def compared(cfg: Any, name: str, check: Callable[[Any], None]) -> Compared:
             why = _refused(base, {**kept, key: value}, check)
         if why is None and _is_this_run(cfg, theirs, {**kept, key: value}):
             why = "with it this would be the same run again"
+        if why is None and (twin := _twin(name, key, value, mine)):
+            why = f"its own, {theirs[key]}, is all that sets it apart from {twin}"
         if why is None:
             kept[key] = value
         else:
@@ -104,6 +106,19 @@ def _is_this_run(cfg: Any, theirs: dict[str, Any], values: dict[str, Any]) -> bo
     """Whether the other row with these values is what this run has, and without them is not."""
     with_them = {**theirs, **values}
     return all(_at(cfg, key) == value for key, value in with_them.items())
+
+
+def _twin(name: str, key: str, value: Any, mine: dict[str, Any]) -> str | None:
+    """An earlier row from which `name` differs in the seam of `key` alone, and with this value no more."""
+    theirs, seam = strategies.row(name), key.partition(".")[0]
+    for other in strategies.ROWS:
+        if other == name:
+            return None
+        row = strategies.row(other)
+        apart = {k.partition(".")[0] for k in theirs if theirs[k] != row[k]}
+        if apart == {seam} and (row[key] == value or _matters(key, value, mine, row) == (True, None)):
+            return other
+    return None
 
 
 def _with(base: Any, values: dict[str, Any]) -> Any:

@@ -190,7 +190,11 @@ RULES: dict[str, Rule] = {
     "aggregation.server_lr": _positive(),
     "aggregation.alpha": FRACTION,
     "aggregation.staleness": _choice("constant", "polynomial", "hinge"),
-    "aggregation.staleness_a": _not_negative(optional=True),
+    "aggregation.staleness_a": _number(
+        lambda v: 0 <= v <= 1e12,
+        ">= 0 and at most 1e+12 (None: by kind, polynomial 0.6, of fedasync 0.5, hinge 10)",
+        optional=True,
+    ),
     "aggregation.staleness_b": _not_negative(),
     "aggregation.client_weight": _choice("samples_per_round", "dataset", "uniform"),
     "aggregation.byzantine": _integer(0),

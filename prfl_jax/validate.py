@@ -90,8 +90,7 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
-    `aggregation.staleness_a` is the number in force, given or not: two configs that run alike are alike here, in
-    the hash and in the report.
+    `aggregation.staleness_a` is the number in force, given or not: here, in the hash and in the report.
 
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.

@@ -48,12 +48,37 @@ def test_groups_that_no_row_sets_are_taken_over_whole():
 
 
 @pytest.mark.parametrize("defence", ["median", "trimmed_mean", "krum", "multi_krum"])
-@pytest.mark.parametrize("name", ["prfl", "prfl_norecover", "prfl_syn", "prfl_nores", "prfl_fedavg", "prfl_nobuff"])
+@pytest.mark.parametrize("name", ["prfl", "prfl_norecover", "prfl_syn", "prfl_nores"])
 def test_a_defence_takes_the_place_of_a_mean(defence, name):
     change = dict(aggregation__name=defence, aggregation__byzantine=0, submodel__importance="weight")
     found = other(tiny.config("fedavg", **change), name)
     assert found.lacks == () and found.config.aggregation.name == defence
     assert found.config.window.close == strategies.row(name)["window.close"]
+
+
+@pytest.mark.parametrize("name", ["prfl_fedavg", "prfl_nobuff"])
+def test_an_ablation_keeps_the_aggregation_that_it_is_about(name):
+    """Else it would be PR-FL with this defence, under another name."""
+    config = tiny.config("fedavg", aggregation__name="median", aggregation__byzantine=0, submodel__importance="weight")
+    found, own = other(config, name), strategies.row(name)["aggregation.name"]
+    assert found.config.aggregation.name == own
+    assert found.lacks == (f"aggregation.name='median' (its own, {own}, is all that sets it apart from prfl)",)
+
+
+@pytest.mark.parametrize("close", ["fixed", "k_arrivals"])
+def test_an_ablation_keeps_the_windows_that_it_is_about(close):
+    config = tiny.config("fedavg", window__close=close, window__k=2)
+    found = other(config, "prfl_syn")
+    like_prfl = (f"window.close={close!r} (its own, all, is all that sets it apart from prfl)",)
+    assert found.lacks == (like_prfl if close == "fixed" else ())
+    assert found.config.window.close == ("all" if close == "fixed" else close)
+
+
+def test_rows_that_are_compared_differ_in_more_than_their_names():
+    config = tiny.config("fedavg", aggregation__name="median", aggregation__byzantine=0, submodel__importance="weight")
+    names = [name for name, method in strategies.METHODS.items() if method.submodel != "leading" and name != "fedavg"]
+    flats = [{k: v for k, v in flatten(other(config, name).config).items() if k != "strategy"} for name in names]
+    assert all(a != b for i, a in enumerate(flats) for b in flats[:i])
 
 
 @pytest.mark.parametrize("name", ["fedasyn", "fedasync", "fedfix", "fedbuff"])

@@ -137,3 +137,9 @@ def test_pyplot_is_not_touched():
     code = "import sys, prfl_jax.report as r; r.run_figure; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_of_two_changes_at_one_moment_the_later_one_holds():
+    clients = [{"densities": {"t_s": [0.0, 6.0, 6.0], "percent": [100, 80, 50]}}] * 20
+    times, means = _mean_density(clients)
+    assert times == [0.0, 6.0] and means[-1] == pytest.approx(0.5)

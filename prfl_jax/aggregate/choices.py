@@ -147,7 +147,9 @@ def fedfix(cfg: Any, window: Window) -> Closing:
     """W <- W + eta_g sum_k d_k (w_k - w_sent), d_i = p_i times the steps of the server that i takes for one update.
 
     So each client moves W by its p_i in the long run, however slow it is (FedFix, Fraboni et al. 2023). In windows of
-    fixed length d_i = ceil(tau_i / dt) p_i; tau_i, in s, is the running mean of the client's own round times. In a
+    fixed length d_i = ceil(tau_i / dt) p_i; tau_i, in s, is the running mean of the client's own round times. That is
+    their definition, of clients that wait for the window's end: with `window.dispatch=on_arrival` fast clients count
+    for more than p_i. In a
     window that waits for everybody d_i = p_i. Where arrivals close windows d_i = (sum_j 1/tau_j) tau_i p_i / K, which
     for K = 1 is their asynchronous FedAvg: j are the clients that take part and have arrived before, tau_j goes on
     until j can be dispatched again (see `Window.cycle_s`), K is the mean number of arrivals in a window.

@@ -19,7 +19,7 @@ from prfl_jax.errors import UserError
 
 _MB = 1e6
 _MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
-_PATIENCE = 4  # windows by events before arrays are tried again; both give the same bits
+_PATIENCE = 4  # windows by events before arrays are tried again; both give the same bits, but for near ties (BUILD.md)
 MOST_DISPATCHES = 200_000  # on arrival, in one window, which is kept whole; or a hundred of each client
 RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
 

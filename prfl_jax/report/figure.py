@@ -173,11 +173,12 @@ def _draw_densities(figure: Figure, axes: Axes, report: Mapping[str, Any]) -> No
 
 def _mean_density(clients: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
     """The mean of the clients' step functions: times at which any steps, and the mean from there on."""
-    changes = sorted(
+    changes = [
         (t_s, client, percent / 100)
         for client, entry in enumerate(clients)
         for t_s, percent in zip(entry["densities"]["t_s"], entry["densities"]["percent"], strict=True)
-    )
+    ]
+    changes.sort(key=lambda change: change[0])  # stable: of a client's two changes at one moment the later one holds
     now = [1.0] * len(clients)
     means: dict[float, float] = {0.0: 1.0}
     total = float(len(clients))
