@@ -43,7 +43,6 @@ def cannot(path: str | os.PathLike[str], what: str, error: BaseException) -> Use
     return UserError(f"{os.fspath(path)}: cannot {what} ({said}); {advice}")
 
 
-
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden file beside `path`, to be written inside; then it takes `path`'s place, or is removed after an error.

@@ -31,7 +31,9 @@ FIXED: dict[str, Any] = {
     "numpy_dtype_promotion": "standard",
     "numpy_rank_promotion": "allow",
     "disable_jit": False,
+    "no_execution": False,
     "transfer_guard": "allow",
+    "array_garbage_collection_guard": "allow",
     "debug_key_reuse": False,  # the key of a round is given to several collections, which Flax tells apart
 }
 

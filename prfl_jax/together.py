@@ -81,6 +81,7 @@ def run_together(
             for path, config in zip(workdirs, configs, strict=True)
         ]
 
+        @fixed()  # also while a member that ends lets the others go on
         def work(number: int) -> None:
             try:
                 show = progress and number == 0

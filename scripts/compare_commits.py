@@ -9,12 +9,13 @@ a commit on two CPU cores. A run that lies under --out is not made again. Ends w
 
 from __future__ import annotations
 
-from pathlib import Path
+import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
 from prfl_jax import cli
 from prfl_jax.bench.commits import Request, compare_commits
+from prfl_jax.files import user_path
 
 _OLD = flags.DEFINE_string("old", "main", "a commit, branch or tag")
 _NEW = flags.DEFINE_string("new", "HEAD", "another")
@@ -24,7 +25,7 @@ _IGNORE = flags.DEFINE_list("ignore", [], "keys that are not compared")
 
 
 def main() -> int:
-    out = Path(_OUT.value).absolute()
+    out = user_path("--out", _OUT.value).absolute()
     return compare_commits(Request(_OLD.value, _NEW.value, out, _WINDOWS.value, tuple(_IGNORE.value)))
 
 

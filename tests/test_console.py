@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -123,6 +124,15 @@ def test_ctrl_c_during_imports_is_quiet(tmp_path, script, after_s):
         said = process.communicate(timeout=60)[1]
     assert "Traceback" not in said and len(said.splitlines()) <= 2
     assert process.returncode in (130, 2)
+
+
+def test_every_script_is_ready_for_ctrl_c_before_it_imports_anything():
+    for script in sorted((ROOT / "scripts").glob("*.py")):
+        if script.name == "api_page.py":  # which does not import the package
+            continue
+        imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        first = next(node for node in imports if getattr(node, "module", None) != "__future__")
+        assert isinstance(first, ast.Import) and first.names[0].name == "prfl_jax.early", script.name
 
 
 @pytest.mark.parametrize("foreign", ["thesis.tex", "config.json"])

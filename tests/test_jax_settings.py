@@ -16,6 +16,7 @@ import tiny
 from prfl_jax import jax_settings
 from prfl_jax.errors import UserError
 from prfl_jax.experiment import Experiment
+from prfl_jax.together import run_together
 
 ROOT = Path(__file__).resolve().parent.parent
 # As a user may have it before or after the package is imported.
@@ -83,6 +84,27 @@ def test_jax_config_changes_no_number_either(tmp_path, plain, before, after):
     done = run(tmp_path / "run", {}, before, after)
     assert done.returncode == 0, done.stderr
     assert records(tmp_path / "run") == plain
+
+
+def test_experiments_in_one_process_work_by_the_same_settings_to_the_end(tmp_path):
+    """Also in the chunk that the others run when one of them has ended: seed 1 goes on after seed 0."""
+    configs = [tiny.config(rounds=rounds, seed=seed) for seed, rounds in enumerate((3, 8))]
+
+    def together(name):
+        folders = [tmp_path / f"{name}{number}" for number in range(2)]
+        run_together(configs, folders, progress=False)
+        return [records(folder) for folder in folders]
+
+    wanted = together("plain")
+    guards = {"jax_disable_jit": True, "jax_transfer_guard": "disallow"}
+    before = {name: jax.config.values[name] for name in guards}
+    try:
+        for name, value in guards.items():
+            jax.config.update(name, value)
+        assert together("guarded") == wanted
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])

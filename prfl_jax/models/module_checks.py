@@ -149,8 +149,7 @@ def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
 def _check_numbers(module: Module, sizes: Sizes) -> None:
     """Computes: no image's outputs depend on other images, the batch's size or a random key; no variable changes."""
     functions, rng = module.functions, np.random.default_rng(0)
-    quick = jax.random.key(0, impl="unsafe_rbg")  # compiles fastest
-    params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(quick)
+    params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(root_key(0))
     variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
     trees = [whole(variant, fixed) for variant in variants]
     _check_unchanged(module, trees, rng, sizes.trained[0])
@@ -204,9 +203,9 @@ def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Gen
             names = ", ".join(sorted(differ)[:3]) + (", ..." if len(differ) > 3 else "")
             raise _refused(
                 module,
-                f"keeps state between calls ({names} changes in {'training' if train else 'evaluation'}), such as "
-                "batch statistics; allowed: params, and variables that stay what they are (normalise by GroupNorm or "
-                "LayerNorm)",
+                f"keeps state between calls ({names}: changed by a call in {'training' if train else 'evaluation'}), "
+                "such as batch statistics or a counter; allowed: params, and variables that stay what they are (instead of "
+                "statistics of the batch take GroupNorm or LayerNorm)",
             )
 
 
