@@ -204,8 +204,8 @@ def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Gen
             raise _refused(
                 module,
                 f"keeps state between calls ({names}: changed by a call in {'training' if train else 'evaluation'}), "
-                "such as batch statistics or a counter; allowed: params, and variables that stay what they are (instead of "
-                "statistics of the batch take GroupNorm or LayerNorm)",
+                "such as batch statistics or a counter; allowed: params, and variables that stay what they are "
+                "(instead of statistics of the batch take GroupNorm or LayerNorm)",
             )
 
 
