@@ -4,7 +4,7 @@
 
 A short run of every strategy, with faults off and on, and the first 40 windows of the quickstart; about three minutes
 a commit on two CPU cores. A run that lies under --out is not made again. Ends with code 1 where a run differs.
-`--ignore=config_hash,config,record.loss` leaves keys of the report and of records out, for changes made on purpose.
+`--ignore=report.config_hash,record.mask.loss` leaves keys of reports and records out, for changes made on purpose.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def test_a_changed_and_an_absent_key_of_the_report_are_named(runs):
     _edit_report(runs[1], windows=13, more=1)
     found = list(commits.differences(*runs))
     assert found == ["report.more: (absent) / 1", "report.windows: 12 / 13"]
-    assert list(commits.differences(*runs, ignore=("windows", "more"))) == []
+    assert list(commits.differences(*runs, ignore=("report.windows", "report.more"))) == []
 
 
 def test_one_bit_of_a_record_is_found(runs):
@@ -52,7 +52,7 @@ def test_one_bit_of_a_record_is_found(runs):
     record["end_s"] = float(np.nextafter(record["end_s"], np.inf))
     lines[number] = json.dumps(record)
     (runs[1] / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert list(commits.differences(*runs)) == [f"record {number + 1} (window): end_s"]
+    assert list(commits.differences(*runs)) == [f"record {number + 1} (window): record.end_s"]
     assert list(commits.differences(*runs, ignore=("record.end_s",))) == []
 
 

@@ -105,25 +105,19 @@ def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[
     """What differs between two runs' folders: a line each; nothing where they are equal to the bit.
 
     Args:
-      ignore: dotted keys of the report, or `record.KEY`, that are not compared.
+      ignore: `report.KEY` and `record.KEY`, dotted, that are not compared; a group's name stands for all of it.
     """
-    reports = [_flat(comparable(json.loads((run / "report.json").read_text()))) for run in (old, new)]
-    for key in sorted(reports[0].keys() | reports[1].keys()):
-        if not any(key == name or key.startswith(f"{name}.") for name in ignore):
-            values = [report.get(key, "(absent)") for report in reports]
-            if values[0] != values[1]:
-                yield f"report.{key}: {str(values[0])[:80]} / {str(values[1])[:80]}"
-    skipped = {"host_s", *(name.removeprefix("record.") for name in ignore if name.startswith("record."))}
-    records = [
-        [{k: v for k, v in record.items() if k not in skipped} for record in read_metrics(run / "metrics.jsonl")]
-        for run in (old, new)
-    ]
+    reports = [_flat(comparable(json.loads((run / "report.json").read_text())), "report") for run in (old, new)]
+    for key in _unequal(*reports, ignore):
+        values = [str(report.get(key, "(absent)"))[:80] for report in reports]
+        yield f"{key}: {values[0]} / {values[1]}"
+    records = [[_flat(record, "record") for record in read_metrics(run / "metrics.jsonl")] for run in (old, new)]
     if len(records[0]) != len(records[1]):
         yield f"{len(records[0])} / {len(records[1])} records"
     for number, (a, b) in enumerate(zip(*records, strict=False), 1):
-        if a != b:
-            keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-            yield f"record {number} ({a['kind']}): {', '.join(keys)}"
+        keys = _unequal(a, b, (*ignore, "record.host_s"))
+        if keys:
+            yield f"record {number} ({a['record.kind']}): {', '.join(keys)}"
     with np.load(old / "final_model.npz") as a, np.load(new / "final_model.npz") as b:
         for key in sorted(set(a.files) | set(b.files)):
             if key not in a.files or key not in b.files:
@@ -132,13 +126,19 @@ def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[
                 yield f"final_model.npz: {key}"
 
 
-def _flat(tree: Any, head: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is one leaf."""
+def _unequal(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...]) -> list[str]:
+    """Keys of two flat records that only one has, or whose values differ."""
+    keys = {key for key in old.keys() | new.keys() if key not in old or key not in new or old[key] != new[key]}
+    return sorted(key for key in keys if not any(f"{key}.".startswith(f"{name}.") for name in ignore))
+
+
+def _flat(tree: Any, head: str) -> dict[str, Any]:
+    """Leaves by dotted key that begins with `head`; a list is one leaf."""
     if not isinstance(tree, Mapping):
         return {head: tree}
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{head}.{key}" if head else str(key))
+        flat |= _flat(value, f"{head}.{key}")
     return flat
 
 
