@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from prfl_jax.data import Dataset, Split
 from prfl_jax.devices import Placement
 from prfl_jax.engine import State
 from prfl_jax.errors import UserError
+from prfl_jax.host_memory import host_available
 from prfl_jax.report.names import bytes_text
 
 STACKS = ("models in flight", "trained ahead", "buffer")  # what grows with the number of slots
@@ -108,18 +108,3 @@ def device_available(device: Any) -> int | None:
     if not stats or "bytes_limit" not in stats:
         return None
     return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
-
-
-def host_available() -> int | None:
-    """Bytes of memory that the host can give, swap not counted; None where it does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (OSError, ValueError, AttributeError):
-        return None

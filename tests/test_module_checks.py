@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prfl_jax.errors import UserError
+from prfl_jax.models import module_checks
 from prfl_jax.models.build import load_model, save_model, wrap_module
 from prfl_jax.models.module_checks import Sizes
 
@@ -244,3 +245,11 @@ def test_nothing_to_train_is_refused():
             return zoo.flat(x)[:, :4]
 
     refused(Nothing, "has no params to train")
+
+
+def test_a_model_too_large_to_be_computed_is_not_asked_and_says_so(monkeypatch):
+    """Its memory is refused later, in a line; before, nothing is allocated."""
+    monkeypatch.setattr(module_checks, "_asked_before", [])
+    monkeypatch.setattr(module_checks, "host_available", lambda: 1000)
+    (line,) = wrap(zoo.RateZero).warnings
+    assert line.startswith("config.model.name: 'theirs' was not asked what its outputs depend on")

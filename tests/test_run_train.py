@@ -20,6 +20,7 @@ from prfl_jax.errors import UserError
 from prfl_jax.report import load_schema, read_metrics
 from prfl_jax.training import train
 from prfl_jax.transport.alone import run_clock
+from prfl_jax.validate import config_hash, to_dict
 from prfl_jax.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,8 +76,10 @@ def test_a_model_that_diverged_in_its_last_step_is_not_passed_off_as_finished(tm
 
 
 def test_a_second_process_is_kept_out_also_while_comparing(tmp_path):
-    with Workdir(tmp_path / "run", {}, "x"), pytest.raises(UserError, match="another run is writing there"):
-        train(tiny.config(), "configs/mine.py", str(tmp_path / "run"))
+    config = tiny.config()
+    theirs = Workdir(tmp_path / "run", to_dict(config), config_hash(config))
+    with theirs, pytest.raises(UserError, match="another run is writing there"):
+        train(config, "configs/mine.py", str(tmp_path / "run"))
 
 
 def test_an_own_model_from_a_file(tmp_path):

@@ -107,10 +107,9 @@ def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[
     Args:
       ignore: `report.KEY` and `record.KEY`, dotted, that are not compared; a group's name stands for all of it.
     """
-    reports = [_flat(comparable(json.loads((run / "report.json").read_text())), "report") for run in (old, new)]
-    for key in _unequal(*reports, ignore):
-        values = [str(report.get(key, "(absent)"))[:80] for report in reports]
-        yield f"{key}: {values[0]} / {values[1]}"
+    a, b = (_flat(comparable(json.loads((run / "report.json").read_text())), "report") for run in (old, new))
+    for key in _unequal(a, b, ignore):
+        yield f"{key}: {str(a.get(key, '(absent)'))[:80]} / {str(b.get(key, '(absent)'))[:80]}"
     records = [[_flat(record, "record") for record in read_metrics(run / "metrics.jsonl")] for run in (old, new)]
     if len(records[0]) != len(records[1]):
         yield f"{len(records[0])} / {len(records[1])} records"
@@ -118,11 +117,11 @@ def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[
         keys = _unequal(a, b, (*ignore, "record.host_s"))
         if keys:
             yield f"record {number} ({a['record.kind']}): {', '.join(keys)}"
-    with np.load(old / "final_model.npz") as a, np.load(new / "final_model.npz") as b:
-        for key in sorted(set(a.files) | set(b.files)):
-            if key not in a.files or key not in b.files:
-                yield f"final_model.npz: {key} is only in {'the old' if key in a.files else 'the new'}"
-            elif a[key].dtype != b[key].dtype or a[key].tobytes() != b[key].tobytes():
+    with np.load(old / "final_model.npz") as before, np.load(new / "final_model.npz") as after:
+        for key in sorted(set(before.files) | set(after.files)):
+            if key not in before.files or key not in after.files:
+                yield f"final_model.npz: {key} is only in {'the old' if key in before.files else 'the new'}"
+            elif before[key].dtype != after[key].dtype or before[key].tobytes() != after[key].tobytes():
                 yield f"final_model.npz: {key}"
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.errors import UserError
+from prfl_jax.host_memory import host_available
 from prfl_jax.jax_settings import root_key
 from prfl_jax.models.traced import fingerprint, grows_with_batch, lowest_float
 from prfl_jax.models.training_switch import WORDS
@@ -60,6 +61,7 @@ class Module:
     source: Any
 
 
+COPIES = 8  # of the params, that `_check_numbers` has at a time, with what it draws them from
 _asked_before: list[tuple[Any, ...]] = []  # (the user's object, image, classes, sizes, warnings)
 
 
@@ -89,8 +91,13 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     for size in sizes.trained:
         _check_training(module, params, fixed, size)
     _check_repeatable(module, tree, sizes.trained[0])
+    warnings = _warnings(module, sizes.trained[0])
+    need, there = COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)), host_available()
+    if there is not None and need > there:  # a run hardly fits either, and says so
+        words = f"was not asked what its outputs depend on, which takes {need / 1e9:,.0f} GB of {there / 1e9:,.1f} GB"
+        return (*warnings, f"config.model.name: {module.name!r} {words} of memory")
     _check_numbers(module, sizes)
-    return tuple(_warnings(module, sizes.trained[0]))
+    return tuple(warnings)
 
 
 def _image(module: Module, size: int) -> jax.ShapeDtypeStruct:

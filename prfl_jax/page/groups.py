@@ -52,6 +52,7 @@ class Group:
 
     @property
     def seeds(self) -> str:
+        """Seeds of its runs, as text."""
         return ", ".join(str(run.report["seed"]) for run in self.runs)
 
     def label(self, width: int = 26) -> str:

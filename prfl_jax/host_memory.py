@@ -1,0 +1,20 @@
+"""Memory that this machine has left (no JAX)."""
+
+from __future__ import annotations
+
+import os
+
+
+def host_available() -> int | None:
+    """Bytes of memory that the host can give, swap not counted; None where it does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return 1024 * int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None
