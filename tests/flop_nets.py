@@ -10,6 +10,8 @@ from flax import nnx
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxprs_in_params
 
+from prfl_jax.models.flop_count import scan_operands
+
 SHAPE = (16, 16, 8)
 
 
@@ -211,7 +213,7 @@ def without_loops(function, *shapes):
             ins, params = [read(var) for var in equation.invars], equation.params
             name, inner = equation.primitive.name, list(jaxprs_in_params(params))
             if name == "scan":
-                fixed, carried = params["num_consts"], params["num_carry"]
+                fixed, carried = scan_operands(equation)
                 body, carry, each = params["jaxpr"], ins[fixed:][:carried], []
                 for turn in range(params["length"])[:: -1 if params["reverse"] else 1]:
                     xs = [x[turn] for x in ins[fixed + carried :]]

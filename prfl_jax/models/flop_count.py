@@ -212,7 +212,7 @@ class _Counter:
 
     def _scan(self, equation: Any, sources: list[Source], wanted: list[bool]) -> tuple[list[Source], Flop]:
         params = equation.params
-        fixed, carried = params["num_consts"], params["num_carry"]
+        fixed, carried = scan_operands(equation)
         each = [dataclasses.replace(source, value=None) for source in sources[fixed + carried :]]
         carry = sources[fixed : fixed + carried]
         wanted = [True] * carried + wanted[carried:]
@@ -264,6 +264,17 @@ class _Counter:
         """Whether there is any product inside."""
         _, flop = self.count(jaxpr, [Source()] * len(jaxpr.invars), [True] * len(jaxpr.outvars))
         return bool(flop)
+
+
+def scan_operands(equation: Any) -> tuple[int, int]:
+    """How many operands of a `scan` are the same in every turn, and how many are carried; the others are stacked.
+
+    Told by rank, since JAX's parameters for it change: what is stacked has one axis more outside than inside.
+    """
+    body = getattr(equation.params["jaxpr"], "jaxpr", equation.params["jaxpr"])
+    stacked = sum(a.aval.ndim > b.aval.ndim for a, b in zip(equation.invars, body.invars, strict=True))
+    carried = sum(a.aval.ndim == b.aval.ndim for a, b in zip(equation.outvars, body.outvars, strict=True))
+    return len(equation.invars) - carried - stacked, carried
 
 
 _LOOPS = {"scan": _Counter._scan, "while": _Counter._while, "cond": _Counter._cond}
