@@ -35,6 +35,7 @@ def everybody_kept(config):
     slots = planner.Slots
     with (
         mock.patch.object(simulation, "slots", lambda config: config.clients.number),
+        mock.patch("prfl_jax.method.slots", lambda config: config.clients.number),
         mock.patch.object(planner, "Slots", lambda clients, cohort: slots(clients, 0)),
     ):
         return tiny.run_experiment(Experiment(config))

@@ -148,6 +148,7 @@ def test_slots_of_a_cohort_that_are_handed_on_change_nothing(name):
     slots = planner.Slots
     with (
         mock.patch.object(simulation, "slots", lambda config: config.clients.number),
+        mock.patch("prfl_jax.method.slots", lambda config: config.clients.number),
         mock.patch.object(planner, "Slots", lambda clients, cohort: slots(clients, 0)),
     ):
         kept = tiny.run_experiment(Experiment(tiny.config(method, **changes)))
