@@ -124,7 +124,7 @@ def test_ctrl_c_during_imports_is_quiet(tmp_path, script, after_s):
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     assert "Traceback" not in said and len(said.splitlines()) <= 2
-    assert process.returncode in (130, 2)
+    assert process.returncode in (130, 2, -signal.SIGINT)  # the last is 130 too in a shell: Python was ending already
 
 
 def test_every_script_is_ready_for_ctrl_c_before_it_imports_anything():
