@@ -18,7 +18,7 @@ Time and result: 620 windows (--config.rounds=620 --config.eval_every_s=1250
 from ml_collections import config_dict
 
 from prfl_jax import strategies
-from prfl_jax.config import default_config
+from prfl_jax.config.defaults import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -16,7 +16,7 @@ all 10,000 windows is meant for an accelerator and was not made yet.
 from ml_collections import config_dict
 
 from prfl_jax import strategies
-from prfl_jax.config import default_config
+from prfl_jax.config.defaults import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -15,7 +15,7 @@ the end with the seeds 0, 1, 2; FedAvg 86.2, 89.7, 89.3 %. 2026-11-20.
 from ml_collections import config_dict
 
 from prfl_jax import strategies
-from prfl_jax.config import default_config
+from prfl_jax.config.defaults import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -17,7 +17,7 @@ paper 10000 9940 9878 9548 5484 4517 2822 2460 2453 1999. At 18.5 s it is 2.9 %,
 from ml_collections import config_dict
 
 from prfl_jax import strategies
-from prfl_jax.config import default_config
+from prfl_jax.config.defaults import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -13,7 +13,7 @@ Time and result, seed 0, two x86-64 cores, 2026-11-20: 12 min, 130,490 client up
 from ml_collections import config_dict
 
 from prfl_jax import strategies
-from prfl_jax.config import default_config
+from prfl_jax.config.defaults import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import importlib
 
-TYPE_CHECKING = False  # as `typing` has it, which is not imported here: scripts begin with `prfl_jax.early`
+TYPE_CHECKING = False  # as `typing` has it, which is not imported here: scripts begin with `prfl_jax.system.early`
 if TYPE_CHECKING:
     from typing import Any
 
-    from prfl_jax.cli import load_config
-    from prfl_jax.config import default_config
-    from prfl_jax.errors import UserError
-    from prfl_jax.experiment import Experiment, Finished
+    from prfl_jax.config.cli import load_config
+    from prfl_jax.config.defaults import default_config
     from prfl_jax.models.build import build_model, load_model, save_model
+    from prfl_jax.runtime.experiment import Experiment, Finished
+    from prfl_jax.system.errors import UserError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Experiment": "experiment",
-    "Finished": "experiment",
-    "UserError": "errors",
+    "Experiment": "runtime.experiment",
+    "Finished": "runtime.experiment",
+    "UserError": "system.errors",
     "build_model": "models.build",
-    "default_config": "config",
-    "load_config": "cli",
+    "default_config": "config.defaults",
+    "load_config": "config.cli",
     "load_model": "models.build",
     "save_model": "models.build",
 }

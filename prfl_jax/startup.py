@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prfl_jax import compile_cache, console, provenance
+from prfl_jax.system import compile_cache, console, provenance
 
 __all__ = ["a_device_per_core", "before_jax", "keep_compiled"]
 

@@ -21,12 +21,12 @@ All want the machine to themselves, and leave with code 0 whether bounds are kep
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.bench.suite import Request, run_suite
+from prfl_jax.benchmarks.suite import Request, run_suite
+from prfl_jax.config import cli
 
 _SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers | roofline | devices | axes")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")

@@ -12,19 +12,20 @@ replaced only by a finished run.
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 import json
 
 from absl import flags
 from ml_collections import config_dict
 
-from prfl_jax import cli, provenance
-from prfl_jax.errors import UserError
-from prfl_jax.files import output_file, write_text
+from prfl_jax.config import cli
+from prfl_jax.config.validate import config_hash, to_dict
 from prfl_jax.report.series import shorten
-from prfl_jax.transport.alone import run_clock
-from prfl_jax.validate import config_hash, to_dict
+from prfl_jax.runtime.clock_only import run_clock
+from prfl_jax.system import provenance
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import output_file, write_text
 
 _MOST_SHOWN = 20  # clients
 _WINDOWS = flags.DEFINE_integer("windows", None, "windows to run; by default the config's `rounds`")

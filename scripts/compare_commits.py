@@ -9,13 +9,13 @@ a commit on two CPU cores. A run that lies under --out is not made again. Ends w
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.bench.commits import Request, compare_commits
-from prfl_jax.files import user_path
+from prfl_jax.benchmarks.commits import Request, compare_commits
+from prfl_jax.config import cli
+from prfl_jax.system.files import user_path
 
 _OLD = flags.DEFINE_string("old", "main", "a commit, branch or tag")
 _NEW = flags.DEFINE_string("new", "HEAD", "another")

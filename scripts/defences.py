@@ -9,13 +9,13 @@ there are 18 a method and seed. Ends with a table, `defences.md`.
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.files import user_path
-from prfl_jax.reproduce.defences import ROUNDS, defences
+from prfl_jax.config import cli
+from prfl_jax.studies.defences import ROUNDS, defences
+from prfl_jax.system.files import user_path
 
 _METHODS = flags.DEFINE_list("methods", list(ROUNDS), f"among {', '.join(ROUNDS)}")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")

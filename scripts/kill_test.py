@@ -9,12 +9,12 @@ code 1 where a report, a record or a model differs by a bit, or a process shows 
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.bench.kills import Request, run_kills
+from prfl_jax.benchmarks.kills import Request, run_kills
+from prfl_jax.config import cli
 
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 _KILLS = flags.DEFINE_integer("kills", 50, "how often SIGKILL", lower_bound=0)

@@ -16,18 +16,18 @@ GitHub) writes. Nothing is downloaded.
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 import os
 import pathlib
 
 from absl import flags
 
-from prfl_jax import cli
+from prfl_jax.config import cli
 from prfl_jax.data import prepare
 from prfl_jax.data.sources import DATA_DIR_VARIABLE
-from prfl_jax.errors import UserError
-from prfl_jax.files import user_path
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import user_path
 
 _WHAT = flags.DEFINE_enum("what", None, ["mnist_by_writer", "cifar10", "femnist"], "What to make.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, f"Where it goes; by default ${DATA_DIR_VARIABLE}, else ~/prfl_data.")

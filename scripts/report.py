@@ -12,13 +12,13 @@ with its metrics.jsonl.
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.errors import UserError
-from prfl_jax.files import output_file
+from prfl_jax.config import cli
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import output_file
 
 _OUT = flags.DEFINE_string("out", None, "the HTML file to write")
 _TITLE = flags.DEFINE_string("title", "Runs", "of the page")
@@ -32,7 +32,7 @@ def main(folders: list[str]) -> None:
         import plotly  # noqa: F401
     except ModuleNotFoundError:
         raise UserError("scripts/report.py: needs Plotly; pip install -e '.[report]'") from None
-    from prfl_jax.page import find_runs, write_page
+    from prfl_jax.report.html import find_runs, write_page
 
     runs = find_runs(folders)
     write_page(runs, out, _TITLE.value)

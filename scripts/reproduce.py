@@ -13,12 +13,12 @@ three minutes on two CPU cores, `cpu` hours, and `full`, the paper's own setting
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.reproduce.make import WHAT, Request, reproduce
+from prfl_jax.config import cli
+from prfl_jax.studies.prfl.make import WHAT, Request, reproduce
 
 _WHAT = flags.DEFINE_string("what", "all", f"{', '.join(WHAT)}, or all")
 _PRESET = flags.DEFINE_string("preset", "cpu", "full | cpu | smoke")

@@ -11,15 +11,15 @@ and `sweep.json`.
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.errors import UserError
-from prfl_jax.files import user_path
+from prfl_jax.config import cli
 from prfl_jax.sweep.run import default_out, run_sweep
 from prfl_jax.sweep.settings import Sweep
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import user_path
 
 _SPACE = flags.DEFINE_string("space", None, "the file of the space: get_space() gives values or a range by config key")
 _TRIALS = flags.DEFINE_integer("trials", None, "trials in all; by default the whole grid")

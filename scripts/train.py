@@ -14,13 +14,13 @@ Several experiments in one process, as one more mapped axis, so that small model
 
 from __future__ import annotations
 
-import prfl_jax.early  # noqa: F401  # isort: skip  (before what takes long)
+import prfl_jax.system.early  # noqa: F401  # isort: skip  (before what takes long)
 
 from absl import flags
 
-from prfl_jax import cli
-from prfl_jax.errors import UserError
-from prfl_jax.training import Together, Variants, train
+from prfl_jax.config import cli
+from prfl_jax.runtime.training import ProcessGroup, Variants, train
+from prfl_jax.system.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/CONFIG-SEED-HASH")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would need, and compute nothing")
@@ -35,7 +35,7 @@ _VARY = flags.DEFINE_string("vary", None, "KEY=VALUE,VALUE,...: an experiment fo
 def main(config: object) -> int:
     together = None
     if _COORDINATOR.value is not None:
-        together = Together(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        together = ProcessGroup(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     elif _PROCESSES.value != 1 or _PROCESS.value != 0:
         raise UserError("--processes and --process: allowed with --coordinator=HOST:PORT")
     variants = Variants(_SEEDS.value, _VARY.value)

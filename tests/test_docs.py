@@ -12,15 +12,16 @@ from unittest import mock
 
 import pytest
 import tiny
+from paths import ROOT
 
-from prfl_jax import cli, own, strategies
-from prfl_jax.cli import load_config, split_argv
+from prfl_jax import registry, strategies
 from prfl_jax.clock import CLOSE_RULES, KINDS, ties
-from prfl_jax.experiment import Experiment
+from prfl_jax.config import cli
+from prfl_jax.config.cli import load_config, split_argv
+from prfl_jax.config.schema import RULES
 from prfl_jax.report import load_schema
-from prfl_jax.rules import RULES
+from prfl_jax.runtime.experiment import Experiment
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 GUIDES = sorted(path.name for path in DOCS.glob("*.md") if path.name != "api.md")
 NOT_RUN = ("first_hour.md", "machines.md")  # takes a while, needs machines: what was tried by hand
@@ -80,7 +81,7 @@ def run(arguments):
     """What the command would do, with few clients, images and windows."""
     path, pairs, flags = config_of(arguments)
     config = load_config(path, {**SMALL, **pairs})
-    with mock.patch("prfl_jax.experiment.run_figure"):
+    with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         done = Experiment(config).run(flags["workdir"], progress=False)
     assert done.report["ended"]["how"] == "rounds" and done.report["client_updates"] > 0
 
@@ -109,7 +110,7 @@ def test_commands_and_keys_in_a_guide_exist(guide):
         for arguments in commands(code) if language == "bash" else ():
             path, pairs, given = config_of(arguments)
             assert given.keys() <= flags and pairs.keys() <= RULES.keys()
-            if path.exists() and not any(own.is_own(value) for value in pairs.values()):
+            if path.exists() and not any(registry.is_own(value) for value in pairs.values()):
                 load_config(path, pairs)
     groups = "|".join(sorted({key.split(".")[0] for key in RULES if "." in key}))
     for key in re.findall(rf"`((?:{groups})\.[a-z_]+)(?:=[^`]*)?`", text):
@@ -132,7 +133,7 @@ def test_help_names_the_page_of_the_keys_that_the_clock_reads():
 def test_the_index_names_every_guide_and_every_key_of_ones_own():
     text = (DOCS / "README.md").read_text()
     assert all(f"({path.name})" in text for path in DOCS.glob("*.md") if path.name != "README.md")
-    assert all(f"`{key}`" in text for key in own.KEYS)
+    assert all(f"`{key}`" in text for key in registry.KEYS)
 
 
 def test_reading_a_report_names_every_key():

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from prfl_jax import startup
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 from prfl_jax.startup import keep_compiled
 folder = keep_compiled()

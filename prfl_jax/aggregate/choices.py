@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax import own
+from prfl_jax import registry
 from prfl_jax.aggregate.weights import Slot, staleness_weight
 from prfl_jax.clock.types import Arrival
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
+class CloseContext:
     """What a rule may look at when a window closes.
 
     Attributes:
@@ -75,7 +75,7 @@ class Window:
 
 
 @dataclasses.dataclass(frozen=True)
-class Closing:
+class AggregationWeights:
     """The weights of one aggregation.
 
     Attributes:
@@ -100,37 +100,37 @@ def _stale(cfg: Any, tau: np.ndarray) -> np.ndarray:
     return staleness_weight(tau, cfg.staleness, cfg.staleness_a, cfg.staleness_b)
 
 
-def _slots(cfg: Any, window: Window) -> np.ndarray:
+def _slots(cfg: Any, window: CloseContext) -> np.ndarray:
     """p_i s(tau_i) of every filled slot, not normalised (Eq. 7)."""
     return np.where(window.filled, window.p * _stale(cfg, window.staleness), 0.0)
 
 
-def buffered(cfg: Any, window: Window) -> Closing:
+def buffered(cfg: Any, window: CloseContext) -> AggregationWeights:
     """Every filled slot counts (Eq. 7)."""
-    return Closing(_normalised(_slots(cfg, window)), cfg.server_lr)
+    return AggregationWeights(_normalised(_slots(cfg, window)), cfg.server_lr)
 
 
-def unbuffered(cfg: Any, window: Window) -> Closing:
+def unbuffered(cfg: Any, window: CloseContext) -> AggregationWeights:
     """Only this window's arrivals, mixed in by their share of all slots' weight (the ablation nobuff)."""
     raw = _slots(cfg, window)
     fresh = np.where(window.fresh, raw, 0.0)
     share = fresh.sum() / raw.sum() if raw.sum() > 0 else 0.0
-    return Closing(_normalised(fresh), cfg.server_lr * share)
+    return AggregationWeights(_normalised(fresh), cfg.server_lr * share)
 
 
-def arrivals_by_p(cfg: Any, window: Window) -> Closing:
+def arrivals_by_p(cfg: Any, window: CloseContext) -> AggregationWeights:
     """This window's arrivals, by p alone (FedAvg, McMahan et al. 2017)."""
     weights = cfg.server_lr * _normalised(np.array([window.p[arrival.client] for arrival in window.arrivals]))
     keep = 1.0 - cfg.server_lr if window.arrivals else 1.0
-    return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()), keep=keep)
+    return AggregationWeights(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()), keep=keep)
 
 
-def arrivals_counted(cfg: Any, window: Window) -> Closing:
+def arrivals_counted(cfg: Any, window: CloseContext) -> AggregationWeights:
     """This window's arrivals, each counting once (HeteroFL, Diao et al. 2021, eq. 3)."""
-    return Closing(_normalised(window.fresh.astype(np.float64)), cfg.server_lr)
+    return AggregationWeights(_normalised(window.fresh.astype(np.float64)), cfg.server_lr)
 
 
-def mixing(cfg: Any, window: Window) -> Closing:
+def mixing(cfg: Any, window: CloseContext) -> AggregationWeights:
     """W <- (1 - a_k) W + a_k w_k for one arrival after another, a_k = alpha s(tau_k) (FedAsync, Xie et al. 2019).
 
     Written as one sum: c_k = a_k prod_{j > k} (1 - a_j), keep = prod_k (1 - a_k).
@@ -140,10 +140,10 @@ def mixing(cfg: Any, window: Window) -> Closing:
     for a in reversed((cfg.alpha * _stale(cfg, window.arrival_staleness)).tolist()):
         coefficients.append(a * keep)
         keep *= 1.0 - a
-    return Closing(np.zeros(len(window.p)), arrivals=tuple(reversed(coefficients)), keep=keep)
+    return AggregationWeights(np.zeros(len(window.p)), arrivals=tuple(reversed(coefficients)), keep=keep)
 
 
-def fedfix(cfg: Any, window: Window) -> Closing:
+def fedfix(cfg: Any, window: CloseContext) -> AggregationWeights:
     """W <- W + eta_g sum_k d_k (w_k - w_sent), d_i = p_i times the steps of the server that i takes for one update.
 
     So each client moves W by its p_i in the long run, however slow it is (FedFix, Fraboni et al. 2023). In windows of
@@ -152,14 +152,14 @@ def fedfix(cfg: Any, window: Window) -> Closing:
     for more than p_i. In a
     window that waits for everybody d_i = p_i. Where arrivals close windows d_i = (sum_j 1/tau_j) tau_i p_i / K, which
     for K = 1 is their asynchronous FedAvg: j are the clients that take part and have arrived before, tau_j goes on
-    until j can be dispatched again (see `Window.cycle_s`), K is the mean number of arrivals in a window.
+    until j can be dispatched again (see `CloseContext.cycle_s`), K is the mean number of arrivals in a window.
     """
     clients = [arrival.client for arrival in window.arrivals]
     weights = [cfg.server_lr * _turns(window, client) * window.p[client] for client in clients]
-    return Closing(np.zeros(len(window.p)), arrivals=tuple(weights))
+    return AggregationWeights(np.zeros(len(window.p)), arrivals=tuple(weights))
 
 
-def _turns(window: Window, client: int) -> float:
+def _turns(window: CloseContext, client: int) -> float:
     """Steps of the server that one update of a client takes."""
     if window.waits:
         return 1.0
@@ -169,7 +169,7 @@ def _turns(window: Window, client: int) -> float:
     return float(max(1, math.ceil(window.round_s[client] / window.dt_s - 1e-9)))
 
 
-def fedbuff(cfg: Any, window: Window) -> Closing:
+def fedbuff(cfg: Any, window: CloseContext) -> AggregationWeights:
     """W <- W + eta_g / K sum_k s(tau_k) (w_k - w_sent): divided by K, not by the weights (Nguyen et al. 2022).
 
     K is the number of arrivals that close a window, also where one closes with fewer, because nobody else could
@@ -177,16 +177,16 @@ def fedbuff(cfg: Any, window: Window) -> Closing:
     """
     k = window.k or max(1, len(window.arrivals))
     weights = cfg.server_lr * _stale(cfg, window.arrival_staleness) / k
-    return Closing(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()))
+    return AggregationWeights(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()))
 
 
-def each_once(cfg: Any, window: Window) -> Closing:
+def each_once(cfg: Any, window: CloseContext) -> AggregationWeights:
     """Every filled slot counts once: for kernels that outvote liars, who may claim any weight.
 
     Where windows wait for everybody only arrivals do: who failed has no vote by what it sent before.
     """
     there = window.fresh if window.waits else window.filled
-    return Closing(_normalised(there.astype(np.float64)), cfg.server_lr)
+    return AggregationWeights(_normalised(there.astype(np.float64)), cfg.server_lr)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Aggregation:
     """
 
     kernel: str | Callable[[Any], Any]
-    close: Callable[[Any, Window], Closing]
+    close: Callable[[Any, CloseContext], AggregationWeights]
     staleness: bool
     updates: bool = False
     arrivals_alone: bool = False
@@ -267,36 +267,36 @@ def find_aggregation(name: str) -> Aggregation:
     if name in AGGREGATIONS:
         return AGGREGATIONS[name]
     key = "config.aggregation.name"
-    found = own.find_object(name, key)
+    found = registry.find_object(name, key)
     if not isinstance(found, Aggregation):
-        raise own.wrong(key, name, found, "a prfl_jax.aggregate.Aggregation")
+        raise registry.wrong(key, name, found, "a prfl_jax.aggregate.Aggregation")
     kernels = sorted({choice.kernel for choice in AGGREGATIONS.values() if isinstance(choice.kernel, str)})
     if not callable(found.kernel) and found.kernel not in kernels:
         allowed = f"{', '.join(kernels)}, or a function of a held.Held"
         raise UserError(f"{key}: {name!r} has kernel={found.kernel!r}; allowed: {allowed}")
     if not callable(found.close):
-        raise UserError(f"{key}: {name!r} has close={found.close!r}; allowed: a function of (config, Window)")
+        raise UserError(f"{key}: {name!r} has close={found.close!r}; allowed: a function of (config, CloseContext)")
     return found
 
 
-def weights_of(choice: Aggregation, cfg: Any, window: Window) -> Closing:
+def weights_of(choice: Aggregation, cfg: Any, window: CloseContext) -> AggregationWeights:
     """What a choice's rule makes of a window, checked: a rule of one's own may be wrong.
 
     Args:
       cfg: the group `aggregation` of a config.
 
     Raises:
-      UserError: no `Closing`, weights of another number than there are clients or arrivals, or not finite.
+      UserError: no `AggregationWeights`, weights of another number than there are clients or arrivals, or not finite.
     """
     closing = choice.close(cfg, window)
     head = f"config.aggregation.name={cfg.name!r}: in window {window.index} close gives"
-    if not isinstance(closing, Closing):
-        raise UserError(f"{head} a {type(closing).__name__}; allowed: a prfl_jax.aggregate.Closing")
+    if not isinstance(closing, AggregationWeights):
+        raise UserError(f"{head} a {type(closing).__name__}; allowed: a prfl_jax.aggregate.AggregationWeights")
     slots, clients = np.asarray(closing.slots), len(window.p)
     if slots.shape != (clients,) or not np.isfinite(slots).all() or slots.min() < 0:
-        raise UserError(f"{head} slots={own.one_line(closing.slots)}; allowed: {clients} finite weights >= 0")
+        raise UserError(f"{head} slots={registry.one_line(closing.slots)}; allowed: {clients} finite weights >= 0")
     wanted = len(window.arrivals) if choice.kernel == "sum" else 0
     if len(closing.arrivals) != wanted or not all(map(math.isfinite, (*closing.arrivals, closing.keep))):
         what = f"{wanted} finite weights of arrivals with kernel={choice.kernel!r}, and a finite keep"
-        raise UserError(f"{head} arrivals={own.one_line(closing.arrivals)}, keep={closing.keep}; allowed: {what}")
+        raise UserError(f"{head} arrivals={registry.one_line(closing.arrivals)}, keep={closing.keep}; allowed: {what}")
     return closing

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prfl_jax import own
+from prfl_jax import registry
 from prfl_jax.aggregate import robust
 from prfl_jax.aggregate.choices import Aggregation
-from prfl_jax.aggregate.held import Held
-from prfl_jax.errors import UserError
+from prfl_jax.aggregate.stacked import Held
 from prfl_jax.submodel.layout import Layout, bits_length
+from prfl_jax.system.errors import UserError
 
 
 def kernel_at_once(choice: Aggregation) -> Callable[[Held], Any] | None:
@@ -36,7 +36,7 @@ def check_kernel(config: Any, choice: Aggregation, layout: Layout, params: Any, 
       UserError: naming what it gives; or it cannot be traced.
     """
     kernel = kernel_at_once(choice)
-    if kernel is None or not own.is_own(config.name):
+    if kernel is None or not registry.is_own(config.name):
         return
     key, allowed = "config.aggregation.name", "a pytree like held.params"
     models = jax.tree.map(lambda w: jax.ShapeDtypeStruct((slots, *w.shape), w.dtype), params)
@@ -46,7 +46,7 @@ def check_kernel(config: Any, choice: Aggregation, layout: Layout, params: Any, 
     def whole(params: Any, models: Any, bits: Any, weights: Any, rate: Any) -> Any:
         return kernel(Held(layout, params, models, bits, weights, rate, config.byzantine))
 
-    found = own.call(key, config.name, jax.eval_shape, whole, params, models, bits, weights, rate)
+    found = registry.call(key, config.name, jax.eval_shape, whole, params, models, bits, weights, rate)
     if choice.robust:
         allowed = f"robust.Robust({allowed}, an int32), as it has least"
         if not isinstance(found, robust.Robust) or getattr(found.kept, "shape", None) != ():

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prfl_jax.storage import fetch
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import unpack
+from prfl_jax.system.host_offload import fetch
 
 UNROLL_LIMIT = 32  # clients; above it a loop keeps the program small
 

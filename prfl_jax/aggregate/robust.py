@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prfl_jax.aggregate.held import Held
 from prfl_jax.aggregate.maskfedavg import UNROLL_LIMIT, mixed
+from prfl_jax.aggregate.stacked import Held
 
 
 class Robust(NamedTuple):

@@ -10,12 +10,12 @@ import numpy as np
 
 from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals, draw_idle
 from prfl_jax.clock.flight import Flight
-from prfl_jax.clock.quiet import Quiet
-from prfl_jax.clock.stream import Taker
+from prfl_jax.clock.stream import Receiver
 from prfl_jax.clock.ties import until
 from prfl_jax.clock.transfers import Transfers
 from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Failure, Network, Window, WindowRule
-from prfl_jax.errors import UserError
+from prfl_jax.clock.vectorized import VectorizedClock
+from prfl_jax.system.errors import UserError
 
 _MB = 1e6
 _MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
@@ -202,11 +202,11 @@ class Clock:
         self._windows += 1
         return Window(self._windows, start, end, tuple(dispatches), tuple(arrivals), *counted, waiting_s)
 
-    def _new_quiet(self) -> Quiet:
-        return Quiet(self.network, self._transport, self._seed)
+    def _new_quiet(self) -> VectorizedClock:
+        return VectorizedClock(self.network, self._transport, self._seed)
 
     def _quiet_window(
-        self, quiet: Quiet, clients: Sequence[int], number: int, start: float, server: tuple[float, float]
+        self, quiet: VectorizedClock, clients: Sequence[int], number: int, start: float, server: tuple[float, float]
     ) -> Window | None:
         """The next window, if nobody has to wait for the server in it."""
         index = np.array([self._index[client] for client in clients], np.int64)
@@ -268,8 +268,8 @@ class Clock:
                     now_s,
                     self._compute[client],
                     self._up[client],
-                    values=Taker(client, self._down[client], 0.0, None if mask else now_s),
-                    mask=Taker(client, mask, 0.0, now_s) if mask else None,
+                    values=Receiver(client, self._down[client], 0.0, None if mask else now_s),
+                    mask=Receiver(client, mask, 0.0, now_s) if mask else None,
                 )
             )
             log.append(Dispatch(client, index, version, now_s, on_arrival, self._down[client] + mask))

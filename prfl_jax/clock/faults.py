@@ -65,7 +65,7 @@ class Faults:
         return self.presence is None or self.presence.there(client, now_s)
 
 
-class Fates:
+class FaultDraws:
     """What happens to each dispatch.
 
     Each kind has a draw of its own, so that another probability of one changes nothing about the others, but that of
@@ -82,9 +82,7 @@ class Fates:
         key = np.random.SeedSequence((self._seed, FAULT, client, index))
         *draws, share = np.random.Generator(np.random.PCG64(key)).random(5).tolist()
         names = (DROPOUT, CRASH, LOST_UPLOAD, REPEATED_UPLOAD)
-        struck = (
-            name for name, u, p in zip(names, draws, self._faults.probabilities, strict=True) if u < p
-        )
+        struck = (name for name, u, p in zip(names, draws, self._faults.probabilities, strict=True) if u < p)
         kind = next(struck, None)
         return kind, {DROPOUT: 0.0, CRASH: share}.get(kind or "", 1.0)
 

@@ -12,7 +12,7 @@ from prfl_jax.clock.faults import LATE, Faults
 from prfl_jax.clock.faulty_transfers import FaultyTransfers
 from prfl_jax.clock.ties import until
 from prfl_jax.clock.types import Arrival, Costs, Dispatch, Failure, Network, Repeat, Window, WindowRule
-from prfl_jax.errors import NobodyLeft
+from prfl_jax.system.errors import NobodyLeft
 
 
 class Close:
@@ -45,7 +45,7 @@ class Close:
         elif not self._all and rule.close == "release":
             self.limit = opened_s + max(rule.release_min_s, sending_s + RELEASE_EXTRA_S)
 
-    def saw(self, arrivals: Sequence[Arrival], failures: Sequence[Failure], now_s: float) -> None:
+    def observe(self, arrivals: Sequence[Arrival], failures: Sequence[Failure], now_s: float) -> None:
         """Takes what ended at this instant."""
         self._arrivals += len(arrivals)
         self._arrived.update(arrival.client for arrival in arrivals)
@@ -161,7 +161,7 @@ class FaultyClock(Clock):
             repeats += repeated
             for listed in (here, failed):  # all that ended at this instant have one moment
                 now = max(now, min(listed[-1].ended_s, close_s)) if listed else now
-            close.saw(here, failed, now)
+            close.observe(here, failed, now)
             close_s = close.after(now)
             if self.rule.dispatch == "on_arrival" and close_s > until(now):
                 ended: list[Arrival | Failure] = [*here, *failed]

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from prfl_jax.clock.faults import CRASH, DROPOUT, LEFT, LOST_UPLOAD, REPEATED_UPLOAD, Fates, Faults
+from prfl_jax.clock.faults import CRASH, DROPOUT, LEFT, LOST_UPLOAD, REPEATED_UPLOAD, FaultDraws, Faults
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.stream import Stream
 from prfl_jax.clock.ties import after, until
@@ -56,7 +56,7 @@ class FaultyTransfers(Transfers):
 
     def __init__(self, network: Network, transport: str, seed: int, faults: Faults) -> None:
         super().__init__(network, transport, seed)
-        self._faults, self._draws = faults, Fates(seed, faults)
+        self._faults, self._draws = faults, FaultDraws(seed, faults)
         self._fates: dict[int, str | None] = {}  # by client in flight
         self._uploads: dict[int, Stream] = {}  # by client, of its flight
         self._copies: dict[int, tuple[int, Stream]] = {}  # by client: dispatch, and the copy under way
@@ -171,7 +171,7 @@ class FaultyTransfers(Transfers):
             self._fail(self.flights[client], LEFT, now_s)
         if client in self._copies:
             stream = self._copies[client][1]
-            self._receiving.leave(stream, stream.groups[0].takers[0], now_s)
+            self._receiving.leave(stream, stream.groups[0].receivers[0], now_s)
             self._end_copy(client, now_s)
 
     def _fail(self, flight: Flight, kind: str, now_s: float) -> None:
@@ -190,7 +190,7 @@ class FaultyTransfers(Transfers):
         upload, sent = self._uploads.pop(client, None), 0
         if upload is not None:
             if upload.groups:
-                self._receiving.leave(upload, upload.groups[0].takers[0], now_s)
+                self._receiving.leave(upload, upload.groups[0].receivers[0], now_s)
             sent = int(upload.sent)
         flight.stamp += 1
         del self.flights[client], self._fates[client]

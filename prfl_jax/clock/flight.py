@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from prfl_jax.clock.stream import Stream, Taker
+from prfl_jax.clock.stream import Receiver, Stream
 
 
 @dataclasses.dataclass(slots=True)
@@ -23,8 +23,8 @@ class Flight:
     dispatched_s: float
     compute_s: float
     up_bytes: int
-    values: Taker
-    mask: Taker | None = None
+    values: Receiver
+    mask: Receiver | None = None
     stream: Stream | None = None
     mask_stream: Stream | None = None
     counted: int = 0
@@ -54,10 +54,10 @@ class Flight:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Flight:
         """Inverse of `to_state`, without the streams."""
-        mask = None if state["mask"] is None else Taker.from_state(state["mask"])
+        mask = None if state["mask"] is None else Receiver.from_state(state["mask"])
         plain = {name: state[name] for name in _PLAIN}
         # a checkpoint may hold flights without it
-        return cls(values=Taker.from_state(state["values"]), mask=mask, landed_s=state.get("landed_s"), **plain)
+        return cls(values=Receiver.from_state(state["values"]), mask=mask, landed_s=state.get("landed_s"), **plain)
 
 
 _PLAIN = ("client", "index", "version", "dispatched_s", "compute_s", "up_bytes", "counted", "computed_s", "uploading")

@@ -9,7 +9,7 @@ from typing import Any
 
 from sortedcontainers import SortedKeyList
 
-from prfl_jax.clock.stream import Stream, Taker
+from prfl_jax.clock.stream import Receiver, Stream
 
 _RESIDUE = 1e-12  # a share of the capacity below which nothing is left to give
 _FEW = 64  # streams that may be shared among anew in every window
@@ -62,19 +62,19 @@ class Link:
         self._changed.add(stream)
         self.dirty = True
 
-    def reach(self, stream: Stream, now_s: float) -> list[Taker]:
+    def reach(self, stream: Stream, now_s: float) -> list[Receiver]:
         """The frontier of a stream has reached a prefix; a stream that has sent everything leaves the link."""
-        takers = stream.reach(now_s)
+        receivers = stream.reach(now_s)
         self.dirty = True
         if stream.groups:
             self._changed.add(stream)
         else:
             self._drop(stream)
-        return takers
+        return receivers
 
-    def leave(self, stream: Stream, taker: Taker, now_s: float) -> None:
+    def leave(self, stream: Stream, receiver: Receiver, now_s: float) -> None:
         """A client gives up what it waits for; what was sent until now stays counted."""
-        stream.leave(taker, now_s)
+        stream.leave(receiver, now_s)
         self.dirty = True
         if stream.groups:
             self._changed.add(stream)

@@ -11,7 +11,7 @@ from prfl_jax.clock.ties import until
 _NEVER = math.inf
 
 
-class Taker:
+class Receiver:
     """One client's part in a stream: the first `prefix` bytes, at up to `rate` bytes/s, from `ready_s` on.
 
     `ready_s` is None while the client still waits for its mask; `sent_s` is None until the prefix is
@@ -62,22 +62,22 @@ class Taker:
         return [self.client, self.prefix, self.rate, self.ready_s, self.sent_s, earliest, self.keeps_up, self.end_s]
 
     @classmethod
-    def from_state(cls, state: list[Any]) -> Taker:
-        taker = cls(*state[:4])
-        taker.sent_s, earliest, taker.keeps_up, taker.end_s = state[4:]
-        taker.earliest_s = -_NEVER if earliest is None else earliest
-        return taker
+    def from_state(cls, state: list[Any]) -> Receiver:
+        receiver = cls(*state[:4])
+        receiver.sent_s, earliest, receiver.keeps_up, receiver.end_s = state[4:]
+        receiver.earliest_s = -_NEVER if earliest is None else earliest
+        return receiver
 
 
 class _Group:
     """The clients that need the same prefix, and the fastest of them."""
 
-    __slots__ = ("prefix", "takers", "rate")
+    __slots__ = ("prefix", "receivers", "rate")
 
-    def __init__(self, taker: Taker) -> None:
-        self.prefix = taker.prefix
-        self.takers = [taker]
-        self.rate = taker.rate
+    def __init__(self, receiver: Receiver) -> None:
+        self.prefix = receiver.prefix
+        self.receivers = [receiver]
+        self.rate = receiver.rate
 
 
 class Stream:
@@ -91,8 +91,21 @@ class Stream:
       begin_s: when it began, s.
     """
 
-    __slots__ = ("key", "begin_s", "groups", "own_rate", "sent", "rate", "since_s", "due_s", "stamp", "peak_rate",
-                 "corners", "counted", "active")
+    __slots__ = (
+        "key",
+        "begin_s",
+        "groups",
+        "own_rate",
+        "sent",
+        "rate",
+        "since_s",
+        "due_s",
+        "stamp",
+        "peak_rate",
+        "corners",
+        "counted",
+        "active",
+    )
 
     def __init__(self, key: tuple, begin_s: float) -> None:
         self.key = key
@@ -109,33 +122,33 @@ class Stream:
         self.counted = 0  # bytes already reported
         self.active = False  # on its link
 
-    def join(self, taker: Taker, now_s: float) -> bool:
+    def join(self, receiver: Receiver, now_s: float) -> bool:
         """Adds a client; True if the stream has to send more, or sooner, for it."""
         sent = self.sent_at(now_s)
         if sent:  # what is sent by a moment that ties with now lies in the buffer already
             sent += self.peak_rate * (until(now_s) - now_s)
-        if taker.prefix <= sent:
-            taker.sent_s = now_s if taker.ready_s is None else taker.ready_s
+        if receiver.prefix <= sent:
+            receiver.sent_s = now_s if receiver.ready_s is None else receiver.ready_s
             return False
-        place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)
-        if place < len(self.groups) and self.groups[place].prefix == taker.prefix:
+        place = bisect.bisect_left(self.groups, -receiver.prefix, key=lambda group: -group.prefix)
+        if place < len(self.groups) and self.groups[place].prefix == receiver.prefix:
             group = self.groups[place]
-            group.takers.append(taker)
-            group.rate = max(group.rate, taker.rate)
+            group.receivers.append(receiver)
+            group.rate = max(group.rate, receiver.rate)
         else:
-            self.groups.insert(place, _Group(taker))
-        self.own_rate = max(self.own_rate, taker.rate)
+            self.groups.insert(place, _Group(receiver))
+        self.own_rate = max(self.own_rate, receiver.rate)
         self.outdate()
         return True
 
-    def leave(self, taker: Taker, now_s: float) -> None:
+    def leave(self, receiver: Receiver, now_s: float) -> None:
         """Takes out a client whose prefix is not yet sent; what it alone needs is not sent any more."""
         self.sent, self.since_s = self.sent_at(now_s), max(now_s, self.since_s)
-        place = bisect.bisect_left(self.groups, -taker.prefix, key=lambda group: -group.prefix)
+        place = bisect.bisect_left(self.groups, -receiver.prefix, key=lambda group: -group.prefix)
         group = self.groups[place]
-        group.takers.remove(taker)
-        if group.takers:
-            group.rate = max(other.rate for other in group.takers)
+        group.receivers.remove(receiver)
+        if group.receivers:
+            group.rate = max(other.rate for other in group.receivers)
         else:
             del self.groups[place]
         self.own_rate = max((other.rate for other in self.groups), default=0.0)
@@ -188,39 +201,39 @@ class Stream:
         self.due_s = self.since_s + (self.groups[-1].prefix - self.sent) / self.rate
         return True
 
-    def reach(self, now_s: float) -> list[Taker]:
+    def reach(self, now_s: float) -> list[Receiver]:
         """The frontier has reached the next prefix: returns the clients whose bytes are all sent."""
         group = self.groups.pop()
         self.sent = float(group.prefix)
         self.since_s = now_s
         self.own_rate = max((other.rate for other in self.groups), default=0.0)
-        for taker in group.takers:
-            taker.sent_s = now_s
-            taker.earliest_s = self.earliest(taker.rate)
+        for receiver in group.receivers:
+            receiver.sent_s = now_s
+            receiver.earliest_s = self.earliest(receiver.rate)
             # There from the very beginning and at least as fast as the frontier ever was.
-            taker.keeps_up = (
-                taker.ready_s is not None and taker.ready_s <= self.begin_s and taker.rate >= self.peak_rate
+            receiver.keeps_up = (
+                receiver.ready_s is not None and receiver.ready_s <= self.begin_s and receiver.rate >= self.peak_rate
             )
         self.outdate()
-        return group.takers
+        return group.receivers
 
     def to_state(self) -> dict[str, Any]:
         """Everything; takers by their client's id."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         state["key"] = list(self.key)
-        state["clients"] = [[taker.client for taker in group.takers] for group in self.groups]
+        state["clients"] = [[receiver.client for receiver in group.receivers] for group in self.groups]
         state["due_s"] = None if self.due_s == _NEVER else self.due_s
         state["corners"] = [list(corner) for corner in self.corners]
         return state
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], takers: dict[int, Taker]) -> Stream:
-        """Inverse of `to_state`; `takers` by client."""
+    def from_state(cls, state: dict[str, Any], receivers: dict[int, Receiver]) -> Stream:
+        """Inverse of `to_state`; `receivers` by client."""
         stream = cls(tuple(state["key"]), state["begin_s"])
         for clients in state["clients"]:
-            group = _Group(takers[clients[0]])
-            group.takers = [takers[client] for client in clients]
-            group.rate = max(taker.rate for taker in group.takers)
+            group = _Group(receivers[clients[0]])
+            group.receivers = [receivers[client] for client in clients]
+            group.rate = max(receiver.rate for receiver in group.receivers)
             stream.groups.append(group)
         for name in _PLAIN:
             setattr(stream, name, state[name])

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 _MB = 1e6
 _SPEEDS = (1e-4, 1e9)  # MB/s, as `clients.up_mb_s`
@@ -117,9 +117,7 @@ def _allow(where: str, name: str, value: float, low: float, high: float) -> None
         raise UserError(f"{where}: {name}={value:g}: allowed is a number from {low:g} to {high:g}")
 
 
-def _rows(
-    key: str, path: str, columns: Sequence[str], clients: int
-) -> Iterator[tuple[str, int, tuple[float, ...]]]:
+def _rows(key: str, path: str, columns: Sequence[str], clients: int) -> Iterator[tuple[str, int, tuple[float, ...]]]:
     """Where it stands (in words), the client and the numbers of each line after the first."""
     named = f"config.faults.{key}={path!r}"
     allowed = f"a CSV file whose first line is {','.join(columns)}"

@@ -45,7 +45,7 @@ from typing import Any
 from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
 from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.link import Link
-from prfl_jax.clock.stream import Stream, Taker
+from prfl_jax.clock.stream import Receiver, Stream
 from prfl_jax.clock.ties import after, until
 from prfl_jax.clock.types import Arrival, Network
 
@@ -182,9 +182,9 @@ class Transfers:
         return self._up_speed[client] * self._up.factor(client, index)
 
     def _join(self, flight: Flight, group: int, now_s: float) -> int:
-        taker = flight.values
-        if taker.prefix == 0:
-            taker.sent_s, taker.keeps_up = now_s, flight.mask is None
+        receiver = flight.values
+        if receiver.prefix == 0:
+            receiver.sent_s, receiver.keeps_up = now_s, flight.mask is None
             self._resolve(flight)
             return 0
         if self._transport == "unicast":
@@ -194,15 +194,15 @@ class Transfers:
             name = (flight.version, group if self._transport == "distinct" else 0)
             found = self._open.get(name)
             if found is None:
-                size = taker.prefix if self._transport == "distinct" else 0
+                size = receiver.prefix if self._transport == "distinct" else 0
                 found = self._open[name] = Stream((self.batch, VALUES, size, name[1]), now_s)
             stream = found
         before = stream.groups[0].prefix if stream.groups else int(stream.sent)
-        if stream.join(taker, now_s):
+        if stream.join(receiver, now_s):
             flight.stream = stream
             self._sending.touch(stream)
         self._resolve(flight)
-        return max(0, taker.prefix - before)
+        return max(0, receiver.prefix - before)
 
     def _resolve(self, flight: Flight) -> None:
         """Plans the upload once the end of the download is known."""
@@ -223,14 +223,14 @@ class Transfers:
             subject.mask_stream = None
             self._resolve(subject)
         elif kind == RECEIVED:
-            (taker,) = self._receiving.reach(subject, time_s)
-            self._land(self.flights[taker.client], time_s)
+            (receiver,) = self._receiving.reach(subject, time_s)
+            self._land(self.flights[receiver.client], time_s)
         else:
-            for taker in self._sending.reach(subject, time_s):
-                flight = self.flights[taker.client]
-                if taker is flight.mask:
-                    taker.resolve()
-                    self._push(taker.end_s, _MASKED, flight)
+            for receiver in self._sending.reach(subject, time_s):
+                flight = self.flights[receiver.client]
+                if receiver is flight.mask:
+                    receiver.resolve()
+                    self._push(receiver.end_s, _MASKED, flight)
                 else:
                     flight.stream = None
                     self._resolve(flight)
@@ -244,7 +244,7 @@ class Transfers:
 
     def _send_up(self, client: int, index: int, size: int, now_s: float) -> Stream:
         stream = Stream((self._moment_s, client), now_s)  # of those that begin at one moment the lowest id goes first
-        stream.join(Taker(client, size, self._up_rate(client, index, size, now_s), now_s), now_s)
+        stream.join(Receiver(client, size, self._up_rate(client, index, size, now_s), now_s), now_s)
         self._receiving.touch(stream)
         return stream
 
@@ -305,7 +305,7 @@ class Transfers:
             "downloading": sorted(self._downloading),
             "sending": [stream.to_state() for stream in self._sending.active],
             "receiving": [
-                {**stream.to_state(), "taker": stream.groups[0].takers[0].to_state()}
+                {**stream.to_state(), "taker": stream.groups[0].receivers[0].to_state()}
                 for stream in self._receiving.active
             ],
             "links": [self._sending.to_state(), self._receiving.to_state()],
@@ -327,12 +327,12 @@ class Transfers:
             stream = Stream.from_state(entry, masks if mask else values)
             sending.append(stream)
             for group in stream.groups:
-                for taker in group.takers:
-                    setattr(self.flights[taker.client], "mask_stream" if mask else "stream", stream)
+                for receiver in group.receivers:
+                    setattr(self.flights[receiver.client], "mask_stream" if mask else "stream", stream)
         receiving = []
         for entry in state["receiving"]:
-            taker = Taker.from_state(entry["taker"])
-            receiving.append(Stream.from_state(entry, {taker.client: taker}))
+            receiver = Receiver.from_state(entry["taker"])
+            receiving.append(Stream.from_state(entry, {receiver.client: receiver}))
         self._sending.restore(state["links"][0], sending)
         self._receiving.restore(state["links"][1], receiving)
         for flight in self.flights.values():

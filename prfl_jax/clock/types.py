@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from prfl_jax.clock.faults import REPEATED_UPLOAD
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 # values of `window.close`
 CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline")
 # those whose windows wait for (nearly) everybody
-FOR_EVERYBODY = ("all", "deadline")
+SYNCHRONOUS = ("all", "deadline")
 # those whose windows close with a number of arrivals
 COUNTED = ("k_arrivals", "each_arrival")
 # values of `window.dispatch`
@@ -123,7 +123,7 @@ class WindowRule:
             raise UserError(f"window.release_min_s: {self.release_min_s} s is not a finite number of at least 0")
         if self.cohort < 0:
             raise UserError(f"window.cohort: {self.cohort} is below 0")
-        if self.close in FOR_EVERYBODY and self.dispatch == "on_arrival":
+        if self.close in SYNCHRONOUS and self.dispatch == "on_arrival":
             raise UserError(
                 f"window.dispatch: on_arrival makes no sense with window.close {self.close}; use window_end"
             )

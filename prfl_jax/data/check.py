@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prfl_jax.data.plausibility import looks_strange
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 UNLABELLED = -1  # how tensorflow-datasets marks an image without a label
 PARTS = {"train": "training", "test": "test"}  # of an array's name, and in words
@@ -193,6 +193,8 @@ def _to_numbers(values: np.ndarray, size: int) -> str:
     if not np.issubdtype(values.dtype, np.floating):
         return "; number what they name from 0: np.unique(values, return_inverse=True)[1]"
     odd = values[~(np.isfinite(values) & (values == np.rint(values)))]
-    return f"; {len(odd):,} of them are no whole numbers, as {odd[0]:g}" if len(odd) else (
-        "; convert it: values.astype(np.int32)"
+    return (
+        f"; {len(odd):,} of them are no whole numbers, as {odd[0]:g}"
+        if len(odd)
+        else ("; convert it: values.astype(np.int32)")
     )

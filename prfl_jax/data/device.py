@@ -33,7 +33,7 @@ class DeviceData(NamedTuple):
         index: `[M, L]` int32 rows of `x`; after a client's last one the row repeats 0.
         size: `[M]` int32, how many entries of each row of `index` count.
         present: `[M, labels]` bool, which labels a client lacks (False) although others have them.
-        liar: `[M]` bool, who lies.
+        malicious: `[M]` bool, which clients attack.
         background: `[C]` int32, from `find_background`; -1: none is known.
     """
 
@@ -42,7 +42,7 @@ class DeviceData(NamedTuple):
     index: jax.Array  # type: ignore[assignment]  # hides tuple.index
     size: jax.Array
     present: Any = ()
-    liar: Any = ()
+    malicious: Any = ()
     background: Any = ()
 
 
@@ -53,9 +53,7 @@ def find_background(x: np.ndarray) -> np.ndarray:
       x: `[N, H, W, C]` uint8.
     """
     rows, columns = np.unique([0, x.shape[1] - 1]), np.unique([0, x.shape[2] - 1])
-    border = np.concatenate(
-        [x[:, rows].reshape(-1, x.shape[-1]), x[:, 1:-1][:, :, columns].reshape(-1, x.shape[-1])]
-    )
+    border = np.concatenate([x[:, rows].reshape(-1, x.shape[-1]), x[:, 1:-1][:, :, columns].reshape(-1, x.shape[-1])])
     counts = np.stack([np.bincount(channel, minlength=256) for channel in border.T])
     common = counts.max(axis=1) > len(border) / 2
     return np.where(common.all(), counts.argmax(axis=1), -1).astype(np.int32)

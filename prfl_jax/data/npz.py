@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from prfl_jax.data.check import Arrays, checked_arrays
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 
 def read_npz(path: pathlib.Path, num_classes: int | None = None) -> Arrays:

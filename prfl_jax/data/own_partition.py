@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax import own
-from prfl_jax.errors import UserError
+from prfl_jax import registry
+from prfl_jax.system.errors import UserError
 
 KEY = "config.data.partition"
 
@@ -27,14 +27,15 @@ def own_partition(name: str, labels: np.ndarray, num_clients: int, rng: np.rando
     Raises:
       UserError: it cannot be loaded, raises, or returns anything else; the text names the client.
     """
-    if not own.is_own(name):
+    if not registry.is_own(name):
         raise UserError(
-            f"data.partition={name!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp and {own.WORDS}"
+            f"data.partition={name!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp and "
+            f"{registry.WORDS}"
         )
-    function = own.find_object(name, KEY)
+    function = registry.find_object(name, KEY)
     if not callable(function):
-        raise own.wrong(KEY, name, function, "a function of labels, number of clients and generator")
-    return _checked(name, own.call(KEY, name, function, labels.copy(), num_clients, rng), len(labels), num_clients)
+        raise registry.wrong(KEY, name, function, "a function of labels, number of clients and generator")
+    return _checked(name, registry.call(KEY, name, function, labels.copy(), num_clients, rng), len(labels), num_clients)
 
 
 def _checked(name: str, found: Any, count: int, num_clients: int) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from prfl_jax.data.keys import generator
 from prfl_jax.data.own_partition import own_partition
 from prfl_jax.data.sources import BY_WRITER, Dataset, limited
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 MAX_DRAWS = 100  # of the Dirichlet partition, until each client has its batch
 Clients = list[np.ndarray]
@@ -98,7 +98,9 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
             units, split_in_two = split_writers(units, data_cfg.split_writers_over)
             number = len(np.unique(units))
             extra = {
-                "split_writers_over": int(data_cfg.split_writers_over), "writers_split": split_in_two, "shares": number
+                "split_writers_over": int(data_cfg.split_writers_over),
+                "writers_split": split_in_two,
+                "shares": number,
             }
             if number < num_clients:
                 raise UserError(
@@ -228,9 +230,9 @@ def _main_label(labels: np.ndarray, num_clients: int, percent: int, rng: np.rand
     present, counts = np.unique(labels, return_counts=True)
     order = rng.permutation(len(present))
     main = order[np.arange(num_clients) % len(present)]  # per client, an index into `present`
-    takers = np.bincount(main, minlength=len(present))
+    receivers = np.bincount(main, minlength=len(present))
     size = len(labels) // num_clients
-    while np.any(takers * round(size * percent / 100) > counts):
+    while np.any(receivers * round(size * percent / 100) > counts):
         size -= 1
     share = round(size * percent / 100)
 

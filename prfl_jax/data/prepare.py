@@ -13,9 +13,9 @@ import zlib
 import numpy as np
 
 from prfl_jax.data.check import Arrays, checked_arrays
-from prfl_jax.errors import UserError
-from prfl_jax.files import replacing
-from prfl_jax.notices import note_once, warn_once
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import replacing
+from prfl_jax.system.notices import note_once, warn_once
 
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.data.check import PARTS, UNLABELLED, Arrays, checked_arrays, checked_images
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 _NPZ = "write its images and labels to a .npz file, and name that"
 

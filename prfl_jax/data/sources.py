@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax import own
+from prfl_jax import registry
 from prfl_jax.data.check import Arrays, checked_arrays
 from prfl_jax.data.keys import generator
 from prfl_jax.data.npz import read_npz
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
 BY_WRITER = ("writer", "writer_iid")  # the partitions of chosen writers' images
@@ -75,10 +75,12 @@ def load(data_cfg: Any, seed: int) -> Dataset:
         data = _from_npz(name, folder / os.path.expanduser(name), None)
     elif name.startswith("tfds:") and len(name) > len("tfds:"):
         data = _from_tfds(name, folder)
-    elif own.is_own(name):
+    elif registry.is_own(name):
         data = _from_own(name, folder)
     else:
-        raise UserError(f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz, tfds:NAME and {own.WORDS}")
+        raise UserError(
+            f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz, tfds:NAME and {registry.WORDS}"
+        )
     if data_cfg.partition in BY_WRITER:  # first the writers are chosen, then `split` cuts what they wrote
         return data
     train = limited(np.arange(len(data.y_train)), "train", data_cfg.train_limit, seed)
@@ -172,10 +174,10 @@ def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
 def _from_own(name: str, folder: pathlib.Path) -> Dataset:
     """What a function of a user's own returns, checked like a file."""
     key = "config.data.name"
-    function = own.find_object(name, key)
+    function = registry.find_object(name, key)
     if not callable(function) or isinstance(function, type):
-        raise own.wrong(key, name, function, "a function that takes the data folder and returns a Dataset")
-    found = own.call(key, name, function, folder)
+        raise registry.wrong(key, name, function, "a function that takes the data folder and returns a Dataset")
+    found = registry.call(key, name, function, folder)
     if not isinstance(found, Dataset):
         raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
     arrays = {field: getattr(found, field) for field in Arrays._fields if field not in ("num_classes", "notes")}

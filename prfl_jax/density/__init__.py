@@ -13,7 +13,7 @@ from prfl_jax.density.policy import (
     find_density,
     make_density,
 )
-from prfl_jax.density.running import RunningPercents
+from prfl_jax.density.running import RunningDensities
 from prfl_jax.density.time_balance import RULES, TimeBalance
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "RecoveringDensity",
     "RecoveringTiers",
     "Recovery",
-    "RunningPercents",
+    "RunningDensities",
     "TieredDensity",
     "TimeBalance",
     "find_density",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 
 class EarlyStopping:

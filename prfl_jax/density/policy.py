@@ -6,17 +6,18 @@ A policy of one's own is a subclass of `FullDensity` that overrides `balance` (`
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from prfl_jax import own
+from prfl_jax import registry
 from prfl_jax.clock.types import Arrival
 from prfl_jax.density.early_stopping import EarlyStopping
 from prfl_jax.density.time_balance import TimeBalance
-from prfl_jax.errors import UserError
 from prfl_jax.submodel.size import to_percent
+from prfl_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Decision:
     """What one decision changed.
 
     Attributes:
-      percents: [M] densities of the dispatches from now on, whole percents.
+      density_pct: [M] densities of the dispatches from now on, whole percents.
       min_densities: [M] rho_min_i in (0, 1].
       mean_times: [M] tbar_i of Eq. 3 in s, NaN where nothing has arrived (normalised if the rule is).
       triggered: [M] bool, clients below density 1 whose early stopping fired: their rho_min_i rose.
       stop: all densities were 1 and the server's early stopping fired (lines 17-19).
     """
 
-    percents: np.ndarray
+    density_pct: np.ndarray
     min_densities: np.ndarray
     mean_times: np.ndarray
     triggered: np.ndarray
@@ -60,18 +61,24 @@ class FullDensity:
     def __init__(self, config: Any, num_clients: int) -> None:
         self.times = TimeBalance(config.rule, num_clients, config.interval)
         self.min_densities = np.ones(num_clients)
-        self._percents = np.full(num_clients, 100, dtype=np.int64)
+        self._density_pct = np.full(num_clients, 100, dtype=np.int64)
         self._interval = int(config.interval)
         self._server = EarlyStopping(config.patience, config.min_delta)
 
     @property
-    def percents(self) -> np.ndarray:
+    def density_pct(self) -> np.ndarray:
         """[M] densities of new dispatches, whole percents; all 100 until the first decision."""
-        return self._percents.copy()
+        return self._density_pct.copy()
 
-    def observe(self, arrivals: Sequence[Arrival], percents_they_ran_at: Sequence[int] | np.ndarray) -> None:
-        """Takes the arrivals of a window, in order, with `percents_they_ran_at`, one for each arrival."""
-        for arrival, percent in zip(arrivals, percents_they_ran_at, strict=True):
+    @property
+    def percents(self) -> np.ndarray:
+        """`density_pct` by its name of version 0.1."""
+        warnings.warn("DensityPolicy.percents is now density_pct", DeprecationWarning, stacklevel=2)
+        return self.density_pct
+
+    def observe(self, arrivals: Sequence[Arrival], density_pct: Sequence[int] | np.ndarray) -> None:
+        """Takes the arrivals of a window, in order, with `density_pct`, one for each arrival."""
+        for arrival, percent in zip(arrivals, density_pct, strict=True):
             self.times.add(arrival.client, arrival.round_s, int(percent))
 
     def decides_after(self, window: int) -> bool:
@@ -89,11 +96,11 @@ class FullDensity:
           UserError: `balance` gave what are no densities.
         """
         triggered = self.recover(client_accuracy)
-        whole = bool((self._percents == 100).all())
+        whole = bool((self._density_pct == 100).all())
         fired = server_accuracy is not None and self._server.update(server_accuracy)
-        self._percents = self._snapped(self.balance(self._percents / 100.0))
+        self._density_pct = self._snapped(self.balance(self._density_pct / 100.0))
         return Decision(
-            self.percents, self.min_densities.copy(), self.times.mean_times(), triggered, stop=whole and fired
+            self.density_pct, self.min_densities.copy(), self.times.mean_times(), triggered, stop=whole and fired
         )
 
     def recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
@@ -102,7 +109,7 @@ class FullDensity:
         Args:
           client_accuracy: as in `decide`; None where the policy does not ask for it (`recovers`).
         """
-        return np.zeros(len(self._percents), dtype=bool)
+        return np.zeros(len(self._density_pct), dtype=bool)
 
     def balance(self, present: np.ndarray) -> np.ndarray:
         """Line 22: the densities until the next decision, from `present` ones and whatever was observed.
@@ -118,17 +125,17 @@ class FullDensity:
     def _snapped(self, wanted: np.ndarray) -> np.ndarray:
         """Whole percents of what `balance` returned."""
         found = np.asarray(wanted)
-        if found.shape != self._percents.shape or not np.all((found > 0) & (found <= 1)):
+        if found.shape != self._density_pct.shape or not np.all((found > 0) & (found <= 1)):
             raise UserError(
                 f"density.name: {type(self).__name__}.balance gave {' '.join(repr(wanted).split())[:80]}; "
-                f"allowed: {len(self._percents)} densities in (0, 1]"
+                f"allowed: {len(self._density_pct)} densities in (0, 1]"
             )
         return np.array([to_percent(float(density)) for density in found], dtype=np.int64)
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes, as JSON can hold it: a run that goes on begins with it."""
         return {
-            "percents": self._percents.tolist(),
+            "percents": self._density_pct.tolist(),
             "min_densities": self.min_densities.tolist(),
             "times": self.times.to_state(),
             "server": self._server.to_state(),
@@ -136,7 +143,7 @@ class FullDensity:
 
     def from_state(self, state: dict[str, Any]) -> Self:
         """Takes over a saved state of the same policy; returns itself."""
-        self._percents = np.array(state["percents"], dtype=np.int64)
+        self._density_pct = np.array(state["percents"], dtype=np.int64)
         self.min_densities = np.array(state["min_densities"], dtype=np.float64)
         self.times.from_state(state["times"])
         self._server.from_state(state["server"])
@@ -238,9 +245,9 @@ class Recovery(FullDensity):
         if client_accuracy is None:
             return triggered
         for client, accuracy in enumerate(client_accuracy):
-            if self._clients[client].update(float(accuracy)) and self._percents[client] < 100:
+            if self._clients[client].update(float(accuracy)) and self._density_pct[client] < 100:
                 triggered[client] = True
-                self.min_densities[client] = min(self._percents[client] / 100.0 + self._delta_rho, 1.0)
+                self.min_densities[client] = min(self._density_pct[client] / 100.0 + self._delta_rho, 1.0)
         return triggered
 
     def to_state(self) -> dict[str, Any]:
@@ -281,12 +288,12 @@ def find_density(name: str) -> type[FullDensity]:
     """
     if name in DENSITIES:
         return DENSITIES[name]
-    if not own.is_own(name):
-        raise UserError(f"density.name: {name!r} is not one of {', '.join(DENSITIES)}, or {own.WORDS}")
+    if not registry.is_own(name):
+        raise UserError(f"density.name: {name!r} is not one of {', '.join(DENSITIES)}, or {registry.WORDS}")
     key = "config.density.name"
-    found = own.find_object(name, key)
+    found = registry.find_object(name, key)
     if not (isinstance(found, type) and issubclass(found, FullDensity)):
-        raise own.wrong(key, name, found, "a subclass of prfl_jax.density.FullDensity")
+        raise registry.wrong(key, name, found, "a subclass of prfl_jax.density.FullDensity")
     return found
 
 

@@ -6,7 +6,7 @@ import collections
 
 import numpy as np
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 # values of `density.rule`
 RULES = ("normalised", "damped", "literal")
@@ -38,9 +38,7 @@ class TimeBalance:
         if length < 1:
             raise UserError(f"density.interval: {length} is below 1")
         self._rule = rule
-        self._queues: list[collections.deque[float]] = [
-            collections.deque(maxlen=length) for _ in range(num_clients)
-        ]
+        self._queues: list[collections.deque[float]] = [collections.deque(maxlen=length) for _ in range(num_clients)]
 
     def add(self, client: int, round_s: float, percent: int) -> None:
         """One arrival: t_i in s (without waiting) and the density the dispatch ran at, in percent."""

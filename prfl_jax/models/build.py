@@ -16,10 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
-from prfl_jax.errors import UserError
-from prfl_jax.files import replacing
-from prfl_jax.jax_settings import fixed as fixed_settings
-from prfl_jax.jax_settings import root_key
 from prfl_jax.models import module_checks
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
 from prfl_jax.models.linen_adapter import linen_functions
@@ -29,7 +25,11 @@ from prfl_jax.models.nets import VGG11, Conv2
 from prfl_jax.models.nnx_adapter import nnx_functions
 from prfl_jax.models.training_switch import build_switch, call_switch
 from prfl_jax.models.variables import Functions, Params, whole
-from prfl_jax.own import find_object
+from prfl_jax.registry import find_object
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import replacing
+from prfl_jax.system.jax_settings import fixed as fixed_settings
+from prfl_jax.system.jax_settings import root_key
 
 
 def no_fixed(key: jax.Array) -> Params:

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import errors, traverse_util
 from flax.core.scope import Scope
 
-from prfl_jax.jax_settings import root_key
 from prfl_jax.models.matmul_conv import with_matmul_conv
 from prfl_jax.models.training_switch import call_switch, fields_switch
 from prfl_jax.models.variables import Functions, Noise, Params, as_float32, named_key, parts, whole
+from prfl_jax.system.jax_settings import root_key
 
 THROWN_AWAY = ("intermediates", "perturbations")  # collections of what a call shows, not of what a module keeps
 _patched = threading.RLock()

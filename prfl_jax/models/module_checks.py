@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.errors import UserError
-from prfl_jax.host_memory import host_available
-from prfl_jax.jax_settings import root_key
 from prfl_jax.models.traced import fingerprint, grows_with_batch, lowest_float
 from prfl_jax.models.training_switch import WORDS
 from prfl_jax.models.variables import Functions, Params, whole
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.host_memory import host_available
+from prfl_jax.system.jax_settings import root_key
 
 FEW = 5  # images of the batch that is looked at in full
 MANY = 256  # of one that is traced, where no batch of the run is known

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prfl_jax.architectures import ARCHITECTURES, Architecture, scaled
+from prfl_jax.models.architectures import ARCHITECTURES, Architecture, scaled
 from prfl_jax.models.matmul_conv import matmul_conv
 from prfl_jax.models.products import dot_general
 

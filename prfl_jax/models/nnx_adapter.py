@@ -11,15 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from prfl_jax.jax_settings import root_key
 from prfl_jax.models.matmul_conv import convolution
 from prfl_jax.models.training_switch import NONE, build_switch, call_switch, setting
 from prfl_jax.models.variables import Functions, Noise, Params, as_float32, parts, text_keys, whole
+from prfl_jax.system.jax_settings import root_key
 
 
-def nnx_functions(
-    name: str, module_class: type, make: Callable[..., Any], input_shape: tuple[int, ...]
-) -> Functions:
+def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input_shape: tuple[int, ...]) -> Functions:
     """An nnx class whose modules get images `[B, H, W, C]`; its convolutions become matrix products.
 
     The module is built anew in each trace, always with the same key, so that nothing in it changes. Then its params and
@@ -157,4 +155,3 @@ def _tell(module: Any, train: bool) -> None:
                 wanted = setting(name, value, NONE, train)
                 if wanted is not NONE and wanted != value:
                     setattr(part, name, wanted)
-

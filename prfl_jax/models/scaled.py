@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prfl_jax.architectures import ARCHITECTURES
+from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.models.build import Model
 
 

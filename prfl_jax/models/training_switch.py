@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 # Names without case and underscores. True in training:
 ON = frozenset(

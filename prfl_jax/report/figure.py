@@ -15,9 +15,9 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from prfl_jax.files import replacing
 from prfl_jax.report.groups import alike, one_of_each_seed, settings, spread_on_grid
 from prfl_jax.report.names import headline_name, model_name, one_model, strategy_name, title_of
+from prfl_jax.system.files import replacing
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart; black is the run itself.
 _OWN, _OTHER_CURVE = "#000000", "#0072B2"
@@ -71,7 +71,7 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     for name, curve in main["curves"].items():
         if not curve["t_s"] or (one and name != headline):
             continue
-        (line,) = axes.plot(curve["t_s"], _percents(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
+        (line,) = axes.plot(curve["t_s"], _density_pct(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
         if name == headline:
             line.set(color=_OWN, linewidth=2.0, zorder=4)
         else:
@@ -79,9 +79,9 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     for place, (label, times, accuracies, band) in enumerate(_others(reports)):
         color = _COMPARISONS[place % len(_COMPARISONS)]
         style_name = _COMPARISON_STYLES[place // len(_COMPARISONS) % len(_COMPARISON_STYLES)]
-        axes.plot(times, _percents(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
+        axes.plot(times, _density_pct(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
         if band is not None:
-            low, high = (_percents(edge) for edge in band)
+            low, high = (_density_pct(edge) for edge in band)
             axes.fill_between(times, low, high, color=color, alpha=0.15, lw=0, zorder=2)
     for threshold in main["time_to_accuracy"]:
         level = 100 * float(threshold)
@@ -133,7 +133,7 @@ def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
     return [entry for entry in found if entry.t_s]
 
 
-def _percents(shares: Sequence[float | None]) -> list[float]:
+def _density_pct(shares: Sequence[float | None]) -> list[float]:
     """Accuracies in %; an accuracy that is not there leaves a gap."""
     return [float("nan") if share is None else 100 * share for share in shares]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from prfl_jax.errors import UserError
-from prfl_jax.files import cannot
 from prfl_jax.report.plain import has_non_finite, plain
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import cannot
 
 
 def metrics_line(record: Mapping[str, Any]) -> str:

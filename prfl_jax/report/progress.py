@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-from prfl_jax import console
 from prfl_jax.report.names import density_text, duration_text
+from prfl_jax.system import console
 
 _LINE_EVERY_SHARE = 0.1
 _LINE_EVERY_S = 600.0
@@ -80,7 +80,7 @@ class Progress:
         accuracy: float | None = None,
         model: str | None = None,
         arrivals_per_window: float | None = None,
-        percents: Sequence[int] | None = None,
+        density_pct: Sequence[int] | None = None,
     ) -> None:
         """Shows that `window` is done at `simulated_s`.
 
@@ -92,7 +92,7 @@ class Progress:
         """
         share = self.share(window, simulated_s)
         accurate = "" if accuracy is None else f"{model + ' ' if model else ''}acc {100 * accuracy:.1f}%"
-        self._text = self._describe(window, simulated_s, accurate, arrivals_per_window, percents)
+        self._text = self._describe(window, simulated_s, accurate, arrivals_per_window, density_pct)
         if self._bar is not None:
             self._bar.set_description_str(self._text, refresh=False)
             self._bar.update(share - self._bar.n)
@@ -141,7 +141,7 @@ class Progress:
         simulated_s: float,
         accurate: str,
         arrivals: float | None,
-        percents: Sequence[int] | None,
+        density_pct: Sequence[int] | None,
     ) -> str:
         parts = [f"window {window}/{self._windows}" if self._windows else f"window {window}"]
         parts.append(f"{simulated_s:,.0f} s")
@@ -149,8 +149,8 @@ class Progress:
             parts.append(accurate)
         if arrivals is not None:
             parts.append(f"arr {arrivals:.1f}")
-        if percents is not None and len(percents):
-            low, high = density_text(min(percents) / 100), density_text(max(percents) / 100)
+        if density_pct is not None and len(density_pct):
+            low, high = density_text(min(density_pct) / 100), density_text(max(density_pct) / 100)
             parts.append(f"{self._rho} {low}" if low == high else f"{self._rho} {low}-{high}")
         return "  ".join(parts)  # short: with bar and time left it fits 80 columns
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.errors import UserError
-from prfl_jax.files import write_text
 from prfl_jax.report.plain import readable
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import write_text
 
 
 def load_schema() -> dict[str, Any]:

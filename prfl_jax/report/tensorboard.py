@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 MOST_CLIENTS = 50  # whose densities are written
 

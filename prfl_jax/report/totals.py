@@ -56,18 +56,18 @@ class DensityTotals:
         self.lowest = [100] * clients
         self.recovered_s: list[float | None] = [None] * clients  # start of the stretch at 1 that lasts until now
 
-    def add(self, percents: Sequence[int], window: int, t_s: float) -> None:
-        """`percents` [M] hold from `t_s` on, the end of `window`."""
-        if percents == self.now:
+    def add(self, density_pct: Sequence[int], window: int, t_s: float) -> None:
+        """`density_pct` [M] hold from `t_s` on, the end of `window`."""
+        if density_pct == self.now:
             return
-        for client, percent in enumerate(percents):
+        for client, percent in enumerate(density_pct):
             if self.now and percent == self.now[client]:
                 continue
             self.points[client].add((window, round(t_s, 3), percent))
             self.lowest[client] = min(self.lowest[client], percent)
             pruned_before = self.lowest[client] < 100
             self.recovered_s[client] = t_s if percent == 100 and pruned_before else None
-        self.now = list(percents)
+        self.now = list(density_pct)
 
 
 class ClientTotals:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax import own
-from prfl_jax.errors import UserError
+from prfl_jax import registry
 from prfl_jax.submodel.size import ModelSize
+from prfl_jax.system.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
 Arrays = tuple[Any, ...]  # NumPy's or JAX's, one a prunable leaf
@@ -85,9 +85,9 @@ def find_submodel(config: Any) -> Submodel:
     if config.name in SUBMODELS:
         return Submodel()
     key = "config.submodel.name"
-    found = own.find_object(config.name, key)
+    found = registry.find_object(config.name, key)
     if not isinstance(found, Submodel) or (found.scores is None and found.levels is None):
-        raise own.wrong(key, config.name, found, "a prfl_jax.submodel.Submodel with scores or levels")
+        raise registry.wrong(key, config.name, found, "a prfl_jax.submodel.Submodel with scores or levels")
     return found
 
 
@@ -151,7 +151,7 @@ def given(
     """
     assert choice.levels is not None
     key = "config.submodel.name"
-    found = own.call(key, name, choice.levels, dict(shapes))
+    found = registry.call(key, name, choice.levels, dict(shapes))
     if not isinstance(found, Mapping) or found.keys() - shapes.keys():
         strange = sorted(map(str, found.keys() - shapes.keys())) if isinstance(found, Mapping) else type(found).__name__
         raise UserError(f"{key}: levels of {name!r} give {strange}; allowed: a dict with paths among {list(shapes)}")

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prfl_jax import own
-from prfl_jax.errors import UserError
+from prfl_jax import registry
 from prfl_jax.submodel.choices import SCORES, Submodel
 from prfl_jax.submodel.layout import Layout
+from prfl_jax.system.errors import UserError
 
 ACCUMULATING = ("server_sq_grad", "client_sq_grad", "product")
 
@@ -66,11 +66,11 @@ def check_scores(config: Any, choice: Submodel, shapes: Sequence[tuple[int, ...]
       UserError: naming what it gives; or it cannot be traced.
     """
     assert choice.scores is not None
-    if not own.is_own(config.name):
+    if not registry.is_own(config.name):
         return
     key, leaves = "config.submodel.name", tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
     squares = leaves if config.importance in ACCUMULATING else ()
-    found = own.call(key, config.name, jax.eval_shape, choice.scores, leaves, squares)
+    found = registry.call(key, config.name, jax.eval_shape, choice.scores, leaves, squares)
     got = [getattr(leaf, "shape", leaf) for leaf in found] if isinstance(found, tuple | list) else type(found).__name__
     if got != list(shapes):
         raise UserError(f"{key}: scores of {config.name!r} are {got}; allowed: one array a leaf, {list(shapes)}")

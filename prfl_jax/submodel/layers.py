@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from prfl_jax.architectures import ARCHITECTURES, scaled
-from prfl_jax.errors import UserError
+from prfl_jax.models.architectures import ARCHITECTURES, scaled
+from prfl_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

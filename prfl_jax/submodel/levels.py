@@ -121,7 +121,7 @@ def _late_ties(
 
 @partial(jax.jit, static_argnames=("base",))
 def compute_levels(
-    scores: tuple[jax.Array, ...], percents: jax.Array, counts: jax.Array, *, base: tuple[int, ...]
+    scores: tuple[jax.Array, ...], density_pct: jax.Array, counts: jax.Array, *, base: tuple[int, ...]
 ) -> tuple[jax.Array, ...]:
     """Levels of every weight for all densities at once.
 
@@ -141,7 +141,7 @@ def compute_levels(
     )
     rest = _select(keys, tuple(~b for b in in_base), counts - sum(base))
     # index K (none) reads 101
-    table = jnp.concatenate([percents.astype(jnp.int32), jnp.asarray([101], jnp.int32)]).astype(jnp.int8)
+    table = jnp.concatenate([density_pct.astype(jnp.int32), jnp.asarray([101], jnp.int32)]).astype(jnp.int8)
     return tuple(
         jnp.where(b, table[0], table[r]).reshape(score.shape) for b, r, score in zip(in_base, rest, scores, strict=True)
     )

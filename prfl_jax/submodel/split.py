@@ -13,7 +13,7 @@ from prfl_jax.submodel.layout import Layout
 
 
 @partial(jax.jit, static_argnames=("layout",))
-def split_model(params: Any, levels: tuple[jax.Array, ...], percents: jax.Array, *, layout: Layout) -> Any:
+def split_model(params: Any, levels: tuple[jax.Array, ...], density_pct: jax.Array, *, layout: Layout) -> Any:
     """The increments of one model, by ascending density (Eq. 12).
 
     Args:
@@ -23,17 +23,17 @@ def split_model(params: Any, levels: tuple[jax.Array, ...], percents: jax.Array,
 
     Returns:
       A pytree of `[K, ...]`: increment k holds the weights with
-      `percents[k-1] < level <= percents[k]`, exactly 0 elsewhere. What is never pruned
+      `density_pct[k-1] < level <= percents[k]`, exactly 0 elsewhere. What is never pruned
       (biases) travels in increment 0.
     """
-    lower = jnp.concatenate([jnp.zeros(1, percents.dtype), percents[:-1]])
+    lower = jnp.concatenate([jnp.zeros(1, density_pct.dtype), density_pct[:-1]])
 
     def leaf_increments(w: jax.Array, level: jax.Array | None) -> jax.Array:
         if level is None:
-            return jnp.zeros((percents.shape[0], *w.shape), w.dtype).at[0].set(w)
-        wide = level.astype(percents.dtype)[None]
+            return jnp.zeros((density_pct.shape[0], *w.shape), w.dtype).at[0].set(w)
+        wide = level.astype(density_pct.dtype)[None]
         shape = (-1,) + (1,) * w.ndim
-        inside = (wide > lower.reshape(shape)) & (wide <= percents.reshape(shape))
+        inside = (wide > lower.reshape(shape)) & (wide <= density_pct.reshape(shape))
         return jnp.where(inside, w[None], jnp.zeros((), w.dtype))
 
     by_leaf = dict(zip(layout.prunable, levels, strict=True))
@@ -63,7 +63,7 @@ def merge_increments(increments: Any, index: jax.Array) -> Any:
 
 
 @jax.jit
-def count_levels(levels: tuple[jax.Array, ...], percents: jax.Array) -> jax.Array:
+def count_levels(levels: tuple[jax.Array, ...], density_pct: jax.Array) -> jax.Array:
     """Weights each sub-model holds in each leaf: int32 `[K, leaves]`, one histogram of the levels.
 
     The differences along K are the sizes of the increments, which is what the delta
@@ -72,6 +72,6 @@ def count_levels(levels: tuple[jax.Array, ...], percents: jax.Array) -> jax.Arra
 
     def of_leaf(level: jax.Array) -> jax.Array:
         histogram = jnp.zeros(102, jnp.int32).at[level.reshape(-1).astype(jnp.int32)].add(1)
-        return jnp.cumsum(histogram)[percents]
+        return jnp.cumsum(histogram)[density_pct]
 
     return jnp.stack([of_leaf(level) for level in levels], axis=1)

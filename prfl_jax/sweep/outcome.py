@@ -11,10 +11,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from prfl_jax import environment
-from prfl_jax.files import write_text
 from prfl_jax.sweep.settings import Objective, Sweep
 from prfl_jax.sweep.trial import first_number, planned
+from prfl_jax.system import environment
+from prfl_jax.system.files import write_text
 
 SCHEMA_VERSION = 1
 SHOWN = 10  # trials in the table

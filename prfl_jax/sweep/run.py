@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.errors import UserError
-from prfl_jax.files import check_folder
 from prfl_jax.startup import before_jax
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import check_folder
 
 
 def run_sweep(base: Any, sweep: Sweep) -> int:
@@ -47,7 +47,7 @@ def _run(base: Any, sweep: Sweep) -> int:
     check_folder("--out", sweep.out)
     study = open_study(sweep, base, space)
     before_jax()
-    from prfl_jax.interrupt import Interrupted, InterruptGuard, leave
+    from prfl_jax.system.signals import Interrupted, InterruptGuard, leave
 
     with InterruptGuard(shlex.join([sys.executable, *sys.argv])) as guard:
         others = _start_others(sweep)

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 SAMPLERS = ("grid", "random", "tpe")
 WORKER = "PRFL_JAX_SWEEP_WORKER"  # set to its number in the workers that another one started

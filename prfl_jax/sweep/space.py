@@ -19,11 +19,11 @@ from optuna.distributions import (
 from optuna.samplers import RandomSampler
 
 from prfl_jax import strategies
-from prfl_jax.cli import load_python
-from prfl_jax.errors import UserError
-from prfl_jax.files import user_path
-from prfl_jax.rules import RULES, unknown
-from prfl_jax.validate import assign, validate
+from prfl_jax.config.cli import load_python
+from prfl_jax.config.schema import RULES, unknown
+from prfl_jax.config.validate import assign, validate
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import user_path
 
 _FORMS = "a list of values, or an Optuna FloatDistribution, IntDistribution or CategoricalDistribution"
 

@@ -20,13 +20,13 @@ import filelock
 import optuna
 from optuna.trial import TrialState
 
-from prfl_jax.errors import UserError
-from prfl_jax.files import user_path
-from prfl_jax.interrupt import Interrupted, InterruptGuard
+from prfl_jax.config.validate import config_hash
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 from prfl_jax.sweep.space import Space
 from prfl_jax.sweep.trial import Failed, Surplus, TrialRunner, first_number, planned
-from prfl_jax.validate import config_hash
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import user_path
+from prfl_jax.system.signals import Interrupted, InterruptGuard
 
 POLL_S = 1.0
 STARTUP = 10  # trials of TPE that are random

@@ -14,12 +14,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
 
-from prfl_jax.errors import UserError
-from prfl_jax.interrupt import Interrupted, InterruptGuard
 from prfl_jax.report import read_metrics
 from prfl_jax.report.names import headline_name
 from prfl_jax.sweep.settings import Objective
 from prfl_jax.sweep.space import Space
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.signals import Interrupted, InterruptGuard
 
 
 class Surplus(Exception):
@@ -109,7 +109,7 @@ class TrialRunner:
     def _run(self, trial: optuna.Trial, config: Any, folder: Path) -> float:
         import jax
 
-        from prfl_jax.experiment import Experiment
+        from prfl_jax.runtime.experiment import Experiment
 
         watch = self._watch(trial, config)
         metrics = folder / "metrics.jsonl"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.clock.types import Costs
-from prfl_jax.errors import UserError
 from prfl_jax.submodel.choices import prunes
 from prfl_jax.submodel.size import ModelSize
+from prfl_jax.system.errors import UserError
 
 # values of `transport.bytes`
 BYTE_RULES = ("counted", "density")
@@ -19,7 +19,7 @@ _PASSES = 3.0  # forward, and twice as much backward
 
 def make_costs(
     size: ModelSize,
-    percents: np.ndarray,
+    density_pct: np.ndarray,
     samples_per_round: float | np.ndarray,
     flop_s: Sequence[float] = (),
     byte_rule: str = "counted",
@@ -30,7 +30,7 @@ def make_costs(
 
     Args:
       size: the whole model.
-      percents: [M] densities, whole percents.
+      density_pct: [M] densities, whole density_pct.
       samples_per_round: samples one client trains on in a round; a number or [M].
       flop_s: [M] FLOP/s of the clients; () means that computing takes 0 s.
       byte_rule: `counted`: the values a sub-model has, and its mask once; `density`: density x model
@@ -44,20 +44,22 @@ def make_costs(
     """
     if byte_rule not in BYTE_RULES:
         raise UserError(f"transport.bytes: {byte_rule!r} is not one of {', '.join(BYTE_RULES)}")
-    percents = np.asarray(percents, dtype=np.int64)
+    density_pct = np.asarray(density_pct, dtype=np.int64)
     values, masks = {}, {}
-    for percent in np.unique(percents).tolist():
+    for percent in np.unique(density_pct).tolist():
         if byte_rule == "counted":
             values[percent], masks[percent] = size.value_bytes(percent), size.mask_bytes(percent)
         else:
             values[percent], masks[percent] = size.density_bytes(percent), 0
-    down = np.array([values[percent] for percent in percents.tolist()], dtype=np.int64)
-    mask = np.array([masks[percent] for percent in percents.tolist()], dtype=np.int64)
-    seconds = _compute_s(size, percents, samples_per_round, flop_s, flop_share)
+    down = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
+    mask = np.array([masks[percent] for percent in density_pct.tolist()], dtype=np.int64)
+    seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
     up = down.copy()
     if squares_up:
-        up += np.array([round(size.count(percent) * size.bytes_per_value) for percent in percents.tolist()], np.int64)
-    return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=percents.copy())
+        up += np.array(
+            [round(size.count(percent) * size.bytes_per_value) for percent in density_pct.tolist()], np.int64
+        )
+    return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
 
 
 def uploads_squares(config: Any) -> bool:
@@ -67,22 +69,22 @@ def uploads_squares(config: Any) -> bool:
 
 def _compute_s(
     size: ModelSize,
-    percents: np.ndarray,
+    density_pct: np.ndarray,
     samples_per_round: float | np.ndarray,
     flop_s: Sequence[float],
     flop_share: np.ndarray | None,
 ) -> np.ndarray:
     if not len(flop_s):
-        return np.zeros(len(percents))
+        return np.zeros(len(density_pct))
     speeds = np.asarray(flop_s, dtype=np.float64)
-    if speeds.shape != percents.shape:
-        raise ValueError(f"flop_s has shape {speeds.shape}, percents {percents.shape}")
+    if speeds.shape != density_pct.shape:
+        raise ValueError(f"flop_s has shape {speeds.shape}, density_pct {density_pct.shape}")
     if not (speeds > 0).all():
         raise UserError(f"clients.flop_s: {speeds.min():g} FLOP/s is not positive")
     if len(size.layer_flop) != len(size.layers):
         raise ValueError("clients.flop_s needs the FLOP of each layer (ModelSize.layer_flop)")
     if flop_share is None:
-        flop_share = np.array([size.flop_share(percent) for percent in percents.tolist()])
+        flop_share = np.array([size.flop_share(percent) for percent in density_pct.tolist()])
     share = np.asarray(flop_share, dtype=np.float64)
     flop = _PASSES * sum(size.layer_flop) * share + _PASSES * size.rest_flop
     return flop * np.asarray(samples_per_round, dtype=np.float64) / speeds

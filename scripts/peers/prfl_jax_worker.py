@@ -17,15 +17,15 @@ import numpy as np  # noqa: E402
 
 import prfl_jax  # noqa: E402
 from prfl_jax import strategies  # noqa: E402
-from prfl_jax.aggregate import Closing  # noqa: E402
-from prfl_jax.client import split_keys  # noqa: E402
-from prfl_jax.config import default_config  # noqa: E402
+from prfl_jax.aggregate import AggregationWeights  # noqa: E402
+from prfl_jax.config.defaults import default_config  # noqa: E402
 from prfl_jax.data.device import DeviceData  # noqa: E402
-from prfl_jax.devices import ALL  # noqa: E402
-from prfl_jax.engine import STATE_SPEC  # noqa: E402
-from prfl_jax.evaluate import Evaluator, make_eval_set  # noqa: E402
-from prfl_jax.method import make_engine, place, resolve  # noqa: E402
-from prfl_jax.plan import Turn, make_row, stack_rows  # noqa: E402
+from prfl_jax.engine.client import split_keys  # noqa: E402
+from prfl_jax.engine.engine import STATE_SPEC  # noqa: E402
+from prfl_jax.engine.evaluate import Evaluator, make_eval_set  # noqa: E402
+from prfl_jax.engine.method import make_engine, place, resolve  # noqa: E402
+from prfl_jax.engine.placement import ALL  # noqa: E402
+from prfl_jax.engine.plan import LocalRound, make_row, stack_rows  # noqa: E402
 
 
 def main() -> None:
@@ -59,9 +59,9 @@ def main() -> None:
     def work_round() -> float:
         nonlocal state, chunk
         users = work.draw(next(rounds))
-        arrivals = [Turn(slot, user, times[user], work.lr, mean) for slot, user in enumerate(users)]
+        arrivals = [LocalRound(slot, user, times[user], work.lr, mean) for slot, user in enumerate(users)]
         times[users] += 1
-        closing = Closing(np.zeros(work.cohort), arrivals=(mean,) * work.cohort, keep=0.0)
+        closing = AggregationWeights(np.zeros(work.cohort), arrivals=(mean,) * work.cohort, keep=0.0)
         row = make_row(work.cohort, full, arrivals, closing)
         plan = placement.split_plan(stack_rows([row], 1))
         if chunk is None:

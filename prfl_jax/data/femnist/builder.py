@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from prfl_jax.data.femnist import leaf
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 
 class Femnist(tfds.core.GeneratorBasedBuilder):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 
 SIDE = 28
 CLASSES = 62

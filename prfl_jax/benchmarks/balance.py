@@ -1,0 +1,66 @@
+"""The suite `devices`: windows with few and many arrivals on one device and on several.
+
+Clients lie on devices for good, so in a window in which few of them arrive one device may have more than its share, or
+all. Which clients arrive is drawn anew for each run, the same for every number of devices, and runs alternate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from prfl_jax.benchmarks.timing import against
+from prfl_jax.benchmarks.workload import SIZES, Windows
+from prfl_jax.engine.plan import make_row
+
+METHOD = (
+    "one window: k of ten Conv2 clients, drawn anew for each run, train five steps of 20 images; no aggregation. Runs "
+    "on one device and on several alternate with the same clients; ratio: median over the turns of several to one. "
+    "largest_share: mean over the runs of the arrivals of the device that had most, over k."
+)
+ARRIVALS = (1, 2, 3, 5, 7, 10)
+
+
+def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
+    """A row for each number of arrivals and of devices; of one device, what the others are compared with.
+
+    Args:
+      size: `full` or `small`, a smoke test.
+      repeats: runs that count.
+    """
+    work, there = SIZES[size], len(jax.devices())
+    counts = sorted({1, *(count for count in (2, 4, there) if count <= min(there, work.clients))})
+    windows = {count: Windows(work, count) for count in counts}
+    rng = np.random.default_rng(0)
+
+    def run(window: Windows, clients: list[int]) -> float:
+        return window.run([make_row(work.clients, [], [window.arrival(c, 1 / len(clients)) for c in clients])])
+
+    for window in windows.values():
+        run(window, list(range(work.clients)))  # compiles
+    for k in [k for k in ARRIVALS if k <= work.clients]:
+        draws = [rng.choice(work.clients, k, replace=False).tolist() for _ in range(repeats)]
+        seconds: dict[int, list[float]] = {count: [] for count in counts}
+        for clients in draws:
+            for count, window in windows.items():
+                seconds[count].append(run(window, clients))
+        for count in counts:
+            most = [max(np.bincount(np.array(clients) % count)) / k for clients in draws]
+            yield {
+                "kernel": f"{k} of {work.clients} arrive", "arrivals": k, "devices": count,
+                **against(seconds[count], seconds[1]), "largest_share": float(np.mean(most)),
+            }  # fmt: skip
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = ["| arrivals | devices | median, ms | ratio to one device | largest share |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['arrivals']} | {row['devices']} | {1e3 * row['median']:.0f} | {row['ratio']:.2f} "
+        f"({row['ratio_min']:.2f}, {row['ratio_max']:.2f}) | {row['largest_share']:.2f} |"
+        for row in found
+    ]
+    return "\n".join(lines)

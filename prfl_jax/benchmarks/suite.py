@@ -1,0 +1,223 @@
+"""What `scripts/benchmark.py` does: a suite, its table, its JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.system import provenance
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import output_file, user_path, write_text
+
+SCHEMA_VERSION = 1
+SIZES = ("full", "small")
+DATA = ("random", "real")
+BUSY = 0.3  # load a core from which a warning is printed
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The flags of scripts/benchmark.py.
+
+    Attributes:
+      out: the JSON file; all suites but `kernels` write their table beside it, as `.md`.
+      workloads, peers: of the suite `peers`; all where empty.
+      envs: folder of the peers' environments.
+      data: random images, or real ones.
+    """
+
+    suite: str | None
+    out: str | None
+    repeats: int = 7
+    size: str = "full"
+    workloads: Sequence[str] = ()
+    peers: Sequence[str] = ()
+    envs: str | None = None
+    data: str = "random"
+
+
+def check(request: Request) -> Path:
+    """The file to write.
+
+    Raises:
+      UserError: a flag has a value that is not allowed.
+    """
+    if request.suite not in _MEASURED:
+        raise UserError(f"--suite={request.suite}: allowed is {', '.join(_MEASURED)}")
+    if request.size not in SIZES:
+        raise UserError(f"--size={request.size}: allowed are {', '.join(SIZES)}")
+    if request.data not in DATA:
+        raise UserError(f"--data={request.data}: allowed are {', '.join(DATA)}")
+    if request.repeats < 1:
+        raise UserError(f"--repeats={request.repeats}: allowed is a whole number of at least 1")
+    if request.suite == "peers":
+        from prfl_jax.benchmarks.peers import FOLDER, PEERS, WORKLOADS
+
+        for flag, names, known in (("workloads", request.workloads, WORKLOADS), ("peers", request.peers, PEERS)):
+            for name in names:
+                if name not in known:
+                    raise UserError(f"--{flag}={name}: allowed are {', '.join(known)}")
+        if not FOLDER.is_dir():
+            raise UserError(f"--suite=peers: allowed in a clone of the repository, which has the workers in {FOLDER}")
+    return output_file("--out", request.out, f"{request.suite}.json")
+
+
+def run_suite(request: Request) -> int:
+    """Measures, writes `out`, prints the table; returns 0 whatever the numbers are.
+
+    Raises:
+      UserError: as `check`.
+    """
+    path, load = check(request), os.getloadavg()
+    about, rows, text = _MEASURED[request.suite or ""](request, load)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": request.suite,
+        "size": request.size,
+        "repeats": request.repeats,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **about,
+        "rows": rows,
+    }
+    write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    if request.suite != "kernels":
+        write_text(path.with_suffix(".md"), text + "\n")
+    print(f"\n{text}\n{path}")
+    if request.size == "full":
+        add_to_history(path.with_name(f"{path.stem}_history.jsonl"), report)
+    if load[0] > BUSY * provenance.cores():
+        print(f"the machine was busy before (load {load[0]:.1f}): measure again when it is not")
+    return 0
+
+
+def add_to_history(path: Path, report: dict[str, Any]) -> None:
+    """A line about a run of a suite, after those of earlier runs that were written to the same place."""
+    hardware = report["hardware"]
+    line = {
+        "date": report["date"],
+        **{key: hardware[key] for key in ("commit", "cpu", "threads", "load_average_before")},
+        "versions": {key: hardware["versions"].get(key) for key in ("jax", "jaxlib", "torch")},
+        "rows": [_brief(row) for row in report["rows"]],
+    }
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; the report itself is written") from None
+    print(f"added to {path}")
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """What one looks for in a history: which row, its medians and ratios."""
+    return {key: value for key, value in row.items() if isinstance(value, str | int | float) and key not in _LONG}
+
+
+_LONG = ("note", "judged", "bound_on")
+Measured = tuple[dict[str, Any], list[dict[str, Any]], str]  # about the suite, its rows, its table
+
+
+def _kernels(request: Request, load: tuple[float, float, float]) -> Measured:
+    # only now: a wrong flag need not wait for JAX
+    from prfl_jax.benchmarks.kernels import METHOD, KernelSuite
+    from prfl_jax.benchmarks.timing import table
+
+    kernels = KernelSuite(request.size, request.repeats)
+    rows = []
+    for row in kernels.rows():
+        print(f"measured {row.kernel}", flush=True)
+        rows.append(row)
+    about = {"hardware": hardware(load), "torch": kernels.torch, "method": METHOD}
+    return about, [row.to_json() for row in rows], table(rows)
+
+
+def _peers(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.benchmarks.peers import METHOD, PEERS, WORKLOADS, PeerSuite, markdown
+
+    envs = user_path("--envs", request.envs or "~/.cache/prfl_jax/peers")
+    workloads, peers = request.workloads or tuple(WORKLOADS), request.peers or tuple(PEERS)
+    suite = PeerSuite(workloads, peers, envs, request.data == "real", request.repeats, request.size == "small")
+    rows = list(suite.rows())
+    machine = hardware(load)
+    about = {"hardware": machine, "data": request.data, "method": METHOD}
+    named = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}, {request.data} images"
+    return about, rows, markdown(rows, f"{named}, medians of {request.repeats} turns.")
+
+
+def _roofline(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.benchmarks.roofline import METHOD, RooflineSuite, table
+
+    suite = RooflineSuite(request.size, request.repeats)
+    rows = list(suite.rows())
+    machine = hardware(load)
+    limits = dataclasses.asdict(suite.limits)
+    text = f"{machine['cpu']}, {machine['threads']} cores, {datetime.date.today()}: {table(rows, suite.limits)}"
+    return {"hardware": machine, "limits": limits, "method": METHOD}, rows, text
+
+
+def _devices(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.startup import a_device_per_core
+
+    a_device_per_core()
+    from prfl_jax.benchmarks import balance
+
+    return _simple(balance, request, load)
+
+
+def _axes(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.benchmarks import axes
+
+    return _simple(axes, request, load)
+
+
+def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> Measured:
+    """A suite that is a module with `METHOD`, `rows` and `table`."""
+    found = list(suite.rows(request.size, request.repeats))
+    machine = hardware(load)
+    named = machine["device"]["kind"] if machine["device"]["backend"] != "cpu" else machine["cpu"]
+    text = f"{named}, {machine['threads']} cores, {datetime.date.today()}:\n\n{suite.table(found)}"
+    return {"hardware": machine, "method": suite.METHOD}, found, text
+
+
+_MEASURED: dict[str, Callable[[Request, tuple[float, float, float]], Measured]] = {
+    "kernels": _kernels, "peers": _peers, "roofline": _roofline, "devices": _devices, "axes": _axes,
+}  # fmt: skip
+
+
+def hardware(load: tuple[float, float, float]) -> dict[str, Any]:
+    """The machine, what runs on it, and how busy it was before the suite began."""
+    from prfl_jax.system import environment
+
+    versions = environment.versions()
+    try:
+        versions["torch"] = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": provenance.cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "device": environment.device(),
+        "versions": versions,
+        "commit": environment.commit(),
+        **environment.flags(),
+        "environment": {key: os.environ[key] for key in ("OMP_NUM_THREADS", "MALLOC_ARENA_MAX") if key in os.environ},
+        "load_average_before": list(load),
+    }
+
+
+def cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,285 @@
+"""What each key of a config may be: one table, dotted key -> `Rule`.
+
+A rule holds the type, the test of a value and the same in words; the command
+line, the check of a whole config and the JSON form all read this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import numbers
+import re
+from collections.abc import Callable
+
+from prfl_jax import registry, strategies
+from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.density import DENSITIES
+from prfl_jax.models.architectures import ARCHITECTURES
+from prfl_jax.submodel import SCORES, SUBMODELS
+from prfl_jax.system.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What one key may be.
+
+    Args:
+      type: of the value, or of each element where `many`.
+      test: whether a value (or element) of that type is allowed.
+      allowed: the same in words, to follow "allowed is".
+      many: the value is a tuple.
+      optional: None is allowed too.
+      per_client: a tuple of one element per client (`clients.number`), or of fewer that are repeated in turn.
+    """
+
+    type: type
+    test: Callable[..., bool]
+    allowed: str
+    many: bool = False
+    optional: bool = False
+    per_client: bool = False
+
+    def accepts(self, value: object) -> bool:
+        if value is None:
+            return self.optional
+        try:
+            if not self.many:
+                return _is(value, self.type) and self.test(value)
+            return isinstance(value, tuple | list) and all(_is(v, self.type) and self.test(v) for v in value)
+        except Exception:  # numbers that no float holds, objects that cannot be compared
+            return False
+
+    def canonical(self, value: object) -> object:
+        """An accepted value as plain Python: int, float, bool, str, None or a tuple of them."""
+        if value is None:
+            return None
+        if isinstance(value, tuple | list):
+            return tuple(self.type(v) for v in value)
+        return self.type(value)
+
+
+def _is(value: object, type_: type) -> bool:
+    # A bool counts as an int in Python, and an int is a fine float; here only the second is meant.
+    if type_ is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if type_ is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, type_)
+
+
+def _choice(*names: str) -> Rule:
+    return Rule(str, lambda v: v in names, f"one of {', '.join(names)}")
+
+
+def _choice_or_own(*names: str) -> Rule:
+    return Rule(str, lambda v: v in names or registry.is_own(v), f"one of {', '.join(names)}, or {registry.WORDS}")
+
+
+def _integer(low: int, high: int = 10**9, **more: bool) -> Rule:
+    words = f"an integer from {low} to {high}"
+    return Rule(int, lambda v: low <= v <= high, words + _or_none(more), **more)
+
+
+def _number(test: Callable[[float], bool], words: str, **more: bool) -> Rule:
+    return Rule(float, test, f"a finite number {words}" + _or_none(more), **more)
+
+
+# Bounds far beyond any use keep sums and quotients of seconds, bytes and FLOP finite.
+def _positive(low: float = 1e-9, high: float = 1e12, **more: bool) -> Rule:
+    return _number(lambda v: low <= v <= high, f"> 0 (from {low:g} to {high:g})", **more)
+
+
+def _not_negative(high: float = 1e12, **more: bool) -> Rule:
+    return _number(lambda v: 0 <= v <= high, f">= 0 and at most {high:g}", **more)
+
+
+def _speeds(words: str, low: float, high: float) -> Rule:
+    words = f"{words}, each from {low:g} to {high:g}"
+    return Rule(float, lambda v: low <= v <= high, words, many=True, per_client=True)
+
+
+def _or_none(more: dict[str, bool]) -> str:
+    return " or None" if more.get("optional") else ""
+
+
+def _seconds(low: float) -> Rule:
+    words = f"() or a tuple of seconds, one per client, each from {low:g} to 1e+12"
+    return Rule(float, lambda v: low <= v <= 1e12, words, many=True, per_client=True)
+
+
+MB_S = (1e-4, 1e9)
+FLAG = Rule(bool, lambda v: True, "True or False")
+FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
+PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")  # with 1 a window that asks for arrivals would never end
+CSV = Rule(str, lambda v: v.strip() != "" and "\0" not in v, "the path of a CSV file or None", optional=True)
+
+DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
+_DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
+
+
+def _whole_percent(density: float) -> bool:
+    return 0 < density <= 1 and abs(100 * density - round(100 * density)) < 1e-9 and round(100 * density) >= 1
+
+
+RULES: dict[str, Rule] = {
+    "seed": _integer(0, 2**32 - 1),
+    "strategy": _choice(*strategies.ROWS),
+    "rounds": _integer(1),
+    "horizon_s": _positive(optional=True),
+    "eval_every_s": _positive(),
+    "compare": Rule(
+        str, lambda v: v in strategies.ROWS, f"a tuple of strategies among {', '.join(strategies.ROWS)}", many=True
+    ),
+    "stop_early": FLAG,
+    "data.name": Rule(
+        str,
+        lambda v: (_DATA_NAME.fullmatch(v) is not None and "\0" not in v) or registry.is_own(v),
+        f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz, or {registry.WORDS}",
+    ),
+    "data.dir": Rule(str, lambda v: v.strip() != "" and "\0" not in v, "a folder or None", optional=True),
+    "data.partition": _choice_or_own("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
+    "data.alpha": _positive(),
+    "data.labels_per_client": _integer(1),
+    "data.fedmp_level": _integer(0, 100),
+    "data.writers": _integer(1),
+    "data.split_writers_over": _integer(1, optional=True),
+    "data.min_images_per_writer": _integer(1),
+    "data.train_limit": _integer(1, optional=True),
+    "data.test_limit": _integer(1, optional=True),
+    "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
+    "data.holdout_max": _integer(1),
+    "data.augment": _choice("none", "crop_flip"),
+    "data.normalize": _choice("unit", "inverted", "cifar10"),
+    "model.name": _choice_or_own(*ARCHITECTURES),
+    "model.width": _positive(1e-3, 100.0),
+    "model.classes": _integer(2, optional=True),
+    "model.init": _choice("release", "he", "flax"),
+    "model.size_mb": _positive(1e-6, 1e7, optional=True),
+    "model.loss": _choice("sigmoid", "softmax"),
+    "clients.number": _integer(1),
+    "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
+    "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
+    "clients.flop_s": _speeds("() or a tuple of numbers > 0 (FLOP/s), one per client", 1.0, 1e21),
+    "clients.sigma": _not_negative(3.0),
+    "server.up_mb_s": _positive(*MB_S),
+    "server.down_mb_s": _positive(*MB_S),
+    "server.sigma": _not_negative(3.0),
+    "server.contention": FLAG,
+    "local.name": _choice("sgd", "scaled_sgd"),
+    "local.steps": _integer(1),
+    "local.batch_size": _integer(1),
+    "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
+    "local.prox_mu": _not_negative(),
+    "local.momentum": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
+    "local.lr_decay": FRACTION,
+    "local.lr_decay_rounds": _integer(1),
+    "local.lr_dt_ref_s": _positive(optional=True),
+    "submodel.name": _choice_or_own(*SUBMODELS),
+    "submodel.importance": _choice(*SCORES),
+    "density.name": _choice_or_own(*DENSITIES),
+    "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
+    "density.rule": _choice("normalised", "damped", "literal"),
+    "density.interval": _integer(1),
+    "density.min_density": _number(_whole_percent, "in (0, 1] that is a whole percent, such as 0.05"),
+    "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
+    "density.patience": _integer(1),
+    "density.min_delta": _not_negative(),
+    "aggregation.name": _choice_or_own(*AGGREGATIONS),
+    "aggregation.server_lr": _positive(),
+    "aggregation.alpha": FRACTION,
+    "aggregation.staleness": _choice("constant", "polynomial", "hinge"),
+    "aggregation.staleness_a": _number(
+        lambda v: 0 <= v <= 1e12,
+        ">= 0 and at most 1e+12 (None: by kind, polynomial 0.6, of fedasync 0.5, hinge 10)",
+        optional=True,
+    ),
+    "aggregation.staleness_b": _not_negative(),
+    "aggregation.client_weight": _choice("samples_per_round", "dataset", "uniform"),
+    "aggregation.byzantine": _integer(0),
+    "aggregation.clip_norm": _positive(optional=True),
+    "attack.name": _choice("none", "sign_flip", "noise", "nan", "label_flip"),
+    "attack.number": _integer(0),
+    "attack.clients": Rule(int, lambda v: v >= 0, "a tuple of clients' numbers from 0", many=True),
+    "attack.scale": _positive(),
+    "privacy.noise_multiplier": _not_negative(1e6),
+    "privacy.delta": _number(lambda v: 0 < v < 1, "in (0, 1)"),
+    "window.close": _choice("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline"),
+    "window.dt_s": _positive(),
+    "window.first_waits_for_all": FLAG,
+    "window.k": _integer(1),
+    "window.dispatch": _choice("window_end", "on_arrival"),
+    "window.release_min_s": _positive(),
+    "window.cohort": _integer(0),
+    "window.deadline_share": FRACTION,
+    "window.deadline_factor": _number(lambda v: 1 <= v <= 1e6, "from 1 to 1e+06"),
+    "transport.name": _choice("delta", "distinct", "one_copy", "unicast"),
+    "transport.bytes": _choice("counted", "density"),
+    "faults.dropout": PROBABILITY,
+    "faults.crash": PROBABILITY,
+    "faults.lost_upload": PROBABILITY,
+    "faults.repeated_upload": PROBABILITY,
+    "faults.join_s": _seconds(0.0),
+    "faults.leave_s": _seconds(1e-9),
+    "faults.availability": CSV,
+    "faults.bandwidth": CSV,
+    "eval.model": _choice("mask", "fedavg"),
+    "eval.signal": _choice("heldout", "test"),
+    "eval.batch_size": _integer(1),
+    "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
+    "engine.clients": _choice("auto", "map", "vmap"),
+    "engine.train": _choice("auto", "arrival", "pending"),
+    "engine.matmul": _choice("float32", "tensorfloat32", "bfloat16"),
+    "engine.store": _choice("float32", "bfloat16"),
+    "engine.models": _choice("device", "host"),
+    "engine.group": _integer(0),
+    "engine.devices": _integer(0),
+    "engine.chunk_windows": _integer(0),
+    "engine.chunk_s": _positive(),
+    "engine.unroll": FLAG,
+    "engine.deterministic": FLAG,
+    "checkpoint.every_s": _positive(),
+    "checkpoint.keep": _integer(1),
+}
+
+
+MOST_LETTERS = 120  # of a value or a key in a message
+GROUPS = tuple(dict.fromkeys(key.split(".")[0] for key in RULES if "." in key))
+
+
+def shown(value: object) -> str:
+    """`repr`, on one line and not longer than a reader wants."""
+    try:
+        text = repr(value)
+    except Exception:  # integers of thousands of digits, tuples that hold themselves, a user's own class
+        text = f"<{type(value).__name__}>"
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """On one line, the end of a long text left out."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
+
+
+def refuse(key: str, value: object, allowed: str) -> UserError:
+    """The error for a value that is not allowed (to be raised)."""
+    return UserError(f"config.{key}={shown(value)}: allowed is {allowed}")
+
+
+def unknown(key: str, *value: object) -> UserError:
+    """The error for a key that does not exist (with the value it was given), naming the nearest that do."""
+    key = shorten(key)
+    head = f"config.{key}" + "".join(f"={shown(v)}" for v in value)
+    if key in GROUPS:
+        keys = ", ".join(k for k in RULES if k.startswith(key + "."))
+        return UserError(f"{head} is a group: allowed is one of its keys {keys}")
+    near = difflib.get_close_matches(key, [*RULES, *GROUPS], n=1, cutoff=0.75)
+    last = key.split(".")[-1]
+    near = near or [k for k in RULES if k.split(".")[-1] == last]
+    near = near or difflib.get_close_matches(key, RULES, n=3, cutoff=0.5)
+    if near:
+        return UserError(f"{head} does not exist: did you mean {' or '.join(near)}?")
+    top = [k for k in RULES if "." not in k]
+    return UserError(f"{head} does not exist: allowed are {', '.join(top)} and the groups {', '.join(GROUPS)}")

@@ -1,0 +1,110 @@
+"""What a run keeps in memory, counted from shapes before anything is put there, and whether it fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from prfl_jax.data import Dataset, Split
+from prfl_jax.engine.engine import State
+from prfl_jax.engine.placement import Placement
+from prfl_jax.report.names import bytes_text
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.host_memory import host_available
+
+STACKS = ("models in flight", "trained ahead", "buffer")  # what grows with the number of slots
+WRITING = 1.2  # of a checkpoint's size: what Orbax holds besides while it writes it (0.9 to 1.3 of it were measured)
+ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
+
+
+def state_bytes(state: State) -> dict[str, int]:
+    """Bytes of the device state by part, from its shapes; parts without any are left out."""
+    parts = {
+        "server model": state.params,
+        "models in flight": state.sent,
+        "trained ahead": state.trained,
+        "buffer": state.buffer,
+        "running sum": state.total,
+        "masks": (state.sent_bits, state.buffer_bits, state.levels),
+        "importance": state.importance,
+        "fixed variables": state.fixed,
+    }
+    counts = {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def image_bytes(dataset: Dataset, split: Split) -> int:
+    """Bytes of the clients' and the test images."""
+    return dataset.x_train[:1].nbytes * (sum(len(client) for client in split.clients) + len(split.test))
+
+
+def check_memory(
+    state: State,
+    images: int,
+    placement: Placement,
+    key: str = "clients.number",
+    *,
+    experiments: int = 1,
+    at_once: int | None = None,
+    looks_at_all: bool = False,
+) -> str:
+    """One line about a run's memory.
+
+    Args:
+      state: arrays or shapes, as made for `placement`.
+      images: bytes of the images, of which each device has a copy.
+      key: of the config that gives the number of slots.
+      experiments: how many of this state a process has (`together.py`); a chunk stacks them, so each is there twice.
+      at_once: models stacked over clients lie in the host's memory, and so many of them on the device at a time.
+      looks_at_all: an aggregation is given all models at once, in float32, on each device, and orders them.
+
+    Raises:
+      UserError: it would not fit; says what it is made of and what to change.
+    """
+    one = state_bytes(state)
+    saved = sum(one.values()) - one.get("trained ahead", 0)
+    saving = round((experiments + WRITING) * saved)  # a copy of each; they take turns in writing
+    parts = {name: count * (1 if experiments == 1 else 2 * experiments) for name, count in one.items()}
+    if looks_at_all:
+        slots = placement.slots * placement.count
+        parts["all models at once"] = 2 * experiments * slots * one.get("server model", 0)
+    images *= experiments
+    whole, stacked = sum(parts.values()), sum(parts.get(name, 0) for name in STACKS)
+    each = whole - stacked + stacked // placement.count + images  # masks, a few percent, as if each had all
+    counted = {**parts, "images": images, "a checkpoint's copies": saving}
+    made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in counted.items())
+    checks = []
+    if placement.devices[0].platform == "cpu":  # all devices are the host
+        checks.append(("this machine", each * placement.count + saving, host_available()))
+    else:
+        if at_once is not None:  # what a group was sent, and what became of it
+            each += 2 * at_once * parts.get("server model", 0) - stacked
+        free = [device_available(device) for device in placement.devices]
+        known = [count for count in free if count is not None]
+        checks.append(("each device", each, min(known) if known else None))
+        if at_once is not None:
+            checks.append(("the host", stacked + saving, host_available()))
+        else:
+            checks.append(("the host, for checkpoints", saving, host_available()))
+    advice = ADVICE
+    if placement.devices[0].platform != "cpu" and at_once is None and placement.count == experiments == 1:
+        advice += ", or engine.models=host"
+    for where, need, there in checks:
+        if there is not None and need > there:
+            raise UserError(
+                f"config.{key}={placement.clients}: {where} would need {bytes_text(need)} ({made_of}), and "
+                f"has {bytes_text(there)}; take fewer {key}, {advice}"
+            )
+    (where, need, there), *_ = checks
+    return f"memory: {bytes_text(need)} on {where}" + (f" of {bytes_text(there)}" if there else "") + f" ({made_of})"
+
+
+def device_available(device: Any) -> int | None:
+    """Bytes free on an accelerator; None where it does not tell."""
+    stats = device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))

@@ -1,0 +1,134 @@
+"""The plan of a chunk: what the host's clock tells the device, as small arrays.
+
+A client occupies a slot of the stacked arrays from its dispatch to its arrival, and in a buffer for good. Where every
+client has one, slots are the clients' numbers; where few take part at a time, slots are handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prfl_jax.aggregate.choices import AggregationWeights
+
+MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
+
+
+class Plan(NamedTuple):
+    """L rows for the device. A row dispatches, takes arrivals, and may close a window.
+
+    A window is one row, unless a client is dispatched on arrival in the middle of it:
+    what is dispatched before the close gets the old model, so it opens another row.
+
+    Attributes:
+      dispatch: `[L, S]` int32 slots, the first `dispatch_count` count; the rest is S, the number of slots.
+      dispatch_count: `[L]` int32.
+      percent: `[L, S]` int32 density (percent) that each slot is dispatched with.
+      train: `[L, S]` int32 slots to train before the arrivals are taken, padded with S; none where
+        clients are trained as they arrive (`engine.train`).
+      train_count: `[L]` int32.
+      arrive: `[L, S]` int32 slots in order of arrival, padded with S.
+      arrive_count: `[L]` int32.
+      client: `[L, S]` int32, whose round each slot that trains or arrives holds.
+      count: `[L, S]` int32, how many rounds that client had begun before, which its draws of data go by.
+      lr: `[L, S]` float32 learning rate of that round.
+      density_pct: `[L, S]` int32 density (percent) it runs at.
+      coefficient: `[L, S]` float32, with which an arriving slot's update enters the running sum.
+      close: `[L]` bool: aggregate at the end of this row.
+      weights: `[L, S]` float32 weights of the slots at the close.
+      server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
+      keep: `[L]` float32, with which W does at the close.
+    """
+
+    dispatch: Any
+    dispatch_count: Any
+    percent: Any
+    train: Any
+    train_count: Any
+    arrive: Any
+    arrive_count: Any
+    client: Any
+    count: Any
+    lr: Any
+    density_pct: Any
+    coefficient: Any
+    close: Any
+    weights: Any
+    server_lr: Any
+    keep: Any
+
+
+class LocalRound(NamedTuple):
+    """A client's turn in a slot, as `Plan` says it: `rounds` begun before, learning rate, coefficient, density."""
+
+    slot: int
+    client: int
+    rounds: int
+    lr: float
+    coefficient: float = 0.0
+    density_pct: int = 100
+
+
+def empty_row(slots: int) -> Plan:
+    """A row that does nothing."""
+    m = slots
+    return Plan(
+        dispatch=np.full(m, m, np.int32),
+        dispatch_count=np.int32(0),
+        percent=np.full(m, 100, np.int32),
+        train=np.full(m, m, np.int32),
+        train_count=np.int32(0),
+        arrive=np.full(m, m, np.int32),
+        arrive_count=np.int32(0),
+        client=np.zeros(m, np.int32),
+        count=np.zeros(m, np.int32),
+        lr=np.zeros(m, np.float32),
+        density_pct=np.full(m, 100, np.int32),
+        coefficient=np.zeros(m, np.float32),
+        close=np.bool_(False),
+        weights=np.zeros(m, np.float32),
+        server_lr=np.float32(1.0),
+        keep=np.float32(1.0),
+    )
+
+
+def make_row(
+    slots: int,
+    sent: Sequence[tuple[int, int]],
+    arrivals: Sequence[LocalRound],
+    closing: AggregationWeights | None = None,
+    train: Sequence[LocalRound] = (),
+) -> Plan:
+    """One row.
+
+    Args:
+      slots: S.
+      sent: (slot, density in percent) of each dispatch.
+      closing: with weights by slot; None: no close.
+      train: rounds to train before the arrivals, which may be among them.
+    """
+    row = empty_row(slots)
+    for k, (slot, percent) in enumerate(sent):
+        row.dispatch[k], row.percent[slot] = slot, percent
+    for listed, items in ((row.train, train), (row.arrive, arrivals)):
+        for k, (slot, *item) in enumerate(items):
+            listed[k] = slot
+            row.client[slot], row.count[slot], row.lr[slot], row.coefficient[slot], row.density_pct[slot] = item
+    if closing is not None:
+        row.weights[:] = closing.slots
+        row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))
+    return row._replace(
+        dispatch_count=np.int32(len(sent)),
+        train_count=np.int32(len(train)),
+        arrive_count=np.int32(len(arrivals)),
+        close=np.bool_(closing is not None),
+    )
+
+
+def stack_rows(rows: Sequence[Plan], length: int) -> Plan:
+    """Rows as arrays `[length, ...]`, padded with rows that do nothing (they are not even run)."""
+    m = len(rows[0].dispatch)
+    padded = list(rows) + [empty_row(m)] * (length - len(rows))
+    return Plan(*(np.stack(column) for column in zip(*padded, strict=True)))

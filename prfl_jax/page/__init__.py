@@ -1,7 +1,0 @@
-"""One self-contained HTML page about any number of runs, made with Plotly."""
-
-from prfl_jax.page.groups import Group, group_runs
-from prfl_jax.page.runs import Run, find_runs
-from prfl_jax.page.write import write_page
-
-__all__ = ["Group", "Run", "find_runs", "group_runs", "write_page"]

@@ -1,0 +1,145 @@
+"""Pieces of a user's own: `module:object` or `FILE.py:object` where a config names a piece.
+
+Loading runs the file, as any import does; nothing is unpickled. What the object has to be is said, and checked, by the
+room that uses it. Plain Python: a piece that needs no JAX can be loaded without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import traceback
+import types
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.system.errors import UserError
+
+WORDS = "module:object or FILE.py:object"
+# Keys whose value may name a piece of one's own.
+KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name")
+
+_SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
+_sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
+
+
+def is_own(name: str) -> bool:
+    """Whether a config's value has the form `module:object` or `FILE.py:object`."""
+    return _SPEC.fullmatch(name) is not None
+
+
+def find_object(spec: str, key: str) -> Any:
+    """The object that `spec` names. A file is run once a process, and again where it has changed.
+
+    Args:
+      spec: `package.module:object`, or `path/file.py:object`, the path seen from the working folder.
+      key: of the config, for the text of an error: `config.model.name`.
+
+    Raises:
+      UserError: there is no such file, module or object, or running it fails; one line.
+    """
+    where, _, name = spec.rpartition(":")
+    where = os.path.expanduser(where)  # which leaves a home of nobody as it is
+    try:
+        if not is_own(spec):
+            raise UserError("it is not of that form")
+        module = _run_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        _sources[spec] = _source(module)
+        if not where.endswith(".py") and not _utf8(getattr(module, "__file__", None) or ""):
+            raise UserError("JAX takes only files whose whole path is UTF-8; give it as FILE.py:object, or move it")
+        if not hasattr(module, name):
+            has = ", ".join(other for other in vars(module) if not other.startswith("_"))
+            raise UserError(f"there is no {name} in it; it has {has or 'nothing'}")
+        return getattr(module, name)
+    except UserError as error:
+        raise UserError(f"{key}: {spec!r} cannot be loaded ({error}); allowed: {WORDS}") from error
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+        raise UserError(f"{key}: {spec!r} cannot be loaded ({_said(error, where)}); allowed: {WORDS}") from error
+
+
+def wrong(key: str, spec: str, found: object, allowed: str) -> UserError:
+    """The error for an object that is not what its key takes (to be raised)."""
+    kind = "the class" if isinstance(found, type) else f"a {type(found).__name__}:"
+    return UserError(f"{key}: {spec!r} is {kind} {one_line(found)}; allowed: {allowed}")
+
+
+def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
+    """What a user's own function returns, in places where a run has not begun yet.
+
+    Raises:
+      UserError: it raised; one line, with the line of the user's file.
+    """
+    try:
+        return function(*args)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's own code raises
+        where = os.path.expanduser(spec.rpartition(":")[0])
+        file = str(getattr(sys.modules.get(where), "__file__", where))
+        raise UserError(f"{key}: {spec!r} failed ({_said(error, file)})") from error
+
+
+def sources(config: Any) -> tuple[bytes, ...]:
+    """The files of all pieces of one's own that a config names, as they were when they were loaded.
+
+    What those files import does not count.
+    """
+    named = [config[key.split(".")[0]][key.split(".")[1]] for key in KEYS]
+    return tuple(_sources[name] for name in named if name in _sources)
+
+
+def _run_file(path: Path) -> types.ModuleType:
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path.resolve()}: {error.strerror}") from None
+    # A name of its own, so that the file hides no module; dataclasses look it up in sys.modules. Not by Python's own
+    # loader, whose cache of compiled files takes one that changes twice within a second for the first of the two.
+    name = f"prfl_own_{zlib.crc32(os.fsencode(path.resolve())):08x}_{zlib.crc32(source):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, _code_name(path), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _code_name(path: str | Path) -> str:
+    """What code calls the file it is from: JAX writes that into its programs, and can write UTF-8 alone."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def _utf8(path: str) -> bool:
+    return path == _code_name(path)
+
+
+def _source(module: types.ModuleType) -> bytes:
+    file = getattr(module, "__file__", None)
+    return Path(file).read_bytes() if file is not None and Path(file).is_file() else b""
+
+
+def _said(error: BaseException, file: str) -> str:
+    """`line 3: ValueError: its first line`; the line of the user's file, where one is known."""
+    file = _code_name(file)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else lines[-1] if lines else None
+    said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or [""])[0]
+    return f"{f'line {line}: ' if line else ''}{type(error).__name__}{f': {said}' if said else ''}"
+
+
+def one_line(value: object) -> str:
+    """`repr` of a user's object, on one line and not long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a user's own class
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,7 @@
+"""One self-contained HTML page about any number of runs, made with Plotly."""
+
+from prfl_jax.report.html.groups import Group, group_runs
+from prfl_jax.report.html.runs import Run, find_runs
+from prfl_jax.report.html.write import write_page
+
+__all__ = ["Group", "Run", "find_runs", "group_runs", "write_page"]

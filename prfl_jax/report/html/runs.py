@@ -1,0 +1,111 @@
+"""The runs that a page shows: reports, and the records beside them where they are still there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prfl_jax.report import read_metrics
+from prfl_jax.report.names import strategy_name
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.files import user_path
+
+MOST_ARRIVALS = 1500  # that a timeline shows (at least; it ends with a window); more would make the page slow
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Attributes:
+      name: short, and its own among the runs of a page.
+      file: its report.
+      report: what the file holds.
+    """
+
+    name: str
+    file: Path
+    report: dict[str, Any]
+
+    @property
+    def curve(self) -> dict[str, list[Any]]:
+        """The headline model's."""
+        curve: dict[str, list[Any]] = self.report["curves"][self.report["final"]["model"]]
+        return curve
+
+    @property
+    def compared(self) -> bool:
+        """Whether it lies in `compare/` of another run, which decided how long it is."""
+        return self.file.parent.parent.name == "compare" and self.file.name == "report.json"
+
+    def host_s(self) -> list[float | None] | None:
+        """Host seconds at each point of the curve; None where no records lie beside the report."""
+        found = {record["t_s"]: record.get("host_s") for record in self._records("eval")}
+        return [found.get(t_s) for t_s in self.curve["t_s"]] if found else None
+
+    def arrivals(self, most: int = MOST_ARRIVALS) -> list[dict[str, Any]]:
+        """The first arrivals, each with client, window and its seconds; empty without records of today's form."""
+        found: list[dict[str, Any]] = []
+        for record in self._records("window"):
+            if "arrived_s" not in record:
+                return []
+            columns = ("arrivals", "arrived_s", "round_s", "download_s", "train_s", "waiting_s", "staleness")
+            for values in zip(*(record[name] for name in columns), strict=True):
+                found.append({"window": record["window"], **dict(zip(("client", *columns[1:]), values, strict=True))})
+            if len(found) >= most:
+                break
+        return found
+
+    def _records(self, kind: str) -> Iterable[dict[str, Any]]:
+        file = self.file.with_name("metrics.jsonl")
+        if self.file.name == "report.json" and file.exists():
+            yield from (record for record in read_metrics(file) if record["kind"] == kind)
+
+
+def find_runs(folders: Sequence[str]) -> list[Run]:
+    """All reports in these folders and below them; a folder may be a run's, a sweep's, or one of reports.
+
+    Raises:
+      UserError: there is none in one of them, or a file cannot be read.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    for folder in folders:
+        path = user_path("FOLDER", folder)
+        there = [path] if path.is_file() else sorted(path.rglob("*.json"))
+        reports = {file: _report(file) for file in there if "checkpoints" not in file.parts}
+        if not any(reports.values()):
+            raise UserError(f"{folder}: no report there; give the folder of a run, a sweep or of reports")
+        found |= {file: report for file, report in reports.items() if report is not None}
+    return [Run(name, file, report) for name, (file, report) in zip(_names(found), found.items(), strict=True)]
+
+
+def _report(file: Path) -> dict[str, Any] | None:
+    """What a report's file holds; None where it is another's."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); give folders that can be read") from None
+    except ValueError:
+        if file.name == "report.json":
+            raise UserError(f"{file}: not a report; take it away, or run its workdir again") from None
+        return None
+    needed = {"strategy", "curves", "final", "clients", "config", "ended"}
+    return found if isinstance(found, dict) and needed <= found.keys() else None
+
+
+def _names(reports: Mapping[Path, dict[str, Any]]) -> list[str]:
+    """Method and seed; where that is not enough, what tells the files' paths apart."""
+    short = [f"{strategy_name(report['strategy'])}, seed {report['seed']}" for report in reports.values()]
+    shared = os.path.commonpath([file.absolute().parent for file in reports])
+    names = []
+    for name, file in zip(short, reports, strict=True):
+        if short.count(name) > 1:
+            inside = file.absolute().relative_to(shared)
+            place = inside.parent if file.name == "report.json" else inside.with_suffix("")
+            name = f"{name} ({place})"
+        names.append(name)
+    return names

@@ -1,0 +1,170 @@
+"""The tables of a page, as HTML: a row a group, the rows of its single runs hidden under it."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prfl_jax.report.groups import settings, value_text
+from prfl_jax.report.html.figures import BYTES
+from prfl_jax.report.html.groups import Group
+from prfl_jax.report.html.runs import Run
+from prfl_jax.report.html.spread import Spread
+from prfl_jax.report.names import bytes_text, duration_text, headline_name, percent_text, seconds_text
+
+_WRAPS = ' class="long"'
+_AS_LONG = 0.98  # of the longest run: shorter ones of a method are told beside its accuracy at the end
+LONG = 80  # letters of a value, then it is cut
+_STROKES = {
+    "solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3",
+}  # fmt: skip
+
+
+def swatch(group: Group) -> str:
+    """The line of a group, small."""
+    dashes = f' stroke-dasharray="{_STROKES[group.dash]}"' if _STROKES[group.dash] else ""
+    return (
+        '<svg class="swatch" width="30" height="10" aria-hidden="true"><line x1="0" y1="5" x2="30" y2="5" '
+        f'stroke="{group.colour}" stroke-width="3"{dashes}/></svg>'
+    )
+
+
+def _named(group: Group, name: str, scope: str = "row") -> str:
+    return f'<th scope="{scope}"><div class="name">{swatch(group)}<span>{name}</span></div></th>'
+
+
+def _head(cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in cells) + "</tr>"
+
+
+def _cells(values: Sequence[str]) -> str:
+    return "".join(f"<td{_WRAPS if len(value) > 45 else ''}>{html.escape(value)}</td>" for value in values)
+
+
+def _table(head: Sequence[str], rows: Sequence[str]) -> str:
+    return f'<div class="wide"><table><thead>{_head(head)}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _grouped(
+    head: Sequence[str], groups: Sequence[Group], summary: Callable[[Sequence[Run]], list[str]], title: bool = False
+) -> str:
+    """A table with a row of `summary` for each group, and under it one for each run of several.
+
+    Args:
+      summary: the cells of one run or of several.
+      title: call groups by what is their own on the page, not in their task.
+    """
+    rows = []
+    for group in groups:
+        name = html.escape(group.title if title else group.name)
+        single = [(run, "") for run in group.runs if len(group.runs) > 1 or group.again]
+        single += [(run, ", again: not in the mean") for run in group.again]
+        number, count = group.number, f"{len(group.runs)} seeds" if len(group.runs) > 1 else f"seed {group.seeds}"
+        if single:
+            count = f'<button type="button" data-group="{number}" aria-expanded="false">{count}</button>'
+        rows.append(f"<tr>{_named(group, name)}<td>{count}</td>{_cells(summary(group.runs))}</tr>")
+        for run, note in single:
+            said = html.escape(f"seed {run.report['seed']}{note}")
+            where = html.escape(str(run.file))
+            rows.append(
+                f'<tr class="single" data-group="{number}" title="{where}" hidden>'
+                f"{_named(group, html.escape(run.name))}<td>{said}</td>{_cells(summary([run]))}</tr>"
+            )
+    return _table(head, rows)
+
+
+def times(groups: Sequence[Group]) -> str:
+    """The first simulated second of the evaluation grid at each accuracy, and the accuracy at the end, by model."""
+    runs = [run for group in groups for run in (*group.runs, *group.again)]
+    levels = sorted({level for run in runs for level in run.report["time_to_accuracy"]}, key=float)
+
+    def summary(runs: Sequence[Run]) -> list[str]:
+        cells = []
+        for level in levels:
+            asked = [run for run in runs if level in run.report["time_to_accuracy"]]
+            reached = Spread.of([run.report["time_to_accuracy"][level] for run in asked])
+            cells.append(reached.text(seconds_text, "never" if asked else "-"))
+        end = Spread.of([run.report["final"]["accuracy"] for run in runs])
+        models = ", ".join(sorted({headline_name(run.report) for run in runs}))
+        length = Spread.of([run.report["simulated_s"] for run in runs])
+        after = f", after {length.text(seconds_text)}" if length.low < _AS_LONG * length.high else ""
+        return [*cells, end.text(percent_text) + after, models]
+
+    head = ["method", "runs", *(percent_text(float(level), 0) for level in levels), "accuracy at the end", "of the"]
+    return _grouped(head, groups, summary)
+
+
+def traffic(groups: Sequence[Group]) -> str:
+    """Bytes, as numbers."""
+
+    def summary(runs: Sequence[Run]) -> list[str]:
+        return [Spread.of([run.report[key] for run in runs]).text(bytes_text) for key in BYTES]
+
+    return _grouped(["method", "runs", *BYTES.values()], groups, summary)
+
+
+def ends(groups: Sequence[Group]) -> str:
+    """How the runs ended, how long they were, and what made them."""
+
+    def summary(runs: Sequence[Run]) -> list[str]:
+        reports = [run.report for run in runs]
+
+        def spread(get: Callable[[Any], Any], write: Callable[[float], str]) -> str:
+            return Spread.of([get(report) for report in reports]).text(write)
+
+        return [
+            _counted([_how(report) for report in reports]),
+            spread(lambda r: r["windows"], lambda v: f"{v:,.0f}"),
+            spread(lambda r: r["simulated_s"], seconds_text),
+            spread(lambda r: r["client_updates"], lambda v: f"{v:,.0f}"),
+            spread(lambda r: r["host"]["total_s"], duration_text),
+            spread(lambda r: r["peak_memory_mb"], lambda v: f"{v:,.0f} MB"),
+            _counted([_device(report) for report in reports]),
+            _counted([str(report["commit"])[:10] for report in reports]),
+        ]
+
+    head = ["method", "runs", "ended by", "windows", "simulated", "updates", "host time", "memory", "device", "commit"]
+    return _grouped(head, groups, summary, title=True)
+
+
+def _how(report: Any) -> str:
+    ended = report["ended"]
+    return str(ended["how"]) + (f": {ended['detail']}" if ended.get("detail") else "")
+
+
+def _device(report: Any) -> str:
+    device = report["device"]
+    return str(device.get("kind") if isinstance(device, dict) else device)
+
+
+def _counted(words: Sequence[str]) -> str:
+    """What is said of several runs: once where it is the same."""
+    counts = Counter(words)
+    if len(counts) == 1:
+        return words[0]
+    return "; ".join(f"{count} x {word}" for word, count in counts.items())
+
+
+def differences(groups: Sequence[Group]) -> str:
+    """The config keys in which the runs differ."""
+    flat = [[settings(run.report) for run in (*group.runs, *group.again)] for group in groups]
+    keys = sorted({key for found in flat for values in found for key in values})
+    said = {key: [_distinct([values.get(key) for values in found]) for found in flat] for key in keys}
+    apart = [key for key in keys if len({value_text(values.get(key)) for found in flat for values in found}) > 1]
+    if not apart:
+        return "<p>All runs have the same config.</p>"
+    heads = "".join(_named(group, html.escape(group.title), "col") for group in groups)
+    rows = "".join(f'<tr><th scope="row">{html.escape(key)}</th>{_cells(said[key])}</tr>' for key in apart)
+    return f'<div class="wide"><table><thead><tr><th>key</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _distinct(values: Sequence[Any]) -> str:
+    """Each once, in their order."""
+    return ", ".join(_text(value) for value in {value_text(value): value for value in values}.values())
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONG else text[: LONG - 1] + "…"

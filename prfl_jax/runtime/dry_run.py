@@ -1,0 +1,179 @@
+"""What a run would need, from shapes and the clock alone: nothing is trained, no image is put on a device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from prfl_jax import data as data_room
+from prfl_jax.aggregate import find_aggregation
+from prfl_jax.clock import COUNTED
+from prfl_jax.density import find_density
+from prfl_jax.engine.memory import check_memory, image_bytes, state_bytes
+from prfl_jax.engine.method import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
+from prfl_jax.report.names import bytes_text, duration_text
+from prfl_jax.runtime.clock_only import run_clock
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.jax_settings import fixed, root_key
+from prfl_jax.system.notices import warn_once
+
+# FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
+ASSUMED_FLOP_S = {"cpu": 1.0e11, "gpu": 1.0e13, "tpu": 1.0e13}
+_CLOCK_WINDOWS = 400
+_ROUNDS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a run would need.
+
+    Attributes:
+      method: models, sizes and engine settings, as the run would have them.
+      source: of the data, one line.
+      notes: what looks strange in the data, a line each.
+      clients: training images of each client.
+      holdout, test: held-out and test images.
+      windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
+      faults: by kind, scaled likewise; empty where there can be none.
+      flop: of training and evaluating.
+      state: bytes on the device by part.
+      images: bytes of the images on the device.
+      memory: what is needed and what there is, in words.
+    """
+
+    method: Method
+    source: str
+    notes: tuple[str, ...]
+    clients: tuple[int, ...]
+    holdout: int
+    test: int
+    windows: int
+    simulated_s: float
+    updates: float
+    bytes_up: float
+    bytes_down: float
+    faults: dict[str, float]
+    flop: float
+    state: dict[str, int]
+    images: int
+    memory: str
+
+
+@fixed()
+def estimate(config: Any) -> Estimate:
+    """Runs the clock alone for up to 400 windows with densities from round times (no client recovers).
+
+    Raises:
+      UserError: the config is not possible, or its data cannot be had.
+    """
+    dataset = data_room.load(config.data, config.seed)
+    try:
+        split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
+        evaluated = (len(split.test), len(split.holdout))
+        method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes, evaluated)
+    except UserError:
+        for note in dataset.notes:  # which may be the reason; a table is not come to
+            warn_once(f"data.name={dataset.name}: {note}")
+        raise
+    clients = tuple(len(c) for c in split.clients)
+
+    # where clients are alike a window is an arrival of many at one moment: several rounds of each client, then
+    turns = min(_ROUNDS * len(clients), 10 * _CLOCK_WINDOWS) if config.window.close in COUNTED else 0
+    windows = min(max(_CLOCK_WINDOWS, turns), config.rounds)
+    clock = run_clock(config, windows, method.size)
+    total = config.rounds
+    if clock["windows"] < windows:  # all clients leave
+        total = windows = clock["windows"]
+    # the first window may wait for all; the others are alike
+    first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
+    if config.horizon_s is not None:
+        if config.horizon_s < first:
+            total = 0
+        elif rest > 0:
+            total = min(total, math.floor(1 + (config.horizon_s - first) / (rest / (windows - 1))))
+        elif windows == 1:
+            total = 1
+    scale = total / windows
+    updates = sum(clock["updates"]) * scale
+    simulated_s = clock["simulated_s"] * scale
+    if total > windows:
+        simulated_s = first + rest * (total - 1) / max(windows - 1, 1)
+    if config.horizon_s is not None:
+        simulated_s = min(simulated_s, config.horizon_s)
+
+    flop_sample = method.model.flop.total(config.local.batch_size)
+    flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
+    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
+    evaluations = simulated_s / config.eval_every_s * server_models
+    intervals = total / config.density.interval
+    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
+    placement = place(config)
+    shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
+    images = image_bytes(dataset, split)
+    try:
+        memory = check_memory(
+            shapes, images, placement, slots_key(config),
+            at_once=models_at_once(config, method), looks_at_all=looks_at_all(config),
+        )  # fmt: skip
+    except UserError as why:
+        memory = f"does not fit: {why}"
+    return Estimate(
+        method=method,
+        source=dataset.source,
+        notes=dataset.notes,
+        clients=clients,
+        holdout=len(split.holdout),
+        test=len(split.test),
+        windows=total,
+        simulated_s=simulated_s,
+        updates=updates,
+        bytes_up=clock["bytes_up"] * scale,
+        bytes_down=clock["bytes_down"] * scale,
+        faults={kind: sum(counts) * scale for kind, counts in clock.get("faults", {}).items()},
+        flop=flop,
+        state=state_bytes(shapes),
+        images=images,
+        memory=memory,
+    )
+
+
+def describe(config: Any) -> str:
+    """Text of `--dry_run`: clients, parameters, memory, bytes and a guess of host time.
+
+    Raises:
+      UserError: as `estimate`.
+    """
+    e = estimate(config)
+    size, memory = e.method.size, sum(e.state.values())
+    backend = jax.default_backend()
+    speed = ASSUMED_FLOP_S.get(backend, 1e12)
+    guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
+    unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
+    fixed = e.method.model.num_fixed()
+    rows = [
+        ("strategy, seed", f"{config.strategy}, {config.seed}"),
+        ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
+        *(("warning", f"data.name={config.data.name}: {note}") for note in e.notes),
+        *(("warning", warning) for warning in e.method.model.warnings),
+        ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
+        ("held out", f"{e.holdout:,} images for early stopping"),
+        ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
+        *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
+        ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
+        ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
+        ("client updates", f"about {e.updates:,.0f}{unless}"),
+        ("bytes up", f"about {bytes_text(e.bytes_up)}{unless}"),
+        ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),
+        *([("faults", "about " + ", ".join(f"{v:,.0f} {k}" for k, v in e.faults.items()))] if e.faults else []),
+        ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
+        ("memory, images", bytes_text(e.images)),
+        ("memory, all", e.memory.removeprefix("memory: ")),
+        ("checkpoint", f"{bytes_text(memory)} before compression, {config.checkpoint.keep} are kept"),
+        ("host time", f"{guess}, evaluation included{unless}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    return "\n".join([*lines, "Nothing was trained."])

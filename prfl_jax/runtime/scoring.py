@@ -1,0 +1,84 @@
+"""Scores of the server's two models and of the models in the clients' slots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from prfl_jax.aggregate import find_aggregation
+from prfl_jax.engine.engine import State
+from prfl_jax.engine.evaluate import EvalSet, Scores
+from prfl_jax.engine.method import slots
+from prfl_jax.models.variables import whole
+from prfl_jax.runtime.simulation import Simulation
+
+
+class Scorer:
+    """Evaluates a simulation's state.
+
+    Args:
+      check: called between device calls, so that a signal need not wait for a whole data set.
+
+    Attributes:
+      one_model: whether the method's two server models are one.
+    """
+
+    def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
+        self._sim, self._check = simulation, check
+        aggregation = simulation.config.aggregation
+        self.one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
+
+    def _score(self, state: State, params: Any, data: EvalSet) -> Scores:
+        return self._sim.evaluator(whole(params, state.fixed), data, self._check)
+
+    def fedavg(self, state: State, weights: list[float], data: EvalSet) -> Scores:
+        """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself.
+
+        Args:
+          weights: `[S]` of the slots at the last close; empty before it.
+        """
+        return self._score(state, self._fedavg_model(state, weights), data)
+
+    def models(self, state: State, weights: list[float]) -> dict[str, Any]:
+        """Both server models that `both` scores, NumPy arrays, by name; where the two are one, it is there twice."""
+        mask = self._whole(state, state.params)
+        own = mask if self.one_model else self._whole(state, self._fedavg_model(state, weights))
+        return {"mask": mask, "fedavg": own}
+
+    def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
+        """Scores of both server models, by name."""
+        mask = self._score(state, state.params, data)
+        return {"mask": mask, "fedavg": mask if self.one_model else self.fedavg(state, weights, data)}
+
+    def _fedavg_model(self, state: State, weights: list[float]) -> Any:
+        if self.one_model:
+            return state.params
+        return self._sim.fedavg_model(state, weights or [0.0] * slots(self._sim.config))
+
+    def _whole(self, state: State, params: Any) -> Any:
+        """A server model with the fixed variables, NumPy arrays."""
+        return jax.tree.map(np.array, whole(params, state.fixed))
+
+    def clients(self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet) -> np.ndarray:
+        """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again.
+
+        Args:
+          filled: `[M]` window in which each slot was filled last, 0 for an empty one.
+          known: client -> [window, accuracy] of what was evaluated before; brought up to date.
+        """
+        out = np.full(len(filled), np.nan)
+        for client, window in enumerate(filled):
+            if not window:
+                continue
+            entry = known.get(str(client))
+            if entry is None or entry[0] != window:
+                slot = self._sim.placement.slot(client)
+                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
+                # what is rejected is not a number, and has no accuracy
+                entry = known[str(client)] = [window, score.accuracy if math.isfinite(score.mean_loss) else None]
+            out[client] = math.nan if entry[1] is None else entry[1]
+        return out

@@ -1,0 +1,294 @@
+"""The parts of one experiment, built from its config: data, model, clock, densities, engine.
+
+`Simulation` knows the method; `loop.py` runs it through time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prfl_jax import data as data_room
+from prfl_jax import registry
+from prfl_jax.aggregate import client_weights
+from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
+from prfl_jax.data.device import to_device
+from prfl_jax.density import find_density, make_density
+from prfl_jax.engine.client import split_keys
+from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
+from prfl_jax.engine.evaluate import Evaluator, make_eval_set
+from prfl_jax.engine.memory import check_memory, image_bytes
+from prfl_jax.engine.method import looks_at_all, make_engine, models_at_once, place, resolve, slots, slots_key
+from prfl_jax.engine.placement import ALL, OWN
+from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
+from prfl_jax.engine.planner import Planner
+from prfl_jax.robustness.attacks import malicious_clients
+from prfl_jax.robustness.privacy import check_installed
+from prfl_jax.runtime.checkpoint import host_copy
+from prfl_jax.strategies.table import aggregation_in_force
+from prfl_jax.submodel.importance import mean_squares
+from prfl_jax.submodel.levels import compute_levels
+from prfl_jax.submodel.split import count_levels
+from prfl_jax.system import multi_process
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.jax_settings import fixed, key_of
+from prfl_jax.system.notices import warn_once
+from prfl_jax.transport.costs import make_costs, uploads_squares
+
+
+class Simulation:
+    """One experiment's parts.
+
+    Args:
+      config: validated.
+      clients_axis: map | vmap; None: as the config says.
+
+    Raises:
+      UserError: data, partition or model cannot be had as the config says.
+    """
+
+    @fixed()
+    def __init__(self, config: Any, clients_axis: str | None = None) -> None:
+        self.config = config
+        if config.engine.deterministic and jax.default_backend() == "gpu":
+            if "--xla_gpu_deterministic_ops=true" not in os.environ.get("XLA_FLAGS", ""):
+                raise UserError(
+                    "config.engine.deterministic=True: allowed with XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+                    "set before JAX starts, as scripts/train.py does"
+                )
+        check_installed(config.privacy.noise_multiplier)
+        seed, clients = config.seed, config.clients.number
+        self._faults = faults_from_config(config)
+        self.dataset = data_room.load(config.data, seed)
+        self._warn(f"data.name={self.dataset.name}: {note}" for note in self.dataset.notes)
+        self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
+        needed = find_density(config.density.name).recovers or config.stop_early
+        if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
+            raise UserError(
+                f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
+                f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
+            )
+        self.liars = malicious_clients(config.attack, clients, seed)
+        images = (len(self.split.test), len(self.split.holdout))
+        self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes, images)
+        self._warn(self.method.model.warnings)
+        if clients_axis is not None:
+            self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
+        self.init_key, self.keys = split_keys(seed)
+        method = self.method
+        self.placement = place(config)
+        self.engine = make_engine(config, method, self.placement)
+        self.evaluator = Evaluator(
+            method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement, method.matmul
+        )
+        self._executable: Any = None
+        # keys as plain words: those can be given to devices of several processes
+        self._init_state = self.placement.jit_global(
+            lambda words: self.engine.init_state(key_of(words)), STATE_SPEC, self.engine.out_shardings
+        )
+        if self.placement.count > 1:
+            words = jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), self.keys)
+            wrap = self.placement.jit_global(lambda words: jax.tree.map(key_of, words), ALL)
+            self.keys = wrap(words)
+        self._scores = jax.jit(self._importance_scores)
+        self._own_files = registry.sources(config)
+
+    # Host side.
+
+    @staticmethod
+    def _warn(lines: Iterable[str]) -> None:
+        """Says what may be a mistake, once, by one process of a run."""
+        if multi_process.leads():
+            for line in lines:
+                warn_once(line)
+
+    @property
+    def attack(self) -> dict[str, Any] | None:
+        """Who lies, and how; None where nobody does."""
+        attack = self.config.attack
+        return {"name": attack.name, "scale": attack.scale, "clients": list(self.liars)} if self.liars else None
+
+    def waited_s(self) -> float:
+        """s of the last chunk that were not its own (see `together.py`)."""
+        return 0.0
+
+    def memory(self) -> str:
+        """One line about what a run keeps in memory.
+
+        Raises:
+          UserError: it would not fit.
+        """
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key)
+        images, key = image_bytes(self.dataset, self.split), slots_key(self.config)
+        all_at_once = looks_at_all(self.config)
+        at_once = models_at_once(self.config, self.method)
+        return check_memory(shapes, images, self.placement, key, at_once=at_once, looks_at_all=all_at_once)
+
+    @property
+    def samples_per_round(self) -> int:
+        return self.config.local.steps * self.config.local.batch_size
+
+    def new_planner(self) -> Planner:
+        """Clock and densities at time 0."""
+        config, clients = self.config, self.config.clients.number
+        policy = make_density(config.density, clients)
+        clock = clock_from_config(config, self.costs(policy.density_pct), self._faults)
+        sizes = np.array([len(c) for c in self.split.clients], float)
+        p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
+        dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
+        ahead = self.method.train == "pending"
+        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, config.window, ahead)
+
+    def restored_planner(self, state: dict[str, Any]) -> Planner:
+        """Clock and densities as `Planner.to_state` left them."""
+        return self.new_planner().from_state(state, clock_from_config(self.config, state["clock"], self._faults))
+
+    def costs(self, density_pct: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
+        """Bytes and seconds of dispatches at these densities `[M]`."""
+        config, size = self.config, self.method.size
+        samples, speeds = float(self.samples_per_round), in_turn(config.clients.flop_s, config.clients.number)
+        squares = uploads_squares(config)
+        return make_costs(size, density_pct, samples, speeds, config.transport.bytes, flop_share, squares)
+
+    # Device side.
+
+    def executable(self, state: State, data: Any) -> Any:
+        """The compiled chunk; one for every chunk length, kept for the next run of this object."""
+        if self._executable is None:
+            plan = stack_rows([empty_row(slots(self.config))], MAX_ROWS)
+            plan = self.device_plan(plan)
+            self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
+        return self._executable
+
+    def init_state(self, key: jax.Array) -> State:
+        """W_0 from `key`, and empty slots, on the devices."""
+        return self._init_state(np.asarray(jax.random.key_data(key)))
+
+    def device_plan(self, plan: Plan) -> Plan:
+        """A plan as the executable takes it."""
+        split = self.placement.split_plan(plan)
+        return split if multi_process.alone() else self.placement.put(split, PLAN_SPEC)
+
+    def by_row(self, seen: ChunkOutput, plan: Plan) -> list[ChunkOutput]:
+        """What was seen, row by row, of each row's arrivals in their order."""
+        place = self.placement
+        per_arrival = jax.tree.map(lambda values: place.by_arrival(values, plan.arrive), (seen.losses, seen.verdicts))
+        rows = []
+        for r, count in enumerate(plan.arrive_count.tolist()):
+            losses, verdicts = jax.tree.map(lambda values, r=r, count=count: values[r, :count], per_arrival)
+            rows.append(ChunkOutput(losses, verdicts, jax.tree.map(lambda kept, r=r: kept[r], seen.kept)))
+        return rows
+
+    def fedavg_model(self, state: State, weights: Sequence[float]) -> Any:
+        """FedAvg(B) of the buffer under weights `[S]`."""
+        by_slot = self.placement.to_slots(np.asarray(weights, np.float32))
+        if not multi_process.alone():
+            by_slot = self.placement.put(by_slot, OWN)
+        return self.engine.fedavg_model(state.params, state.buffer, by_slot)
+
+    def saved_shapes(self) -> State:
+        """Shapes of `to_host`'s state."""
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key)._replace(trained=())
+        number = slots(self.config)
+        return self._stacks(shapes, lambda s: jax.ShapeDtypeStruct((number, *s.shape[1:]), s.dtype))
+
+    def to_host(self, state: State) -> State:
+        """NumPy copies, what is stacked being `[S, ...]` by slot whatever the number of devices.
+
+        What was trained ahead is left out: it can be trained again from what was sent.
+        """
+        state = state._replace(trained=())
+        copy = host_copy(state if multi_process.alone() else jax.tree.map(multi_process.fetch, state))
+        return self._stacks(copy, self.placement.to_clients)
+
+    def to_devices(self, state: State) -> State:
+        """The inverse of `to_host`, nothing being trained ahead; the chunk may take its memory."""
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key).trained
+        untrained = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+        state = self._stacks(state, self.placement.to_slots)._replace(trained=untrained)
+        if self.engine.out_shardings is None:
+            return self.placement.put(state, STATE_SPEC)
+        device = self.placement.devices[0]
+        shardings = jax.tree.map(
+            lambda place: place or device, self.engine.out_shardings, is_leaf=lambda place: place is None
+        )
+        return jax.device_put(jax.tree.map(lambda leaf: np.array(leaf, copy=True), state), shardings)
+
+    @staticmethod
+    def _stacks(state: State, function: Callable[[Any], Any]) -> State:
+        """`function` of all arrays that are stacked over clients."""
+        return state._replace(**{name: jax.tree.map(function, getattr(state, name)) for name in STACKED})
+
+    @functools.cached_property
+    def data_crc32(self) -> int:
+        """CRC-32 of images, labels and files that the config names: a run is not resumed on others of that name.
+
+        Also of who holds which images, where a partition of one's own may forget to draw by the seed.
+        """
+        crc, arrays = 0, [self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test]
+        if registry.is_own(self.config.data.partition):
+            arrays += self.split.clients
+        for array in arrays:
+            crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), crc)
+        faults = [Path(path).read_bytes() for path in fault_files(self.config)]
+        for source in [*self._own_files, *faults]:
+            crc = zlib.crc32(source, crc)
+        return crc
+
+    def device_data(self) -> Any:
+        data = to_device(self.dataset, self.split, liars=self.liars)
+        return data if self.placement.count == 1 else self.placement.put(data, ALL)
+
+    def eval_sets(self) -> tuple[Any, Any]:
+        """(test data, data for early-stopping signals or None)."""
+        d, batch = self.dataset, self.config.eval.batch_size
+        rows = self.split.test
+        test = make_eval_set(d.x_test[rows], d.y_test[rows], batch, self.placement)
+        if self.config.eval.signal == "test":
+            return test, test
+        held = self.split.holdout
+        return test, make_eval_set(d.x_train[held], d.y_train[held], batch, self.placement) if len(held) else None
+
+    def prune(self, state: State, density_pct: np.ndarray) -> tuple[State, Costs]:
+        """Prune_model (Algorithm 1, line 23): new levels for these densities, and what they cost.
+
+        Raises:
+          FloatingPointError: an importance score is not finite.
+          RuntimeError: the counts on the device differ from those the clock charges.
+        """
+        method = self.method
+        if method.importance is None or (density_pct == 100).all():
+            return state, self.costs(density_pct)
+        scores = self._scores(state)
+        if not all(bool(jnp.isfinite(score).all()) for score in scores):
+            raise FloatingPointError("an importance score is not finite")
+        # One shape for every generation: the densities in use and 1, padded with 1.
+        used = sorted({int(p) for p in density_pct} | {100})
+        padded = used + [100] * (len(density_pct) + 1 - len(used))
+        counts = [method.size.count(p) for p in padded]
+        levels = compute_levels(
+            scores, np.asarray(padded, np.int32), np.asarray(counts, np.int32), base=method.size.base_counts()
+        )
+        held = np.asarray(count_levels(levels, np.asarray(padded, np.int32)))  # [K, leaves]
+        if held.sum(axis=1).tolist() != counts:
+            raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
+        flop = np.asarray(method.size.layer_flop)
+        whole = flop.sum() or 1.0
+        share = {p: float(flop @ (held[k] / np.asarray(method.size.layers)) / whole) for k, p in enumerate(padded)}
+        costs = self.costs(density_pct, np.array([share[int(p)] for p in density_pct]))
+        return state._replace(levels=levels), costs
+
+    def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
+        leaves = jax.tree.leaves(state.params)
+        weights = tuple(leaves[i] for i in self.method.layout.prunable)
+        assert self.method.scores is not None
+        return self.method.scores(weights, mean_squares(state.importance))

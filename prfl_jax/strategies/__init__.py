@@ -1,0 +1,27 @@
+"""The table of methods: each strategy is a row of six choices, by name (the window seam: docs/clock.md)."""
+
+from prfl_jax.strategies.table import (
+    METHODS,
+    ROWS,
+    Method,
+    WindowChoice,
+    aggregation_in_force,
+    for_comparison,
+    forgotten,
+    row,
+    staleness_a,
+    use,
+)
+
+__all__ = [
+    "METHODS",
+    "ROWS",
+    "Method",
+    "WindowChoice",
+    "aggregation_in_force",
+    "for_comparison",
+    "forgotten",
+    "row",
+    "staleness_a",
+    "use",
+]

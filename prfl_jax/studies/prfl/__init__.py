@@ -1,0 +1,1 @@
+"""The tables and figures of the PR-FL paper, from runs of this package."""

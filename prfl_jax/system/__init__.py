@@ -1,0 +1,1 @@
+"""What is not federated learning: errors, files, signals, processes, the environment."""

@@ -1,0 +1,24 @@
+"""Lines for the user that are neither errors nor results: on stderr, each once a process."""
+
+from __future__ import annotations
+
+from prfl_jax.system import console
+
+_said: set[str] = set()
+
+
+def warn_once(text: str) -> None:
+    """Writes `warning: text` as one line, where this process has not written it before: it may be a mistake."""
+    _say(f"warning: {text}")
+
+
+def note_once(text: str) -> None:
+    """Writes `note: text` likewise: what was done, though a user may not expect it."""
+    _say(f"note: {text}")
+
+
+def _say(text: str) -> None:
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    if line not in _said:
+        _said.add(line)
+        console.say(line)

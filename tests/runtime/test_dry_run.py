@@ -1,0 +1,71 @@
+"""`--dry_run`: true numbers, and nothing computed for them."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from paths import ROOT
+
+import prfl_jax
+from prfl_jax.runtime.dry_run import describe, estimate
+from prfl_jax.runtime.training import train
+from prfl_jax.strategies.table import METHODS
+
+_COMPILED: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: _COMPILED.append(event))
+
+
+def test_it_tells_and_computes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = prfl_jax.load_config(ROOT / "configs/quickstart.py")
+    jax.clear_caches()
+    _COMPILED.clear()
+    assert train(config, "x.py", None, dry_run=True) == 0
+    assert not [event for event in _COMPILED if "backend_compile" in event]
+    said = capsys.readouterr().out
+    for words in ("clients", "6,603,710", "memory, state", "bytes up", "host time", "Nothing was trained"):
+        assert words in said
+    assert not list(tmp_path.iterdir())
+    # that compiling would have been seen
+    jax.jit(lambda x: x + 1)(np.float32(1))
+    assert [event for event in _COMPILED if "backend_compile" in event]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        ("fedavg", {"rounds": 5}),
+        ("prfl", {"rounds": 3}),
+        ("prfl_norecover", {"rounds": 8, "transport__bytes": "density"}),
+    ],
+)
+def test_a_real_run_counts_the_same(strategy, changes):
+    """Exact where the clock alone knows all: nobody has recovered, and masks cost what they cost at first."""
+    config = tiny.config(strategy, **changes)
+    told, report = estimate(config), tiny.run(strategy, **changes).report
+    assert told.windows == report["windows"] and told.updates == report["client_updates"]
+    assert told.simulated_s == report["simulated_s"]
+    assert told.bytes_up == report["bytes_up"] and told.bytes_down == report["bytes_down"]
+    assert f"{report['windows']:,}, about" in describe(config)
+
+
+def test_a_horizon_shortens_it():
+    config = tiny.config("fedavg", rounds=1000, horizon_s=45.0)
+    told, report = estimate(config), tiny.run("fedavg", rounds=1000, horizon_s=45.0).report
+    assert abs(told.windows - report["windows"]) <= 1 and told.simulated_s == pytest.approx(45.0, rel=0.4)
+
+
+@pytest.mark.parametrize("strategy", METHODS)
+def test_memory_is_that_of_the_state(strategy):
+    sim = tiny.simulation(strategy)
+    state = sim.init_state(sim.init_key)
+    told = estimate(tiny.config(strategy)).state
+    assert sum(told.values()) == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    model = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    assert told["models in flight"] == sim.config.clients.number * model
+    if strategy in ("fedavg", "fedasyn", "fedasync", "fedfix", "fedbuff"):  # these keep no arrival
+        assert told["running sum"] == model and "buffer" not in told
+    else:
+        assert told["buffer"] == sim.config.clients.number * model and "running sum" not in told

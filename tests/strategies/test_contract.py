@@ -1,0 +1,242 @@
+"""What holds of every method: runs of each row of `strategies.METHODS`, end to end.
+
+A method that is added there runs through all of this by itself. Where it needs other
+settings to equal FedAvg than `ALIKE` has, it says so in `EQUALS_FEDAVG`.
+"""
+
+from unittest import mock
+
+import jsonschema
+import numpy as np
+import pytest
+import tiny
+
+from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.report import comparable, load_schema
+from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.strategies.table import METHODS
+from prfl_jax.system.signals import Interrupted
+
+each_method = pytest.mark.parametrize("method", METHODS)
+# computing takes no time, as in the paper, or some: another time for each client
+COMPUTING = dict(clients__flop_s=(8e5, 4e5, 2e5, 1e5))
+each_pace = pytest.mark.parametrize("computing", [{}, COMPUTING], ids=["", "flop_s"])
+
+# All clients equally fast, all in each window, nobody pruned.
+ALIKE = dict(
+    clients__up_mb_s=(2.0,) * 4,
+    clients__down_mb_s=(8.0,) * 4,
+    clients__sigma=0.0,
+    server__sigma=0.0,
+    server__contention=False,
+    window__close="all",
+    window__first_waits_for_all=False,
+    window__dispatch="window_end",
+    density__min_density=1.0,
+)
+# Other settings under which a method equals FedAvg: FedFix counts the windows of a round.
+EQUALS_FEDAVG: dict[str, dict] = {"fedfix": dict(window__close="fixed", window__dt_s=100.0)}
+MIXING = [name for name, row in METHODS.items() if row.aggregation == "mixing"]  # one by one, so never a mean
+
+# One client more than ten times faster than the others: the densities are 1 and the minimum,
+# whatever the transport does to the times, and the order of arrival is always the same.
+FIXED_DENSITIES = dict(
+    clients__up_mb_s=(60.0, 4.0, 3.0, 2.0),
+    clients__down_mb_s=(240.0, 16.0, 12.0, 8.0),
+    clients__sigma=0.0,
+    server__sigma=0.0,
+    server__contention=False,
+    window__close="all",
+    window__first_waits_for_all=False,
+    window__dispatch="window_end",
+    density__patience=100,  # nobody recovers
+    eval_every_s=1000.0,
+)
+
+
+@pytest.mark.parametrize("computing", [{}, dict(clients__flop_s=(4e5,))], ids=["", "flop_s"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in MIXING])
+def test_alike_clients_at_density_1_give_fedavg(method, computing):
+    ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})}, **computing)
+    fedavg = tiny.run("fedavg", **ALIKE, **tiny.small_model(method), **computing)
+    tiny.close(ran.params, fedavg.params, 1e-5)
+    for own, theirs in zip(ran.of("window"), fedavg.of("window"), strict=True):
+        assert own["arrivals"] == theirs["arrivals"] == [0, 1, 2, 3]
+        np.testing.assert_allclose(own["loss"], theirs["loss"], rtol=1e-5)
+    assert ran.report["final"]["accuracy"] == pytest.approx(fedavg.report["final"]["accuracy"], abs=0.006)
+
+
+# prfl_nores is PR-FL with the other transport, so it is one of PR-FL's two
+@pytest.fixture(scope="module", params=[name for name in METHODS if name != "prfl_nores"])
+def transports(request):
+    """The same method with the delta split and with distinct sub-models."""
+    return [tiny.run(request.param, transport__name=name, **FIXED_DENSITIES) for name in ("delta", "distinct")]
+
+
+def test_the_transport_changes_bytes_and_times_but_no_model(transports):
+    delta, distinct = transports
+    tiny.same(delta.params, distinct.params)
+    for key in ("arrivals", "staleness", "loss", "percents", "client_bytes_up", "client_bytes_down", "bytes_up"):
+        assert [w[key] for w in delta.of("window")] == [w[key] for w in distinct.of("window")], key
+    assert delta.report["final"] | {"t_s": 0} == distinct.report["final"] | {"t_s": 0}
+    assert delta.report["bytes_client_down"] == distinct.report["bytes_client_down"]
+    sub_models = {p for w in delta.of("window") for p in w["percents"]}
+    if len(sub_models) > 1:  # the split sends once what the sub-models share
+        assert delta.report["bytes_down"] < distinct.report["bytes_down"]
+    else:
+        assert delta.report["bytes_down"] <= distinct.report["bytes_down"]
+
+
+def test_bytes_are_conserved(transports):
+    """Once all that was sent has arrived, what the clients sent and received is what the totals say."""
+    for ran in transports:
+        report, windows = ran.report, ran.of("window")
+        clients = report["clients"]
+        assert sum(c["bytes_up"] for c in clients) == report["bytes_up"] == sum(w["bytes_up"] for w in windows)
+        assert sum(c["bytes_down"] for c in clients) == report["bytes_client_down"]
+        assert 0 < report["bytes_down"] <= report["bytes_client_down"]
+        assert report["delta_saved"]["bytes"] == report["bytes_client_down"] - report["bytes_down"]
+        full = ran.experiment.simulation.method.size
+        for window in windows:  # everybody is dispatched and arrives in each
+            density_pct = {d[0]: p for d, p in zip(window["client_bytes_down"], window["percents"], strict=True)}
+            for client, sent in zip(window["arrivals"], window["client_bytes_up"], strict=True):
+                assert sent == full.value_bytes(density_pct[client])
+
+
+def test_bytes_in_flight_are_all_that_is_missing():
+    """With windows of fixed length the difference is what has not arrived yet."""
+    ran = tiny.run("prfl")
+    report, windows = ran.report, ran.of("window")
+    assert sum(c["bytes_up"] for c in report["clients"]) <= report["bytes_up"]
+    assert sum(c["bytes_down"] for c in report["clients"]) >= report["bytes_client_down"]
+    sent = {client for w in windows for client, _ in w["client_bytes_down"]}
+    assert sent == {0, 1, 2, 3}
+
+
+@each_pace
+@each_method
+def test_the_same_seed_gives_the_same_report_and_another_another(method, computing):
+    first = tiny.run(method, **computing)
+    again = tiny.run_experiment(Experiment(tiny.config(method, **computing)))
+    assert comparable(again.report) == comparable(first.report)
+    tiny.same(again.params, first.params)
+    other = tiny.run(method, seed=1, **computing)
+    assert other.report["curves"] != first.report["curves"]
+    assert [w["loss"] for w in other.of("window")] != [w["loss"] for w in first.of("window")]
+    assert [w["round_s"] for w in other.of("window")] != [w["round_s"] for w in first.of("window")]
+    assert other.report["partition"] != first.report["partition"]
+
+
+@each_pace
+@each_method
+def test_methods_that_are_compared_share_partition_start_and_network(method, computing):
+    own, fedavg = tiny.run(method, **computing), tiny.run("fedavg", **tiny.small_model(method), **computing)
+    assert own.report["partition"] == fedavg.report["partition"]
+    assert own.of("eval")[0]["mask"] == fedavg.of("eval")[0]["mask"]  # the initial model
+    # the first window is the same for both: all clients, full models, the k-th transfer's draw
+    one, other = own.of("window")[0], fedavg.of("window")[0]
+    if own.experiment.config.window.first_waits_for_all:
+        assert sorted(one["arrivals"]) == sorted(other["arrivals"])
+        by_client = [dict(zip(w["arrivals"], w["loss"], strict=True)) for w in (one, other)]
+        for client in range(4):
+            assert by_client[0][client] == pytest.approx(by_client[1][client], rel=1e-5)
+
+
+def long_run(method):
+    """Long enough to learn, also where a window has one arrival."""
+    close = METHODS[method].window.close
+    rounds = {"each_arrival": 240, "k_arrivals": 80}.get(close, 60)
+    work = {"local__lr": 0.3, "local__steps": 5} if tiny.small_model(method) else {"local__lr": 1.0}
+    return tiny.run(method, rounds=rounds, eval_every_s=30.0, **work)
+
+
+@each_method
+def test_it_learns(method):
+    ran = long_run(method)
+    accuracy = [e["mask"]["accuracy"] for e in ran.of("eval")]
+    assert accuracy[0] < 0.25  # chance is 0.1
+    assert ran.report["final"]["accuracy"] > 0.5
+    assert ran.report["final"]["accuracy"] > accuracy[0] + 0.3
+
+
+@each_method
+def test_its_report_follows_the_schema(method):
+    for ran in (tiny.run(method), tiny.run(method, **COMPUTING), long_run(method)):
+        jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
+        assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
+
+
+@pytest.mark.parametrize("method", [n for n, row in METHODS.items() if AGGREGATIONS[row.aggregation].staleness])
+def test_hinge_with_a_huge_b_is_constant(method):
+    hinge = tiny.run(method, aggregation__staleness="hinge", aggregation__staleness_b=1e9)
+    constant = tiny.run(method, aggregation__staleness="constant")
+    tiny.same(hinge.params, constant.params)
+    for kind in ("window", "eval", "interval", "final"):
+        assert hinge.of(kind) == constant.of(kind)
+    if any(any(w["staleness"]) for w in constant.of("window")):  # then another rule matters
+        assert [w["loss"] for w in tiny.run(method).of("window")] != [w["loss"] for w in constant.of("window")]
+
+
+@each_pace
+@each_method
+def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(method, computing):
+    ran = tiny.run(method, **computing)
+    windows, report = ran.of("window"), ran.report
+    sent_at = [0] * 4  # the window after which each client was last sent a model
+    taus = [[] for _ in range(4)]
+    waited, rounds_s = [0.0] * 4, [[] for _ in range(4)]
+    end_s = 0.0
+    for number, window in enumerate(windows, start=1):
+        assert window["window"] == number and window["start_s"] == end_s
+        end_s = window["end_s"]
+        for k, (client, tau, round_s) in enumerate(
+            zip(window["arrivals"], window["staleness"], window["round_s"], strict=True)
+        ):
+            # dispatched again at a known moment, so staleness follows from arrivals alone
+            assert tau == number - 1 - sent_at[client]
+            taus[client].append(tau)
+            rounds_s[client].append(round_s)
+            closes = k == len(window["arrivals"]) - 1  # at its arrival, where a number of arrivals closes the window
+            at_once = METHODS[method].window.dispatch == "on_arrival" and not closes
+            sent_at[client] = number - 1 if at_once else number
+        for client, waiting_s in zip(window["arrivals"], window["waiting_s"], strict=True):
+            waited[client] += waiting_s
+    assert report["windows"] == len(windows) and report["simulated_s"] == end_s
+    assert report["client_updates"] == sum(map(len, taus))
+    for client, entry in enumerate(report["clients"]):
+        own = taus[client]
+        assert entry["client"] == client and entry["updates"] == len(own)
+        assert entry["staleness_mean"] == (pytest.approx(np.mean(own)) if own else None)
+        assert entry["staleness_max"] == max(own, default=None)
+        assert entry["round_s_mean"] == (pytest.approx(np.mean(rounds_s[client])) if own else None)
+        assert entry["waiting_s"] == pytest.approx(waited[client])
+    counts = [len(w["arrivals"]) for w in windows]
+    stats = report["window_stats"]
+    assert (stats["arrivals_min"], stats["arrivals_max"], stats["empty"]) == (min(counts), max(counts), counts.count(0))
+
+
+@each_method
+def test_computing_takes_the_time_of_a_full_model(method):
+    """3 x the forward FLOP of all layers x samples, over the client's FLOP/s: at density 1 one for all methods."""
+    simulation = tiny.simulation(method, **COMPUTING)
+    forward = 2 * (784 * 12 + 12 * 10)
+    if tiny.small_model(method):  # a tenth of Conv2's channels, as FedAvg counts them
+        fedavg = tiny.simulation("fedavg", **tiny.small_model(method), **COMPUTING)
+        forward = fedavg.costs(np.full(4, 100)).compute_s[0] * 8e5 / (3 * 2 * 10)
+    seconds = simulation.costs(np.full(4, 100)).compute_s
+    np.testing.assert_allclose(seconds, [3 * forward * 2 * 10 / speed for speed in COMPUTING["clients__flop_s"]])
+    arrivals = [arrival for _ in range(6) for arrival in simulation.new_planner().take().window.arrivals]
+    assert all(a.computed_s - a.downloaded_s == pytest.approx(seconds[a.client]) for a in arrivals)
+
+
+@each_pace
+@each_method
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, computing, tmp_path):
+    whole, experiment = tiny.run(method, **computing), Experiment(tiny.config(method, **computing))
+    for checks in (4, 7):
+        with pytest.raises(Interrupted), mock.patch("prfl_jax.runtime.experiment.run_figure"):
+            experiment.run(tmp_path, guard=tiny.StopAt(checks), progress=False)
+    with mock.patch("prfl_jax.runtime.experiment.run_figure"):
+        again = experiment.run(tmp_path, progress=False)
+    assert comparable(again.report) == comparable(whole.report)
+    tiny.same(again.params, whole.params)

@@ -1,0 +1,77 @@
+"""The table of six choices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from prfl_jax import strategies
+from prfl_jax.config.defaults import default_config
+from prfl_jax.config.schema import RULES
+from prfl_jax.config.validate import flatten, to_dict, validate
+from prfl_jax.system.errors import UserError
+
+
+@pytest.mark.parametrize("name", strategies.ROWS)
+def test_every_row_is_complete_and_makes_a_valid_config(name):
+    assert set(strategies.ROWS[name]) == set(strategies.ROWS["prfl"])
+    assert all(RULES[key].accepts(value) for key, value in strategies.ROWS[name].items())
+    assert strategies.METHODS[name].source
+    cfg = strategies.use(default_config(), name)
+    validate(cfg)
+    assert cfg.strategy == name
+    assert flatten(cfg).items() >= strategies.ROWS[name].items()
+
+
+def test_a_method_is_six_choices_and_a_source():
+    names = [field.name for field in dataclasses.fields(strategies.Method)]
+    assert names == ["submodel", "density", "aggregation", "window", "transport", "local", "source"]
+
+
+def test_the_default_config_is_the_row_prfl():
+    assert to_dict(strategies.use(default_config(), "prfl")) == to_dict(default_config())
+
+
+def test_switching_there_and_back_leaves_nothing_behind():
+    cfg = default_config()
+    cfg.window.dt_s = 3.0
+    before = to_dict(cfg)
+    strategies.use(strategies.use(cfg, "fedavg"), "prfl")
+    assert to_dict(cfg) == before
+
+
+def test_fedavg_differs_from_prfl_in_the_seams_only():
+    apart = {
+        key
+        for key, value in flatten(strategies.use(default_config(), "fedavg")).items()
+        if value != flatten(default_config())[key]
+    }
+    assert apart == {
+        "strategy",
+        "submodel.name",
+        "density.name",
+        "aggregation.name",
+        "window.close",
+        "window.first_waits_for_all",
+        "transport.name",
+    }
+
+
+def test_for_comparison_is_a_copy_that_runs_to_the_horizon():
+    cfg = default_config()
+    cfg.compare, cfg.stop_early = ("fedavg",), True
+    before = to_dict(cfg)
+    other = strategies.for_comparison(cfg.lock(), "fedavg")
+    validate(other)
+    assert (other.strategy, other.compare, other.stop_early) == ("fedavg", (), False)
+    assert other.window.dt_s == cfg.window.dt_s
+    assert to_dict(cfg) == before
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "", None, 3, ["prfl"]])
+def test_unknown_strategy_lists_those_there_are(name):
+    cfg = default_config()
+    with pytest.raises(UserError, match="prfl, prfl_norecover, .*fedavg"):
+        strategies.use(cfg, name)
+    assert cfg.strategy == "prfl"
