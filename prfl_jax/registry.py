@@ -1,7 +1,8 @@
-"""Pieces of a user's own: `module:object` or `FILE.py:object` where a config names a piece.
+"""From a name in a config to the object it stands for: a built-in, or a plugin from a user's file.
 
-Loading runs the file, as any import does; nothing is unpickled. What the object has to be is said, and checked, by the
-room that uses it. Plain Python: a piece that needs no JAX can be loaded without it.
+A plugin is named `module:object` or `FILE.py:object`. Loading it runs the file, as any import does; nothing is
+unpickled. Each room has a `Registry` of its choices and is the only place that knows their names. Nothing here imports
+JAX, so that a plugin that needs none can be loaded without it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import sys
 import traceback
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, refuse
 
 WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a piece of one's own.
@@ -25,6 +26,64 @@ KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.n
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
 _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
+
+
+Choice = TypeVar("Choice")
+
+
+class Registry(Generic[Choice]):
+    """The choices of one config key: built-ins by name, and plugins where the key takes them.
+
+    Args:
+      key: the dotted config key, `aggregation.name`.
+      choices: the built-ins by name.
+      accept: turns a loaded plugin into a choice, or raises `UserError` (see `wrong`); None: no plugin is taken.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        choices: Mapping[str, Choice],
+        accept: Callable[[str, Any], Choice] | None = None,
+    ) -> None:
+        self.key, self._choices, self._accept = key, dict(choices), accept
+
+    @property
+    def takes_plugins(self) -> bool:
+        """Whether a plugin may be named."""
+        return self._accept is not None
+
+    @property
+    def allowed(self) -> str:
+        """What the key may be, in words, for `--help` and errors."""
+        return f"one of {', '.join(self)}" + (f", or {WORDS}" if self.takes_plugins else "")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._choices)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a built-in has that name."""
+        return name in self._choices
+
+    def accepts(self, name: str) -> bool:
+        """Whether the key may have that value, as far as its form tells; a plugin is not loaded."""
+        return name in self._choices or (self.takes_plugins and is_own(name))
+
+    def find(self, name: str) -> Choice:
+        """The choice of that name.
+
+        Raises:
+          UserError: there is no such built-in, or the plugin cannot be loaded or is none of this kind.
+        """
+        if name in self._choices:
+            return self._choices[name]
+        if self._accept is None or not is_own(name):
+            raise refuse(self.key, name, self.allowed)
+        return self._accept(name, find_object(name, f"config.{self.key}"))
+
+    def with_trait(self, trait: Callable[[Choice], bool]) -> list[str]:
+        """Names of the built-ins that have a trait, for "allowed is ..."."""
+        return [name for name, choice in self._choices.items() if trait(choice)]
 
 
 def is_own(name: str) -> bool:

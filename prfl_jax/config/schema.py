@@ -18,7 +18,7 @@ from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.density import DENSITIES
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.submodel import SCORES, SUBMODELS
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, shorten, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,28 +244,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-MOST_LETTERS = 120  # of a value or a key in a message
 GROUPS = tuple(dict.fromkeys(key.split(".")[0] for key in RULES if "." in key))
-
-
-def shown(value: object) -> str:
-    """`repr`, on one line and not longer than a reader wants."""
-    try:
-        text = repr(value)
-    except Exception:  # integers of thousands of digits, tuples that hold themselves, a user's own class
-        text = f"<{type(value).__name__}>"
-    return shorten(text)
-
-
-def shorten(text: str) -> str:
-    """On one line, the end of a long text left out."""
-    text = " ".join(line.strip() for line in text.splitlines())
-    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
-
-
-def refuse(key: str, value: object, allowed: str) -> UserError:
-    """The error for a value that is not allowed (to be raised)."""
-    return UserError(f"config.{key}={shown(value)}: allowed is {allowed}")
 
 
 def unknown(key: str, *value: object) -> UserError:

@@ -19,12 +19,12 @@ from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.config.comparison import compared
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.schema import GROUPS, RULES, refuse, unknown
+from prfl_jax.config.schema import GROUPS, RULES, unknown
 from prfl_jax.data.sources import BY_WRITER
 from prfl_jax.density import DENSITIES, find_density
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness import config_checks
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, refuse
 
 # Keys that change where files lie, how often the host looks in, what is run afterwards, or how and when the work is
 # dealt out to devices and groups (which may move the last bits of a float). A run may be resumed with other values of

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.config.schema import refuse
 from prfl_jax.density import find_density
 from prfl_jax.submodel.choices import prunes
+from prfl_jax.system.errors import refuse
 
 
 def attack(flat: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that mean "the user can mend this", and the form of their one line."""
 
 from __future__ import annotations
 
@@ -17,3 +17,26 @@ class InUse(UserError):
 
 class NobodyLeft(UserError):
     """A window waits for a client and none will ever be there."""
+
+
+MOST_LETTERS = 120  # of a value or a key in a message
+
+
+def shown(value: object) -> str:
+    """`repr`, on one line and not longer than a reader wants."""
+    try:
+        text = repr(value)
+    except Exception:  # integers of thousands of digits, tuples that hold themselves, a user's own class
+        text = f"<{type(value).__name__}>"
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """On one line, the end of a long text left out."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
+
+
+def refuse(key: str, value: object, allowed: str) -> UserError:
+    """The error for a value that is not allowed (to be raised)."""
+    return UserError(f"config.{key}={shown(value)}: allowed is {allowed}")
