@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from prfl_jax.config import cli
-from prfl_jax.config.validate import config_hash, to_dict
+from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.report.series import shorten
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system import provenance

@@ -23,9 +23,10 @@ from absl import app, flags
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign, flatten
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import RULES, unknown
-from prfl_jax.config.validate import assign, flatten, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.system import console, early
 from prfl_jax.system.errors import UserError, refuse, shorten, shown
 from prfl_jax.system.files import ADVICE, cannot, user_path

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.config.canonical import NOT_HASHED, to_dict
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.validate import NOT_HASHED, to_dict
 from prfl_jax.report.series import thin
 
 MOST_POINTS = 400  # of a mean along anything but the evaluation grid

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.config.validate import config_hash, to_dict
+from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.data.device import DeviceData, to_device
 from prfl_jax.engine.engine import ChunkOutput, Engine, EngineConfig, State
 from prfl_jax.engine.memory import check_memory, image_bytes

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.config.validate import config_hash, to_dict, validate
+from prfl_jax.config.canonical import config_hash, to_dict
+from prfl_jax.config.validate import validate
 from prfl_jax.models import save_model
 from prfl_jax.report import build_report, read_metrics, run_figure, write_report
 from prfl_jax.report.names import model_files

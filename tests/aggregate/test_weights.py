@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from prfl_jax.aggregate import AGGREGATIONS, CloseContext, Slot, client_weights, staleness_weight
 from prfl_jax.clock.types import Arrival
+from prfl_jax.config.canonical import config_hash, from_dict, same_run, to_dict
 from prfl_jax.config.cli import load_config, split_argv
 from prfl_jax.config.comparison import compared
-from prfl_jax.config.validate import config_hash, from_dict, same_run, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.runtime.training import Variants
 from prfl_jax.strategies.table import METHODS
 

@@ -13,9 +13,10 @@ from prfl_jax.clock import Costs, Faults, FaultyClock, Network, WindowRule, cloc
 from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
 from prfl_jax.clock.faults import KINDS, FaultDraws
 from prfl_jax.clock.traces import Presence, Trace
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.cli import load_config
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.validate import assign, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.density import RunningDensities, make_density
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system.errors import UserError

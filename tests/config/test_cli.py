@@ -12,8 +12,8 @@ from paths import ROOT
 
 from prfl_jax.clock import network_from_config
 from prfl_jax.config import cli
+from prfl_jax.config.canonical import flatten
 from prfl_jax.config.schema import RULES
-from prfl_jax.config.validate import flatten
 from prfl_jax.system.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -24,7 +24,7 @@ SCRIPT = '''
 import sys
 from absl import flags
 from prfl_jax.config import cli
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "a folder")
 
 def main(cfg):

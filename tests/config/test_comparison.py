@@ -6,8 +6,9 @@ import pytest
 import tiny
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import flatten, to_dict
 from prfl_jax.config.comparison import compared, not_taken_over
-from prfl_jax.config.validate import flatten, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.runtime.training import train
 
 ROW_KEYS = tuple(strategies.row("prfl"))

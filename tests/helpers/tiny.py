@@ -20,9 +20,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.core import jaxprs_in_params
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import RULES
-from prfl_jax.config.validate import assign
 from prfl_jax.report import read_metrics
 from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
