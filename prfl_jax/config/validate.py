@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from prfl_jax import density as density_room
 from prfl_jax import strategies
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.clock import SYNCHRONOUS
@@ -21,7 +22,7 @@ from prfl_jax.config.comparison import compared
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
 from prfl_jax.data.sources import BY_WRITER
-from prfl_jax.density import DENSITIES, find_density
+from prfl_jax.density import find_density
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness import config_checks
 from prfl_jax.system.errors import UserError, refuse
@@ -158,16 +159,13 @@ def _cohort(flat: Mapping[str, Any]) -> None:
         raise refuse("window.cohort", cohort, f"0 (all clients) or at most clients.number={number}")
     if not cohort:
         return
-    name, density = flat["aggregation.name"], flat["density.name"]
+    name = flat["aggregation.name"]
     if not find_aggregation(name).arrivals_alone:
         alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
         raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
     if find_aggregation(name).kernel != "sum" and flat["window.dispatch"] == "on_arrival":
         allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
         raise refuse("window.dispatch", "on_arrival", allowed)
-    if not find_density(density).in_cohorts:
-        allowed = " or ".join(key for key, policy in DENSITIES.items() if policy.in_cohorts)
-        raise refuse("density.name", density, f"{allowed} with window.cohort={cohort}")
 
 
 def _faults(flat: Mapping[str, Any]) -> None:
@@ -187,11 +185,8 @@ def _submodel(flat: Mapping[str, Any]) -> None:
             raise refuse("submodel.name", "leading", f"nested or full with a model that is not one of {known}")
     elif flat["local.name"] == "scaled_sgd":
         raise refuse("local.name", "scaled_sgd", "sgd with a submodel.name other than 'leading'")
-    if density != "full":
-        if flat["submodel.name"] == "full":
-            raise refuse("density.name", density, "'full' with submodel.name='full'")
-        if flat["transport.name"] == "one_copy":
-            raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
+    if flat["transport.name"] == "one_copy" and not find_density(density).stays_full:
+        raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
     name = flat["aggregation.name"]
     if find_density(density).recovers and find_aggregation(name).kernel == "sum":
         buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
@@ -208,17 +203,6 @@ def _trained_ahead(flat: Mapping[str, Any]) -> None:
 def _with_the_host(flat: Mapping[str, Any]) -> None:
     if flat["engine.models"] == "host" and flat["engine.devices"] > 1:
         raise refuse("engine.devices", flat["engine.devices"], "0 or 1 with engine.models='host'")
-
-
-def _tiers(flat: Mapping[str, Any]) -> None:
-    """Tiers are given once, by the round times of the first window."""
-    name = flat["density.name"]
-    if name.startswith("tiers") and not flat["density.tiers"]:
-        raise refuse("density.tiers", (), f"at least one density with density.name={name!r}")
-    if find_density(name).needs_first_times and flat["window.close"] != "all":
-        if not flat["window.first_waits_for_all"]:
-            allowed = f"True with density.name={name!r}, which needs every client's first round time"
-            raise refuse("window.first_waits_for_all", False, allowed)
 
 
 def _data(flat: Mapping[str, Any]) -> None:
@@ -241,25 +225,16 @@ def _data(flat: Mapping[str, Any]) -> None:
         raise refuse("data.train_limit", limit, f"None or at least {least}, one batch for every client")
 
 
-def _signals(flat: Mapping[str, Any]) -> None:
-    needed = find_density(flat["density.name"]).recovers or flat["stop_early"]
-    if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
-        name = flat["density.name"]
-        allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
-        raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
-
-
 _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _per_client,
     _window,
     _cohort,
     _faults,
+    *density_room.CHECKS,
     _submodel,
     _trained_ahead,
     _with_the_host,
-    _tiers,
     _data,
-    _signals,
     *config_checks.CHECKS,
 )
 
