@@ -11,7 +11,7 @@ from typing import Any
 
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.clock import SYNCHRONOUS
-from prfl_jax.density import DENSITIES, find_density
+from prfl_jax.density import find_density
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness import config_checks
 from prfl_jax.system.errors import refuse
@@ -47,13 +47,6 @@ def _cohort_aggregation(flat: Mapping[str, Any]) -> None:
         raise refuse("window.dispatch", "on_arrival", allowed)
 
 
-def _cohort_density(flat: Mapping[str, Any]) -> None:
-    cohort, density = flat["window.cohort"], flat["density.name"]
-    if cohort and not find_density(density).in_cohorts:
-        allowed = " or ".join(key for key, policy in DENSITIES.items() if policy.in_cohorts)
-        raise refuse("density.name", density, f"{allowed} with window.cohort={cohort}")
-
-
 def _faults(flat: Mapping[str, Any]) -> None:
     joins, leaves = flat["faults.join_s"], flat["faults.leave_s"]
     for client in range(math.lcm(len(joins), len(leaves))):  # 0 where one is (); the others repeat these
@@ -74,14 +67,9 @@ def _scaled(flat: Mapping[str, Any]) -> None:
         raise refuse("local.name", "scaled_sgd", "sgd with a submodel.name other than 'leading'")
 
 
-def _full(flat: Mapping[str, Any]) -> None:
-    if flat["density.name"] != "full" and flat["submodel.name"] == "full":
-        raise refuse("density.name", flat["density.name"], "'full' with submodel.name='full'")
-
-
 def _one_copy(flat: Mapping[str, Any]) -> None:
     density = flat["density.name"]
-    if density != "full" and flat["transport.name"] == "one_copy":
+    if not find_density(density).stays_full and flat["transport.name"] == "one_copy":
         raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
 
 
@@ -92,21 +80,9 @@ def _recovery(flat: Mapping[str, Any]) -> None:
         raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 
 
-def _tiers(flat: Mapping[str, Any]) -> None:
-    """Tiers are given once, by the round times of the first window."""
-    name = flat["density.name"]
-    if name.startswith("tiers") and not flat["density.tiers"]:
-        raise refuse("density.tiers", (), f"at least one density with density.name={name!r}")
-    if find_density(name).needs_first_times and flat["window.close"] != "all":
-        if not flat["window.first_waits_for_all"]:
-            allowed = f"True with density.name={name!r}, which needs every client's first round time"
-            raise refuse("window.first_waits_for_all", False, allowed)
-
-
 CHECKS: dict[str, tuple[Callable[[Mapping[str, Any]], None], ...]] = {
     "prfl_jax.clock": (_window, _cohort, _faults),
     "prfl_jax.aggregate": (_cohort_aggregation, _recovery),
-    "prfl_jax.density": (_full, _cohort_density, _tiers),
     "prfl_jax.submodel": (_leading,),
     "prfl_jax.transport": (_one_copy,),
     "prfl_jax.local": (_scaled,),

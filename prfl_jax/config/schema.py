@@ -16,6 +16,7 @@ from collections.abc import Callable
 from prfl_jax import registry, strategies
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.density import DENSITIES
+from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.submodel import SCORES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
@@ -180,7 +181,7 @@ RULES: dict[str, Rule] = {
     "submodel.importance": _choice(*SCORES),
     "density.name": _choice_or_own(*DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
-    "density.rule": _choice("normalised", "damped", "literal"),
+    "density.rule": _choice(*BALANCE_RULES),
     "density.interval": _integer(1),
     "density.min_density": _number(_whole_percent, "in (0, 1] that is a whole percent, such as 0.05"),
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),

@@ -12,6 +12,7 @@ import numpy as np
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.kernels import check_kernel
 from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.density import prunes
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
@@ -21,7 +22,7 @@ from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.products import precision_name
 from prfl_jax.robustness.attacks import Attack
 from prfl_jax.robustness.update_filter import UpdateFilter
-from prfl_jax.submodel.choices import find_submodel, given, prunes
+from prfl_jax.submodel.choices import find_submodel, given
 from prfl_jax.submodel.importance import check_scores
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.density import find_density
-from prfl_jax.submodel.choices import prunes
+from prfl_jax.density import evidence_needed, prunes_by
 from prfl_jax.system.errors import refuse
 
 
@@ -46,12 +44,6 @@ def defence(flat: Mapping[str, Any]) -> None:
         raise refuse("submodel.importance", importance, allowed)
 
 
-def prunes_by(flat: Mapping[str, Any]) -> bool:
-    """Whether sub-models come from scores, and densities may be below 1."""
-    group = SimpleNamespace(name=flat["submodel.name"], importance=flat["submodel.importance"])
-    return prunes(SimpleNamespace(density=SimpleNamespace(name=flat["density.name"]), submodel=group))
-
-
 def _most(flat: Mapping[str, Any]) -> tuple[int, str]:
     """How many clients a close may look at, and what says so."""
     cohort, k = flat["window.cohort"], flat["window.k"]
@@ -78,7 +70,7 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if flat["local.name"] == "scaled_sgd":
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
         raise refuse("local.name", "scaled_sgd", allowed)
-    if flat["eval.signal"] == "heldout" and (find_density(flat["density.name"]).recovers or flat["stop_early"]):
+    if flat["eval.signal"] == "heldout" and evidence_needed(flat["density.name"], flat["stop_early"]):
         allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
         raise refuse("eval.signal", "heldout", allowed)
     if prunes_by(flat) and flat["submodel.importance"] == "client_sq_grad":

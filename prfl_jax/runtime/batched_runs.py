@@ -26,8 +26,8 @@ from prfl_jax.engine.engine import ChunkOutput, Engine, EngineConfig, State
 from prfl_jax.engine.memory import check_memory, image_bytes
 from prfl_jax.engine.method import looks_at_all, slots, slots_key
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
+from prfl_jax.runtime.active_run import Watch
 from prfl_jax.runtime.experiment import Experiment, Finished
-from prfl_jax.runtime.loop import Watch
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import open_workdir
 from prfl_jax.system import console, multi_process

@@ -22,7 +22,7 @@ from prfl_jax import registry
 from prfl_jax.aggregate import client_weights
 from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
-from prfl_jax.density import find_density, make_density
+from prfl_jax.density import evidence_needed, make_density
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
@@ -71,7 +71,7 @@ class Simulation:
         self.dataset = data_room.load(config.data, seed)
         self._warn(f"data.name={self.dataset.name}: {note}" for note in self.dataset.notes)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
-        needed = find_density(config.density.name).recovers or config.stop_early
+        needed = evidence_needed(config.density.name, config.stop_early)
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
@@ -140,7 +140,7 @@ class Simulation:
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
-        policy = make_density(config.density, clients)
+        policy = make_density(config.density, clients, config.stop_early)
         clock = clock_from_config(config, self.costs(policy.density_pct), self._faults)
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
@@ -249,10 +249,12 @@ class Simulation:
         return data if self.placement.count == 1 else self.placement.put(data, ALL)
 
     def eval_sets(self) -> tuple[Any, Any]:
-        """(test data, data for early-stopping signals or None)."""
+        """(test data, the data that the density policy's evidence is measured on or None)."""
         d, batch = self.dataset, self.config.eval.batch_size
         rows = self.split.test
         test = make_eval_set(d.x_test[rows], d.y_test[rows], batch, self.placement)
+        if not evidence_needed(self.config.density.name, self.config.stop_early):
+            return test, None
         if self.config.eval.signal == "test":
             return test, test
         held = self.split.holdout

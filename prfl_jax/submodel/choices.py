@@ -91,11 +91,6 @@ def find_submodel(config: Any) -> Submodel:
     return found
 
 
-def prunes(config: Any) -> bool:
-    """Whether a config's sub-models come from scores, and densities may be below 1."""
-    return config.density.name != "full" and find_submodel(config.submodel).scores is not None
-
-
 @dataclasses.dataclass(frozen=True)
 class GivenSize(ModelSize):
     """Sizes of sub-models given once by levels; `layers` are all leaves.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.clock.types import Costs
-from prfl_jax.submodel.choices import prunes
+from prfl_jax.density import prunes
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
 

@@ -434,7 +434,7 @@ def test_a_client_without_a_round_time_keeps_density_1_until_it_has_one():
             window = it.next_window()
             policy.observe(window.arrivals, running.take(window, policy.density_pct))
             if policy.decides_after(window.index):
-                seen.append(policy.decide(None, None).density_pct.tolist())
+                seen.append(policy.decide().density_pct.tolist())
         expected = {"time_balance": [[100, 100, 25], [100, 13, 25]], "tiers": [[100, 100, 25], [100, 13, 25]]}
         expected["recovery"], expected["tiers_recovery"] = expected["time_balance"], expected["tiers"]
         assert [seen[0], seen[-1]] == expected.get(name, [[100] * 3] * 2)
@@ -443,7 +443,7 @@ def test_a_client_without_a_round_time_keeps_density_1_until_it_has_one():
 
 def test_tiers_of_a_window_in_which_all_failed():
     policy = make_density(config(density__name="tiers").density, 2)
-    assert policy.decide(None, None).density_pct.tolist() == [100, 100]
+    assert policy.decide().density_pct.tolist() == [100, 100]
     twin = make_density(config(density__name="tiers").density, 2)
     twin.from_state(policy.to_state())
     assert twin.to_state() == policy.to_state()

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from prfl_jax.engine.plan import empty_row, stack_rows
+from prfl_jax.engine.plan import MAX_ROWS, empty_row, stack_rows
 from prfl_jax.report import comparable
 from prfl_jax.runtime.experiment import Experiment
-from prfl_jax.runtime.loop import MAX_ROWS
 from prfl_jax.strategies.table import METHODS
 
 
