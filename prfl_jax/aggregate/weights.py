@@ -29,6 +29,12 @@ def staleness_weight(tau: np.ndarray, kind: str, a: float | None, b: float) -> n
 
     constant: 1. polynomial: (tau+1)^-a. hinge: 1 if tau <= b, else 1 / (a(tau-b) + 1).
 
+    Examples:
+      >>> staleness_weight([0, 1, 3], "polynomial", a=1.0, b=0.0).tolist()
+      [1.0, 0.5, 0.25]
+      >>> staleness_weight([4, 5], "hinge", a=1.0, b=4.0).tolist()
+      [1.0, 0.5]
+
     Args:
       a: None for the default of this kind.
 
@@ -52,6 +58,10 @@ def staleness_weight(tau: np.ndarray, kind: str, a: float | None, b: float) -> n
 
 def client_weights(kind: str, samples_per_round: np.ndarray, dataset_sizes: np.ndarray) -> np.ndarray:
     """p_i `[M]`, the same choice for all methods, normalised over all clients.
+
+    Examples:
+      >>> client_weights("dataset", np.array([20, 20]), np.array([300, 100])).tolist()
+      [0.75, 0.25]
 
     Args:
       kind: samples_per_round | dataset | uniform (`aggregation.client_weight`).

@@ -51,6 +51,11 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> config_dict.Conf
     first, wherever it stands; then the others apply in their order, the last one
     of a key winning.
 
+    Examples:
+      >>> config = load_config("configs/quickstart.py", {"strategy": "fedavg", "local.lr": "0.1"})
+      >>> config.window.close, config.local.lr
+      ('all', 0.1)
+
     Args:
       path: a Python file with `get_config() -> ConfigDict`.
       overrides: dotted key -> value, or such pairs; text is read as on the command line.

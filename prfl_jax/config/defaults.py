@@ -24,6 +24,11 @@ def default_config() -> config_dict.ConfigDict:
     """Every key with its default: PR-FL in the setting of the paper's FEMNIST column.
 
     `None` (a placeholder) means "derived"; the comment says from what.
+
+    Examples:
+      >>> config = default_config()
+      >>> config.clients.number, config.density.interval
+      (10, 50)
     """
     c = config_dict.ConfigDict()
     c.seed = 0

@@ -63,6 +63,15 @@ class TimeBalance:
       damped      raw times, but a step from the present density:
                   rho_i = clip(rho_i * (1 - 0.9 * (tbar_i - min_j tbar_j) / tbar_i), rho_min_i, 1).
 
+    Examples:
+      A client that takes four times as long as the fastest one gets a quarter of the model:
+
+      >>> balance = TimeBalance("normalised", num_clients=2, length=50)
+      >>> balance.add(client=0, round_s=10.0, percent=100)
+      >>> balance.add(client=1, round_s=40.0, percent=100)
+      >>> balance.densities(present=np.ones(2), minimum=np.full(2, 0.1)).tolist()
+      [1.0, 0.25]
+
     Args:
       rule: one of the three.
       num_clients: M.

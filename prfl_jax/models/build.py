@@ -100,8 +100,16 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
     nnx module class or a linen instance, which need know nothing of this package. A
     class that takes `classes` (or `num_classes`) gets it; its own initialisers are used.
 
+    Examples:
+      >>> from prfl_jax.config import default_config
+      >>> build_model(default_config().model, input_shape=(28, 28, 1), data_classes=62).num_parameters()
+      6603710
+
     Args:
-      sizes: of the batches that the run will have, which a user's module is then asked for.
+      cfg: the group `model` of a config.
+      input_shape: of one image, (H, W, C).
+      data_classes: number of labels in the data.
+      sizes: batch sizes of the run; a user's module is checked with batches of these sizes.
 
     Raises:
       UserError: the module cannot be found, keeps state between calls, looks across its batch, or has too few outputs.

@@ -201,6 +201,12 @@ def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
     Call it in a config file before setting keys of the six seams: a later
     assignment overrides the row, an earlier one is overwritten.
 
+    Examples:
+      >>> from prfl_jax.config import default_config
+      >>> config = use(default_config(), "fedbuff")
+      >>> config.aggregation.name, config.window.close, config.window.dispatch
+      ('fedbuff', 'k_arrivals', 'on_arrival')
+
     Raises:
       UserError: there is no such strategy.
     """

@@ -12,7 +12,12 @@ import math
 
 
 def to_percent(density: float) -> int:
-    """Snaps a density in (0, 1] to a whole percent, halves rounded up, at least 1."""
+    """Snaps a density in (0, 1] to a whole percent, halves rounded up, at least 1.
+
+    Examples:
+      >>> to_percent(1 / 8), to_percent(0.001)
+      (13, 1)
+    """
     if not 0.0 < density <= 1.0:
         raise ValueError(f"density {density} is not in (0, 1]")
     return max(1, math.floor(100.0 * density + 0.5))
