@@ -153,10 +153,10 @@ def wrap_module(
 
 
 def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[int], Callable[..., Any]]:
-    """From the number of classes to a constructor of the user's module: (training switches, in nnx also `rngs`) -> module.
+    """From the number of classes to a constructor of the user's module, called with training switches (nnx: `rngs`).
 
     Raises:
-      UserError: (as what comes back is called) it cannot be built so.
+      UserError: the module cannot be built so (`name` in the text).
     """
 
     def of(classes: int) -> Callable[..., Any]:
