@@ -94,11 +94,10 @@ def report_of(records: Any, clients: int, **changes: Any) -> dict[str, Any]:
     if clients != 10:
         config["clients"]["up_mb_s"] = [1.0 + i / 7 for i in range(clients)]
         config["clients"]["down_mb_s"] = [4.0 + i / 7 for i in range(clients)]
-    config = changes.pop("config", config)
-    config["seed"] = changes.pop("seed", 0)
-    config["eval"] = {
-        **config["eval"], "model": changes.pop("headline", "mask"), "thresholds": changes.pop("thresholds", (0.8, 0.9)),
-    }  # fmt: skip
+    config = {**config, **changes.pop("config", {})}
+    config["seed"] = changes.pop("seed", config["seed"])
+    named = {"model": changes.pop("headline", None), "thresholds": changes.pop("thresholds", (0.8, 0.9))}
+    config["eval"] = {**config["eval"], **{key: value for key, value in named.items() if value is not None}}
     arguments = {key: changes.pop(key) for key in ("compare", "privacy") if key in changes}
     info = {
         "config": config,

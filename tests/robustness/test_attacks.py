@@ -173,7 +173,7 @@ def test_updates_that_are_no_numbers_end_plain_averaging_and_no_defence(strategy
         assert kept is None if name is None else kept < 0.9  # liars that show do not stop the training
         jsonschema.validate(ran.report, load_schema())
         assert f"{len(lies)} rejected" in summary_text(ran.report)
-        assert "2 of 7 clients lie (nan): 1, 4" in summary_text(ran.report)
+        assert "2 of 7 clients attack (nan): 1, 4" in summary_text(ran.report)
 
 
 def test_the_run_without_liars_and_checks_says_nothing_of_them():
