@@ -14,8 +14,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
+from prfl_jax import aggregate, robustness, strategies
 from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.config.comparison import compared
 from prfl_jax.config.defaults import default_config
@@ -156,16 +155,11 @@ def _cohort(flat: Mapping[str, Any]) -> None:
     cohort, number = flat["window.cohort"], flat["clients.number"]
     if cohort > number:
         raise refuse("window.cohort", cohort, f"0 (all clients) or at most clients.number={number}")
-    if not cohort:
-        return
-    name, density = flat["aggregation.name"], flat["density.name"]
-    if not find_aggregation(name).arrivals_alone:
-        alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
-        raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
-    if find_aggregation(name).kernel != "sum" and flat["window.dispatch"] == "on_arrival":
-        allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
-        raise refuse("window.dispatch", "on_arrival", allowed)
-    if not find_density(density).in_cohorts:
+
+
+def _cohort_density(flat: Mapping[str, Any]) -> None:
+    cohort, density = flat["window.cohort"], flat["density.name"]
+    if cohort and not find_density(density).in_cohorts:
         allowed = " or ".join(key for key, policy in DENSITIES.items() if policy.in_cohorts)
         raise refuse("density.name", density, f"{allowed} with window.cohort={cohort}")
 
@@ -192,10 +186,6 @@ def _submodel(flat: Mapping[str, Any]) -> None:
             raise refuse("density.name", density, "'full' with submodel.name='full'")
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
-    name = flat["aggregation.name"]
-    if find_density(density).recovers and find_aggregation(name).kernel == "sum":
-        buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
-        raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
 
 
 def _trained_ahead(flat: Mapping[str, Any]) -> None:
@@ -253,6 +243,8 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _per_client,
     _window,
     _cohort,
+    *aggregate.CHECKS,
+    _cohort_density,
     _faults,
     _submodel,
     _trained_ahead,
@@ -260,7 +252,7 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _tiers,
     _data,
     _signals,
-    *config_checks.CHECKS,
+    *robustness.CHECKS,
 )
 
 

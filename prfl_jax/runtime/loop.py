@@ -27,7 +27,7 @@ from prfl_jax.engine.plan import MAX_ROWS, stack_rows
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.models.variables import whole
 from prfl_jax.report import MetricsWriter, Progress
-from prfl_jax.robustness.update_filter import REJECTED, TAKEN
+from prfl_jax.robustness.update_filter import ACCEPTED, REJECTED
 from prfl_jax.runtime.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.runtime.chunk_sizer import ChunkSizer, work
 from prfl_jax.runtime.records import final_record, interval_record, merge, window_record
@@ -286,7 +286,7 @@ class Loop:
         at.bytes_client_down += window.bytes_client_down
         at.weights = item.weights.tolist()
         self._write(window_record(item, seen))
-        verdicts = seen.verdicts or [TAKEN] * len(seen.losses)
+        verdicts = seen.verdicts or [ACCEPTED] * len(seen.losses)
         for arrival, value, verdict in zip(window.arrivals, seen.losses, verdicts, strict=True):
             if not math.isfinite(value) and verdict != REJECTED:  # what the server rejects harms nobody
                 detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"
