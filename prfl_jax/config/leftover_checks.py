@@ -9,11 +9,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.density import find_density
 from prfl_jax.models.architectures import ARCHITECTURES
-from prfl_jax.robustness import config_checks
 from prfl_jax.system.errors import refuse
 
 
@@ -32,19 +30,6 @@ def _cohort(flat: Mapping[str, Any]) -> None:
     cohort, number = flat["window.cohort"], flat["clients.number"]
     if cohort > number:
         raise refuse("window.cohort", cohort, f"0 (all clients) or at most clients.number={number}")
-
-
-def _cohort_aggregation(flat: Mapping[str, Any]) -> None:
-    """Nobody's model is kept, so no choice may need one of somebody who is not there."""
-    cohort, name = flat["window.cohort"], flat["aggregation.name"]
-    if not cohort:
-        return
-    if not find_aggregation(name).arrivals_alone:
-        alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
-        raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
-    if find_aggregation(name).kernel != "sum" and flat["window.dispatch"] == "on_arrival":
-        allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
-        raise refuse("window.dispatch", "on_arrival", allowed)
 
 
 def _faults(flat: Mapping[str, Any]) -> None:
@@ -73,18 +58,9 @@ def _one_copy(flat: Mapping[str, Any]) -> None:
         raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
 
 
-def _recovery(flat: Mapping[str, Any]) -> None:
-    name, density = flat["aggregation.name"], flat["density.name"]
-    if find_density(density).recovers and find_aggregation(name).kernel == "sum":
-        buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
-        raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
-
-
 CHECKS: dict[str, tuple[Callable[[Mapping[str, Any]], None], ...]] = {
     "prfl_jax.clock": (_window, _cohort, _faults),
-    "prfl_jax.aggregate": (_cohort_aggregation, _recovery),
     "prfl_jax.submodel": (_leading,),
     "prfl_jax.transport": (_one_copy,),
     "prfl_jax.local": (_scaled,),
-    "prfl_jax.robustness": config_checks.CHECKS,
 }

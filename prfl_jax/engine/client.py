@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.engine.plan import LocalRound
 from prfl_jax.local import LocalResult, LocalWork, make_local_round, make_long_round
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.models.build import Model
@@ -36,17 +37,6 @@ def split_keys(seed: int) -> tuple[jax.Array, Keys]:
     root = root_key(seed)
     init, *keys = (jax.random.fold_in(root, purpose) for purpose in range(5))
     return init, Keys(*keys)
-
-
-class Round(NamedTuple):
-    """A slot's local round, or those of several slots stacked (see `Plan`); `here` is False for padding."""
-
-    here: jax.Array
-    client: jax.Array
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
-    lr: jax.Array
-    density_pct: jax.Array
-    coefficient: jax.Array
 
 
 class AcceptedUpdate(NamedTuple):
@@ -97,7 +87,7 @@ class Client:
         self._normalize, self._augment, self._matmul = normalize, augment, matmul
 
     def train(
-        self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, data: DeviceData, keys: Keys, fixed: Any
+        self, sent: Any, bits: tuple[jax.Array, ...], turn: LocalRound, data: DeviceData, keys: Keys, fixed: Any
     ) -> LocalResult:
         """The local round of one client, from what it was sent under the masks `bits`, with the fixed variables."""
         work = self._work
@@ -108,7 +98,7 @@ class Client:
         masks, key = unpack_masks(self._layout, bits), _own(keys.dropout, turn)
         parts = (model, self._loss, self._layout, work)
         if work.long:
-            first = jnp.asarray(turn.count, jnp.int32) * work.steps
+            first = jnp.asarray(turn.rounds, jnp.int32) * work.steps
 
             def draw(number: jax.Array) -> tuple[jax.Array, jax.Array]:
                 x, y = self._batches(turn.client, first + number, 1, data, keys)
@@ -117,7 +107,7 @@ class Client:
             with jax.default_matmul_precision(self._matmul):
                 result = make_long_round(*parts)(sent, masks, draw, turn.lr, key)
         else:
-            x, y = self._batches(turn.client, turn.count, work.steps, data, keys)
+            x, y = self._batches(turn.client, turn.rounds, work.steps, data, keys)
             with jax.default_matmul_precision(self._matmul):
                 result = make_local_round(*parts)(sent, masks, x, y, turn.lr, key)
         if self._attack is None:
@@ -143,7 +133,13 @@ class Client:
         return jnp.pad(present, (0, self._model.classes - present.shape[-1]), constant_values=True)
 
     def received(
-        self, sent: Any, bits: tuple[jax.Array, ...], turn: Round, result: LocalResult, data: DeviceData, keys: Keys
+        self,
+        sent: Any,
+        bits: tuple[jax.Array, ...],
+        turn: LocalRound,
+        result: LocalResult,
+        data: DeviceData,
+        keys: Keys,
     ) -> AcceptedUpdate:
         """What the server makes of one client's result."""
         masks = unpack_masks(self._layout, bits)
@@ -178,6 +174,6 @@ class Client:
         )
 
 
-def _own(key: jax.Array, turn: Round) -> jax.Array:
+def _own(key: jax.Array, turn: LocalRound) -> jax.Array:
     """The key of one round of one client."""
-    return jax.random.fold_in(jax.random.fold_in(key, turn.client), turn.count)
+    return jax.random.fold_in(jax.random.fold_in(key, turn.client), turn.rounds)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.aggregate.kernels import check_kernel
+from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.density import prunes
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
@@ -20,7 +20,7 @@ from prfl_jax.local import LocalWork
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.products import precision_name
-from prfl_jax.robustness.attacks import Attack
+from prfl_jax.robustness.attacks import make_attack
 from prfl_jax.robustness.update_filter import UpdateFilter
 from prfl_jax.submodel.choices import find_submodel, given
 from prfl_jax.submodel.importance import check_scores
@@ -139,7 +139,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
                 unroll=config.engine.unroll,
             ),
             matmul=method.matmul,
-            attack=None if config.attack.name == "none" else Attack(config.attack.name, config.attack.scale),
+            attack=make_attack(config.attack),
             update_filter=make_update_filter(config),
             byzantine=config.aggregation.byzantine,
         ),
@@ -153,7 +153,7 @@ def make_update_filter(config: Any) -> UpdateFilter | None:
     clip, noise = config.aggregation.clip_norm, config.privacy.noise_multiplier
     robust = find_aggregation(config.aggregation.name).robust
     # with noise a rejected update is noise alone: that one was rejected must not show
-    return UpdateFilter(clip, noise, left_out=robust and not noise) if robust or clip is not None else None
+    return UpdateFilter(clip, noise, rejected_as_nan=robust and not noise) if robust or clip is not None else None
 
 
 def slots(config: Any) -> int:

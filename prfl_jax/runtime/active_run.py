@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from prfl_jax.engine.engine import State
 from prfl_jax.engine.evaluate import EvalSet, Scores
 from prfl_jax.engine.planner import Planner
+from prfl_jax.engine.state import State
 from prfl_jax.report import MetricsWriter
 from prfl_jax.runtime.run_state import RunState
 from prfl_jax.runtime.scoring import Scorer

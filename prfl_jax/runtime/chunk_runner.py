@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from prfl_jax.clock import after
-from prfl_jax.engine.engine import ChunkOutput
 from prfl_jax.engine.plan import MAX_ROWS, stack_rows
 from prfl_jax.engine.planner import PlannedWindow
-from prfl_jax.robustness.update_filter import REJECTED, TAKEN
+from prfl_jax.engine.state import ChunkOutput
+from prfl_jax.robustness.update_filter import ACCEPTED, REJECTED
 from prfl_jax.runtime.active_run import ActiveRun
 from prfl_jax.runtime.checkpoint import Snapshot
 from prfl_jax.runtime.chunk_sizer import ChunkSizer, work
@@ -134,7 +134,7 @@ class ChunkRunner:
         at.bytes_client_down += window.bytes_client_down
         at.weights = item.weights.tolist()
         self.run.write(window_record(item, output))
-        verdicts = output.verdicts or [TAKEN] * len(output.losses)
+        verdicts = output.verdicts or [ACCEPTED] * len(output.losses)
         for arrival, value, verdict in zip(window.arrivals, output.losses, verdicts, strict=True):
             if not math.isfinite(value) and verdict != REJECTED:  # a rejected update does not reach the model
                 detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from prfl_jax.density import Decision, Evidence
-from prfl_jax.engine.engine import ChunkOutput
 from prfl_jax.engine.evaluate import Scores
 from prfl_jax.engine.planner import PlannedWindow
+from prfl_jax.engine.state import ChunkOutput
 from prfl_jax.robustness.update_filter import CLIPPED, REJECTED
 
 

@@ -77,7 +77,7 @@ class Simulation:
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
-        self.liars = malicious_clients(config.attack, clients, seed)
+        self.malicious = malicious_clients(config.attack, clients, seed)
         images = (len(self.split.test), len(self.split.holdout))
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes, images)
         self._warn(self.method.model.warnings)
@@ -113,9 +113,9 @@ class Simulation:
 
     @property
     def attack(self) -> dict[str, Any] | None:
-        """Who lies, and how; None where nobody does."""
+        """The attack and the malicious clients, for the report; None where all clients are honest."""
         attack = self.config.attack
-        return {"name": attack.name, "scale": attack.scale, "clients": list(self.liars)} if self.liars else None
+        return {"name": attack.name, "scale": attack.scale, "clients": list(self.malicious)} if self.malicious else None
 
     def waited_s(self) -> float:
         """s of the last chunk that were not its own (see `together.py`)."""
@@ -245,7 +245,7 @@ class Simulation:
         return crc
 
     def device_data(self) -> Any:
-        data = to_device(self.dataset, self.split, liars=self.liars)
+        data = to_device(self.dataset, self.split, malicious=self.malicious)
         return data if self.placement.count == 1 else self.placement.put(data, ALL)
 
     def eval_sets(self) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ import dataclasses
 
 from ml_collections import config_dict
 
-from prfl_jax.aggregate.weights import STALENESS_A
+from prfl_jax.aggregate.weights import STALENESS
 from prfl_jax.system.errors import UserError
 
 __all__ = [
@@ -163,7 +163,7 @@ METHODS: dict[str, Method] = {
     ),
 }
 
-# the constant a of s(tau) by strategy and kind of staleness, where its authors' is not `STALENESS_A`'s
+# the constant a of s(tau) by strategy and kind of staleness, where its authors' is not that of `STALENESS`
 OWN_STALENESS_A = {"fedasync": {"polynomial": 0.5}}
 
 # strategy -> {dotted config key: value}
@@ -183,7 +183,7 @@ def row(name: str) -> dict[str, str | bool]:
 
 def staleness_a(strategy: str, kind: str) -> float:
     """The constant a of s(tau) where a config gives none: the strategy's own, else that of the kind of staleness."""
-    return OWN_STALENESS_A.get(strategy, {}).get(kind, STALENESS_A[kind])
+    return OWN_STALENESS_A.get(strategy, {}).get(kind, STALENESS.find(kind).a)
 
 
 def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
