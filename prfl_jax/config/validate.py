@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
+from prfl_jax import local, strategies, submodel
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.config.comparison import compared
@@ -22,7 +22,6 @@ from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
 from prfl_jax.data.sources import BY_WRITER
 from prfl_jax.density import DENSITIES, find_density
-from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness import config_checks
 from prfl_jax.system.errors import UserError, refuse
 
@@ -181,12 +180,6 @@ def _faults(flat: Mapping[str, Any]) -> None:
 
 def _submodel(flat: Mapping[str, Any]) -> None:
     density = flat["density.name"]
-    if flat["submodel.name"] == "leading":
-        if flat["model.name"] not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise refuse("submodel.name", "leading", f"nested or full with a model that is not one of {known}")
-    elif flat["local.name"] == "scaled_sgd":
-        raise refuse("local.name", "scaled_sgd", "sgd with a submodel.name other than 'leading'")
     if density != "full":
         if flat["submodel.name"] == "full":
             raise refuse("density.name", density, "'full' with submodel.name='full'")
@@ -196,13 +189,6 @@ def _submodel(flat: Mapping[str, Any]) -> None:
     if find_density(density).recovers and find_aggregation(name).kernel == "sum":
         buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
         raise refuse("aggregation.name", name, f"{buffered} with density.name={density!r}, which looks at the buffer")
-
-
-def _trained_ahead(flat: Mapping[str, Any]) -> None:
-    if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
-        if config_checks.prunes_by(flat):
-            allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
-            raise refuse("engine.train", "pending", allowed)
 
 
 def _with_the_host(flat: Mapping[str, Any]) -> None:
@@ -255,7 +241,8 @@ _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _cohort,
     _faults,
     _submodel,
-    _trained_ahead,
+    *submodel.CHECKS,
+    *local.CHECKS,
     _with_the_host,
     _tiers,
     _data,

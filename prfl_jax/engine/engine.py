@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
@@ -28,14 +27,16 @@ from prfl_jax.data.device import DeviceData
 from prfl_jax.engine.client import AcceptedUpdate, Client, Keys, Round
 from prfl_jax.engine.placement import ALL, AXIS, OWN, Placement
 from prfl_jax.engine.plan import Plan
-from prfl_jax.local import LocalResult, LocalWork
+from prfl_jax.local import LocalResult, LocalSettings, LocalTask, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.robustness.attacks import Attack
 from prfl_jax.robustness.update_filter import UpdateFilter
-from prfl_jax.submodel.importance import Importance, add_arrival, init_importance
+from prfl_jax.submodel.importance import Squares, add_arrival, init_importance
 from prfl_jax.submodel.layout import Layout, empty_bits
 from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack
+from prfl_jax.submodel.rule import Submodels
+from prfl_jax.submodel.scores import Importance
 from prfl_jax.system.host_offload import fetch_all, host_memory, put, put_all
 
 
@@ -69,7 +70,7 @@ class State(NamedTuple):
     buffer_bits: tuple[jax.Array, ...]
     total: Any
     trained: Any
-    importance: Importance
+    importance: Squares
     levels: tuple[jax.Array, ...]
     fixed: Any
 
@@ -106,7 +107,7 @@ class ArrivalCarry(NamedTuple):
     buffer: Any
     buffer_bits: tuple[jax.Array, ...]
     total: Any
-    importance: Importance
+    importance: Squares
     losses: jax.Array
     verdicts: Any
 
@@ -123,7 +124,8 @@ class EngineConfig:
         ahead of their arrival are kept as they are.
       models: `device` or `host`, where those lie.
       aggregation: the kernel, and what it needs.
-      importance: kind of score to accumulate, None for full models.
+      importance: how pruning scores are made, None where nothing is pruned.
+      work, local: what a client does in a round, and the settings of a round.
       matmul, attack, update_filter: as for `Client`.
       byzantine: f, how many clients may lie.
     """
@@ -134,10 +136,11 @@ class EngineConfig:
     store: str
     models: str
     aggregation: Aggregation
-    importance: str | None
+    importance: Importance | None
     normalize: str
     augment: str
     work: LocalWork
+    local: LocalSettings
     matmul: str | None = None
     attack: Attack | None = None
     update_filter: UpdateFilter | None = None
@@ -148,7 +151,7 @@ class Engine:
     """Builds the initial `State` and the chunk function for one model, loss and layout.
 
     Args:
-      levels: int8 a prunable leaf, where masks are given by the architecture; None: by pruning, later.
+      submodels: levels and masks of the sub-models.
       placement: the clients on their devices; None: all on the default one.
     """
 
@@ -159,16 +162,17 @@ class Engine:
         layout: Layout,
         num_clients: int,
         config: EngineConfig,
-        levels: tuple[np.ndarray, ...] | None = None,
+        submodels: Submodels,
         placement: Placement | None = None,
     ) -> None:
         self.model, self.layout, self.config = model, layout, config
         self.placement = placement or Placement(num_clients, tuple(jax.devices()[:1]))
-        self._ahead, self._levels = config.train == "pending", levels
-        if self._ahead and config.importance == "client_sq_grad":
+        self._ahead, self._submodels = config.train == "pending", submodels
+        if self._ahead and config.local.square_gradients:
             raise ValueError("squared gradients of clients are kept only as they arrive")
         self._client = Client(
-            model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul,
+            LocalTask(model, loss, layout, config.local, submodels.levels),
+            config.work, config.importance, config.normalize, config.augment, config.matmul,
             config.attack, config.update_filter,
         )  # fmt: skip
         self._kernel_at_once = kernel_at_once(config.aggregation)
@@ -190,7 +194,7 @@ class Engine:
 
     def init_state(self, key: jax.Array) -> State:
         """W_0 from `key`; empty slots; every weight in every sub-model."""
-        params = self.model.init(key)
+        params, given = self.model.init(key), self._submodels.levels
         slots = self.placement.count * self.placement.slots
         stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), self.config.store), params)
         bits = empty_bits(self.layout, slots)
@@ -204,7 +208,7 @@ class Engine:
             total=jax.tree.map(jnp.zeros_like, params) if sums else (),
             trained=Trained(self._updates(params, slots), jnp.zeros(slots)) if self._ahead else (),
             importance=init_importance(self.layout, self.config.importance),
-            levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
+            levels=full_levels(self.layout) if given is None else tuple(jnp.asarray(level) for level in given),
             fixed=self.model.fixed(key),
         )
 
@@ -234,6 +238,9 @@ class Engine:
             before = state.params, state.total, jax.tree.map(lambda all_rows: jnp.zeros((), jnp.int32), seen.kept)
             params, total, kept = lax.cond(now.close, self._aggregate, lambda state, now: before, state, now)
             here = ChunkOutput(losses, verdicts, kept)
+            if self._submodels.advance is not None:
+                levels = lax.cond(now.close, self._submodels.advance, lambda levels: levels, state.levels)
+                state = state._replace(levels=levels)
             return state._replace(params=params, total=total), jax.tree.map(lambda a, v: a.at[r].set(v), seen, here)
 
         shape = plan.arrive.shape
@@ -281,10 +288,13 @@ class Engine:
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""
 
+        leaves, make_masks = jax.tree.leaves(state.params), self._submodels.masks or _masks_by_level
+        weights = tuple(leaves[i] for i in self.layout.prunable)
+
         def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...]]) -> tuple[Any, tuple[jax.Array, ...]]:
             sent, bits = slots
             slot = now.dispatch[k]
-            masks = level_masks(state.levels, now.percent[slot])
+            masks = make_masks(state.levels, weights, now.percent[slot])
             sub_model = apply_masks(self.layout, state.params, masks)
             sent = put_all(sent, slot, sub_model)
             bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
@@ -407,6 +417,11 @@ def _over(size: int, function: Callable[..., Any], own: int) -> Callable[..., An
         return jax.vmap(function, in_axes=[0 if k < own else None for k in range(len(args))])(*args)
 
     return stacked if size else function
+
+
+def _masks_by_level(levels: tuple[jax.Array, ...], weights: Any, percent: jax.Array) -> tuple[jax.Array, ...]:
+    """The masks of a client of that density, from levels alone."""
+    return level_masks(levels, percent)
 
 
 def _along(flags: jax.Array, values: jax.Array) -> jax.Array:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.density import find_density
-from prfl_jax.submodel.choices import prunes
+from prfl_jax.local import LOCAL_WORKS
+from prfl_jax.submodel import IMPORTANCES, prunes_by
 from prfl_jax.system.errors import refuse
 
 
@@ -41,15 +41,9 @@ def defence(flat: Mapping[str, Any]) -> None:
     if choice.at_once and flat["engine.models"] == "host":
         raise refuse("engine.models", "host", f"device with aggregation.name={name!r}, which looks at all models")
     importance = flat["submodel.importance"]
-    if choice.robust and prunes_by(flat) and importance != "weight":
+    if choice.robust and prunes_by(flat) and IMPORTANCES.find(importance).gathers:
         allowed = f"weight with aggregation.name={name!r}: squared updates are what liars make them"
         raise refuse("submodel.importance", importance, allowed)
-
-
-def prunes_by(flat: Mapping[str, Any]) -> bool:
-    """Whether sub-models come from scores, and densities may be below 1."""
-    group = SimpleNamespace(name=flat["submodel.name"], importance=flat["submodel.importance"])
-    return prunes(SimpleNamespace(density=SimpleNamespace(name=flat["density.name"]), submodel=group))
 
 
 def _most(flat: Mapping[str, Any]) -> tuple[int, str]:
@@ -75,15 +69,16 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if flat["aggregation.client_weight"] == "dataset":
         allowed = f"samples_per_round or uniform {words}: how many images a client has is not covered by the accountant"
         raise refuse("aggregation.client_weight", "dataset", allowed)
-    if flat["local.name"] == "scaled_sgd":
+    if LOCAL_WORKS.find(local := flat["local.name"]).reads_labels:
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
-        raise refuse("local.name", "scaled_sgd", allowed)
+        raise refuse("local.name", local, allowed)
     if flat["eval.signal"] == "heldout" and (find_density(flat["density.name"]).recovers or flat["stop_early"]):
         allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
         raise refuse("eval.signal", "heldout", allowed)
-    if prunes_by(flat) and flat["submodel.importance"] == "client_sq_grad":
+    importance = flat["submodel.importance"]
+    if prunes_by(flat) and IMPORTANCES.find(importance).from_clients:
         allowed = f"server_sq_grad, weight or product {words}: uploaded squares are not covered by the accountant"
-        raise refuse("submodel.importance", "client_sq_grad", allowed)
+        raise refuse("submodel.importance", importance, allowed)
 
 
 CHECKS = (attack, defence, privacy)

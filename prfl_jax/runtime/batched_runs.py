@@ -324,7 +324,7 @@ def _shared_data(members: Sequence[BatchedSimulation]) -> tuple[DeviceData, Any]
         for member in members
     )
     held = (jnp.asarray(first.x_train), jnp.asarray(first.y_train)) if common else None
-    each = [to_device(member.dataset, member.split, held, member.liars) for member in members]
+    each = [to_device(member.dataset, member.split, held, member.malicious) for member in members]
     longest = max(data.index.shape[1] for data in each)
     images = max(len(data.x) for data in each)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from prfl_jax.clock.types import Costs
-from prfl_jax.submodel.choices import prunes
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
 
@@ -60,11 +58,6 @@ def make_costs(
             [round(size.count(percent) * size.bytes_per_value) for percent in density_pct.tolist()], np.int64
         )
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
-
-
-def uploads_squares(config: Any) -> bool:
-    """Whether clients upload squared gradients: only where they are asked for and something is pruned."""
-    return config.submodel.importance == "client_sq_grad" and prunes(config)
 
 
 def _compute_s(
