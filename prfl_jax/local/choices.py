@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prfl_jax import registry
+from prfl_jax.local.magnitude import magnitude_round
+from prfl_jax.local.ordered import ordered_round
 from prfl_jax.local.scaled import scaled_round, without_absent
 from prfl_jax.local.work import LocalInput, LocalResult, LocalTask, LocalWork
 from prfl_jax.registry import Registry
@@ -46,6 +48,8 @@ LOCAL_WORKS: Registry[LocalWork] = Registry(
             fits=lambda rule: rule.known_networks and rule.channels,
         ),
         "proximal": LocalWork(_sgd, proximal=True),
+        "ordered_sgd": LocalWork(ordered_round, fits=lambda rule: rule.fixed_levels),
+        "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude),
     },
     _accept,
 )
@@ -65,7 +69,7 @@ def _fits_the_submodels(flat: Mapping[str, Any]) -> None:
     if not find_local(name).fits(SUBMODELS.find(submodel)):
         fitting = SUBMODELS.with_trait(find_local(name).fits)
         others = " or ".join(repr(one) for one in fitting) or "any of the built-in ones"
-        raise refuse(_KEY, name, f"sgd with a submodel.name other than {others}")
+        raise refuse(_KEY, name, f"sgd, or submodel.name={others}")
 
 
 def _has_a_proximal_term(flat: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from prfl_jax import registry
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.registry import Registry
 from prfl_jax.submodel.leading import Leading
+from prfl_jax.submodel.magnitude import Magnitude
+from prfl_jax.submodel.rolling import Rolling
 from prfl_jax.submodel.rule import Nested, Submodel, SubmodelRule
 from prfl_jax.submodel.scores import IMPORTANCES
 from prfl_jax.system.errors import refuse
@@ -29,7 +31,9 @@ def _accept(name: str, found: Any) -> SubmodelRule:
 
 
 SUBMODELS: Registry[SubmodelRule] = Registry(
-    _KEY, {"nested": Nested(), "leading": Leading(), "full": Submodel()}, _accept
+    _KEY,
+    {"nested": Nested(), "leading": Leading(), "rolling": Rolling(), "magnitude": Magnitude(), "full": Submodel()},
+    _accept,
 )
 
 

@@ -43,16 +43,18 @@ def make_costs(
     if byte_rule not in BYTE_RULES:
         raise UserError(f"transport.bytes: {byte_rule!r} is not one of {', '.join(BYTE_RULES)}")
     density_pct = np.asarray(density_pct, dtype=np.int64)
-    values, masks = {}, {}
+    sent, values, masks = {}, {}, {}
     for percent in np.unique(density_pct).tolist():
         if byte_rule == "counted":
             values[percent], masks[percent] = size.value_bytes(percent), size.mask_bytes(percent)
+            sent[percent] = size.sent_bytes(percent)
         else:
-            values[percent], masks[percent] = size.density_bytes(percent), 0
-    down = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
+            sent[percent] = values[percent] = size.density_bytes(percent)
+            masks[percent] = 0
+    down = np.array([sent[percent] for percent in density_pct.tolist()], dtype=np.int64)
     mask = np.array([masks[percent] for percent in density_pct.tolist()], dtype=np.int64)
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
-    up = down.copy()
+    up = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
     if squares_up:
         up += np.array(
             [round(size.count(percent) * size.bytes_per_value) for percent in density_pct.tolist()], np.int64
