@@ -181,8 +181,8 @@ def _faults(flat: Mapping[str, Any]) -> None:
 def _submodel(flat: Mapping[str, Any]) -> None:
     density = flat["density.name"]
     if density != "full":
-        if flat["submodel.name"] == "full":
-            raise refuse("density.name", density, "'full' with submodel.name='full'")
+        if not submodel.SUBMODELS.find(flat["submodel.name"]).partial:
+            raise refuse("density.name", density, f"'full' with submodel.name={flat['submodel.name']!r}")
         if flat["transport.name"] == "one_copy":
             raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
     name = flat["aggregation.name"]

@@ -144,7 +144,7 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
                 prox_mu=config.local.prox_mu,
                 unroll=config.engine.unroll,
                 square_gradients=method.importance is not None and method.importance.from_clients,
-                widths=tuple(to_percent(tier) for tier in config.density.tiers),
+                widths=tuple(map(to_percent, config.density.tiers)) if method.work.draws_widths else (),
             ),
             matmul=method.matmul,
             attack=None if config.attack.name == "none" else Attack(config.attack.name, config.attack.scale),

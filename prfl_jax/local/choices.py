@@ -48,7 +48,7 @@ LOCAL_WORKS: Registry[LocalWork] = Registry(
             fits=lambda rule: rule.known_networks and rule.channels,
         ),
         "proximal": LocalWork(_sgd, proximal=True),
-        "ordered_sgd": LocalWork(ordered_round, fits=lambda rule: rule.fixed_levels),
+        "ordered_sgd": LocalWork(ordered_round, fits=lambda rule: rule.fixed_levels, draws_widths=True),
         "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude),
     },
     _accept,

@@ -34,7 +34,7 @@ class LocalSettings:
       prox_mu: mu of the proximal term: mu (w - w_sent) is added to each gradient.
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
       square_gradients: return the sum over steps of g^2 too.
-      widths: densities (percent) that a client may draw for a step (`config.density.tiers`).
+      widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () for a work that draws none.
     """
 
     steps: int = 5
@@ -129,6 +129,7 @@ class LocalWork:
       reads_labels: whether it needs `LocalInput.present`.
       fits: whether the work is possible with sub-models of a rule.
       proximal: whether it needs `local.prox_mu` above 0.
+      draws_widths: whether it needs `LocalSettings.widths`.
     """
 
     round: Callable[[LocalTask, LocalInput], LocalResult]
@@ -136,3 +137,4 @@ class LocalWork:
     reads_labels: bool = False
     fits: Callable[[SubmodelRule], bool] = lambda rule: True
     proximal: bool = False
+    draws_widths: bool = False
