@@ -34,7 +34,7 @@ class LocalSettings:
       prox_mu: mu of the proximal term: mu (w - w_sent) is added to each gradient.
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
       square_gradients: return the sum over steps of g^2 too.
-      widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () for a work that draws none.
+      widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
     """
 
     steps: int = 5
