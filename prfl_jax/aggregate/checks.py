@@ -10,6 +10,7 @@ from typing import Any
 
 from prfl_jax.aggregate.choices import REGISTRY
 from prfl_jax.density import find_density, prunes_by
+from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system.errors import refuse
 
 
@@ -46,7 +47,7 @@ def robust_aggregation(flat: Mapping[str, Any]) -> None:
     if choice.at_once and flat["engine.models"] == "host":
         raise refuse("engine.models", "host", f"device with aggregation.name={name!r}, which looks at all models")
     importance = flat["submodel.importance"]
-    if choice.robust and prunes_by(flat) and importance != "weight":
+    if choice.robust and prunes_by(flat) and IMPORTANCES.find(importance).gathers:
         allowed = f"weight with aggregation.name={name!r}: malicious clients can set their squared updates"
         raise refuse("submodel.importance", importance, allowed)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from prfl_jax.config.schema import RULES
 from prfl_jax.density import prunes_by
+from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system.errors import refuse
 
 _MAY_BE_EMPTY = ("clients.flop_s", "faults.join_s", "faults.leave_s")
@@ -28,10 +29,11 @@ def _per_client(flat: Mapping[str, Any]) -> None:
 
 
 def _trained_ahead(flat: Mapping[str, Any]) -> None:
-    if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
-        if prunes_by(flat):
-            allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
-            raise refuse("engine.train", "pending", allowed)
+    """Squared gradients of clients exist only while the client trains."""
+    importance = flat["submodel.importance"]
+    if flat["engine.train"] == "pending" and IMPORTANCES.find(importance).from_clients and prunes_by(flat):
+        allowed = f"auto or arrival with submodel.importance={importance!r}, which is not kept until the arrival"
+        raise refuse("engine.train", "pending", allowed)
 
 
 def _with_the_host(flat: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.density import find_density
-from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.system.errors import refuse
 
 
@@ -41,17 +40,6 @@ def _faults(flat: Mapping[str, Any]) -> None:
             raise refuse("faults.leave_s", flat["faults.leave_s"], allowed)
 
 
-def _leading(flat: Mapping[str, Any]) -> None:
-    if flat["submodel.name"] == "leading" and flat["model.name"] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise refuse("submodel.name", "leading", f"nested or full with a model that is not one of {known}")
-
-
-def _scaled(flat: Mapping[str, Any]) -> None:
-    if flat["submodel.name"] != "leading" and flat["local.name"] == "scaled_sgd":
-        raise refuse("local.name", "scaled_sgd", "sgd with a submodel.name other than 'leading'")
-
-
 def _one_copy(flat: Mapping[str, Any]) -> None:
     density = flat["density.name"]
     if not find_density(density).stays_full and flat["transport.name"] == "one_copy":
@@ -60,7 +48,5 @@ def _one_copy(flat: Mapping[str, Any]) -> None:
 
 CHECKS: dict[str, tuple[Callable[[Mapping[str, Any]], None], ...]] = {
     "prfl_jax.clock": (_window, _cohort, _faults),
-    "prfl_jax.submodel": (_leading,),
     "prfl_jax.transport": (_one_copy,),
-    "prfl_jax.local": (_scaled,),
 }

@@ -17,9 +17,10 @@ from prfl_jax import registry, strategies
 from prfl_jax.aggregate import CLIENT_WEIGHTS, REGISTRY, STALENESS
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
+from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness.attack_rules import ATTACKS
-from prfl_jax.submodel import SCORES, SUBMODELS
+from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
 
 
@@ -169,7 +170,7 @@ RULES: dict[str, Rule] = {
     "server.down_mb_s": _positive(*MB_S),
     "server.sigma": _not_negative(3.0),
     "server.contention": FLAG,
-    "local.name": _choice("sgd", "scaled_sgd"),
+    "local.name": _choice_or_own(*LOCAL_WORKS),
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
     "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
@@ -179,7 +180,7 @@ RULES: dict[str, Rule] = {
     "local.lr_decay_rounds": _integer(1),
     "local.lr_dt_ref_s": _positive(optional=True),
     "submodel.name": _choice_or_own(*SUBMODELS),
-    "submodel.importance": _choice(*SCORES),
+    "submodel.importance": _choice(*IMPORTANCES),
     "density.name": _choice_or_own(*DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
     "density.rule": _choice(*BALANCE_RULES),

@@ -12,14 +12,14 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from prfl_jax import aggregate, clock, data, density, robustness, strategies, submodel, transport
+from prfl_jax import aggregate, clock, data, density, local, robustness, strategies, submodel, transport
 from prfl_jax.config import checks, leftover_checks
 from prfl_jax.config.canonical import canonical
 from prfl_jax.config.comparison import compared
 from prfl_jax.system.errors import UserError
 
 # The rooms whose keys are checked together, in the order in which they are asked.
-ROOMS = (checks, clock, aggregate, density, submodel, transport, data, robustness)
+ROOMS = (checks, clock, aggregate, density, submodel, local, transport, data, robustness)
 
 
 def validate(cfg: config_dict.ConfigDict) -> None:
@@ -46,4 +46,3 @@ def all_checks() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """The checks of every room, in order."""
     for room in ROOMS:
         yield from getattr(room, "CHECKS", leftover_checks.CHECKS.get(room.__name__, ()))
-    yield from leftover_checks.CHECKS["prfl_jax.local"]  # its package imports JAX

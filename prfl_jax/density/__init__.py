@@ -5,7 +5,15 @@
 
 from prfl_jax.density.base import Decision, DensityPolicy
 from prfl_jax.density.checks import CHECKS
-from prfl_jax.density.choices import DENSITIES, evidence_needed, find_density, make_density, prunes, prunes_by
+from prfl_jax.density.choices import (
+    DENSITIES,
+    evidence_needed,
+    find_density,
+    make_density,
+    prunes,
+    prunes_by,
+    uploads_squares,
+)
 from prfl_jax.density.early_stopping import EarlyStopping
 from prfl_jax.density.evidence import OF_CLIENTS, Evidence
 from prfl_jax.density.policies import (
@@ -41,4 +49,5 @@ __all__ = [
     "make_density",
     "prunes",
     "prunes_by",
+    "uploads_squares",
 ]

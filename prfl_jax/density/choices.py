@@ -15,7 +15,7 @@ from prfl_jax.density.policies import (
     RecoveringTiers,
     TieredDensity,
 )
-from prfl_jax.submodel.choices import find_submodel
+from prfl_jax.submodel import IMPORTANCES, find_submodel
 
 
 def _accept(spec: str, found: Any) -> type[DensityPolicy]:
@@ -77,10 +77,15 @@ def evidence_needed(name: str, stop_early: bool) -> frozenset[str]:
 
 def prunes(config: Any) -> bool:
     """Whether sub-models are chosen by scores and densities may be below 1, so that weights are pruned."""
-    return not find_density(config.density.name).stays_full and find_submodel(config.submodel).scores is not None
+    return not find_density(config.density.name).stays_full and find_submodel(config.submodel).scored
 
 
 def prunes_by(flat: Any) -> bool:
     """`prunes` of a config in the form {dotted key: value}."""
-    submodel = SimpleNamespace(name=flat["submodel.name"], importance=flat["submodel.importance"])
-    return prunes(SimpleNamespace(density=SimpleNamespace(name=flat["density.name"]), submodel=submodel))
+    names = {group: SimpleNamespace(name=flat[f"{group}.name"]) for group in ("density", "submodel")}
+    return prunes(SimpleNamespace(**names))
+
+
+def uploads_squares(config: Any) -> bool:
+    """Whether clients upload squared gradients: only where the importance asks for them and something is pruned."""
+    return IMPORTANCES.find(config.submodel.importance).from_clients and prunes(config)

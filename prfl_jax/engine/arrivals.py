@@ -17,7 +17,7 @@ from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.plan import LocalRound, Plan
 from prfl_jax.engine.state import State, Trained
 from prfl_jax.local import LocalResult
-from prfl_jax.submodel.importance import Importance, add_arrival
+from prfl_jax.submodel.importance import Squares, add_arrival
 from prfl_jax.system.host_offload import fetch_all, put, put_all
 
 
@@ -25,7 +25,7 @@ class ArrivalCarry(NamedTuple):
     """What arrivals change: parts of `State`, and their losses and verdicts `[m]`."""
 
     held: Accumulator
-    importance: Importance
+    importance: Squares
     losses: jax.Array
     verdicts: Any
 
@@ -131,7 +131,7 @@ class ArrivalStep:
         return jax.tree.map(jnp.add, before, self._placement.sum(own))
 
 
-def add_importance(importance: Importance, here: jax.Array, update: AcceptedUpdate) -> Importance:
+def add_importance(importance: Squares, here: jax.Array, update: AcceptedUpdate) -> Squares:
     """Adds the squared gradients of one arrival, or of a group `[G, ...]`, to the importance scores; padding adds 0."""
     if not update.squares:
         return importance

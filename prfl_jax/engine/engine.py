@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from prfl_jax.aggregate import Aggregation
@@ -26,7 +25,7 @@ from prfl_jax.engine.groups import SlotGroups, at_once
 from prfl_jax.engine.placement import ALL, OWN, Placement
 from prfl_jax.engine.plan import Plan
 from prfl_jax.engine.state import OUTPUT_SPEC, PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State, Trained
-from prfl_jax.local import LocalWork
+from prfl_jax.local import LocalSettings, LocalTask, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.robustness.attacks import Attack
@@ -34,6 +33,8 @@ from prfl_jax.robustness.update_filter import UpdateFilter
 from prfl_jax.submodel.importance import init_importance
 from prfl_jax.submodel.layout import Layout, empty_bits
 from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack
+from prfl_jax.submodel.rule import Submodels
+from prfl_jax.submodel.scores import Importance
 from prfl_jax.system.host_offload import host_memory, put_all
 
 __all__ = ["PLAN_SPEC", "STACKED", "STATE_SPEC", "ChunkOutput", "Engine", "EngineConfig", "State", "Trained", "at_once"]
@@ -51,7 +52,8 @@ class EngineConfig:
         ahead of their arrival are kept as they are.
       models: `device` or `host`, whose memory those are in.
       aggregation: how arrivals become the next server model.
-      importance: kind of score to accumulate, None for full models.
+      importance: how pruning scores are made, None where nothing is pruned.
+      work, local: what a client does in a round, and the settings of a round.
       matmul, attack, update_filter: as for `Client`.
       byzantine: f, how many clients may be malicious.
     """
@@ -62,10 +64,11 @@ class EngineConfig:
     store: str
     models: str
     aggregation: Aggregation
-    importance: str | None
+    importance: Importance | None
     normalize: str
     augment: str
     work: LocalWork
+    local: LocalSettings
     matmul: str | None = None
     attack: Attack | None = None
     update_filter: UpdateFilter | None = None
@@ -76,7 +79,7 @@ class Engine:
     """Builds the initial `State` and the chunk function for one model, loss and layout.
 
     Args:
-      levels: int8 a prunable leaf, where masks are given by the architecture; None: by pruning, later.
+      submodels: levels and masks of the sub-models.
       placement: the clients on their devices; None: all on the default one.
     """
 
@@ -87,16 +90,17 @@ class Engine:
         layout: Layout,
         num_clients: int,
         config: EngineConfig,
-        levels: tuple[np.ndarray, ...] | None = None,
+        submodels: Submodels,
         placement: Placement | None = None,
     ) -> None:
         self.model, self.layout, self.config = model, layout, config
         self.placement = placement or Placement(num_clients, tuple(jax.devices()[:1]))
-        self._ahead, self._levels = config.train == "pending", levels
-        if self._ahead and config.importance == "client_sq_grad":
+        self._ahead, self._submodels = config.train == "pending", submodels
+        if self._ahead and config.local.square_gradients:
             raise ValueError("squared gradients of clients are kept only as they arrive")
         client = Client(
-            model, loss, layout, config.work, config.importance, config.normalize, config.augment, config.matmul,
+            LocalTask(model, loss, layout, config.local, submodels.levels),
+            config.work, config.importance, config.normalize, config.augment, config.matmul,
             config.attack, config.update_filter,
         )  # fmt: skip
         self._kernel = config.aggregation.device
@@ -121,7 +125,7 @@ class Engine:
 
     def init_state(self, key: jax.Array) -> State:
         """W_0 from `key`; empty slots; every weight in every sub-model."""
-        params = self.model.init(key)
+        params, given = self.model.init(key), self._submodels.levels
         slots = self.placement.count * self.placement.slots
         stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), self.config.store), params)
         bits = empty_bits(self.layout, slots)
@@ -135,7 +139,7 @@ class Engine:
             total=held.total,
             trained=Trained(self._updates(params, slots), jnp.zeros(slots)) if self._ahead else (),
             importance=init_importance(self.layout, self.config.importance),
-            levels=full_levels(self.layout) if self._levels is None else tuple(jnp.asarray(v) for v in self._levels),
+            levels=full_levels(self.layout) if given is None else tuple(jnp.asarray(level) for level in given),
             fixed=self.model.fixed(key),
         )
 
@@ -166,6 +170,9 @@ class Engine:
             before = ServerStep(state.params, state.total, nothing_kept)
             step = lax.cond(now.close, self._close, lambda state, now: before, state, now)
             here = ChunkOutput(losses, verdicts, step.kept)
+            if self._submodels.advance is not None:
+                levels = lax.cond(now.close, self._submodels.advance, lambda levels: levels, state.levels)
+                state = state._replace(levels=levels)
             state = state._replace(params=step.params, total=step.total)
             return state, jax.tree.map(lambda a, v: a.at[r].set(v), seen, here)
 
@@ -192,10 +199,13 @@ class Engine:
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""
 
+        leaves, make_masks = jax.tree.leaves(state.params), self._submodels.masks or _masks_by_level
+        weights = tuple(leaves[i] for i in self.layout.prunable)
+
         def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...]]) -> tuple[Any, tuple[jax.Array, ...]]:
             sent, bits = slots
             slot = now.dispatch[k]
-            masks = level_masks(state.levels, now.percent[slot])
+            masks = make_masks(state.levels, weights, now.percent[slot])
             sub_model = apply_masks(self.layout, state.params, masks)
             sent = put_all(sent, slot, sub_model)
             bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
@@ -203,3 +213,8 @@ class Engine:
 
         sent, bits = lax.fori_loop(0, now.dispatch_count.reshape(()), send, (state.sent, state.sent_bits))
         return state._replace(sent=sent, sent_bits=bits)
+
+
+def _masks_by_level(levels: tuple[jax.Array, ...], weights: Any, percent: jax.Array) -> tuple[jax.Array, ...]:
+    """The masks of a client of that density, from levels alone."""
+    return level_masks(levels, percent)

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from prfl_jax.engine.placement import ALL, AXIS, OWN
 from prfl_jax.engine.plan import Plan
-from prfl_jax.submodel.importance import Importance
+from prfl_jax.submodel.importance import Squares
 
 
 class Trained(NamedTuple):
@@ -42,7 +42,7 @@ class State(NamedTuple):
     buffer_bits: tuple[jax.Array, ...]
     total: Any
     trained: Any
-    importance: Importance
+    importance: Squares
     levels: tuple[jax.Array, ...]
     fixed: Any
 

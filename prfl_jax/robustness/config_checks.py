@@ -10,7 +10,9 @@ from typing import Any
 
 from prfl_jax.aggregate.weights import CLIENT_WEIGHTS
 from prfl_jax.density import evidence_needed, prunes_by
+from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.robustness.attack_rules import ATTACKS
+from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system.errors import refuse
 
 
@@ -45,15 +47,16 @@ def privacy(flat: Mapping[str, Any]) -> None:
         others = " or ".join(CLIENT_WEIGHTS.with_trait(lambda one: not one.from_data_size))
         allowed = f"{others} {words}: how many images a client has is not covered by the accountant"
         raise refuse("aggregation.client_weight", weight, allowed)
-    if flat["local.name"] == "scaled_sgd":
+    if LOCAL_WORKS.find(local := flat["local.name"]).reads_labels:
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
-        raise refuse("local.name", "scaled_sgd", allowed)
+        raise refuse("local.name", local, allowed)
     if flat["eval.signal"] == "heldout" and evidence_needed(flat["density.name"], flat["stop_early"]):
         allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
         raise refuse("eval.signal", "heldout", allowed)
-    if prunes_by(flat) and flat["submodel.importance"] == "client_sq_grad":
+    importance = flat["submodel.importance"]
+    if prunes_by(flat) and IMPORTANCES.find(importance).from_clients:
         allowed = f"server_sq_grad, weight or product {words}: uploaded squares are not covered by the accountant"
-        raise refuse("submodel.importance", "client_sq_grad", allowed)
+        raise refuse("submodel.importance", importance, allowed)
 
 
 CHECKS = (attack, privacy)

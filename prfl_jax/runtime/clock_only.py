@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on, in_turn
-from prfl_jax.density import DensityPolicy, RunningDensities, make_density
+from prfl_jax.density import DensityPolicy, RunningDensities, make_density, uploads_squares
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.size_from_config import model_size_from_config
 from prfl_jax.system.errors import NobodyLeft
-from prfl_jax.transport.costs import make_costs, uploads_squares
+from prfl_jax.transport.costs import make_costs
 
 
 def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, DensityPolicy, Iterator[Window]]:

@@ -1,6 +1,6 @@
 """The parts of one experiment, built from its config: data, model, clock, densities, engine.
 
-`Simulation` knows the method; `loop.py` runs it through time.
+`Simulation` holds the parts and the arrays' way to the device and back; `loop.py` runs them through simulated time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax import data as data_room
@@ -22,7 +21,7 @@ from prfl_jax import registry
 from prfl_jax.aggregate import client_weights
 from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
-from prfl_jax.density import evidence_needed, make_density
+from prfl_jax.density import evidence_needed, make_density, uploads_squares
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
@@ -36,13 +35,12 @@ from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.checkpoint import host_copy
 from prfl_jax.strategies.table import aggregation_in_force
 from prfl_jax.submodel.importance import mean_squares
-from prfl_jax.submodel.levels import compute_levels
-from prfl_jax.submodel.split import count_levels
+from prfl_jax.submodel.levels import prune
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, key_of
 from prfl_jax.system.notices import warn_once
-from prfl_jax.transport.costs import make_costs, uploads_squares
+from prfl_jax.transport.costs import make_costs
 
 
 class Simulation:
@@ -106,7 +104,7 @@ class Simulation:
 
     @staticmethod
     def _warn(lines: Iterable[str]) -> None:
-        """Says what may be a mistake, once, by one process of a run."""
+        """Prints warnings, each once in a process, from one process of a run."""
         if multi_process.leads():
             for line in lines:
                 warn_once(line)
@@ -118,7 +116,7 @@ class Simulation:
         return {"name": attack.name, "scale": attack.scale, "clients": list(self.malicious)} if self.malicious else None
 
     def waited_s(self) -> float:
-        """s of the last chunk that were not its own (see `together.py`)."""
+        """Host seconds that the last chunk waited for other runs of a batch (`batched_runs.py`); alone none."""
         return 0.0
 
     def memory(self) -> str:
@@ -179,7 +177,7 @@ class Simulation:
         return split if multi_process.alone() else self.placement.put(split, PLAN_SPEC)
 
     def by_row(self, seen: ChunkOutput, plan: Plan) -> list[ChunkOutput]:
-        """What was seen, row by row, of each row's arrivals in their order."""
+        """A chunk's output row by row, the arrivals of each row in their order."""
         place = self.placement
         per_arrival = jax.tree.map(lambda values: place.by_arrival(values, plan.arrive), (seen.losses, seen.verdicts))
         rows = []
@@ -230,9 +228,9 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of images, labels and files that the config names: a run is not resumed on others of that name.
+        """CRC-32 of images, labels and files that the config names; a run resumes only with the same ones.
 
-        Also of who holds which images, where a partition of one's own may forget to draw by the seed.
+        With a partition by a plugin also of the clients' images, since a plugin may draw without the seed.
         """
         crc, arrays = 0, [self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test]
         if registry.is_own(self.config.data.partition):
@@ -270,24 +268,8 @@ class Simulation:
         method = self.method
         if method.importance is None or (density_pct == 100).all():
             return state, self.costs(density_pct)
-        scores = self._scores(state)
-        if not all(bool(jnp.isfinite(score).all()) for score in scores):
-            raise FloatingPointError("an importance score is not finite")
-        # One shape for every generation: the densities in use and 1, padded with 1.
-        used = sorted({int(p) for p in density_pct} | {100})
-        padded = used + [100] * (len(density_pct) + 1 - len(used))
-        counts = [method.size.count(p) for p in padded]
-        levels = compute_levels(
-            scores, np.asarray(padded, np.int32), np.asarray(counts, np.int32), base=method.size.base_counts()
-        )
-        held = np.asarray(count_levels(levels, np.asarray(padded, np.int32)))  # [K, leaves]
-        if held.sum(axis=1).tolist() != counts:
-            raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
-        flop = np.asarray(method.size.layer_flop)
-        whole = flop.sum() or 1.0
-        share = {p: float(flop @ (held[k] / np.asarray(method.size.layers)) / whole) for k, p in enumerate(padded)}
-        costs = self.costs(density_pct, np.array([share[int(p)] for p in density_pct]))
-        return state._replace(levels=levels), costs
+        levels, flop_share = prune(self._scores(state), density_pct, method.size)
+        return state._replace(levels=levels), self.costs(density_pct, flop_share)
 
     def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
         leaves = jax.tree.leaves(state.params)

@@ -125,6 +125,28 @@ HETEROFL = Method(
     source="HeteroFL, Diao et al. 2021",
 )
 
+FJORD = dataclasses.replace(
+    HETEROFL, local="ordered_sgd", source="FjORD, Horvath et al. 2021: each local step draws its width"
+)
+
+FEDROLEX = dataclasses.replace(
+    HETEROFL, submodel="rolling", local="sgd", source="FedRolex, Alam et al. 2022: the kept channels roll each window"
+)
+
+FIARSE = dataclasses.replace(
+    HETEROFL,
+    submodel="magnitude",
+    local="magnitude_sgd",
+    source="FIARSE, Wu et al. 2024: the largest weights, anew at each local step",
+)
+
+
+def _recovering(row: Method) -> Method:
+    """With PR-FL's recovery, in windows of fixed length."""
+    source = f"PR-FL's recovery on top of {row.source}"
+    return dataclasses.replace(row, window=FIXED, density="tiers_recovery", source=source)
+
+
 # the methods, by `strategy`
 METHODS: dict[str, Method] = {
     "prfl": PRFL,
@@ -161,6 +183,12 @@ METHODS: dict[str, Method] = {
         density="tiers_recovery",
         source="PR-FL's recovery on top of HeteroFL; the 2026 follow-up to PR-FL found recovery to help any sub-models",
     ),
+    "fjord": FJORD,
+    "fjord_recovery": _recovering(FJORD),
+    "fedrolex": FEDROLEX,
+    "fedrolex_recovery": _recovering(FEDROLEX),
+    "fiarse": FIARSE,
+    "fiarse_recovery": _recovering(FIARSE),
 }
 
 # the constant a of s(tau) by strategy and kind of staleness, where its authors' is not that of `STALENESS`

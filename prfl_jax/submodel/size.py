@@ -69,6 +69,10 @@ class ModelSize:
         """Bytes of the values of a sub-model: its weights and everything that is never pruned."""
         return round((self.count(percent) + self.fixed) * self.bytes_per_value)
 
+    def sent_bytes(self, percent: int) -> int:
+        """Bytes of one dispatch, without a mask that is sent once for several dispatches (`mask_bytes`)."""
+        return self.value_bytes(percent)
+
     def mask_bytes(self, percent: int) -> int:
         """Bytes that describe a mask: the cheaper of a bitmap and 4-byte indices; none for the full model."""
         if percent == 100:

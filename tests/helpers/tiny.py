@@ -26,6 +26,7 @@ from prfl_jax.config.schema import RULES
 from prfl_jax.report import read_metrics
 from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
+from prfl_jax.submodel import SUBMODELS
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
 _COMPILED = tempfile.TemporaryDirectory(prefix="prfl_compiled_")
@@ -72,8 +73,8 @@ SETTINGS: dict[str, Any] = {
 
 def small_model(strategy: str) -> dict[str, Any]:
     """Where sub-models are channels of a known network, a narrow one of those; else nothing."""
-    leading = strategies.METHODS[strategy].submodel == "leading"
-    return {"model__name": "conv2", "model__width": 0.1} if leading else {}
+    rule = SUBMODELS.find(strategies.METHODS[strategy].submodel)
+    return {"model__name": "conv2", "model__width": 0.1} if rule.known_networks else {}
 
 
 def config(strategy: str = "prfl", **changes: Any) -> Any:

@@ -12,7 +12,8 @@ import tiny
 from prfl_jax.clock.types import Arrival
 from prfl_jax.density import Evidence, make_density
 from prfl_jax.engine.plan import stack_rows
-from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.local import LocalSettings
+from prfl_jax.local.sgd import make_local_round
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.build import flat_paths
 from prfl_jax.models.scaled import scaled_model
@@ -100,7 +101,7 @@ def test_training_equals_that_of_the_network_cut_out(percent, width):
 
     def train(net, layout, params, masks):
         net = scaled_model(net, jnp.float32(rate(percent)), present)
-        run = make_local_round(net, make_loss("sigmoid"), layout, LocalWork(3, 8, momentum=0.5))
+        run = make_local_round(net, make_loss("sigmoid"), layout, LocalSettings(3, 8, momentum=0.5))
         return run(params, masks, x, y, jnp.float32(0.2), jax.random.key(0))
 
     dense, alone = train(full, layout, params, masks), train(small, small_layout, cut(params), ())
