@@ -1,4 +1,4 @@
-"""Faults: which dispatches fail, and how; when clients are there; how fast their links are.
+"""Faults: which dispatches fail, and how; when clients are available; how fast their links are.
 
 What happens to a dispatch is drawn from nothing but (seed, client, its number), so methods that are compared meet the
 same faults, whatever they do in between, and no generator's state needs saving.
@@ -85,12 +85,6 @@ class FaultDraws:
         struck = (name for name, u, p in zip(names, draws, self._faults.probabilities, strict=True) if u < p)
         kind = next(struck, None)
         return kind, {DROPOUT: 0.0, CRASH: share}.get(kind or "", 1.0)
-
-
-def faults_on(config: Any) -> bool:
-    """Whether a config has any fault, or a window that cuts clients off (attributes or keys, as a report has it)."""
-    faults = config.get("faults") or {}
-    return any(faults.values()) or (config.get("window") or {}).get("close") == "deadline"
 
 
 def faults_from_config(config: Any) -> Faults:

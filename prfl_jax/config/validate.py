@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
+from prfl_jax import clock, strategies, transport
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
-from prfl_jax.clock import SYNCHRONOUS
 from prfl_jax.config.comparison import compared
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
@@ -140,43 +138,21 @@ def _per_client(flat: Mapping[str, Any]) -> None:
             raise refuse(key, value, f"{words}, not {length}")
 
 
-def _window(flat: Mapping[str, Any]) -> None:
-    close, dispatch, k, cohort, number = (
-        flat[key] for key in ("window.close", "window.dispatch", "window.k", "window.cohort", "clients.number")
-    )
-    if close in SYNCHRONOUS and dispatch == "on_arrival":
-        raise refuse("window.dispatch", dispatch, f"'window_end' with window.close={close!r}")
-    if close == "k_arrivals" and dispatch == "window_end" and k > (cohort or number):
-        most = f"window.cohort={cohort}" if cohort else f"clients.number={number}"
-        raise refuse("window.k", k, f"at most {most} with window.dispatch='window_end'")
-
-
 def _cohort(flat: Mapping[str, Any]) -> None:
     """Nobody's model is kept, so no choice may need one of somebody who is not there."""
-    cohort, number = flat["window.cohort"], flat["clients.number"]
-    if cohort > number:
-        raise refuse("window.cohort", cohort, f"0 (all clients) or at most clients.number={number}")
+    cohort = flat["window.cohort"]
     if not cohort:
         return
     name, density = flat["aggregation.name"], flat["density.name"]
     if not find_aggregation(name).arrivals_alone:
         alone = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.arrivals_alone)
         raise refuse("aggregation.name", name, f"one of {alone} with window.cohort={cohort}")
-    if find_aggregation(name).kernel != "sum" and flat["window.dispatch"] == "on_arrival":
+    if find_aggregation(name).kernel != "sum" and clock.find_dispatch_rule(flat["window.dispatch"]).on_arrival:
         allowed = f"'window_end' with aggregation.name={name!r} and window.cohort={cohort}"
-        raise refuse("window.dispatch", "on_arrival", allowed)
+        raise refuse("window.dispatch", flat["window.dispatch"], allowed)
     if not find_density(density).in_cohorts:
         allowed = " or ".join(key for key, policy in DENSITIES.items() if policy.in_cohorts)
         raise refuse("density.name", density, f"{allowed} with window.cohort={cohort}")
-
-
-def _faults(flat: Mapping[str, Any]) -> None:
-    joins, leaves = flat["faults.join_s"], flat["faults.leave_s"]
-    for client in range(math.lcm(len(joins), len(leaves))):  # 0 where one is (); the others repeat these
-        join, leave = joins[client % len(joins)], leaves[client % len(leaves)]
-        if leave <= join:
-            allowed = f"after faults.join_s: client {client} joins at {join:g} s and leaves at {leave:g} s"
-            raise refuse("faults.leave_s", flat["faults.leave_s"], allowed)
 
 
 def _submodel(flat: Mapping[str, Any]) -> None:
@@ -190,8 +166,6 @@ def _submodel(flat: Mapping[str, Any]) -> None:
     if density != "full":
         if flat["submodel.name"] == "full":
             raise refuse("density.name", density, "'full' with submodel.name='full'")
-        if flat["transport.name"] == "one_copy":
-            raise refuse("transport.name", "one_copy", f"delta, distinct or unicast with density.name={density!r}")
     name = flat["aggregation.name"]
     if find_density(density).recovers and find_aggregation(name).kernel == "sum":
         buffered = ", ".join(key for key, choice in AGGREGATIONS.items() if choice.kernel != "sum")
@@ -215,7 +189,7 @@ def _tiers(flat: Mapping[str, Any]) -> None:
     name = flat["density.name"]
     if name.startswith("tiers") and not flat["density.tiers"]:
         raise refuse("density.tiers", (), f"at least one density with density.name={name!r}")
-    if find_density(name).needs_first_times and flat["window.close"] != "all":
+    if find_density(name).needs_first_times and not clock.find_close_rule(flat["window.close"]).waits_for_all(1):
         if not flat["window.first_waits_for_all"]:
             allowed = f"True with density.name={name!r}, which needs every client's first round time"
             raise refuse("window.first_waits_for_all", False, allowed)
@@ -251,10 +225,10 @@ def _signals(flat: Mapping[str, Any]) -> None:
 
 _CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _per_client,
-    _window,
+    *clock.CHECKS,
     _cohort,
-    _faults,
     _submodel,
+    *transport.CHECKS,
     _trained_ahead,
     _with_the_host,
     _tiers,

@@ -16,9 +16,8 @@ import numpy as np
 
 from prfl_jax.aggregate import AggregationWeights, CloseContext, Slot, find_aggregation, weights_of
 from prfl_jax.aggregate.cycles import Cycles
-from prfl_jax.clock import SYNCHRONOUS, Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
+from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.clock.faults import LEFT
-from prfl_jax.clock.faulty_clock import waits_for_all
 from prfl_jax.density import FullDensity
 from prfl_jax.engine.plan import LocalRound, Plan, make_row
 
@@ -96,7 +95,6 @@ class Planner:
       aggregation: `config.aggregation`.
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
-      window: `config.window`.
       ahead: an arrival that is not trained yet has all trained that are in flight.
     """
 
@@ -108,18 +106,15 @@ class Planner:
         local: Any,
         dt_ref_s: float,
         p: np.ndarray,
-        window: Any,
         ahead: bool = False,
     ) -> None:
         self.clock, self.policy = clock, policy
         self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
         self._choice = find_aggregation(aggregation.name)
-        self._window = window
-        # how many arrivals close a window, where that is what does
-        self._k: int | None = {"k_arrivals": window.k, "each_arrival": 1}.get(window.close)
+        self._rule = clock.rule
         clients = len(p)
         self._cycles = Cycles(clients)
-        self._places = Slots(clients, window.cohort)
+        self._places = Slots(clients, clock.rule.cohort)
         self._upcoming: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
         self._rounds = np.zeros(clients, np.int64)  # local rounds each client has done
@@ -226,15 +221,16 @@ class Planner:
             self._rounds[arrival.client] += 1
             self._round_s[arrival.client] += arrival.round_s
             self._slots[arrival.client] = Slot(arrival.version, window.index)
-        waits = self._window.close in SYNCHRONOUS or waits_for_all(self._window, window.index)
+        rule = self._rule
+        waits = rule.close_rule.synchronous or rule.waits_for_all(window.index)
         cycle_s, step_s = None, None
-        if self._window.close != "fixed" and not waits:
+        if not rule.close_rule.fixed_length and not waits:
             self._cycles.add(window)
             cycle_s, step_s = self._cycles.mean_s, self._cycles.step_s(self._taking_part(window))
         mean_s = np.where(self._rounds > 0, self._round_s / np.maximum(self._rounds, 1), np.nan)
         seen = CloseContext(
-            window.index, window.arrivals, self._slots, self._p, mean_s, self._window.dt_s,
-            waits=waits, k=self._k, cycle_s=cycle_s, step_s=step_s,
+            window.index, window.arrivals, self._slots, self._p, mean_s, rule.dt_s,
+            waits=waits, k=rule.arrivals, cycle_s=cycle_s, step_s=step_s,
         )  # fmt: skip
         return weights_of(self._choice, self._aggregation, seen)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax.aggregate import find_aggregation
+from prfl_jax.clock.checks import rule_of
 from prfl_jax.density import find_density
 from prfl_jax.submodel.choices import prunes
 from prfl_jax.system.errors import refuse
@@ -54,13 +55,12 @@ def prunes_by(flat: Mapping[str, Any]) -> bool:
 
 def _most(flat: Mapping[str, Any]) -> tuple[int, str]:
     """How many clients a close may look at, and what says so."""
-    cohort, k = flat["window.cohort"], flat["window.k"]
+    cohort, rule = flat["window.cohort"], rule_of(flat)
     if not cohort:
         return flat["clients.number"], f"clients.number={flat['clients.number']}"
-    if flat["window.close"] == "each_arrival":
-        return 1, "window.close='each_arrival'"
-    if flat["window.close"] == "k_arrivals" and k < cohort:
-        return k, f"window.k={k}"
+    if rule.arrivals is not None and rule.arrivals < cohort:
+        key = f"window.{rule.close_rule.length_key}"
+        return rule.arrivals, f"{key}={flat[key]!r}"
     return cohort, f"window.cohort={cohort}"
 
 
