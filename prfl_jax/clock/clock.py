@@ -28,8 +28,8 @@ MOST_DISPATCHES = 200_000  # on arrival, in one window, which is kept whole; or 
 class Clock:
     """Simulated time of all clients, window by window; nothing in it depends on what is learned.
 
-    Everybody (or the first cohort) is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
-    the window before, or to as many that are drawn (so costs may be changed in between), then runs to its close.
+    All clients (or the first cohort) are dispatched at time 0. Each `next_window` first dispatches to the clients that
+    arrived in the window before, or to as many drawn ones (so costs may be changed in between), then runs to its close.
 
     An arrival exactly at a close belongs to that window (Eq. 1), where a moment is exact up to `ties.TOLERANCE`.
 
@@ -89,7 +89,7 @@ class Clock:
 
     @property
     def events(self) -> int:
-        """Events that this object handled: ends of transfers and of computing, and some that came too late to count."""
+        """Events that this object handled: ends of transfers and of computing, and outdated ones."""
         return self._transfers.events if self._vectorized is None else self._vectorized.events
 
     @property
@@ -166,7 +166,7 @@ class Clock:
     def _closed(
         self, end: float, dispatches: Sequence[Dispatch], arrivals: Sequence[Arrival], counted: tuple[int, int, int]
     ) -> Window:
-        """The window that ends now; notes who is dispatched at the start of the next."""
+        """The window that ends now; notes the clients that are dispatched at the start of the next."""
         flying = self._flying
         if self.rule.cohort:
             self._due = self.rule.cohort - len(flying)

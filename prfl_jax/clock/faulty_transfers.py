@@ -3,8 +3,8 @@
 A round that ends early gives up what is under way for it: its client is taken out of the stream it downloads, which
 continues with what others need, and its upload stops. What was sent by then stays counted.
 
-The second copy of a repeated upload is a stream of its own, which begins where the first one ends and lands nowhere.
-The client's link is taken up by it: its next upload waits for the copy's end.
+The second copy of a repeated upload is a stream of its own, which begins when the first ends and whose update does not
+count. It occupies the client's link: the next upload waits for the copy's end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Ended = TypeVar("Ended", Failure, Repeat)
 
 
 class _Change:
-    """The subject of such an event; never outdated."""
+    """The subject of the event that a client comes or leaves; never outdated."""
 
     __slots__ = ("client", "stamp")
 

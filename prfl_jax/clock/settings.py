@@ -15,7 +15,7 @@ from prfl_jax.clock.window_rule import WindowRule
 
 
 def in_turn(values: Sequence[float], clients: int) -> tuple[float, ...]:
-    """A setting by client `[M]`: a shorter list is repeated, so that client i has entry i mod its length."""
+    """A setting per client, `[M]`: a shorter list is repeated, so that client i has entry i mod its length."""
     return tuple(values) * (clients // len(values)) if values else ()
 
 
@@ -58,7 +58,7 @@ def clock_from_config(config: Any, start: Costs | dict[str, Any], faults: Faults
 
     Args:
       start: costs of the first dispatches, or that state.
-      faults: of the config, if its files are read already.
+      faults: those of the config, if its files have been read already.
 
     Raises:
       UserError: a value that is not allowed, or a file of faults that cannot be read.

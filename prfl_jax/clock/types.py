@@ -189,12 +189,12 @@ class Failure(NamedTuple):
     dispatched_s: float
     ended_s: float
     bytes_up: int
-    bytes_down: int = 0  # a checkpoint may hold failures without the two
+    bytes_down: int = 0  # checkpoints before these two fields have failures without them
     bytes_missed: int = 0
 
 
 class Repeat(NamedTuple):
-    """The second copy of an update of `client`: ended at `ended_s` (simulated s), after `bytes_up` of its own.
+    """The second copy of an update of `client`: ended at `ended_s` (simulated s), after `bytes_up` were sent of it.
 
     `index` is that of the dispatch it answers.
     """

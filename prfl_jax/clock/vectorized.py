@@ -228,7 +228,7 @@ class VectorizedClock:
     def adopt(self, transfers: Transfers, now_s: float) -> bool:
         """Takes over from the events, on a new object, between windows; False where a stream waits, or has waited."""
         sending, receiving = transfers.links
-        if not (sending.calm() and receiving.calm()):
+        if not (sending.at_own_rates() and receiving.at_own_rates()):
             return False
         for stream in (*sending.active, *receiving.active):
             if stream.corners != [(stream.begin_s, 0.0)] or stream.rate != stream.own_rate:
