@@ -12,7 +12,7 @@ from typing import Any
 
 from prfl_jax import strategies
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.clock import find_close_rule
 from prfl_jax.system.errors import UserError
 
 
@@ -86,8 +86,8 @@ def _matters(key: str, value: Any, mine: dict[str, Any], theirs: dict[str, Any])
         if mine[key] == theirs[key] or find_aggregation(theirs[key]).mean:
             return True, None
         return True, f"its own, {theirs[key]}, is no weighted mean of models"
-    if key == "window.close" and value == "deadline":
-        if theirs[key] in SYNCHRONOUS or theirs[key] == mine[key]:
+    if key == "window.close" and find_close_rule(value).cuts_off:
+        if find_close_rule(theirs[key]).synchronous or theirs[key] == mine[key]:
             return True, None
         return True, f"its windows, {theirs[key]}, wait for nobody who is late"
     return mine[key] == theirs[key], None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from prfl_jax import registry, strategies
 from prfl_jax.aggregate import CLIENT_WEIGHTS, REGISTRY, STALENESS
+from prfl_jax.clock import CLOSE_RULES, DISPATCH_RULES, TRANSPORTS
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.local import LOCAL_WORKS
@@ -22,6 +23,7 @@ from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
+from prfl_jax.transport import BYTE_RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,17 +210,17 @@ RULES: dict[str, Rule] = {
     "attack.scale": _positive(),
     "privacy.noise_multiplier": _not_negative(1e6),
     "privacy.delta": _number(lambda v: 0 < v < 1, "in (0, 1)"),
-    "window.close": _choice("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline"),
+    "window.close": _choice_or_own(*CLOSE_RULES),
     "window.dt_s": _positive(),
     "window.first_waits_for_all": FLAG,
     "window.k": _integer(1),
-    "window.dispatch": _choice("window_end", "on_arrival"),
+    "window.dispatch": _choice(*DISPATCH_RULES),
     "window.release_min_s": _positive(),
     "window.cohort": _integer(0),
     "window.deadline_share": FRACTION,
     "window.deadline_factor": _number(lambda v: 1 <= v <= 1e6, "from 1 to 1e+06"),
-    "transport.name": _choice("delta", "distinct", "one_copy", "unicast"),
-    "transport.bytes": _choice("counted", "density"),
+    "transport.name": _choice_or_own(*TRANSPORTS),
+    "transport.bytes": _choice(*BYTE_RULES),
     "faults.dropout": PROBABILITY,
     "faults.crash": PROBABILITY,
     "faults.lost_upload": PROBABILITY,

@@ -10,7 +10,7 @@ import jax
 
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
-from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.clock import find_close_rule
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
@@ -102,7 +102,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         axis = "map" if on_cpu else "vmap"
     if train == "auto":
         # a core is filled by one client; clients' own gradients are kept for none that has not arrived
-        waits = on_cpu or axis == "map" or config.window.close in SYNCHRONOUS or uploads_squares(config)
+        waits = on_cpu or axis == "map" or find_close_rule(config.window.close).synchronous or uploads_squares(config)
         train = "arrival" if waits else "pending"
     return Method(
         model=model,
@@ -194,4 +194,4 @@ def place(config: Any) -> Placement:
     if config.engine.models == "host" and not multi_process.alone():
         raise UserError("config.engine.models='host': allowed is device where several processes make a run")
     devices = 1 if config.engine.models == "host" else config.engine.devices
-    return Placement.of(slots(config), devices, everyone=config.window.close in SYNCHRONOUS)
+    return Placement.of(slots(config), devices, everyone=find_close_rule(config.window.close).synchronous)

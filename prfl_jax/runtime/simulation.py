@@ -144,7 +144,7 @@ class Simulation:
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
         ahead = self.method.train == "pending"
-        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, config.window, ahead)
+        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
+from prfl_jax.clock import find_dispatch_rule
 from prfl_jax.report.names import strategy_name
 from prfl_jax.report.series import value_at
 from prfl_jax.runtime.clock_only import clock_alone
@@ -50,7 +51,7 @@ def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[flo
       One entry a round and client (`client`, the seconds at which it was `dispatched`, had `downloaded`,
       `computed`, `arrived`, and the `closed` window's end), and the ends of the windows.
     """
-    at_close = config.window.dispatch == "window_end"
+    at_close = not find_dispatch_rule(config.window.dispatch).on_arrival
     rounds, ends = [], []
     _, _, coming = clock_alone(config)
     for window in itertools.islice(coming, windows):
