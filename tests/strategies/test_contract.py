@@ -170,7 +170,7 @@ def test_its_report_follows_the_schema(method):
         assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
 
 
-@pytest.mark.parametrize("method", [n for n, row in METHODS.items() if AGGREGATIONS[row.aggregation].staleness])
+@pytest.mark.parametrize("method", [n for n, row in METHODS.items() if AGGREGATIONS.find(row.aggregation).staleness])
 def test_hinge_with_a_huge_b_is_constant(method):
     hinge = tiny.run(method, aggregation__staleness="hinge", aggregation__staleness_b=1e9)
     constant = tiny.run(method, aggregation__staleness="constant")
