@@ -13,6 +13,7 @@ from collections.abc import Container
 import numpy as np
 
 CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT, MALICIOUS = range(7)
+LIARS = MALICIOUS  # the name by which robustness/ imports it
 _BLOCK = 256
 _PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: of very many clients each needs few
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.clock.draws import MALICIOUS
+from prfl_jax.clock.draws import LIARS
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 
@@ -96,6 +96,6 @@ def malicious_clients(attack: Any, clients: int, seed: int) -> tuple[int, ...]:
         return ()
     chosen: Sequence[int] = attack.clients
     if not chosen:
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, MALICIOUS))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, LIARS))))
         chosen = rng.choice(clients, attack.number, replace=False).tolist()
     return tuple(sorted(chosen))
