@@ -13,33 +13,43 @@ from prfl_jax.submodel.size import ModelSize
 class ByteRule:
     """Bytes of a sub-model.
 
-    Args:
-      values: of (size of the whole model, density in whole percents): bytes of its values.
-      mask: of the same: bytes of its mask, sent once to each client.
-      sent: of the same: bytes of one dispatch, without a mask that is sent once for several.
+    Args (each a function of the whole model's size and a density in whole percents):
+      down: bytes of the values that a client is sent.
+      up: bytes of the values that it sends back.
+      mask: bytes of the mask, sent once to each client.
     """
 
-    values: Callable[[ModelSize, int], int]
+    down: Callable[[ModelSize, int], int]
+    up: Callable[[ModelSize, int], int]
     mask: Callable[[ModelSize, int], int]
-    sent: Callable[[ModelSize, int], int]
+
+
+def _values(size: ModelSize, percent: int) -> int:
+    return size.value_bytes(percent)
+
+
+def _mask(size: ModelSize, percent: int) -> int:
+    return size.mask_bytes(percent)
+
+
+def _sent(size: ModelSize, percent: int) -> int:
+    return size.sent_bytes(percent)
+
+
+def _share(size: ModelSize, percent: int) -> int:
+    return size.density_bytes(percent)
+
+
+def _nothing(size: ModelSize, percent: int) -> int:
+    return 0
 
 
 # values of `transport.bytes`
 BYTE_RULES: Registry[ByteRule] = Registry(
     "transport.bytes",
     {
-        # the values a sub-model has, and its mask
-        "counted": ByteRule(
-            values=lambda size, percent: size.value_bytes(percent),
-            mask=lambda size, percent: size.mask_bytes(percent),
-            sent=lambda size, percent: size.sent_bytes(percent),
-        ),
-        # the paper's: density x model bytes, no masks
-        "density": ByteRule(
-            values=lambda size, percent: size.density_bytes(percent),
-            mask=lambda size, percent: 0,
-            sent=lambda size, percent: size.density_bytes(percent),
-        ),
+        "counted": ByteRule(_sent, _values, _mask),  # the values a sub-model has, and its mask
+        "density": ByteRule(_share, _share, _nothing),  # density x model bytes (the paper's); no masks
     },
 )
 

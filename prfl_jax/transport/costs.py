@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -40,19 +40,17 @@ def make_costs(
     """
     rule = find_byte_rule(byte_rule)
     density_pct = np.asarray(density_pct, dtype=np.int64)
-    sent, values, masks = {}, {}, {}
-    for percent in np.unique(density_pct).tolist():
-        values[percent], masks[percent] = rule.values(size, percent), rule.mask(size, percent)
-        sent[percent] = rule.sent(size, percent)
-    down = np.array([sent[percent] for percent in density_pct.tolist()], dtype=np.int64)
-    mask = np.array([masks[percent] for percent in density_pct.tolist()], dtype=np.int64)
+    down, up, mask = (_by_client(of, size, density_pct) for of in (rule.down, rule.up, rule.mask))
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
-    up = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
     if squares_up:
-        up += np.array(
-            [round(size.count(percent) * size.bytes_per_value) for percent in density_pct.tolist()], np.int64
-        )
+        up += _by_client(lambda size, percent: round(size.count(percent) * size.bytes_per_value), size, density_pct)
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
+
+
+def _by_client(bytes_of: Callable[[ModelSize, int], int], size: ModelSize, density_pct: np.ndarray) -> np.ndarray:
+    """`[M]` bytes, of the density of each client."""
+    found = {percent: bytes_of(size, percent) for percent in np.unique(density_pct).tolist()}
+    return np.array([found[percent] for percent in density_pct.tolist()], np.int64)
 
 
 def _compute_s(
