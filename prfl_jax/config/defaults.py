@@ -37,7 +37,7 @@ def default_config() -> config_dict.ConfigDict:
     c.horizon_s = config_dict.placeholder(float)  # simulated seconds, at most; None: no limit
     c.eval_every_s = 100.0  # the evaluation grid, simulated seconds
     c.compare = ()  # strategies run afterwards to the same simulated second, for the summary
-    c.stop_early = False  # True: end where the stop rule (Algorithm 1, lines 17-19) fires
+    c.stop_early = False  # True: end when the server stops improving; with recovery once all densities are 1
 
     c.data = _group(
         # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a piece of
