@@ -1,4 +1,4 @@
-"""What a config says of the six seams, resolved into objects before any array is made; the engine made from them."""
+"""`Method`: the objects that a config's names stand for, found and fitted to one model before any array is made."""
 
 from __future__ import annotations
 
@@ -40,14 +40,25 @@ from prfl_jax.system.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What the config says of the six seams, resolved: no array is made yet."""
+    """The resolved choices of one config.
+
+    Attributes:
+      model, loss: what is trained.
+      layout: which leaves of the model have masks.
+      submodels: the sub-models of the rule `submodel.name` for this model.
+      importance: how pruning scores are made; None where nothing is pruned.
+      scores: (weights, squares) -> pruning scores, for a rule that is `scored`; else None.
+      work: what a client does in a round.
+      clients_axis, train: `engine.clients` and `engine.train`, with `auto` resolved.
+      matmul: what products are computed in, as JAX names it; None: JAX's default.
+    """
 
     model: Any
     layout: Layout
     submodels: Submodels
     loss: Any
-    importance: Importance | None  # None where nothing is pruned
-    scores: Callable[..., Any] | None  # of sub-models by importance
+    importance: Importance | None
+    scores: Callable[..., Any] | None
     work: LocalWork
     clients_axis: str
     train: str
