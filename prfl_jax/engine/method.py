@@ -181,7 +181,7 @@ def slots(config: Any) -> int:
 
 
 def models_at_once(config: Any, method: Method) -> int | None:
-    """Models on the device at a time, where they lie with the host; else None."""
+    """How many models are on the device at a time, where they are kept in the host's memory; else None."""
     if config.engine.models == "device":
         return None
     return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
@@ -198,7 +198,7 @@ def slots_key(config: Any) -> str:
 
 
 def place(config: Any) -> Placement:
-    """The slots of a config on the devices there are; on one where models lie with the host.
+    """The slots of a config on the available devices; on one device where models are kept in the host's memory.
 
     Raises:
       UserError: they cannot be placed so.
