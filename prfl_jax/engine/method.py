@@ -1,4 +1,4 @@
-"""What a config says of the six seams, resolved into objects before any array is made; the engine made from them."""
+"""`Method`: the objects that a config's names stand for, found and fitted to one model before any array is made."""
 
 from __future__ import annotations
 
@@ -40,14 +40,25 @@ from prfl_jax.system.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What the config says of the six seams, resolved: no array is made yet."""
+    """The resolved choices of one config.
+
+    Attributes:
+      model, loss: what is trained.
+      layout: which leaves of the model have masks.
+      submodels: the sub-models of the rule `submodel.name` for this model.
+      importance: how pruning scores are made; None where nothing is pruned.
+      scores: (weights, squares) -> pruning scores, for a rule that is `scored`; else None.
+      work: what a client does in a round.
+      clients_axis, train: `engine.clients` and `engine.train`, with `auto` resolved.
+      matmul: what products are computed in, as JAX names it; None: JAX's default.
+    """
 
     model: Any
     layout: Layout
     submodels: Submodels
     loss: Any
-    importance: Importance | None  # None where nothing is pruned
-    scores: Callable[..., Any] | None  # of sub-models by importance
+    importance: Importance | None
+    scores: Callable[..., Any] | None
     work: LocalWork
     clients_axis: str
     train: str
@@ -174,7 +185,7 @@ def slots(config: Any) -> int:
 
 
 def models_at_once(config: Any, method: Method) -> int | None:
-    """Models on the device at a time, where they lie with the host; else None."""
+    """How many models are on the device at a time, where they are kept in the host's memory; else None."""
     if config.engine.models == "device":
         return None
     return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
@@ -191,7 +202,7 @@ def slots_key(config: Any) -> str:
 
 
 def place(config: Any) -> Placement:
-    """The slots of a config on the devices there are; on one where models lie with the host.
+    """The slots of a config on the available devices; on one device where models are kept in the host's memory.
 
     Raises:
       UserError: they cannot be placed so.
