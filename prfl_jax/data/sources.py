@@ -35,7 +35,7 @@ class Dataset:
         x_test: `[T, H, W, C]` uint8.
         y_test: `[T]` int32.
         num_classes: how many labels there are.
-        writer_train: `[N]` int32, who wrote each training image; None where nobody knows.
+        writer_train: `[N]` int32, who wrote each training image; None where it is not known.
         writer_test: `[T]` int32, likewise for the test images.
         source: one line for the report.
         notes: what a user should know or look at again, a line each; `load` fills it in.
@@ -56,7 +56,7 @@ class Dataset:
 def data_dir(data_cfg: Any) -> pathlib.Path:
     """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
     folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
-    return pathlib.Path(os.path.expanduser(folder))  # which leaves a home of nobody as it is
+    return pathlib.Path(os.path.expanduser(folder))  # leaves `~NAME` as it is where there is no such user
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:
@@ -191,12 +191,14 @@ class Source:
 
     Attributes:
         read: (name, data folder) -> the data set, checked.
-        channels: of its images; None: not known.
+        shape: (height, width, channels) of its images; None: not known.
+        classes: how many labels it has; None: not known.
         has_writers: whether it says who wrote each image; None: not known.
     """
 
     read: Callable[[str, pathlib.Path], Dataset]
-    channels: int | None = None
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
     has_writers: bool | None = None
 
 
@@ -210,10 +212,10 @@ _FILE = Form(
 DATA_SETS: Registry[Source] = Registry(
     "data.name",
     {
-        "mnist_embedded": Source(_mnist_embedded, channels=1, has_writers=False),
-        "mnist_by_writer": Source(_mnist_by_writer, channels=1, has_writers=True),
-        "cifar10": Source(_cifar10, channels=3, has_writers=False),
-        "femnist": Source(_femnist, channels=1, has_writers=True),
+        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False),
+        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True),
+        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False),
+        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True),
     },
     _plugin,
     (_TFDS, _FILE),
