@@ -190,6 +190,7 @@ def test_the_weights_of_every_window_are_checked(name, says):
         planner.take()
 
 
+@pytest.mark.slow
 def test_levels_of_ones_own_are_charged_like_the_package_s():
     sgd = {"local__name": "sgd"}
     mine = alike({**sgd, "submodel__name": "tests.test_registry:LEADING"}, but=sgd, strategy="heterofl_windowed")

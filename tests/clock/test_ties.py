@@ -14,6 +14,7 @@ from clock_random import FEW
 from faults_oracle import FaultyOracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marked import slow_except
 
 from prfl_jax.clock import TRANSPORTS, Clock, Costs, Faults, FaultyClock, Network, WindowRule, clock, link, ties
 from prfl_jax.clock.traces import Presence, Trace
@@ -131,7 +132,7 @@ def both_ways(arguments, costs, cut=None):
     return made
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", slow_except(TRANSPORTS, "delta", "unicast"))
 @pytest.mark.parametrize("rule", RULES, ids=name)
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**32), st.integers(3, 7), FEW)
@@ -282,7 +283,7 @@ def random_faults(seed, clients):
     return faults, intervals, traces
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", slow_except(TRANSPORTS, "delta", "unicast"))
 @pytest.mark.parametrize("rule", (*RULES, *DEADLINES), ids=name)
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.integers(3, 6), FEW)

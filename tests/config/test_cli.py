@@ -24,7 +24,7 @@ SCRIPT = '''
 import sys
 from absl import flags
 from prfl_jax.config import cli
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "a folder")
 
 def main(cfg):

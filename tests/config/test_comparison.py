@@ -140,6 +140,7 @@ def test_the_config_itself_does_not_change_and_lines_name_each_that_lacks():
     assert lines[1].startswith("config.compare: prfl_syn runs without this run's aggregation.name='median' (config.")
 
 
+@pytest.mark.slow
 def test_the_other_run_has_the_defence_and_the_deadline(tmp_path, capsys):
     config = tiny.config(
         "fedavg", rounds=3, aggregation__name="median", aggregation__byzantine=1, window__close="deadline",

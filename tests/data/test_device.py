@@ -70,6 +70,7 @@ def test_padding_and_other_clients_change_nothing():
             np.testing.assert_array_equal(expected, indices(alone, KEY, client, count, 5, 20))
 
 
+@pytest.mark.slow
 def test_map_vmap_and_single_calls_agree():
     data = some_data(shape=(8, 8, 3))
     clients, counts = jnp.array([4, 0, 2, 2]), jnp.array([7, 0, 1, 2])

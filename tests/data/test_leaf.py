@@ -241,7 +241,7 @@ runpy.run_path("scripts/prepare_data.py", run_name="__main__")
 LOAD = """
 from prfl_jax.config import default_config
 from prfl_jax.data import load
-from prfl_jax.errors import UserError
+from prfl_jax.system.errors import UserError
 cfg = default_config().data; cfg.name, cfg.dir = {name!r}, {data!r}
 try: load(cfg, 0)
 except UserError as error: sys.exit(str(error))

@@ -31,6 +31,7 @@ def told():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("strategy", RUN)
 def test_eight_devices_equal_one(told, strategy):
     assert told["devices"] == 8
@@ -40,6 +41,7 @@ def test_eight_devices_equal_one(told, strategy):
     assert seen["weights_apart"] <= 1e-5 and seen["losses_apart"] <= 1e-5
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("strategy", RUN)
 def test_a_run_goes_on_on_another_number_of_devices(told, strategy):
     assert told[strategy]["resumed_windows"] == 20

@@ -120,6 +120,7 @@ def test_the_program_of_many_steps_is_no_longer_than_that_of_some():
     assert equations(10**9) == equations(33) < 3 * equations(2)
 
 
+@pytest.mark.slow
 def test_a_run_of_many_steps_draws_the_batches_of_a_short_one(monkeypatch):
     """40 steps by the loop, and drawn at once: the same arrivals and, to rounding, the same model."""
     changes = dict(rounds=2, local__steps=40, engine__chunk_windows=1, attack__name="label_flip", attack__number=1)

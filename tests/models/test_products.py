@@ -77,6 +77,7 @@ def test_everything_else_is_lax_dot_general(a, w, dims, options):
         assert "custom_vjp_call" not in names
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=6)
 @given(
     size=st.tuples(st.integers(1, 3), st.integers(9, 13), st.integers(5, 8)),

@@ -155,6 +155,7 @@ def test_the_report_tells_the_client_that_released_most():
 # Whole runs.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ("fedavg", "prfl"))
 def test_updates_that_are_no_numbers_end_plain_averaging_and_no_defence(strategy):
     liars = {**SEVEN, **TWO, "attack__name": "nan"}
@@ -182,6 +183,7 @@ def test_the_run_without_liars_and_checks_says_nothing_of_them():
     assert not any({"clipped", "rejected", "kept"} & window.keys() for window in ran.of("window"))
 
 
+@pytest.mark.slow
 def test_a_large_lie_moves_the_mean_far_and_the_median_little():
     """Distance of the server model from that of the same run without liars."""
     apart = {}
@@ -192,6 +194,7 @@ def test_a_large_lie_moves_the_mean_far_and_the_median_little():
     assert apart["fedavg"] > 10 * apart["median"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("median", "krum"))
 def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
     settings = {
@@ -215,6 +218,7 @@ def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
         tiny.close(ran.params, one.params)
 
 
+@pytest.mark.slow
 def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
     settings = {**SEVEN, "aggregation__clip_norm": 0.05, "privacy__noise_multiplier": 0.1, "rounds": 10}
     one = tiny.run("fedbuff", **settings, engine__clients="map")
@@ -226,6 +230,7 @@ def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
     assert "Client-level privacy: epsilon" in summary_text(one.report)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_liars_goes_on_to_the_same_report(tmp_path):
     changes = {
         **SEVEN,
@@ -245,6 +250,7 @@ def test_a_stopped_run_with_liars_goes_on_to_the_same_report(tmp_path):
     assert json.dumps(comparable(again.report)) == json.dumps(comparable(whole.report))
 
 
+@pytest.mark.slow
 def test_seeds_together_have_their_own_liars(tmp_path):
     changes = {
         **SEVEN,

@@ -192,6 +192,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, tmp_path):
     assert not done.stdout and not list(tmp_path.rglob("*.json*"))
 
 
+@pytest.mark.slow
 def test_readme_python_runs(tmp_path, monkeypatch):
     """The six lines of README, with a smaller model so that they are quick."""
     text = (ROOT / "README.md").read_text()

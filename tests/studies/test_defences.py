@@ -18,6 +18,7 @@ def test_every_config_is_possible_and_differs_in_its_attack_and_defence_alone():
             assert config.attack.to_dict() == plain.attack.to_dict() and config.local.to_dict() == plain.local.to_dict()
 
 
+@pytest.mark.slow
 def test_runs_are_made_once_and_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "ATTACKS", {name: study.ATTACKS[name] for name in ("nobody", "flip1")})
     monkeypatch.setattr(study, "DEFENCES", {name: study.DEFENCES[name] for name in ("mean", "median")})

@@ -134,6 +134,7 @@ def done(tmp_path_factory):
     return out, todo
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_run_again_and_what_is_deleted_is_run_alone(done, monkeypatch):
     out, todo = done
     made = []
@@ -371,6 +372,7 @@ def script(*arguments):
     return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 def test_table3_by_the_script(tmp_path):
     done = script("--what=table3", f"--out={tmp_path}", "--preset=smoke")
     assert done.returncode == 0, done.stderr
