@@ -1,10 +1,27 @@
-"""prfl_jax: asynchronous, heterogeneous federated learning with sub-models, simulated.
+"""Simulator of asynchronous, heterogeneous federated learning with sub-models, in JAX.
 
     import prfl_jax
+
     config = prfl_jax.load_config("configs/quickstart.py", {"rounds": 20})
     run = prfl_jax.Experiment(config).run("runs/first")
+    print(run.report["final"]["accuracy"])
 
-Names are loaded when first used, so that the clock can be imported without JAX.
+The names below are loaded on first use, so that importing the package, or its clock, does not import JAX.
+
+The rooms with a public interface:
+
+- `prfl_jax.strategies`: the table of methods; each is a row of six choices
+- `prfl_jax.config`: every setting of a run, with its default
+- `prfl_jax.registry`: the choices of a config key, built-in or from a user's file
+- `prfl_jax.data`, `prfl_jax.models`: data sets and partitions; Flax modules
+- `prfl_jax.clock`: the simulated network, windows and faults (NumPy only)
+- `prfl_jax.submodel`, `prfl_jax.density`, `prfl_jax.aggregate`, `prfl_jax.transport`, `prfl_jax.local`: five of the
+  six choices of a method (the sixth, the window, is the clock's)
+- `prfl_jax.report`, `prfl_jax.sweep`: what a run leaves; searches over settings
+- `prfl_jax.startup`: settings that must be made before JAX is imported
+
+`[M, ...]` is an array with one row for each client; s are seconds, MB 10^6 bytes. A mistake of the user raises
+`prfl_jax.UserError`, whose text is one line.
 """
 
 from __future__ import annotations

@@ -22,17 +22,25 @@ from prfl_jax.system.errors import UserError, refuse
 
 WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a piece of one's own.
-KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name")
+KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name", "local.name")
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
 _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
 
+__all__ = ["Registry", "find_object"]
 
 Choice = TypeVar("Choice")
 
 
 class Registry(Generic[Choice]):
     """The choices of one config key: built-ins by name, and plugins where the key takes them.
+
+    Examples:
+      >>> orders = Registry("data.order", {"shuffled": "at random", "sorted": "by label"})
+      >>> orders.find("sorted")
+      'by label'
+      >>> orders.allowed
+      'one of shuffled, sorted'
 
     Args:
       key: the dotted config key, `aggregation.name`.

@@ -1,4 +1,4 @@
-"""Times what the package does beside what it should be measured by, and writes one JSON file.
+"""Runs one suite of benchmarks, prints its table and writes one JSON file.
 
     python scripts/benchmark.py --suite=kernels --out=kernels.json
     python scripts/benchmark.py --suite=peers --out=peers.json
@@ -6,17 +6,19 @@
     python scripts/benchmark.py --suite=devices --out=devices.json
     python scripts/benchmark.py --suite=axes --out=axes.json
 
-The suite `kernels`: the local rounds of ten clients on Conv2 against a PyTorch loop
-over the same clients (`pip install -e '.[bench]'`; without it the table says so),
-MaskFedAvg against reading the clients' models once, the levels of all weights, dispatch,
-delta split and evaluation. It takes two to five minutes on two CPU cores. The suite `peers`:
-whole rounds of FedAvg on three workloads in other simulators and here; each runs in a virtual
-environment of its own, which is made from `scripts/peers/` the first time (some GB). It takes about ten minutes.
-The suite `roofline`: the same kernels beside the least time that this machine's matmul peak and memory bandwidth allow.
-The suite `devices`: windows with few and many arrivals on one device and on several (of a CPU: its cores).
-The suite `axes`: clients trained one after another or in groups, at arrival or ahead of it; on accelerators, in what.
-All want the machine to themselves, and leave with code 0 whether bounds are kept or MISSED.
-`--size=small` is a smoke test, in which nothing is judged.
+`kernels`: local rounds of ten clients on Conv2 against a PyTorch loop over the same clients (`pip install -e
+'.[bench]'`; without it the table says so), MaskFedAvg against reading the clients' models once, pruning levels
+of all weights, dispatch, delta split and evaluation. Two to five minutes on two CPU cores.
+`peers`: whole rounds of FedAvg on three workloads, in other simulators and in prfl_jax. Each simulator runs in
+a virtual environment of its own, which is made from `scripts/peers/` the first time (some GB). About ten
+minutes.
+`roofline`: the same kernels beside the least time that this machine's matmul peak and memory bandwidth allow.
+`devices`: windows with few and with many arrivals, on one device and on several (of a CPU: its cores).
+`axes`: clients trained one after another or in groups, on arrival or ahead of it; on accelerators also by
+precision.
+
+Nothing else should run on the machine. The exit code is 0 whether bounds are met or MISSED. `--size=small` is a smoke
+test that checks no bound.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ from absl import flags
 from prfl_jax.benchmarks.suite import Request, run_suite
 from prfl_jax.config import cli
 
-_SUITE = flags.DEFINE_string("suite", None, "which benchmarks: kernels | peers | roofline | devices | axes")
+_SUITE = flags.DEFINE_string("suite", None, "the suite: kernels | peers | roofline | devices | axes")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "runs of each kernel that count")
-_SIZE = flags.DEFINE_string("size", "full", "full | small")
-_WORKLOADS = flags.DEFINE_list("workloads", [], "peers: W1, W2, W3; by default all")
-_PEERS = flags.DEFINE_list("peers", [], "peers: only these, beside the PyTorch loop")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "measured runs of each kernel")
+_SIZE = flags.DEFINE_string("size", "full", "size of the workload: full | small")
+_WORKLOADS = flags.DEFINE_list("workloads", [], "peers: the workloads, W1, W2, W3; by default all")
+_PEERS = flags.DEFINE_list("peers", [], "peers: the simulators beside the PyTorch loop; by default all")
 _ENVS = flags.DEFINE_string("envs", None, "peers: folder of their environments, by default ~/.cache/prfl_jax/peers")
 _DATA = flags.DEFINE_string("data", "random", "peers: random | real images")
 

@@ -1,13 +1,13 @@
-"""Run the simulated clock of a config alone: no training, no JAX.
+"""Runs the simulated clock of a config alone: no training, no JAX.
 
     python scripts/clock.py --config=configs/table3_fedasyn.py --windows=10000 --out=clock.json
 
-Writes JSON: `windows`, `simulated_s`, `bytes_down` (what the server sends), `bytes_client_down` (what
-clients receive), `bytes_up` (what the server receives); per client `updates`, `in_flight`, `waiting_s`,
-`staleness_mean`, `density` at the end, with faults also how many of each kind (of more than 1,000 clients an even
-selection); `events` of the simulation; `seed`, `host_s`, `note`, config, commit, versions, machine.
-Densities follow from times only: without accuracies no client recovers. A file that is there is
-replaced only by a finished run.
+Writes JSON: `windows`, `simulated_s`, `bytes_down` (sent by the server), `bytes_client_down` (received by the
+clients), `bytes_up` (received by the server); for each client `updates`, `in_flight`, `waiting_s`,
+`staleness_mean`, `density` at the end, and with faults the number of each kind (of more than 1,000 clients an
+even selection); `events` of the simulation; `seed`, `host_s`, `note`, config, commit, versions, machine.
+Densities follow from times only: without accuracies no client recovers. An existing file is replaced only when
+the run has finished.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from prfl_jax.config import cli
-from prfl_jax.config.validate import config_hash, to_dict
+from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.report.series import shorten
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system import provenance
@@ -28,7 +28,7 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import output_file, write_text
 
 _MOST_SHOWN = 20  # clients
-_WINDOWS = flags.DEFINE_integer("windows", None, "windows to run; by default the config's `rounds`")
+_WINDOWS = flags.DEFINE_integer("windows", None, "number of windows; by default the config's `rounds`")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 
 

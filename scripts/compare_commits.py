@@ -1,10 +1,11 @@
-"""Compares two commits of this clone on this machine, to the bit: records, final models, reports of the same runs.
+"""Compares two commits on this machine, to the bit: records, final models and reports of the same runs.
 
     python scripts/compare_commits.py --old=main --new=HEAD --out=runs/compare
 
-A short run of every strategy, with faults off and on, and the first 40 windows of the quickstart; about three minutes
-a commit on two CPU cores. A run that lies under --out is not made again. Ends with code 1 where a run differs.
-`--ignore=report.config_hash,record.mask.loss` leaves keys of reports and records out, for changes made on purpose.
+The runs are a short one of every strategy, with faults off and on, and the first 40 windows of the quickstart;
+they take about three minutes a commit on two CPU cores. A run that exists under --out is not repeated. The exit
+code is 1 if a run differs. `--ignore=report.config_hash,record.mask.loss` ignores keys of reports and records,
+for changes made on purpose.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from prfl_jax.benchmarks.commits import Request, compare_commits
 from prfl_jax.config import cli
 from prfl_jax.system.files import user_path
 
-_OLD = flags.DEFINE_string("old", "main", "a commit, branch or tag")
-_NEW = flags.DEFINE_string("new", "HEAD", "another")
+_OLD = flags.DEFINE_string("old", "main", "the old commit, branch or tag")
+_NEW = flags.DEFINE_string("new", "HEAD", "the new commit, branch or tag")
 _OUT = flags.DEFINE_string("out", "runs/compare", "folder to write to")
-_WINDOWS = flags.DEFINE_integer("quickstart_windows", 40, "of the quickstart; 0: leave it out", lower_bound=0)
-_IGNORE = flags.DEFINE_list("ignore", [], "keys that are not compared")
+_WINDOWS = flags.DEFINE_integer("quickstart_windows", 40, "windows of the quickstart; 0: leave it out", lower_bound=0)
+_IGNORE = flags.DEFINE_list("ignore", [], "keys of reports and records that are not compared")
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""Kills a small run at random moments, starts it again until it ends, and compares it with one that was left alone.
+"""Kills a small run at random moments, resumes it until it ends, and compares it with an uninterrupted run.
 
     python scripts/kill_test.py --out=kills.json
     python scripts/kill_test.py --kills=50 --terminations=20 --seed=0 --out=kills.json
 
-SIGKILL comes to half of them while a checkpoint is being written. Ten minutes on two CPU cores; leaves with
-code 1 where a report, a record or a model differs by a bit, or a process shows a traceback.
+Half of the SIGKILLs come while a checkpoint is being written. Takes ten minutes on two CPU cores. The exit code
+is 1 if a report, a record or a model differs by a bit, or a process shows a traceback.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from prfl_jax.benchmarks.kills import Request, run_kills
 from prfl_jax.config import cli
 
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
-_KILLS = flags.DEFINE_integer("kills", 50, "how often SIGKILL", lower_bound=0)
-_TERMINATIONS = flags.DEFINE_integer("terminations", 20, "how often SIGTERM", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 0, "of the moments")
+_KILLS = flags.DEFINE_integer("kills", 50, "number of SIGKILLs", lower_bound=0)
+_TERMINATIONS = flags.DEFINE_integer("terminations", 20, "number of SIGTERMs", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the random moments")
 
 
 def main() -> int:

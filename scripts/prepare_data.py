@@ -1,15 +1,15 @@
-"""Make a data set that `--config.data.name=...` can name, from the files its authors publish.
+"""Prepares a data set for `--config.data.name=...` from the files that its authors publish.
 
     python scripts/prepare_data.py --what=mnist_by_writer --mnist_dir=FOLDER [--qmnist_dir=FOLDER]
     python scripts/prepare_data.py --what=cifar10 --cifar_dir=FOLDER_OR_ARCHIVE
     python scripts/prepare_data.py --what=femnist --leaf_dir=FOLDER
 
-mnist_by_writer wants MNIST's four files train-images-idx3-ubyte, train-labels-idx1-ubyte,
+mnist_by_writer needs MNIST's four files train-images-idx3-ubyte, train-labels-idx1-ubyte,
 t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (from the MNIST page of LeCun, Cortes and
 Burges or one of its mirrors) and QMNIST's qmnist-train-labels-idx2-int and
 qmnist-test-labels-idx2-int (from Facebook Research's repository qmnist on GitHub), each
-with or without .gz. cifar10 wants the binary version, cifar-10-binary.tar.gz from the
-CIFAR page of the University of Toronto, or the folder unpacked from it. femnist wants the
+with or without .gz. cifar10 needs the binary version, cifar-10-binary.tar.gz from the
+CIFAR page of the University of Toronto, or the folder unpacked from it. femnist needs the
 JSON files that the FEMNIST preprocessing of LEAF (the repository TalwalkarLab/leaf on
 GitHub) writes. Nothing is downloaded.
 """
@@ -29,13 +29,15 @@ from prfl_jax.data.sources import DATA_DIR_VARIABLE
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 
-_WHAT = flags.DEFINE_enum("what", None, ["mnist_by_writer", "cifar10", "femnist"], "What to make.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, f"Where it goes; by default ${DATA_DIR_VARIABLE}, else ~/prfl_data.")
+_WHAT = flags.DEFINE_enum(
+    "what", None, ["mnist_by_writer", "cifar10", "femnist"], "The data set to prepare.", required=True
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, f"Output folder; by default ${DATA_DIR_VARIABLE}, else ~/prfl_data.")
 _MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "mnist_by_writer: folder of MNIST's four idx files.")
 _QMNIST_DIR = flags.DEFINE_string("qmnist_dir", None, "mnist_by_writer: QMNIST's folder; by default mnist_dir.")
 _CIFAR_DIR = flags.DEFINE_string("cifar_dir", None, "cifar10: folder of the .bin files, or the archive.")
 _LEAF_DIR = flags.DEFINE_string("leaf_dir", None, "femnist: LEAF's folder with train/*.json and test/*.json.")
-_FORCE = flags.DEFINE_bool("force", False, "Replace what is there.")
+_FORCE = flags.DEFINE_bool("force", False, "Replace existing files.")
 
 
 def _path(flag: flags.FlagHolder[str | None]) -> pathlib.Path:

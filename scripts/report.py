@@ -1,13 +1,13 @@
-"""Makes one HTML page of any number of runs, to be opened without a network.
+"""Writes one HTML page about any number of runs, which opens without a network.
 
     python scripts/report.py runs/quickstart --out=report.html
     python scripts/report.py runs/sweep-quickstart-rate_and_steps results/cpu/runs/mnist_by_writer --out=report.html
 
-Each folder may be a run's, a sweep's, or one of reports. Runs that differ in their seed alone are one method: a mean, a
-band from the least to the most, a row with its spread; single runs come on demand. The page shows accuracy over
-simulated time, windows, bytes or host time, the time to each accuracy, bytes, what each client did when, densities,
-staleness, where configs differ and how the runs ended. What each client did, and host time, need a run's own folder,
-with its metrics.jsonl.
+Each folder may be that of a run or of a sweep, or hold reports. Runs that differ only in their seed are shown
+as one method: a mean, a band from the least to the most, a row with its spread; single runs are shown on
+demand. The page has accuracy over simulated time, windows, bytes or host time, the time to each accuracy,
+bytes, the activity of each client over time, densities, staleness, differences of the configs and the ends of
+the runs. The activity of clients and host time need the run's own folder, with its metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import output_file
 
 _OUT = flags.DEFINE_string("out", None, "the HTML file to write")
-_TITLE = flags.DEFINE_string("title", "Runs", "of the page")
+_TITLE = flags.DEFINE_string("title", "Runs", "title of the page")
 
 
 def main(folders: list[str]) -> None:

@@ -1,14 +1,14 @@
-"""Makes the paper's tables and figures, running what is missing.
+"""Makes the tables and figures of the PR-FL paper, and runs what is missing for them.
 
     python scripts/reproduce.py --what=table3
     python scripts/reproduce.py --what=all --preset=smoke
     python scripts/reproduce.py --what=all --preset=cpu --seeds=3
     python scripts/reproduce.py --what=table4 --preset=cpu --settings=mnist_by_writer --change=local.lr=1.0 --out=DIR
 
-A run is done when its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
-preset has now; take the file away and it is run again. A run that was interrupted goes on. The same
+A run is done if its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
+preset has now; delete the file to repeat the run. An interrupted run is resumed. The same
 command in two shells shares the runs between them. `table3` needs no training. `smoke` takes about
-three minutes on two CPU cores, `cpu` hours, and `full`, the paper's own setting, an accelerator.
+three minutes on two CPU cores, `cpu` hours, and `full`, the paper's own setting, needs an accelerator.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from absl import flags
 from prfl_jax.config import cli
 from prfl_jax.studies.prfl.make import WHAT, Request, reproduce
 
-_WHAT = flags.DEFINE_string("what", "all", f"{', '.join(WHAT)}, or all")
-_PRESET = flags.DEFINE_string("preset", "cpu", "full | cpu | smoke")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "seeds 0, 1, ... of each run")
+_WHAT = flags.DEFINE_string("what", "all", f"what to make: {', '.join(WHAT)}, or all")
+_PRESET = flags.DEFINE_string("preset", "cpu", "size of the runs: full | cpu | smoke")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "number of seeds (0, 1, ...) of each run")
 _OUT = flags.DEFINE_string("out", None, "folder to write to; by default results/PRESET, for smoke runs/smoke")
-_ONLY = flags.DEFINE_list("only", [], "run exactly these methods")
+_ONLY = flags.DEFINE_list("only", [], "run only these methods")
 _SETTINGS = flags.DEFINE_list("settings", [], "only these settings of the preset, such as mnist_by_writer")
 _CHANGE = flags.DEFINE_list("change", [], "keys of the config to change for all methods alike: local.lr=1.0,...")
-_BUDGET_S = flags.DEFINE_float("budget_s", None, "start no run that would not end within so many seconds")
+_BUDGET_S = flags.DEFINE_float("budget_s", None, "start no run that would not end within this many seconds")
 _WORK = flags.DEFINE_string("work", None, "folder of unfinished runs; by default runs/reproduce-PRESET")
 
 

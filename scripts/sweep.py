@@ -1,12 +1,12 @@
-"""Tries settings of one experiment: a grid, random values, or what TPE thinks best.
+"""Searches the settings of one experiment: a grid, random values, or values that TPE proposes.
 
     python scripts/sweep.py --config=configs/quickstart.py --space=configs/sweeps/rate_and_steps.py --sampler=grid
 
-Each trial is a run in a folder of its own under --out. The same command again goes on with what is not done, and in
-several shells, or with --workers=N, it shares the trials out; on several machines with --storage, a database of Optuna
-that all can reach (postgresql://..., mysql://...). A trial whose worker was killed is taken up by another from its last
-checkpoint. --trials is the number of trials of the whole sweep. Ends with the best settings, the importance of each key
-and `sweep.json`.
+Each trial is a run in a folder of its own under --out; --trials is the number of trials of the whole sweep. The
+same command resumes the sweep. Several shells, or --workers=N, share the trials; several machines share them
+through --storage, a database of Optuna that all can reach (postgresql://..., mysql://...). When a worker is
+killed, another one resumes its trial from its last checkpoint. The sweep ends with the best settings, the
+importance of each key and `sweep.json`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from prfl_jax.sweep.settings import Sweep
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 
-_SPACE = flags.DEFINE_string("space", None, "the file of the space: get_space() gives values or a range by config key")
-_TRIALS = flags.DEFINE_integer("trials", None, "trials in all; by default the whole grid")
+_SPACE = flags.DEFINE_string(
+    "space", None, "the file of the space: get_space() returns values or a range for each config key"
+)
+_TRIALS = flags.DEFINE_integer("trials", None, "number of trials of the whole sweep; by default the whole grid")
 _OUT = flags.DEFINE_string("out", None, "folder of the sweep; by default runs/sweep-CONFIG-SPACE")
 _STORAGE = flags.DEFINE_string("storage", None, "a database URL of Optuna; by default SQLite in --out")
 _SAMPLER = flags.DEFINE_string("sampler", "tpe", "grid | random | tpe")
-_PRUNER = flags.DEFINE_string("pruner", "none", "none | asha | hyperband: give hopeless trials up")
+_PRUNER = flags.DEFINE_string("pruner", "none", "none | asha | hyperband: how hopeless trials are stopped early")
 _OBJECTIVE = flags.DEFINE_string("objective", "accuracy", "accuracy (at the end) | time_to:LEVEL (simulated s)")
-_WORKERS = flags.DEFINE_integer("workers", 1, "processes on this machine")
-_HEARTBEAT_S = flags.DEFINE_integer("heartbeat_s", 60, "a worker not heard of for three times as long is lost")
-_RETRIES = flags.DEFINE_integer("retries", 5, "how often a lost trial is begun again")
+_WORKERS = flags.DEFINE_integer("workers", 1, "number of worker processes on this machine")
+_HEARTBEAT_S = flags.DEFINE_integer(
+    "heartbeat_s", 60, "seconds between heartbeats; a worker is lost after three times as long without one"
+)
+_RETRIES = flags.DEFINE_integer("retries", 5, "how often a trial is repeated whose worker was lost")
 
 
 def main(config: object) -> int:

@@ -1,13 +1,13 @@
-"""Trains one experiment against its simulated network, and compares it where the config says so.
+"""Trains one experiment on its simulated network, and the strategies that the config compares it with.
 
     python scripts/train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Goes on where it stopped when called again with the same `--workdir`. Several processes, on one machine
-or many, make one run together when each is given the same command and its own `--process`:
+The same command resumes a run that was stopped. Several processes, on one machine or on many, make one run
+together: each gets the same command and its own number, `--process`.
 
     python scripts/train.py --config=... --workdir=... --coordinator=HOST:PORT --processes=2 --process=0
 
-Several experiments in one process, as one more mapped axis, so that small models fill a large device:
+Several experiments run in one process as one more mapped axis, so that small models fill a large device:
 
     python scripts/train.py --config=... --workdir=... --seeds=8 --vary=local.lr=0.1,0.25,0.5
 """
@@ -22,14 +22,14 @@ from prfl_jax.config import cli
 from prfl_jax.runtime.training import ProcessGroup, Variants, train
 from prfl_jax.system.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/CONFIG-SEED-HASH")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would need, and compute nothing")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of the first one")
-_PROCESSES = flags.DEFINE_integer("processes", 1, "several processes: how many")
-_PROCESS = flags.DEFINE_integer("process", 0, "several processes: which this is, from 0; the first reads and writes")
-_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "write TensorBoard event files into the run's folder too")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "so many seeds at once, from the config's own on, each in a folder seedK")
-_VARY = flags.DEFINE_string("vary", None, "KEY=VALUE,VALUE,...: an experiment for each value, all at once")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; by default runs/CONFIG-SEED-HASH")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what the run would need, and train nothing")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of process 0")
+_PROCESSES = flags.DEFINE_integer("processes", 1, "several processes: their number")
+_PROCESS = flags.DEFINE_integer("process", 0, "several processes: the number of this one; 0 reads and writes")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "also write TensorBoard event files into the run's folder")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "run N seeds at once, from the config's seed on, each in a folder seedK")
+_VARY = flags.DEFINE_string("vary", None, "KEY=VALUE,VALUE,...: run one experiment for each value, all at once")
 
 
 def main(config: object) -> int:

@@ -12,7 +12,7 @@ from prfl_jax.aggregate.choices import buffered, fedbuff
 from prfl_jax.config.validate import validate
 from prfl_jax.data import partition
 from prfl_jax.data.keys import generator
-from prfl_jax.density import BalancedDensity, FullDensity, Recovery, TieredDensity
+from prfl_jax.density import BalancedDensity, DensityPolicy, Recovery, TieredDensity
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.submodel import Submodel
 from prfl_jax.submodel.layers import layer_table
@@ -37,7 +37,7 @@ class Balanced(BalancedDensity):
     pass
 
 
-class NoDensities(FullDensity):
+class NoDensities(DensityPolicy):
     def balance(self, present):
         return present * 0
 
@@ -228,7 +228,7 @@ def refused(**changes):
     ("key", "name", "says"),
     [
         ("density__name", "tests.test_registry:dealt", "is a function: <function dealt"),
-        ("density__name", "tests.test_registry:Submodel", "allowed: a subclass of prfl_jax.density.FullDensity"),
+        ("density__name", "tests.test_registry:Submodel", "allowed: a subclass of prfl_jax.density.DensityPolicy"),
         ("data__partition", "tests.test_registry:SQUARES", "is a Submodel: "),
         ("data__name", "tests.test_registry:SQUARES", "allowed: a function that takes the data folder"),
         ("aggregation__name", "tests.test_registry:SQUARES", "allowed: a prfl_jax.aggregate.Aggregation"),

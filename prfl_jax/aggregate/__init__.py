@@ -1,24 +1,25 @@
-"""How arrivals become the next server model: weights on the host, averaging on the device.
+"""How arrivals become the next server model: weights on the host (`weight_rules.py`), kernels on the device.
 
-The kernels are in `maskfedavg.py`; they need JAX, what is exported here does not.
+What is exported here does not import JAX.
 """
 
 import warnings
 from typing import Any
 
-from prfl_jax.aggregate.choices import (
-    AGGREGATIONS,
-    Aggregation,
-    AggregationWeights,
-    CloseContext,
-    find_aggregation,
-    weights_of,
-)
-from prfl_jax.aggregate.weights import Slot, client_weights, staleness_weight
+from prfl_jax.aggregate.checks import CHECKS
+from prfl_jax.aggregate.choices import AGGREGATIONS, REGISTRY, Aggregation, find_aggregation, weights_of
+from prfl_jax.aggregate.context import AggregationWeights, CloseContext
+from prfl_jax.aggregate.kernels import AggregationKernel
+from prfl_jax.aggregate.weights import CLIENT_WEIGHTS, STALENESS, Slot, client_weights, staleness_weight
 
 __all__ = [
     "AGGREGATIONS",
+    "CHECKS",
+    "CLIENT_WEIGHTS",
+    "REGISTRY",
+    "STALENESS",
     "Aggregation",
+    "AggregationKernel",
     "AggregationWeights",
     "CloseContext",
     "Slot",

@@ -1,9 +1,9 @@
-"""Server models that some clients cannot spoil by lying, over clients stacked as `[S, ...]`.
+"""Robust aggregation: server models that a minority of malicious clients cannot spoil; models are stacked `[S, ...]`.
 
-Each rule looks at the models of all slots that count at once, each counting once, and respects masks: a weight is
-judged by those who hold it. Where fewer than 2f + 1 do, f liars among them could not be outvoted: it keeps its old
-value, and is counted. A value that is not finite is a lie that shows: it is left out, and its client is one of the f,
-so that nobody can stop the training by sending such values.
+Each rule looks at the models of all slots that count, each counting once, and respects masks: a weight is decided by
+the clients that hold it. A weight that fewer than 2f + 1 clients hold keeps its old value, because f malicious clients
+among them could not be outvoted; such weights are counted. A value that is not finite is left out, and its client is
+one of the f, so no client can stop the training by sending such values.
 
 Median and trimmed mean: Yin et al. 2018, "Byzantine-Robust Distributed Learning", definitions 1 and 2. Krum and
 multi-Krum: Blanchard et al. 2017, "Machine Learning with Adversaries".
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from prfl_jax.aggregate.maskfedavg import UNROLL_LIMIT, mixed
-from prfl_jax.aggregate.stacked import Held
+from prfl_jax.aggregate.stacked import StackedUpdates
 
 
 class Robust(NamedTuple):
@@ -29,40 +29,50 @@ class Robust(NamedTuple):
     kept: jax.Array
 
 
-def median(held: Held) -> Robust:
+def median(stacked: StackedUpdates) -> Robust:
     """The median of each weight over its holders; of an even number the mean of the middle two."""
 
-    def middle(ordered: list[jax.Array], count: jax.Array, lies: jax.Array) -> jax.Array:
+    def middle(ordered: list[jax.Array], count: jax.Array, not_finite: jax.Array) -> jax.Array:
         return 0.5 * (_entry(ordered, (count - 1) // 2) + _entry(ordered, count // 2))
 
-    return _by_coordinate(held, middle)
+    return _by_coordinate(stacked, middle)
 
 
-def trimmed_mean(held: Held) -> Robust:
-    """The mean of each weight over its holders without the f largest and the f smallest (less by those that show)."""
+def trimmed_mean(stacked: StackedUpdates) -> Robust:
+    """The mean of each weight over its holders without the f largest and the f smallest values.
 
-    def trimmed(ordered: list[jax.Array], count: jax.Array, lies: jax.Array) -> jax.Array:
-        f = jnp.maximum(held.byzantine - lies, 0)
+    Values that are not finite are left out first, and count among the f.
+    """
+
+    def trimmed(ordered: list[jax.Array], count: jax.Array, not_finite: jax.Array) -> jax.Array:
+        f = jnp.maximum(stacked.byzantine - not_finite, 0)
         total = jnp.zeros_like(ordered[0])
         for k, values in enumerate(ordered):
             total += jnp.where((k >= f) & (k < count - f), values, 0.0)
         return total / jnp.maximum(count - 2 * f, 1)
 
-    return _by_coordinate(held, trimmed)
+    return _by_coordinate(stacked, trimmed)
 
 
-def krum(held: Held) -> Robust:
-    """The model that is nearest to its n - f - 2 nearest others, of n that count."""
-    return _chosen(held, lambda n: jnp.minimum(n, 1))
+def krum(stacked: StackedUpdates) -> Robust:
+    """The model with the smallest sum of distances to its n - f - 2 nearest others, of n that count."""
+    return _chosen(stacked, lambda n: jnp.minimum(n, 1))
 
 
-def multi_krum(held: Held) -> Robust:
-    """The mean, over its holders, of the n - f models that are nearest so."""
-    return _chosen(held, lambda n: jnp.maximum(n - held.byzantine, 0))
+def multi_krum(stacked: StackedUpdates) -> Robust:
+    """The mean, over each weight's holders, of the n - f models with the smallest such distances."""
+    return _chosen(stacked, lambda n: jnp.maximum(n - stacked.byzantine, 0))
 
 
-def _by_coordinate(held: Held, combine: Callable[[list[jax.Array], jax.Array, jax.Array], jax.Array]) -> Robust:
-    """`combine` of each weight's finite values in ascending order (then infinite ones), their number, and of others."""
+def _by_coordinate(
+    stacked: StackedUpdates, combine: Callable[[list[jax.Array], jax.Array, jax.Array], jax.Array]
+) -> Robust:
+    """Each weight's new value from the values of its holders.
+
+    Args:
+      combine: (finite values in ascending order, then infinity, `S` arrays `[n]`; how many are finite `[n]`; how many
+        are not `[n]`) -> the new values `[n]`.
+    """
 
     def leaf(models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
         finite = there & jnp.isfinite(models)
@@ -70,38 +80,38 @@ def _by_coordinate(held: Held, combine: Callable[[list[jax.Array], jax.Array, ja
         ordered = _sorted([jnp.where(t, m, jnp.inf) for t, m in zip(finite, models, strict=True)])
         return combine(ordered, count, holders - count), jnp.where(count > 0, holders, 0)
 
-    return _each_leaf(held, leaf)
+    return _each_leaf(stacked, leaf)
 
 
-def _chosen(held: Held, number: Callable[[jax.Array], jax.Array]) -> Robust:
-    """The mean of so many models as `number` says of those that count, the nearest to the others first."""
-    scores = krum_scores(held)
-    n = jnp.sum(held.weights > 0, dtype=jnp.int32)
+def _chosen(stacked: StackedUpdates, number: Callable[[jax.Array], jax.Array]) -> Robust:
+    """The mean of the `number(n)` models with the lowest Krum scores, of n that count."""
+    scores = krum_scores(stacked)
+    n = jnp.sum(stacked.weights > 0, dtype=jnp.int32)
     rank = jnp.argsort(jnp.argsort(scores))  # stable: of equal ones the lower slot comes first
-    chosen = jnp.isfinite(scores) & (rank < number(n)) & (n >= 2 * held.byzantine + 3)
+    chosen = jnp.isfinite(scores) & (rank < number(n)) & (n >= 2 * stacked.byzantine + 3)
 
     def leaf(models: jax.Array, there: jax.Array) -> tuple[jax.Array, jax.Array]:
         holders = jnp.sum(there, axis=0, dtype=jnp.int32)
         own = there & chosen[:, None]
         count = jnp.sum(own, axis=0, dtype=jnp.int32)
         mean = jnp.sum(jnp.where(own, models, 0.0), axis=0) / jnp.maximum(count, 1)
-        return mean, jnp.where(count > 0, holders, 0)  # what none of the chosen holds stays as well
+        return mean, jnp.where(count > 0, holders, 0)  # a weight that none of the chosen holds keeps its value too
 
-    return _each_leaf(held, leaf)
+    return _each_leaf(stacked, leaf)
 
 
-def krum_scores(held: Held) -> jax.Array:
+def krum_scores(stacked: StackedUpdates) -> jax.Array:
     """`[S]` sums over the n - f - 2 nearest others of n; infinite for slots that do not count or are not finite.
 
-    The squared distance of two models is its mean over the weights that both hold, so that a thin model is not near
-    for having little to differ in. For full models the order is that of the paper's distances.
+    The squared distance of two models is averaged over the weights that both hold, so that a model of low density is
+    not near because it has few weights to differ in. For full models the order is that of the paper's distances.
     """
-    slots = held.weights.shape[0]
+    slots = stacked.weights.shape[0]
 
     def row(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Squared differences to every slot `[S]`, and over how many weights."""
         total, shared = jnp.zeros(slots), jnp.zeros(slots)
-        for models, there in _leaves(held):
+        for models, there in _leaves(stacked):
             both = there & there[i]
             total += jnp.sum(jnp.where(both, (models - models[i]) ** 2, 0.0), axis=1)
             shared += jnp.sum(both, axis=1, dtype=jnp.float32)
@@ -110,35 +120,35 @@ def krum_scores(held: Held) -> jax.Array:
     total, shared = lax.map(row, jnp.arange(slots))
     distance = total / jnp.maximum(shared, 1.0)
     # a model with one value that is not finite is at no finite distance to itself
-    n = jnp.sum(held.weights > 0)
-    counts = (held.weights > 0) & jnp.isfinite(jnp.diagonal(distance))
+    n = jnp.sum(stacked.weights > 0)
+    counts = (stacked.weights > 0) & jnp.isfinite(jnp.diagonal(distance))
     others = counts[:, None] & counts[None, :] & ~jnp.eye(slots, dtype=bool)
     ordered = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
-    nearest = jnp.arange(slots) < n - held.byzantine - 2
+    nearest = jnp.arange(slots) < n - stacked.byzantine - 2
     scores = jnp.sum(jnp.where(nearest, ordered, 0.0), axis=1)
     return jnp.where(counts, scores, jnp.inf)
 
 
-def _leaves(held: Held) -> list[tuple[jax.Array, jax.Array]]:
+def _leaves(stacked: StackedUpdates) -> list[tuple[jax.Array, jax.Array]]:
     """(models `[S, n]`, who holds what `[S, n]`) of each leaf."""
-    slots = held.weights.shape[0]
-    counts = (held.weights > 0)[:, None]
+    slots = stacked.weights.shape[0]
+    counts = (stacked.weights > 0)[:, None]
     return [
         (models.reshape(slots, -1), mask & counts)
-        for models, mask in zip(jax.tree.leaves(held.models), held.masks(), strict=True)
+        for models, mask in zip(jax.tree.leaves(stacked.models), stacked.masks(), strict=True)
     ]
 
 
-def _each_leaf(held: Held, leaf: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> Robust:
+def _each_leaf(stacked: StackedUpdates, leaf: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> Robust:
     """`leaf(models [S, n], who holds what [S, n])` gives each weight's new value and how many hold it (0: none)."""
     out, kept = [], jnp.zeros((), jnp.int32)
-    for old, (models, there) in zip(jax.tree.leaves(held.params), _leaves(held), strict=True):
+    for old, (models, there) in zip(jax.tree.leaves(stacked.params), _leaves(stacked), strict=True):
         before = old.reshape(-1)
         new, holders = leaf(models, there)
-        enough = holders >= 2 * held.byzantine + 1
-        out.append(jnp.where(enough, mixed(before, new, held.server_lr), before).reshape(old.shape))
+        enough = holders >= 2 * stacked.byzantine + 1
+        out.append(jnp.where(enough, mixed(before, new, stacked.server_lr), before).reshape(old.shape))
         kept += jnp.sum(~enough, dtype=jnp.int32)
-    return Robust(jax.tree.unflatten(held.layout.treedef, out), kept)
+    return Robust(jax.tree.unflatten(stacked.layout.treedef, out), kept)
 
 
 def _entry(ordered: list[jax.Array], index: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
-"""What a kernel that looks at all models at once is given."""
+"""`StackedUpdates`: the server's model and those of all slots, for aggregation kernels that look at all models."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from prfl_jax.submodel.masks import unpack
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class StackedUpdates:
     """The server's model and those in the S slots, at the close of a window; only inside a compiled function.
 
     Attributes:
@@ -21,9 +22,9 @@ class Held:
       params: W^{n-1}, a pytree.
       models: the same pytree stacked, `[S, ...]`: the latest update in each slot, 0 where its client does not hold it.
       bits: which prunable weights those hold, packed `[S, ceil(n/8)]` a prunable leaf.
-      weights: float32 `[S]` as the window's rule gave them; 0 for slots that do not count.
+      weights: float32 `[S]` as the weight rule gave them; 0 for slots that do not count.
       server_lr: eta_g, how far W moves (Eq. 11).
-      byzantine: f, how many clients may lie (`aggregation.byzantine`).
+      byzantine: f, how many clients may be malicious (`aggregation.byzantine`).
     """
 
     layout: Layout
@@ -35,9 +36,9 @@ class Held:
     byzantine: int
 
     def masks(self) -> list[jax.Array]:
-        """Who holds which weight: bool `[S, n]` for each leaf of `params`, in order.
+        """Which slot holds which weight: bool `[S, n]` for each leaf of `params`, in order.
 
-        Everybody holds what is never pruned.
+        Every slot holds what is never pruned.
         """
         packed = dict(zip(self.layout.prunable, self.bits, strict=True))
         slots = self.weights.shape[0]
@@ -48,3 +49,10 @@ class Held:
             else:
                 out.append(jnp.ones((slots, old.size), bool))
         return out
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Held":  # its name in version 0.1, which users' files import
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("prfl_jax.aggregate.stacked.Held is now StackedUpdates", DeprecationWarning, stacklevel=2)
+    return StackedUpdates

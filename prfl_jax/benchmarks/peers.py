@@ -274,7 +274,12 @@ class PeerSuite:
             times = self._turns(workers, missing, "round", self._repeats)
             tests = self._turns(workers, missing, "evaluate", max(1, self._repeats // 2))
             for key, peer in self._peers.items():
-                yield _row(name, work, key, peer, missing[key], times, tests, started.get(key, {}), workers.get(key))
+                row = {"workload": name, "work": work.title, "peer": key, "title": peer.title, "missing": missing[key]}
+                if missing[key] is not None or key not in workers:
+                    yield {**row, "ratio": None}
+                    continue
+                loop = (times.get(LOOP, []), tests.get(LOOP, []))
+                yield {**row, **_measured(loop, times[key], tests[key], started.get(key, {}), workers[key])}
         finally:
             for worker in workers.values():
                 worker.close()
@@ -314,19 +319,24 @@ class PeerSuite:
 _CACHE_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
-def _row(
-    name: str, work: PeerWork, key: str, peer: Peer, missing: str | None, times: dict[str, list[float]],
-    tests: dict[str, list[float]], started: dict[str, float], worker: Worker | None,
-) -> dict[str, Any]:  # fmt: skip
-    row: dict[str, Any] = {"workload": name, "work": work.title, "peer": key, "title": peer.title, "missing": missing}
-    if missing is not None or worker is None:
-        return {**row, "ratio": None}
-    runs, tested = times[key], tests[key]
-    median = statistics.median(runs)
-    row |= {"unit": "s", **spread(runs)}
-    row |= {**_ratio(runs, times.get(LOOP, []), ""), **started}
-    row["compile_s"] = max(0.0, started["first_round_s"] - median)
-    row |= {"evaluation_s": statistics.median(tested), **_ratio(tested, tests.get(LOOP, []), "evaluation_")}
+def _measured(
+    loop: tuple[Sequence[float], Sequence[float]],
+    times: Sequence[float],
+    tests: Sequence[float],
+    started: dict[str, float],
+    worker: Worker,
+) -> dict[str, Any]:
+    """What was measured of one peer: seconds, ratios to the PyTorch loop, memory.
+
+    Args:
+      loop: s of each round and of each test of the PyTorch loop.
+      times, tests: s of each round and of each test of 1000 images.
+      started: s from the start of the process to the end of its first round, and of that round alone.
+      worker: the peer's process.
+    """
+    row = {"unit": "s", **spread(times), **_ratio(times, loop[0], ""), **started}
+    row["compile_s"] = max(0.0, started["first_round_s"] - statistics.median(times))
+    row |= {"evaluation_s": statistics.median(tests), **_ratio(tests, loop[1], "evaluation_")}
     return {**row, "peak_memory_mb": round(worker.peak_memory_mb(), 1), "about": worker.about}
 
 

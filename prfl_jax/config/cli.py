@@ -23,9 +23,10 @@ from absl import app, flags
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign, flatten
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import RULES, unknown
-from prfl_jax.config.validate import assign, flatten, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.system import console, early
 from prfl_jax.system.errors import UserError, refuse, shorten, shown
 from prfl_jax.system.files import ADVICE, cannot, user_path
@@ -49,6 +50,11 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> config_dict.Conf
     An override of `strategy` writes that strategy's row over the file's choices
     first, wherever it stands; then the others apply in their order, the last one
     of a key winning.
+
+    Examples:
+      >>> config = load_config("configs/quickstart.py", {"strategy": "fedavg", "local.lr": "0.1"})
+      >>> config.window.close, config.local.lr
+      ('all', 0.1)
 
     Args:
       path: a Python file with `get_config() -> ConfigDict`.

@@ -24,6 +24,11 @@ def default_config() -> config_dict.ConfigDict:
     """Every key with its default: PR-FL in the setting of the paper's FEMNIST column.
 
     `None` (a placeholder) means "derived"; the comment says from what.
+
+    Examples:
+      >>> config = default_config()
+      >>> config.clients.number, config.density.interval
+      (10, 50)
     """
     c = config_dict.ConfigDict()
     c.seed = 0
@@ -70,7 +75,9 @@ def default_config() -> config_dict.ConfigDict:
     )
     c.server = _group(up_mb_s=20.0, down_mb_s=100.0, sigma=0.1, contention=True)
     c.local = _group(
-        name="sgd",  # sgd | scaled_sgd: HeteroFL's scaler and masked logits
+        # sgd | scaled_sgd: HeteroFL's scaler and masked logits | proximal: SGD with prox_mu > 0
+        # | ordered_sgd: FjORD's width at each step | magnitude_sgd: FIARSE's masks at each step, or FILE.py:object
+        name="sgd",
         steps=5,
         batch_size=20,
         lr=0.25,
@@ -83,7 +90,9 @@ def default_config() -> config_dict.ConfigDict:
 
     # The six seams. `strategy` fills in `name`/`close`; a config file or the command line may then override.
     c.submodel = _group(
-        name="nested",  # nested: by importance | leading: HeteroFL's leading channels | full, or FILE.py:object
+        # nested: by importance | leading: the first channels | rolling: channels that move on each window
+        # | magnitude: the largest weights at each dispatch | full, or FILE.py:object
+        name="nested",
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.density = _group(

@@ -14,10 +14,13 @@ import re
 from collections.abc import Callable
 
 from prfl_jax import registry, strategies
-from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.aggregate import CLIENT_WEIGHTS, REGISTRY, STALENESS
 from prfl_jax.density import DENSITIES
+from prfl_jax.density import RULES as BALANCE_RULES
+from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.models.architectures import ARCHITECTURES
-from prfl_jax.submodel import SCORES, SUBMODELS
+from prfl_jax.robustness.attack_rules import ATTACKS
+from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
 
 
@@ -167,7 +170,7 @@ RULES: dict[str, Rule] = {
     "server.down_mb_s": _positive(*MB_S),
     "server.sigma": _not_negative(3.0),
     "server.contention": FLAG,
-    "local.name": _choice("sgd", "scaled_sgd"),
+    "local.name": _choice_or_own(*LOCAL_WORKS),
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
     "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
@@ -177,29 +180,29 @@ RULES: dict[str, Rule] = {
     "local.lr_decay_rounds": _integer(1),
     "local.lr_dt_ref_s": _positive(optional=True),
     "submodel.name": _choice_or_own(*SUBMODELS),
-    "submodel.importance": _choice(*SCORES),
+    "submodel.importance": _choice(*IMPORTANCES),
     "density.name": _choice_or_own(*DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
-    "density.rule": _choice("normalised", "damped", "literal"),
+    "density.rule": _choice(*BALANCE_RULES),
     "density.interval": _integer(1),
     "density.min_density": _number(_whole_percent, "in (0, 1] that is a whole percent, such as 0.05"),
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
-    "aggregation.name": _choice_or_own(*AGGREGATIONS),
+    "aggregation.name": _choice_or_own(*REGISTRY),
     "aggregation.server_lr": _positive(),
     "aggregation.alpha": FRACTION,
-    "aggregation.staleness": _choice("constant", "polynomial", "hinge"),
+    "aggregation.staleness": _choice(*STALENESS),
     "aggregation.staleness_a": _number(
         lambda v: 0 <= v <= 1e12,
         ">= 0 and at most 1e+12 (None: by kind, polynomial 0.6, of fedasync 0.5, hinge 10)",
         optional=True,
     ),
     "aggregation.staleness_b": _not_negative(),
-    "aggregation.client_weight": _choice("samples_per_round", "dataset", "uniform"),
+    "aggregation.client_weight": _choice(*CLIENT_WEIGHTS),
     "aggregation.byzantine": _integer(0),
     "aggregation.clip_norm": _positive(optional=True),
-    "attack.name": _choice("none", "sign_flip", "noise", "nan", "label_flip"),
+    "attack.name": _choice(*ATTACKS),
     "attack.number": _integer(0),
     "attack.clients": Rule(int, lambda v: v >= 0, "a tuple of clients' numbers from 0", many=True),
     "attack.scale": _positive(),

@@ -5,7 +5,8 @@ clients. Both are NumPy only: jax is needed by `prfl_jax.data.device` alone, and
 tensorflow-datasets is imported when a data set of its is asked for.
 """
 
+from prfl_jax.data.checks import CHECKS
 from prfl_jax.data.partition import Split, split
 from prfl_jax.data.sources import Dataset, data_dir, load
 
-__all__ = ["Dataset", "Split", "data_dir", "load", "split"]
+__all__ = ["CHECKS", "Dataset", "Split", "data_dir", "load", "split"]

@@ -60,7 +60,7 @@ def find_background(x: np.ndarray) -> np.ndarray:
 
 
 def to_device(
-    dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, liars: Sequence[int] = ()
+    dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, malicious: Sequence[int] = ()
 ) -> DeviceData:
     """Copy what the clients hold to the default device; images nobody holds stay behind.
 
@@ -68,7 +68,7 @@ def to_device(
 
     Args:
       images: all images and labels, where they are on the device already; taken as they are.
-      liars: numbers of clients.
+      malicious: numbers of the malicious clients.
     """
     sizes = np.array([len(c) for c in split.clients], np.int32)
     held = np.sort(np.concatenate(split.clients)) if images is None else np.arange(len(dataset.x_train))
@@ -83,7 +83,7 @@ def to_device(
         jnp.asarray(index),
         jnp.asarray(sizes),
         jnp.asarray((counts > 0) | (counts.sum(axis=0) == 0)),
-        jnp.asarray(np.isin(np.arange(len(sizes)), liars)),
+        jnp.asarray(np.isin(np.arange(len(sizes)), malicious)),
         jnp.asarray(find_background(dataset.x_train)),
     )
 

@@ -1,27 +1,42 @@
-"""Which density each client trains (NumPy only): round times, early stopping, recovery."""
+"""The density seam: which share of the model each client trains, decided after windows I, 2I, ... (NumPy only).
 
-from prfl_jax.density.early_stopping import EarlyStopping
-from prfl_jax.density.policy import (
+`base.py` has the contract, `policies.py` the built-in policies, `choices.py` the table of `density.name`.
+"""
+
+from prfl_jax.density.base import Decision, DensityPolicy
+from prfl_jax.density.checks import CHECKS
+from prfl_jax.density.choices import (
     DENSITIES,
+    evidence_needed,
+    find_density,
+    make_density,
+    prunes,
+    prunes_by,
+    uploads_squares,
+)
+from prfl_jax.density.early_stopping import EarlyStopping
+from prfl_jax.density.evidence import OF_CLIENTS, Evidence
+from prfl_jax.density.policies import (
     BalancedDensity,
-    Decision,
     FullDensity,
     RecoveringDensity,
     RecoveringTiers,
     Recovery,
     TieredDensity,
-    find_density,
-    make_density,
 )
 from prfl_jax.density.running import RunningDensities
 from prfl_jax.density.time_balance import RULES, TimeBalance
 
 __all__ = [
+    "CHECKS",
     "DENSITIES",
+    "OF_CLIENTS",
     "RULES",
     "BalancedDensity",
     "Decision",
+    "DensityPolicy",
     "EarlyStopping",
+    "Evidence",
     "FullDensity",
     "RecoveringDensity",
     "RecoveringTiers",
@@ -29,6 +44,10 @@ __all__ = [
     "RunningDensities",
     "TieredDensity",
     "TimeBalance",
+    "evidence_needed",
     "find_density",
     "make_density",
+    "prunes",
+    "prunes_by",
+    "uploads_squares",
 ]

@@ -1,4 +1,7 @@
-"""`early_stopping()` of Algorithm 1, lines 1, 9 and 17; the paper leaves it open (facts.md, section 1)."""
+"""Early stopping: fires when an accuracy has stopped improving (Algorithm 1, lines 1, 9 and 17).
+
+The paper leaves `early_stopping()` open; the rule here is patience with a least improvement.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from prfl_jax.system.errors import UserError
 class EarlyStopping:
     """Fires after `patience` evaluations in a row that did not improve.
 
-    Improved means above the best value + `min_delta`. An evaluation identical to the last one does
-    not count (nothing new arrived in that slot), nor does NaN (no slot yet). After it fired, counter
-    and best value start anew.
+    An evaluation improves if it is above the best value + `min_delta`. An evaluation identical to the last one does
+    not count (nothing new arrived in that slot), nor does NaN (the slot is empty). After it has fired, the counter and
+    the best value start anew.
 
     Args:
       patience: evaluations, at least 1.
@@ -35,7 +38,7 @@ class EarlyStopping:
         self._counter = 0
 
     def update(self, value: float) -> bool:
-        """Takes one evaluation; True if it fires now."""
+        """Adds one evaluation; returns whether early stopping fires now."""
         value = float(value)
         if math.isnan(value) or value == self._last:
             return False
@@ -50,10 +53,10 @@ class EarlyStopping:
         return True
 
     def to_state(self) -> list[Any]:
-        """Best value, last value, counter, as JSON can hold them."""
+        """`[best value, last value, counter]`, as JSON can hold it."""
         return [self._best, self._last, self._counter]
 
     def from_state(self, state: list[Any]) -> EarlyStopping:
-        """Takes over a saved state; returns itself."""
+        """Restores a saved state; returns itself."""
         self._best, self._last, self._counter = state
         return self

@@ -1,4 +1,4 @@
-"""Which density each dispatch runs at: densities change while dispatches are under way."""
+"""Remembers the density of each dispatch, since densities may change before it arrives."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from prfl_jax.clock.types import Arrival, Window
 
 
 class RunningDensities:
-    """Remembers the density of every dispatch until it arrives or fails."""
+    """The density of every dispatch that has neither arrived nor failed."""
 
     def __init__(self) -> None:
         self._density_pct: dict[tuple[int, int], int] = {}  # (client, dispatch index) -> percent
 
     def take(self, window: Window, density_pct: np.ndarray) -> list[int]:
-        """Percent each of the window's arrivals ran at, in order; `density_pct` [M] is what it dispatched."""
+        """Enters a window's dispatches and removes its failures and arrivals.
+
+        Args:
+          window: the next one.
+          density_pct: `[M]` percents of its dispatches.
+
+        Returns:
+          The percent that each of its arrivals was trained at, in order.
+        """
         for dispatch in window.dispatches:
             self._density_pct[dispatch.client, dispatch.index] = int(density_pct[dispatch.client])
         for failure in window.failures:

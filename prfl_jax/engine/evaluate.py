@@ -1,4 +1,4 @@
-"""Accuracy and loss of a model on images that lie on the device as uint8."""
+"""Evaluates a model's accuracy and loss on images that are on the device as uint8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prfl_jax.models.losses import Loss
 from prfl_jax.models.variables import whole
 from prfl_jax.system.host_offload import fetch
 
-IMAGES_PER_CALL = 1000  # one device call; about two seconds for the largest model on two CPU cores
+IMAGES_PER_CALL = 1000  # of one device call; about two seconds for the largest model on two CPU cores
 
 
 class EvalSet(NamedTuple):
@@ -30,7 +30,12 @@ class EvalSet(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Of one call: sums of correct and samples `[classes]` by true label; the loss of each image, 0 for padding."""
+    """The result of one device call.
+
+    Attributes:
+      correct, samples: `[classes]` counts by true label.
+      losses: the loss of each image, 0 for padding.
+    """
 
     correct: jax.Array
     samples: jax.Array
@@ -43,7 +48,7 @@ class Scores:
 
     Attributes:
       correct, count: `[classes]` by true label.
-      loss: summed over the samples.
+      loss: sum over the samples.
     """
 
     correct: np.ndarray
@@ -52,10 +57,12 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
+        """Share of correct samples."""
         return float(self.correct.sum() / self.count.sum())
 
     @property
     def mean_loss(self) -> float:
+        """Mean loss of a sample."""
         return float(self.loss / self.count.sum())
 
     def per_class(self) -> list[float | None]:
@@ -63,7 +70,7 @@ class Scores:
         return [float(c / n) if n else None for c, n in zip(self.correct, self.count, strict=True)]
 
     def under(self, labels: np.ndarray) -> float | None:
-        """Accuracy on test data with a client's own mix of labels `[classes]` (counts); None without any."""
+        """Accuracy weighted by a client's own mix of `labels`, `[classes]` counts; None if it has none of them."""
         shares = np.where(self.count > 0, labels, 0).astype(np.float64)
         if not shares.sum():
             return None
@@ -71,12 +78,12 @@ class Scores:
 
 
 def images_each(images: int, batch_size: int, devices: int) -> int:
-    """Images of one piece that a device has."""
+    """Images of one piece that each device has."""
     return -(-min(batch_size, images) // devices)
 
 
 def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
-    """Copies images to the device in pieces of one shape, whose images several devices share evenly."""
+    """Copies images to the device in pieces of one shape; several devices share the images of a piece evenly."""
     count = 1 if placement is None else placement.count
     size = images_each(len(x), batch_size, count) * count
     pieces = -(-len(x) // size)
@@ -90,19 +97,23 @@ def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Plac
 
 
 def pieces_at_once(size: int) -> int:
-    """Pieces of so many images that one device call evaluates."""
+    """Number of pieces of `size` images that one device call evaluates."""
     return max(1, IMAGES_PER_CALL // size)
 
 
 class Evaluator:
     """Evaluates params on data whose labels are below `data_classes`.
 
-    Losses come back one an image and are summed in float64, so that the sum does not depend on batches and devices.
-    The params are those of `Model.apply`: with the fixed variables, where there are any.
+    The loss of each image is returned and summed on the host in float64, so that the sum does not depend on batches and
+    devices. The params are those of `Model.apply`: with the fixed variables, if there are any.
 
     Args:
+      model: it is applied without training behaviour.
+      loss: (logits, labels) -> loss of each image.
+      normalize: how uint8 images become floats (`data.normalize`).
+      data_classes: labels are below it.
       placement: several devices share the images of a piece; None: the default device has all.
-      matmul: what products are computed in, as for `Client`.
+      matmul: precision of matrix products, as for `Client`.
     """
 
     def __init__(
@@ -131,7 +142,7 @@ class Evaluator:
 
         def pieces(params: Any, data: EvalSet, first: jax.Array, end: jax.Array) -> Sums:
             zeros = jnp.zeros(data_classes, jnp.int32)
-            own = data.y.shape[1]  # this device's images of a piece
+            own = data.y.shape[1]  # images of a piece on this device
             start = Sums(zeros, zeros, jnp.zeros((pieces_at_once(own * placement.count), own), jnp.float32))
             sums = lax.fori_loop(first, end, lambda i, sums: piece(params, data, first, i, sums), start)
             correct, samples = placement.sum((sums.correct, sums.samples))
@@ -140,18 +151,21 @@ class Evaluator:
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
 
         def take(stack: Any, slot: jax.Array) -> Any:
-            return jax.tree.map(lambda leaf: fetch(leaf, slot).astype(jnp.float32), stack)  # it may be stored in less
+            return jax.tree.map(lambda leaf: fetch(leaf, slot).astype(jnp.float32), stack)  # stored with fewer bits
 
         self._take = placement.jit_global(take, ALL)
 
     def warm_up(self, params: Any, data: EvalSet) -> None:
-        """Compiles for data of this shape; evaluates nothing."""
+        """Compiles for data of this shape without evaluating any."""
         jax.block_until_ready(self._pieces(params, data, np.int32(0), np.int32(0)))
 
     def __call__(self, params: Any, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """Scores of one model on all of `data`.
 
-        `check` is called between device calls, so that a signal need not wait for a whole test set.
+        Args:
+          params: of the model.
+          data: images and labels.
+          check: called between device calls, so that a signal need not wait for a whole test set.
         """
         total, size = data.y.shape
         step = pieces_at_once(size)
@@ -167,5 +181,12 @@ class Evaluator:
     def slot(
         self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None, fixed: Any = None
     ) -> Scores:
-        """The model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask."""
+        """Scores of the model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask.
+
+        Args:
+          buffer: updates, stacked.
+          slot: index of the first axis.
+          data, check: as above.
+          fixed: variables that are not trained, if there are any.
+        """
         return self(whole(self._take(buffer, np.int32(slot)), fixed), data, check)

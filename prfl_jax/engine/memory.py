@@ -1,4 +1,4 @@
-"""What a run keeps in memory, counted from shapes before anything is put there, and whether it fits."""
+"""Memory that a run needs, counted from shapes before any array is made, and whether it fits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from prfl_jax.data import Dataset, Split
-from prfl_jax.engine.engine import State
 from prfl_jax.engine.placement import Placement
+from prfl_jax.engine.state import State
 from prfl_jax.report.names import bytes_text
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.host_memory import host_available
@@ -57,8 +57,8 @@ def check_memory(
       state: arrays or shapes, as made for `placement`.
       images: bytes of the images, of which each device has a copy.
       key: of the config that gives the number of slots.
-      experiments: how many of this state a process has (`together.py`); a chunk stacks them, so each is there twice.
-      at_once: models stacked over clients lie in the host's memory, and so many of them on the device at a time.
+      experiments: how many such states a process has (`batched_runs.py`); a chunk stacks them, so each exists twice.
+      at_once: models stacked over clients are in the host's memory, and so many of them on the device at a time.
       looks_at_all: an aggregation is given all models at once, in float32, on each device, and orders them.
 
     Raises:
@@ -103,7 +103,7 @@ def check_memory(
 
 
 def device_available(device: Any) -> int | None:
-    """Bytes free on an accelerator; None where it does not tell."""
+    """Bytes free on an accelerator; None where it does not report them."""
     stats = device.memory_stats()
     if not stats or "bytes_limit" not in stats:
         return None

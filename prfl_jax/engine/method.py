@@ -7,29 +7,34 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.aggregate.kernels import check_kernel
+from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
-from prfl_jax.local import LocalWork
+from prfl_jax.local import LocalSettings, LocalWork, find_local
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.products import precision_name
-from prfl_jax.robustness.attacks import Attack
+from prfl_jax.robustness.attacks import make_attack
 from prfl_jax.robustness.update_filter import UpdateFilter
-from prfl_jax.submodel.choices import find_submodel, given, prunes
+from prfl_jax.submodel import (
+    IMPORTANCES,
+    Importance,
+    ModelSize,
+    Network,
+    Submodels,
+    find_submodel,
+    to_percent,
+)
 from prfl_jax.submodel.importance import check_scores
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
-from prfl_jax.submodel.leading import leading_levels, leading_size
-from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
-from prfl_jax.transport.costs import uploads_squares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +43,19 @@ class Method:
 
     model: Any
     layout: Layout
-    size: ModelSize
+    submodels: Submodels
     loss: Any
-    importance: str | None
+    importance: Importance | None  # None where nothing is pruned
     scores: Callable[..., Any] | None  # of sub-models by importance
+    work: LocalWork
     clients_axis: str
     train: str
     matmul: str | None
-    levels: tuple[np.ndarray, ...] | None  # of sub-models that the architecture gives
+
+    @property
+    def size(self) -> ModelSize:
+        """What sub-models cost."""
+        return self.submodels.size
 
 
 def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images: Sequence[int] = ()) -> Method:
@@ -69,28 +79,24 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
             f"config.clients.flop_s: the FLOP of {config.model.name!r} cannot be counted because of "
             f"{', '.join(model.flop.unknown)}; allowed: (), or a model without that"
         )
-    submodel, leading = find_submodel(config.submodel), config.submodel.name == "leading"
-    scored, given_once = submodel.scores is not None, leading or submodel.levels is not None
-    layout = Layout.of(model.shapes(), prune=scored or given_once, channels=given_once)
-    least = to_percent(config.density.min_density) if scored else 100
-    size, levels = layout.model_size(model, config.model.size_mb, least, config.local.batch_size), None
+    rule, name = find_submodel(config.submodel), config.submodel.name
+    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels)
     if prunes(config) and not layout.prunable:
         raise UserError(
             f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "
-            f"for config.submodel.name={config.submodel.name!r}; allowed: a model with such weights, or "
-            "config.density.name=full"
+            f"for config.submodel.name={name!r}; allowed: a model with such weights, or config.density.name=full"
         )
-    if submodel.levels is not None:
-        shapes = dict(zip(layout.paths, layout.shapes, strict=True))
-        flop = dict(zip(layout.paths, size.layer_flop, strict=True))
-        size, levels = given(config.submodel.name, submodel, shapes, size.bytes_per_value, flop, size.rest_flop)
-    if scored:
-        check_scores(config.submodel, submodel, [layout.shapes[i] for i in layout.prunable])
-    if leading:
-        layers = layer_table(config.model.name, input_shape, model.classes, config.model.width)  # type: ignore[arg-type]
-        by_path = leading_levels(layers)
-        size, levels = leading_size(layers, size.bytes_per_value), tuple(by_path[path] for path in layout.paths)
+    least = to_percent(config.density.min_density) if rule.scored else 100
+    network = Network(
+        shapes=dict(zip(layout.paths, layout.shapes, strict=True)),
+        size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size),
+        layers=lambda: layer_table(config.model.name, tuple(input_shape), model.classes, config.model.width),  # type: ignore[arg-type]
+    )
+    submodels = rule.fit(network, name)
+    if rule.scored:
+        check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
+    importance = IMPORTANCES.find(config.submodel.importance)
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
     if axis == "auto":
         axis = "map" if on_cpu else "vmap"
@@ -101,14 +107,14 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
     return Method(
         model=model,
         layout=layout,
-        size=size,
+        submodels=submodels,
         loss=make_loss(config.model.loss),
-        importance=config.submodel.importance if prunes(config) else None,
-        scores=submodel.scores,
+        importance=importance if prunes(config) else None,
+        scores=rule.scoring(importance),
+        work=find_local(config.local.name),
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
-        levels=levels,
     )
 
 
@@ -129,20 +135,22 @@ def make_engine(config: Any, method: Method, placement: Placement | None = None)
             importance=method.importance,
             normalize=config.data.normalize,
             augment=config.data.augment,
-            work=LocalWork(
+            work=method.work,
+            local=LocalSettings(
                 steps=config.local.steps,
                 batch_size=config.local.batch_size,
                 momentum=config.local.momentum,
                 prox_mu=config.local.prox_mu,
-                scaled=config.local.name == "scaled_sgd",
                 unroll=config.engine.unroll,
+                square_gradients=method.importance is not None and method.importance.from_clients,
+                widths=tuple(map(to_percent, config.density.tiers)) if method.work.draws_widths else (),
             ),
             matmul=method.matmul,
-            attack=None if config.attack.name == "none" else Attack(config.attack.name, config.attack.scale),
+            attack=make_attack(config.attack),
             update_filter=make_update_filter(config),
             byzantine=config.aggregation.byzantine,
         ),
-        method.levels,
+        method.submodels,
         placement,
     )
 
@@ -152,7 +160,7 @@ def make_update_filter(config: Any) -> UpdateFilter | None:
     clip, noise = config.aggregation.clip_norm, config.privacy.noise_multiplier
     robust = find_aggregation(config.aggregation.name).robust
     # with noise a rejected update is noise alone: that one was rejected must not show
-    return UpdateFilter(clip, noise, left_out=robust and not noise) if robust or clip is not None else None
+    return UpdateFilter(clip, noise, rejected_as_nan=robust and not noise) if robust or clip is not None else None
 
 
 def slots(config: Any) -> int:

@@ -1,10 +1,9 @@
-"""Clients over several devices: client c is held by device c mod D, in that device's slot c div D.
+"""Places clients on several devices: client c is held by device c mod D, in that device's slot c div D.
 
-Everything stacked over clients (`State.sent`, `State.buffer`, their masks, `State.trained`) is sharded over
-the mesh's one axis, the server's model is a copy on each device, and an aggregation adds the
-devices' sums up (`psum`). Clients are dealt out in turn, so that neighbours in the config, which
-are often alike in speed, do not share a device. With one device all of this is nothing: no mesh,
-no padding, the same program as without it.
+Everything stacked over clients (`State.sent`, `State.buffer`, their masks, `State.trained`) is sharded over the mesh's
+one axis, the server's model is a copy on each device, and an aggregation adds the devices' sums up (`psum`). Clients
+are dealt out in turn, so that neighbours in the config, which are often alike in speed, do not share a device. With one
+device there is no mesh and no padding, and the program is the same as without this file.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ class Placement:
 
     @classmethod
     def of(cls, clients: int, wanted: int = 0, everyone: bool = True) -> Placement:
-        """On the first `wanted` devices, never on more than there are clients.
+        """Places clients on the first `wanted` devices, never on more than there are clients.
 
-        With 0 on all there are. But cores that count as devices share one memory and one pool of threads, which a
-        single client's products fill already, and a device whose clients do not arrive stands still: of these, 0 takes
-        one, unless every window has `everyone`.
+        With `wanted` 0 on all devices that exist. But CPU cores that count as devices share one memory and one pool of
+        threads, which a single client's products fill already, and a device without arrivals is idle: of CPU devices, 0
+        takes one, unless every window has `everyone`, all clients.
 
         Raises:
-          UserError: there are not so many.
+          UserError: there are fewer devices than wanted.
         """
         there = jax.devices()
         if wanted > len(there):
@@ -81,7 +80,7 @@ class Placement:
         return Mesh(np.array(self.devices), (AXIS,))
 
     def slot(self, client: int) -> int:
-        """Where a client lies in arrays `[D m, ...]`."""
+        """A client's index in arrays `[D m, ...]`."""
         return client % self.count * self.slots + client // self.count
 
     def to_clients(self, stack: np.ndarray) -> np.ndarray:
@@ -148,13 +147,13 @@ class Placement:
         Args:
           takes, gives: `PartitionSpec`s of arguments and results (prefixes of their pytrees).
           donate: arguments whose memory the results may take.
-          out_shardings: with one device, shardings of results that do not lie on it.
+          out_shardings: with one device, shardings of results that are not on it.
         """
         if self.count == 1:
             return jax.jit(function, donate_argnums=tuple(donate), out_shardings=out_shardings)
         inner = jax.shard_map(function, mesh=self.mesh, in_specs=takes, out_specs=gives, check_vma=False)
-        lie_in, lie_out = self._shardings(takes), self._shardings(gives)
-        return jax.jit(inner, in_shardings=lie_in, out_shardings=lie_out, donate_argnums=tuple(donate))
+        shardings_in, shardings_out = self._shardings(takes), self._shardings(gives)
+        return jax.jit(inner, in_shardings=shardings_in, out_shardings=shardings_out, donate_argnums=tuple(donate))
 
     def jit_global(self, function: Callable[..., Any], gives: Any, out_shardings: Any = None) -> Any:
         """`jax.jit` of a function that makes whole arrays, sharded as `gives` says (one device: by `out_shardings`)."""
@@ -183,11 +182,11 @@ class Placement:
         )
 
     def sum(self, tree: Any) -> Any:
-        """Over the devices, inside a function of `jit`."""
+        """The sum over the devices, inside a function of `jit`."""
         return tree if self.count == 1 else jax.lax.psum(tree, AXIS)
 
     def gather(self, tree: Any) -> Any:
-        """What is stacked over each device's slots, of all devices `[D m, ...]`, inside a function of `jit`."""
+        """Arrays of each device's slots `[m, ...]` from all devices, `[D m, ...]`, inside a function of `jit`."""
         if self.count == 1:
             return tree
         return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, axis=0, tiled=True), tree)

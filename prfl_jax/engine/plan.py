@@ -1,7 +1,7 @@
-"""The plan of a chunk: what the host's clock tells the device, as small arrays.
+"""The plan of a chunk: which clients are dispatched, train and arrive in each window, as small arrays for the device.
 
-A client occupies a slot of the stacked arrays from its dispatch to its arrival, and in a buffer for good. Where every
-client has one, slots are the clients' numbers; where few take part at a time, slots are handed on.
+A client occupies a slot of the stacked arrays from its dispatch to its arrival, and in a buffer for the whole run.
+Where every client has a slot, slots are the clients' numbers; in cohorts a free slot goes to the next client.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prfl_jax.aggregate.choices import AggregationWeights
+from prfl_jax.aggregate.context import AggregationWeights
 
-MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many as it is told
+MAX_ROWS = 64  # rows of a chunk's plan; the executable runs as many of them as its argument `rows` says
 
 
 class Plan(NamedTuple):
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
       train_count: `[L]` int32.
       arrive: `[L, S]` int32 slots in order of arrival, padded with S.
       arrive_count: `[L]` int32.
-      client: `[L, S]` int32, whose round each slot that trains or arrives holds.
+      client: `[L, S]` int32, the client whose round each slot that trains or arrives holds.
       count: `[L, S]` int32, how many rounds that client had begun before, which its draws of data go by.
       lr: `[L, S]` float32 learning rate of that round.
       density_pct: `[L, S]` int32 density (percent) it runs at.
@@ -61,14 +61,23 @@ class Plan(NamedTuple):
 
 
 class LocalRound(NamedTuple):
-    """A client's turn in a slot, as `Plan` says it: `rounds` begun before, learning rate, coefficient, density."""
+    """A client's local round in a slot: numbers on the host, arrays in a compiled chunk (stacked for several slots).
 
-    slot: int
-    client: int
-    rounds: int
-    lr: float
-    coefficient: float = 0.0
-    density_pct: int = 100
+    Attributes:
+      slot: where the client's models are; on the device the number of slots for padding.
+      client: its number.
+      rounds: how many rounds the client had begun before; its draws of data go by it.
+      lr: learning rate.
+      coefficient: c_k of its update in a running sum.
+      density_pct: density (percent) it runs at.
+    """
+
+    slot: Any
+    client: Any
+    rounds: Any
+    lr: Any
+    coefficient: Any = 0.0
+    density_pct: Any = 100
 
 
 def empty_row(slots: int) -> Plan:

@@ -19,7 +19,7 @@ from prfl_jax.aggregate.cycles import Cycles
 from prfl_jax.clock import SYNCHRONOUS, Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.clock.faults import LEFT
 from prfl_jax.clock.faulty_clock import waits_for_all
-from prfl_jax.density import FullDensity
+from prfl_jax.density import DensityPolicy
 from prfl_jax.engine.plan import LocalRound, Plan, make_row
 
 
@@ -103,7 +103,7 @@ class Planner:
     def __init__(
         self,
         clock: Clock,
-        policy: FullDensity,
+        policy: DensityPolicy,
         aggregation: Any,
         local: Any,
         dt_ref_s: float,

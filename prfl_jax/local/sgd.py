@@ -1,8 +1,7 @@
-"""Local SGD on a sub-model (Algorithm 1, line 29)."""
+"""Local SGD on a sub-model (PR-FL, Algorithm 1, line 29), with the masks of the round or with new ones at each step."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,124 +10,107 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 
-MOST_UNROLLED = 32  # steps; compiling takes as many times longer, and the batches of so many are drawn at once
 
+class StepMasks(NamedTuple):
+    """What one step trains of the sub-model, in the prunable leaves' shapes.
 
-@dataclasses.dataclass(frozen=True)
-class LocalWork:
-    """Settings of one local round: `steps` SGD steps with `momentum` on batches of `batch_size`.
-
-    `prox_mu` adds mu (w - w_sent) to each gradient (Li et al. 2020, FedProx; Xie et al. 2019); `scaled` is HeteroFL's
-    scaler and masked logits; `square_gradients` returns the sum over steps of g^2 too; `unroll` compiles the steps one
-    after another, not as a loop, up to `MOST_UNROLLED` of them.
+    Attributes:
+      masks: boolean: values that the forward pass has; the others count as 0 and keep their value.
+      factors: float32, what the gradient of each of them is multiplied by; None: by 1.
     """
 
-    steps: int = 5
-    batch_size: int = 20
-    momentum: float = 0.0
-    prox_mu: float = 0.0
-    scaled: bool = False
-    unroll: bool = True
-    square_gradients: bool = False
-
-    @property
-    def long(self) -> bool:
-        """Whether a round has too many steps to have their batches drawn at once (see `make_long_round`)."""
-        return self.steps > MOST_UNROLLED
+    masks: tuple[jax.Array, ...]
+    factors: tuple[jax.Array, ...] | None = None
 
 
-class LocalResult(NamedTuple):
-    """A client update: trained `params`, mean training `loss`, `squares` of gradients in the prunable leaves' shapes.
+# (prunable leaves of the present weights, number of the step) -> what the step trains
+Anew = Callable[[tuple[jax.Array, ...], jax.Array], StepMasks]
 
-    The last is the sum over steps of g^2, () if not asked for.
+
+def sgd_round(task: LocalTask, given: LocalInput, anew: Anew | None = None) -> LocalResult:
+    """SGD with momentum and the proximal term, `settings.steps` steps.
+
+    Few steps are compiled one after another and have their batches drawn at once; many are a loop that holds one batch
+    at a time, whose loss is a running mean.
+
+    Args:
+      anew: the masks of each step within the client's own; None: the client's own masks.
     """
+    settings = task.settings
+    start, step = _steps(task, given, anew)
+    if not settings.long:
+        x, y = given.batches.all()
+        numbers = jnp.arange(settings.steps)
+        (params, _, squares), losses = lax.scan(step, start, (x, y, numbers), unroll=settings.unroll)
+        return LocalResult(params, jnp.mean(losses), squares)
 
-    params: Any
-    loss: jax.Array
-    squares: tuple[jax.Array, ...]
+    def body(number: jax.Array, carry: Any) -> Any:
+        carry, mean = carry
+        carry, value = step(carry, (*given.batches.one(number), number))
+        return carry, mean + (value - mean) / (number + 1)
+
+    (params, _, squares), mean = lax.fori_loop(0, settings.steps, body, (start, jnp.zeros(())))
+    return LocalResult(params, mean, squares)
 
 
-def make_local_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) -> Callable[..., LocalResult]:
-    """Returns `local_round(params, masks, x, y, lr, key)` for one client.
+def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, Any]:
+    """What a round carries from step to step, and its step for `lax.scan`."""
+    model, loss, layout, settings = task.model, task.loss, task.layout, task.settings
+    sent, masks, lr = given.params, given.masks, given.lr
+    mu = settings.prox_mu
+    trace = optax.trace(decay=settings.momentum) if settings.momentum else optax.identity()
+    masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
+
+    def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
+        return jnp.mean(loss(model.apply(p, batch_x, True, step_key), batch_y))
+
+    def loss_and_gradient(p: Any, batch_x: jax.Array, batch_y: jax.Array, number: jax.Array) -> tuple[jax.Array, Any]:
+        step_key = jax.random.fold_in(given.key, number)
+        if anew is None:
+            return jax.value_and_grad(batch_loss)(p, batch_x, batch_y, step_key)
+        leaves = jax.tree.leaves(p)
+        here = anew(tuple(leaves[i] for i in layout.prunable), number)
+        value, gradient = jax.value_and_grad(batch_loss)(apply_masks(layout, p, here.masks), batch_x, batch_y, step_key)
+        gradient = apply_masks(layout, gradient, here.masks)
+        if here.factors is not None:
+            gradient = layout.map_pruned(gradient, here.factors, jnp.multiply)
+        return value, gradient
+
+    def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+        p, momentum, squares = carry
+        value, gradient = loss_and_gradient(p, *batch)
+        if settings.square_gradients:
+            kept = layout.select(masked(gradient))
+            squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
+        if mu:
+            gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
+        update, momentum = trace.update(gradient, momentum)
+        p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
+        return (p, momentum, squares), value
+
+    squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if settings.square_gradients else ()
+    return (sent, trace.init(sent), squares), step
+
+
+def make_local_round(model: Model, loss: Loss, layout: Layout, settings: LocalSettings) -> Callable[..., LocalResult]:
+    """Returns `local_round(params, masks, x, y, lr, key)`: SGD of one client on given batches.
 
     Args of the returned function:
-      params: the sub-model as sent, 0 where masked.
-      masks: boolean masks in the prunable leaves' shapes; () for the full model.
+      params, masks, lr, key: as in `LocalInput`.
       x, y: float32 `[steps, B, ...]` and int32 `[steps, B]`.
-      lr: scalar, the learning rate of the whole round.
-      key: for dropout.
-
-    Masked weights stay exactly 0: gradients flow only into the sub-model.
     """
+    task = LocalTask(model, loss, layout, settings)
 
     def local_round(
         params: Any, masks: tuple[jax.Array, ...], x: jax.Array, y: jax.Array, lr: jax.Array, key: jax.Array
     ) -> LocalResult:
-        start, step = _steps(model, loss, layout, work)(params, masks, lr, key)
-        unroll = work.unroll and not work.long
-        (params, _, squares), losses = lax.scan(step, start, (x, y, jnp.arange(work.steps)), unroll=unroll)
-        return LocalResult(params, jnp.mean(losses), squares)
+        batches = Batches(one=lambda number: (x[number], y[number]), all=lambda: (x, y))
+        return sgd_round(task, LocalInput(params, masks, batches, lr, key))
 
     return local_round
-
-
-def make_long_round(model: Model, loss: Loss, layout: Layout, work: LocalWork) -> Callable[..., LocalResult]:
-    """As `make_local_round`, for any number of steps: a loop that holds one batch at a time.
-
-    The returned function takes `draw` in the place of x and y: from the number of a step, a traced int32 from 0, to
-    its batch, float32 `[B, ...]` and int32 `[B]`. The loss is a running mean.
-    """
-
-    def long_round(
-        params: Any,
-        masks: tuple[jax.Array, ...],
-        draw: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
-        lr: jax.Array,
-        key: jax.Array,
-    ) -> LocalResult:
-        start, step = _steps(model, loss, layout, work)(params, masks, lr, key)
-
-        def body(number: jax.Array, carry: Any) -> Any:
-            carry, mean = carry
-            carry, value = step(carry, (*draw(number), number))
-            return carry, mean + (value - mean) / (number + 1)
-
-        (params, _, squares), mean = lax.fori_loop(0, work.steps, body, (start, jnp.zeros(())))
-        return LocalResult(params, mean, squares)
-
-    return long_round
-
-
-def _steps(model: Model, loss: Loss, layout: Layout, work: LocalWork) -> Callable[..., tuple[Any, Any]]:
-    """From (params as sent, masks, lr, key) to what a round carries from step to step, and its step for `lax.scan`."""
-    mu = work.prox_mu
-    trace = optax.trace(decay=work.momentum) if work.momentum else optax.identity()
-
-    def begin(sent: Any, masks: tuple[jax.Array, ...], lr: jax.Array, key: jax.Array) -> tuple[Any, Any]:
-        masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
-
-        def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
-            return jnp.mean(loss(model.apply(p, batch_x, True, step_key), batch_y))
-
-        def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
-            p, momentum, squares = carry
-            batch_x, batch_y, number = batch
-            value, gradient = jax.value_and_grad(batch_loss)(p, batch_x, batch_y, jax.random.fold_in(key, number))
-            if work.square_gradients:
-                kept = layout.select(masked(gradient))
-                squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
-            if mu:
-                gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
-            update, momentum = trace.update(gradient, momentum)
-            p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
-            return (p, momentum, squares), value
-
-        squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if work.square_gradients else ()
-        return (sent, trace.init(sent), squares), step
-
-    return begin

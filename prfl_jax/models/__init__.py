@@ -1,6 +1,6 @@
-"""Flax modules over a matmul convolution, and the one interface the engine trains through.
+"""Models: the built-in Flax networks, and `Model`, the interface of pure functions through which the engine trains.
 
-Names are loaded when first used, so that what reads `architectures` alone imports no JAX.
+Names are loaded on first use, so that importing `architectures` alone does not import JAX.
 """
 
 from __future__ import annotations

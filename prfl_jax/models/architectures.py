@@ -1,4 +1,4 @@
-"""The paper's two networks as plain numbers (no JAX); the Flax modules and the clock's sizes are made from them."""
+"""Layer sizes of the paper's two networks as plain numbers (no JAX), for the Flax modules and the clock's sizes."""
 
 from __future__ import annotations
 

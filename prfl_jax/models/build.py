@@ -1,4 +1,4 @@
-"""Any Flax module, linen or nnx, behind one interface of pure functions over a params pytree."""
+"""From `config.model` to a `Model`: any Flax module, linen or nnx, as pure functions of a params pytree."""
 
 from __future__ import annotations
 
@@ -100,8 +100,16 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
     nnx module class or a linen instance, which need know nothing of this package. A
     class that takes `classes` (or `num_classes`) gets it; its own initialisers are used.
 
+    Examples:
+      >>> from prfl_jax.config import default_config
+      >>> build_model(default_config().model, input_shape=(28, 28, 1), data_classes=62).num_parameters()
+      6603710
+
     Args:
-      sizes: of the batches that the run will have, which a user's module is then asked for.
+      cfg: the group `model` of a config.
+      input_shape: of one image, (H, W, C).
+      data_classes: number of labels in the data.
+      sizes: batch sizes of the run; a user's module is checked with batches of these sizes.
 
     Raises:
       UserError: the module cannot be found, keeps state between calls, looks across its batch, or has too few outputs.
@@ -119,7 +127,7 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
 def wrap_module(
     name: str, module: Any, input_shape: tuple[int, ...], classes: int, sizes: Sizes | None = None
 ) -> Model:
-    """A user's linen class or instance, or nnx class, as a `Model`; asked all of `module_checks`.
+    """A user's linen class or instance, or nnx class, as a `Model`; after all checks of `module_checks`.
 
     Raises:
       UserError: it cannot be used; one line.
@@ -145,10 +153,10 @@ def wrap_module(
 
 
 def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[int], Callable[..., Any]]:
-    """classes -> what makes a user's module, of training switches and, in nnx, `rngs`.
+    """From the number of classes to a constructor of the user's module, called with training switches (nnx: `rngs`).
 
     Raises:
-      UserError: (as what comes back is called) it cannot be built so.
+      UserError: the module cannot be built so (`name` in the text).
     """
 
     def of(classes: int) -> Callable[..., Any]:
@@ -184,7 +192,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
 
 
 def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], classes: int) -> Model:
-    """A `Model` whose shapes are as they should be; nothing is computed."""
+    """A `Model` after the checks of its shapes; nothing is computed."""
     model = Model(name, tuple(input_shape), classes, functions.init, functions.apply, fixed=functions.fixed)
 
     def outputs() -> jax.Array:

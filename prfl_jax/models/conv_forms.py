@@ -1,4 +1,4 @@
-"""Ways to write a convolution as plain matrix products, `[n, k] @ [k, m]`.
+"""Five ways to compute a convolution by plain matrix products, `[n, k] @ [k, m]`.
 
 All take images `[B, H, W, C]` and a kernel `[kh, kw, C, O]`; those that need stride 1 say
 so. They differ in what they copy and in how many products they need:
@@ -43,7 +43,7 @@ def _every(images: jax.Array, axis: int, start: int, count: int, step: int = 1) 
 
 
 def _beside(parts: Sequence[jax.Array]) -> jax.Array:
-    """Along the channels."""
+    """Joins arrays along the channels."""
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 

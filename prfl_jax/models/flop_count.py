@@ -1,6 +1,6 @@
-"""FLOP of a module, counted in the program that JAX traces of it: nothing is computed, no class of layer is known.
+"""Counts the FLOP of a module in its traced JAX program, by parameter leaf, without running it.
 
-What counts are products: `dot_general`, convolutions (groups, strides, dilation, transposed ones), FFTs. A
+Products count: `dot_general`, convolutions (groups, strides, dilation, transposed ones), FFTs. A
 multiplication and an addition are two FLOP. Sums, activations, normalisation, softmax, pooling and products written as
 `(a * b).sum()` do not count, nor does what rematerialised layers compute again in the backward pass: training is
 charged as three times the forward pass. Zeros around an image count as pixels, as papers count a SAME convolution (XLA
@@ -18,8 +18,9 @@ transposes, slices, weight standardisation, a loop's stacked layers), so that a 
 - a product of parameters alone (`a @ b`) is made once for a batch, not for each of its images.
 
 Loops count as often as they run: `scan` by its length, `while` where its counter is known beforehand. Of `cond`'s
-branches the dearest one counts, a switch on a known number its own. What cannot be known (other `while` loops with
-products inside, linear algebra, kernels in other languages) is named, and `clients.flop_s` is then refused.
+branches the most expensive one counts, and of a switch on a known number the branch that it selects. Operations that
+cannot be counted (other `while` loops with products inside, linear algebra, kernels in other languages) are listed in
+`FlopCount.unknown`, and `clients.flop_s` is then refused.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def count_flop(function: Callable[..., Any], leaves: Mapping[str, Any], fixed: A
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a value comes from.
+    """The origin of a value in the program.
 
     Attributes:
       leaves: whose values it has; of a MIXED one none.
@@ -120,7 +121,7 @@ class Source:
 
 
 def _join(sources: Sequence[Source], choices: Sequence[Source] = ()) -> Source:
-    """Of a value made from others, picked by `choices`."""
+    """The source of a value computed from others; `choices` selects among them."""
     data = max((source.data for source in sources), default=FIXED)
     if any(choice.data for choice in choices):
         data = max(data, PICKED)
@@ -130,7 +131,7 @@ def _join(sources: Sequence[Source], choices: Sequence[Source] = ()) -> Source:
 
 
 def _either(one: Source, other: Source) -> Source:
-    """Of a value that is one or the other."""
+    """The source of a value that is one of two."""
     same = one.value is not None and one.value == other.value
     return dataclasses.replace(_join([one, other]), value=one.value if same else None)
 
@@ -198,7 +199,7 @@ class _Counter:
         return [dataclasses.replace(_join(sources), value=_value(equation, sources))] * outs, Counter()
 
     def _product(self, flop: float, operands: Sequence[Source]) -> tuple[list[Source], Flop]:
-        """Of two operands, or of one that is transformed."""
+        """Counts a product of two operands, or of one that is transformed (FFT)."""
         once = all(operand.data == FIXED for operand in operands)
         leaves: frozenset[str] = frozenset()
         for kind in (FIXED, PICKED):
@@ -261,7 +262,7 @@ class _Counter:
             self.unknown[f"the operation {name}"] = None
 
     def _products(self, jaxpr: Any) -> bool:
-        """Whether there is any product inside."""
+        """Whether a program contains any product."""
         _, flop = self.count(jaxpr, [Source()] * len(jaxpr.invars), [True] * len(jaxpr.outvars))
         return bool(flop)
 

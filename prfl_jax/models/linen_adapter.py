@@ -1,4 +1,4 @@
-"""A linen module as pure functions (`variables.py`)."""
+"""Turns a Flax linen module into pure functions over params and fixed variables (`variables.Functions`)."""
 
 from __future__ import annotations
 

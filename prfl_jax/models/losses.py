@@ -1,4 +1,4 @@
-"""Losses of logits `[B, K]` and labels `[B]`, each per sample `[B]`."""
+"""The training losses: from logits `[B, K]` and labels `[B]` to one loss per sample `[B]`."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def softmax_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def make_loss(name: str) -> Loss:
-    """`sigmoid` or `softmax`."""
+    """The loss that `config.model.loss` names, `sigmoid` or `softmax`."""
     return {"sigmoid": sigmoid_loss, "softmax": softmax_loss}[name]

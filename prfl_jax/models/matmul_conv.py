@@ -1,4 +1,4 @@
-"""Convolution as slices and matrix products (`conv_forms`).
+"""Replaces `lax.conv_general_dilated` by slices and matrix products; the fastest form is chosen by shape.
 
 On CPU, `lax.conv` inside a loop (`scan`, `map`, `while`) is 10 or more times slower
 than this, and a per-client kernel under `vmap` becomes a grouped convolution, which
@@ -32,7 +32,7 @@ _plain = contextvars.ContextVar("plain convolutions", default=False)
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """What is traced inside has `lax` convolutions alone, whose products can be counted."""
+    """Within this context, traced programs contain only `lax` convolutions, whose products can be counted."""
     token = _plain.set(True)
     try:
         yield
@@ -41,7 +41,7 @@ def plain_convolutions() -> Iterator[None]:
 
 
 def convolution() -> Callable[..., jax.Array]:
-    """What a module's convolutions are to be computed with."""
+    """The convolution function for a module traced now: `matmul_conv`, or that of `lax` within `plain_convolutions`."""
     return lax.conv_general_dilated if _plain.get() else matmul_conv
 
 

@@ -1,6 +1,6 @@
-"""What a user's module is asked before a run: is it a function of each image by itself, always the same one?
+"""Checks a user's module before a run: its outputs must depend on each image alone, and nothing may change by a call.
 
-Asked of small batches by numbers, and of the run's own batches by their traced programs alone, unless those differ.
+Small batches are checked by numbers; the run's own batches by their traced programs alone, unless those differ.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SPREADS = (0.05, 0.5, 2.0)  # of what is added to params, of their own size: a b
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Images of a batch in the run that is to come, as many as are known.
+    """Batch sizes of the coming run, as far as they are known.
 
     Attributes:
       evaluated: of each device in evaluation.
@@ -44,14 +44,14 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A module as it is asked.
+    """A module to be checked.
 
     Attributes:
       name: of the model, for the text of an error.
       input_shape: `(H, W, C)`.
       classes: number of outputs.
-      functions: what the adapter made of it.
-      source: the module or its class, for what it is written with.
+      functions: its pure functions, made by an adapter.
+      source: the module or its class, whose code is searched for dropout.
     """
 
     name: str
@@ -66,7 +66,7 @@ _asked_before: list[tuple[Any, ...]] = []  # (the user's object, image, classes,
 
 
 def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
-    """As `check`, once a process for one object and the same shapes: several experiments share a model."""
+    """Like `check`, but only once in a process for the same object and shapes: several experiments share a model."""
     for source, *shapes, warnings in _asked_before:
         if source is module.source and shapes == [module.input_shape, module.classes, sizes]:
             return tuple(warnings)
@@ -76,7 +76,7 @@ def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
 
 
 def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
-    """Asks everything; returns warnings, one line each.
+    """Runs all checks; returns warnings, one line each.
 
     Raises:
       UserError: the module cannot be used; one line.
@@ -109,10 +109,10 @@ def _refused(module: Module, what: str) -> UserError:
 
 
 def check_outputs(name: str, classes: int, out: Any, size: int) -> None:
-    """Refuses what are no float outputs `[size, classes]`.
+    """Checks that outputs are floats `[size, classes]`.
 
     Raises:
-      UserError: saying what they are.
+      UserError: the outputs have another shape or type, which the text names.
     """
     wanted, images = (size, classes), f"{size} image{'s' if size > 1 else ''}"
     found = getattr(out, "shape", f"a {type(out).__name__}")
@@ -134,7 +134,7 @@ def _check_training(module: Module, params: Params, fixed: Params, size: int) ->
 
 
 def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
-    """Traces each function twice: numbers that Python draws, and counts that it keeps, differ then."""
+    """Traces each function twice: random numbers and counters of plain Python differ between the two traces."""
     functions, key, x = module.functions, root_key(0), _image(module, 2)
     batch = _image(module, trained)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -154,7 +154,7 @@ def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
 
 
 def _check_numbers(module: Module, sizes: Sizes) -> None:
-    """Computes: no image's outputs depend on other images, the batch's size or a random key; no variable changes."""
+    """Checks by computing that outputs depend on no other image, batch size or random key, and no variable changes."""
     functions, rng = module.functions, np.random.default_rng(0)
     params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(root_key(0))
     variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
@@ -222,7 +222,7 @@ def _numbers(array: Any) -> np.ndarray:
 
 
 class _Asked:
-    """One module's evaluation, asked with batches in which everything but one image is another."""
+    """Evaluates one module on batches that differ in all images but one."""
 
     def __init__(self, module: Module, evaluate: Callable[..., Any], rng: np.random.Generator) -> None:
         self._module, self._evaluate, self._rng = module, evaluate, rng
@@ -237,7 +237,7 @@ class _Asked:
         return self._rng.normal(size=shape) if number % 2 else self._rng.uniform(size=shape)
 
     def check_few(self, trees: Sequence[Params]) -> None:
-        """All positions in a batch of a few, alone, and by two keys."""
+        """Checks all positions of a small batch, each image alone, and two random keys."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _image(self._module, FEW))]
         apart = np.zeros(FEW, int)
         for number, tree in enumerate(trees):
@@ -264,7 +264,7 @@ class _Asked:
             raise self._depends(f"outputs of an image alone and in a batch of {FEW} differ")
 
     def check_size(self, tree: Params, size: int) -> None:
-        """A few positions in a batch of that size."""
+        """Checks a few positions of a batch of `size` images."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _image(self._module, size))]
         positions = sorted({0, size // 2, size - 1})
         apart = np.zeros(len(positions), int)
@@ -280,7 +280,7 @@ class _Asked:
             raise self._depends(f"outputs of an image alone and in a batch of {size} differ")
 
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
-        """The same program with other neighbours: black, copies, and bright ones. Nothing may differ, not by a bit."""
+        """Runs the same program with other neighbours (black, copies, bright); the outputs must be equal to the bit."""
         for others in (np.zeros_like(x), np.broadcast_to(x[position], x.shape), 30 * self._rng.normal(size=x.shape)):
             other = np.array(others)
             other[position] = x[position]
@@ -314,7 +314,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
-    """Rows that differ by more than `tolerance` of the largest value, as 0 and 1; what is not finite does not."""
+    """1 for rows that differ by more than `tolerance` of the largest value, else 0; NaN and infinity are ignored."""
     with np.errstate(invalid="ignore"):
         apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
     return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)
@@ -325,7 +325,7 @@ _RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNOREC
 
 
 def _warnings(module: Module, trained: int) -> list[str]:
-    """Dropout that does nothing in training."""
+    """Warnings about dropout that does nothing in training."""
     noise, begin = module.functions.noise(trained), f"config.model.name: {module.name!r}"
     told = f"; if it should, let its __call__ take one of {WORDS}"
     if noise.silent:
@@ -340,7 +340,7 @@ def _warnings(module: Module, trained: int) -> list[str]:
 
 
 def _dropout_in(kind: type) -> str | None:
-    """Dropout that the code of a class names, where it can be read."""
+    """The name of a dropout layer in the source of a class; None if there is none, or no source."""
     try:
         lines = inspect.getsource(kind).splitlines()
     except (OSError, TypeError):

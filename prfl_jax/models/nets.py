@@ -1,4 +1,4 @@
-"""The paper's two networks (PR-FL, section IV-A).
+"""Conv2 and VGG-11, the two networks of the PR-FL paper (section IV-A), as Flax linen modules.
 
 Conv2 is LEAF's FEMNIST network, 6,603,710 parameters with 62 outputs; VGG-11 with
 two hidden dense layers of 512, 9,750,922 parameters with 10 outputs.

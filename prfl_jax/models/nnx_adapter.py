@@ -1,4 +1,4 @@
-"""An nnx module as pure functions (`variables.py`)."""
+"""Turns a Flax nnx class into pure functions over params and fixed variables (`variables.Functions`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FLOP of the single products in a traced program (NumPy only); a multiplication and an addition are two."""
+"""Counts the FLOP of one product (matmul, convolution, FFT) of a traced program from its shapes (NumPy only).
+
+A multiplication and an addition are two FLOP.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def product_flop(name: str, operands: list[Any], out: Any, params: dict[str, Any
 def _convolution(
     images: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...], params: dict[str, Any]
 ) -> float:
-    """Of every output with every tap that `taps_met` counts."""
+    """FLOP of a convolution: of every output with every tap that `taps_met` counts."""
     numbers = params["dimension_numbers"]
     (_, inputs, *taps), (batch, features, *places) = numbers.rhs_spec, numbers.out_spec
     meetings = 1.0
@@ -71,7 +74,7 @@ def taps_met(size: int, taps: int, places: int, stride: int, before: int, spread
 
 
 def _fourier(values: Any, out: Any, lengths: tuple[int, ...]) -> float:
-    """5 N log2 N, half of it where one side is real: what FFT programs are rated by."""
+    """FLOP of an FFT, by convention 5 N log2 N, half of it if one side is real."""
     real = not (np.issubdtype(values.dtype, np.complexfloating) and np.issubdtype(out.dtype, np.complexfloating))
     points = math.prod(lengths)
     transforms = math.prod(values.shape[: len(values.shape) - len(lengths)])

@@ -1,4 +1,4 @@
-"""A matrix product whose gradients take the fast forms on CPU.
+"""A matrix product for dense layers whose gradients are fast on CPU.
 
 The gradients of `a @ w` contract the first axes of two matrices (`a^T g`) or the last
 ones (`g w^T`). XLA's CPU kernels are slower there than at a plain product, up to half
@@ -44,7 +44,7 @@ def dot_general(
     preferred_element_type: Any = None,
     **others: Any,
 ) -> jax.Array:
-    """Drop-in for `jax.lax.dot_general`, which does all but plain products of two matrices on CPU.
+    """Drop-in for `jax.lax.dot_general`, which still computes everything but plain products of two matrices on CPU.
 
     Args:
       lhs: `[n, k]`.

@@ -1,4 +1,4 @@
-"""HeteroFL's local model (Diao et al. 2021): hidden outputs scaled by 1 / rate, logits of absent labels masked."""
+"""The model that HeteroFL's clients train (Diao et al. 2021): hidden outputs / rate, logits of absent labels masked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers in a traced program that are known without running it, such as the counter of a loop."""
+"""Evaluates scalars of a traced program without running it, such as a loop's counter, to count its iterations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def called(equation: Any) -> Any:
 
 
 def _run(jaxpr: Any, values: Sequence[Any]) -> list[Any]:
-    """What is known of the outputs if so much is known of the inputs; None is unknown."""
+    """The known values of the outputs, given those of the inputs; None is unknown."""
     env: dict[Any, Any] = dict(zip(jaxpr.invars, values, strict=True))
 
     def read(var: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a traced program says without being run: whether two are the same, or grow with the batch alone."""
+"""Compares traced programs without running them: whether two are equal, or differ only in the batch size."""
 
 from __future__ import annotations
 

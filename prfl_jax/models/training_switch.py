@@ -1,4 +1,4 @@
-"""How a module is told of training: its own words for it, in a call, a field or an attribute."""
+"""Finds a module's own switch between training and evaluation: an argument, a field or an attribute, by its name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _members(default: Any, annotation: Any) -> dict[str, Any] | None:
 
 
 def _chosen(members: Mapping[str, Any], train: bool) -> Any:
-    """The first of the known words that there is."""
+    """The first of the known words that is a member."""
     return next((members[word] for word in (TRAIN_WORDS if train else EVAL_WORDS) if word in members), NONE)
 
 

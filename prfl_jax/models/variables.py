@@ -1,7 +1,7 @@
-"""What an adapter makes of a module: pure functions over its params and its fixed variables.
+"""`Functions`: a user's module as pure functions over its params and its fixed variables, made by an adapter.
 
 Params are trained. Fixed variables are everything else that a module keeps in arrays: buffers, constants, projections
-drawn at random. They are drawn once from the model's seed, stay what they are, and are part of the saved model. A tree
+drawn at random. They are drawn once from the model's seed, never change, and are part of the saved model. A tree
 of both is the params with the fixed variables under `FIXED`.
 """
 

@@ -1,7 +1,7 @@
-"""What a run leaves behind: metrics, report, figure, summary; and its progress bar.
+"""Reads and writes what a run leaves: metrics, report, figure, summary, HTML page; and its progress bar.
 
-Names are loaded when first used, so that importing the package costs nothing and
-matplotlib is imported by those who draw.
+Names are imported when they are first used, so that importing this package is quick and matplotlib is imported only
+where something is drawn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prfl_jax.report.build import SCHEMA_VERSION, build_report, comparable
+    from prfl_jax.report.build import SCHEMA_VERSION, RunInfo, build_report, comparable
     from prfl_jax.report.figure import run_figure
     from prfl_jax.report.metrics import MetricsWriter, metrics_line, read_metrics
     from prfl_jax.report.progress import Progress
@@ -21,6 +21,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "MetricsWriter",
     "Progress",
+    "RunInfo",
     "build_report",
     "comparable",
     "load_schema",
@@ -36,6 +37,7 @@ _HOMES = {
     "SCHEMA_VERSION": "build",
     "MetricsWriter": "metrics",
     "Progress": "progress",
+    "RunInfo": "build",
     "build_report": "build",
     "comparable": "build",
     "load_schema": "schema",

@@ -1,7 +1,8 @@
-"""`report.json` of a run, made in one pass over its records."""
+"""Makes the content of `report.json` from the records of a run, in one pass, and from what else the run knows."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from prfl_jax.report.plain import compact, plain
 from prfl_jax.report.series import columns, shorten, thin
 from prfl_jax.report.totals import CURVE_COLUMNS, CURVES, Record, RunTotals
 
-# of report.json, named in schema.json; it rises where a key changes its meaning
+# Of report.json, named in schema.json; it rises where a key changes its meaning.
 SCHEMA_VERSION = 1
 # What may differ between two runs of the same experiment on the same machine type.
 HOST_KEYS = ("host", "peak_memory_mb", "commit", "device", "versions")
@@ -26,50 +27,63 @@ def comparable(report: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key not in HOST_KEYS}
 
 
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """What a run knows besides its records.
+
+    Attributes:
+      config: every setting, as `to_dict` gives them. In the report, lists of more than 1,000 entries are thinned
+        (config.json has all of them).
+      config_hash: of the settings that determine the run.
+      model: `name`, `parameters`, `size_mb` (MB), and the `files` that hold its values.
+      split_summary: how the data was partitioned, as the partitioner describes it.
+      host: `compile_s`, `steady_s`, `total_s` and others, in seconds. If only part of the run was
+        measured (after a resume), `updates` and `windows` say how many fell into `steady_s`.
+      commit: of the code; None where it is not known.
+      versions: of the libraries, by name.
+      device: what the run was computed on.
+      flags: settings of JAX and of the engine that may move the last bits.
+      peak_memory_mb: MB, None where the backend does not report it.
+      attack: the attack and the clients that run it; None where there is none.
+    """
+
+    config: Mapping[str, Any]
+    config_hash: str
+    model: Mapping[str, Any]
+    split_summary: Any
+    host: Mapping[str, Any]
+    commit: str | None
+    versions: Mapping[str, str]
+    device: Any
+    flags: Any
+    peak_memory_mb: float | None
+    attack: Mapping[str, Any] | None = None
+
+
 def build_report(
-    *,
-    config: Mapping[str, Any],
-    config_hash: str,
-    commit: str | None,
-    versions: Mapping[str, str],
-    device: Any,
-    flags: Any,
-    seed: int,
-    split_summary: Any,
-    model: Mapping[str, Any],
+    run: RunInfo,
     records: Iterable[Record],
-    thresholds: Sequence[float],
-    headline: str,
-    host: Mapping[str, Any],
-    peak_memory_mb: float | None,
-    clients: int,
+    *,
     compare: Mapping[str, Mapping[str, Any]] | None = None,
-    attack: Mapping[str, Any] | None = None,
     privacy: Callable[[Sequence[int]], Mapping[str, Any] | None] = lambda updates: None,
 ) -> dict[str, Any]:
     """The report of one run, as plain JSON values; `schema.json` says what it holds.
 
     Args:
-      config: every setting; lists of more than 1,000 entries are thinned (config.json has all).
-      split_summary: how the data was partitioned, as the partitioner tells it.
-      model: `name`, `parameters`, `size_mb` (MB).
+      run: what it knows besides its records.
       records: of `metrics.jsonl`, in its order; read once.
-      thresholds: accuracies in (0, 1] whose first grid second is reported.
-      headline: the server model behind `final.accuracy`: "mask" or "fedavg" (facts, Definitions).
-      host: `compile_s`, `steady_s`, `total_s` and others, in seconds. If only part of the run was
-        measured (after a resume), `updates` and `windows` say how many fell into `steady_s`.
-      peak_memory_mb: MB, None where the backend does not tell.
-      clients: M.
       compare: reports of other strategies run to the same simulated second, by strategy.
-      attack: who lies and how, None where nobody does.
-      privacy: what it has cost, from each client's arrivals `[M]`.
+      privacy: the privacy spent, from each client's arrivals `[M]`; None where updates are not noised.
 
     Raises:
-      ValueError: for a headline that is neither, or a record of unknown kind.
+      ValueError: for a headline (`eval.model`) that is neither server model, or a record of unknown kind.
     """
+    config = run.config
+    headline, clients = config["eval"]["model"], config["clients"]["number"]
     if headline not in CURVES:
         raise ValueError(f"headline {headline!r}: one of {', '.join(CURVES)}")
-    totals = RunTotals(clients, thresholds, density_points=min(200, max(8, _DENSITY_POINTS // clients)))
+    points = min(200, max(8, _DENSITY_POINTS // clients))
+    totals = RunTotals(clients, config["eval"]["thresholds"], density_points=points)
     for record in records:
         totals.add(record)
 
@@ -79,22 +93,22 @@ def build_report(
             {
                 "schema_version": SCHEMA_VERSION,
                 "strategy": config["strategy"],
-                "seed": seed,
+                "seed": config["seed"],
                 "config": shorten(config, limit),
-                "config_hash": config_hash,
-                "commit": commit,
-                "versions": versions,
-                "device": device,
-                "flags": flags,
-                "model": model,
-                "partition": shorten(split_summary, limit),
-                "host": _host(host, totals),
-                "peak_memory_mb": peak_memory_mb,
+                "config_hash": run.config_hash,
+                "commit": run.commit,
+                "versions": run.versions,
+                "device": run.device,
+                "flags": run.flags,
+                "model": run.model,
+                "partition": shorten(run.split_summary, limit),
+                "host": _host(run.host, totals),
+                "peak_memory_mb": run.peak_memory_mb,
                 "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
                 **_results(totals, headline, limit),
                 **_only_some(
-                    attack=attack,
-                    defence=_defence(totals, model["parameters"]),
+                    attack=run.attack,
+                    defence=_defence(totals, run.model["parameters"]),
                     privacy=privacy(totals.clients.updates.tolist()),
                     faults=_faults(totals, config),
                 ),
@@ -106,7 +120,7 @@ def build_report(
 
 
 def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
-    """What the records alone determine."""
+    """The part of the report that follows from the records alone."""
     final = totals.final or {}
     updates = int(totals.clients.updates.sum())
     saved = totals.bytes["bytes_client_down"] - totals.bytes["bytes_down"]
@@ -147,7 +161,7 @@ def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
 
 
 def _only_some(**sections: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What only some runs have."""
+    """The sections that only some runs have."""
     return {name: section for name, section in sections.items() if section is not None}
 
 
@@ -162,7 +176,7 @@ def _defence(totals: RunTotals, parameters: int) -> dict[str, Any] | None:
 
 
 def _faults(totals: RunTotals, config: Mapping[str, Any]) -> dict[str, int] | None:
-    """How many of each kind there were, where the config has any."""
+    """How many faults of each kind happened; None where the config has no faults."""
     if not faults_on(config):
         return None
     return {kind: int(by_client.sum()) for kind, by_client in totals.clients.faults.items()}
@@ -173,7 +187,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _final_scores(scores: Record | None) -> dict[str, Any] | None:
-    """One model's scores without `per_client`, which the list of clients has for the headline."""
+    """One model's scores without `per_client`: those of the headline are in the list of clients."""
     if scores is None:
         return None
     return {key: scores.get(key) for key in ("accuracy", "loss", "worst_client", "per_class")}
@@ -222,7 +236,7 @@ def _verdicts(totals: RunTotals, client: int) -> dict[str, int]:
 
 
 def _whole(count: float) -> float | int:
-    """A count of bytes as an integer, which it is unless bytes are density times model size."""
+    """A count of bytes as an integer; a float where bytes are density times model size (`transport.bytes=density`)."""
     return int(count) if float(count).is_integer() else float(count)
 
 
@@ -233,7 +247,7 @@ def _ended(totals: RunTotals) -> dict[str, Any]:
 
 
 def _host(host: Mapping[str, Any], totals: RunTotals) -> dict[str, Any]:
-    """Host seconds, with the speed in the steady part (compile time is not in it)."""
+    """Host seconds, with the speed in the steady part, which does not include compilation."""
     speed = {
         "updates_per_s": _ratio(int(totals.clients.updates.sum()), host["steady_s"]),
         "s_per_window": _ratio(host["steady_s"], totals.windows),

@@ -1,4 +1,4 @@
-"""A run beside others at the same simulated second."""
+"""Compares a run with other strategies at the same simulated second, for the report's key `compare`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ _KEPT = (
 def beside(
     own: Mapping[str, Sequence[Any]], others: Mapping[str, Mapping[str, Any]], points: int
 ) -> dict[str, dict[str, Any]]:
-    """Each other run beside this one at `t_s`, the last grid second that both reached.
+    """Compares each other run with this one at `t_s`, the last second of the evaluation grid that both reached.
 
     Args:
       own: this run's headline curve, `t_s` and `accuracy`.
       others: reports by strategy.
-      points: at most so many (+ 1) of each other curve are kept.
+      points: the number of points (+ 1) of each other curve that are kept at most.
+
+    Returns:
+      By strategy, an entry as `schema.json` describes it (`comparison`).
     """
     entries = {}
     for strategy, other in others.items():

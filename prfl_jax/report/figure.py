@@ -1,4 +1,4 @@
-"""The figure of a run: accuracy over simulated time, the clients' densities under it."""
+"""Draws the figure of a run with matplotlib: accuracy over simulated time, and the clients' densities below."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from prfl_jax.report.groups import alike, one_of_each_seed, settings, spread_on_
 from prfl_jax.report.names import headline_name, model_name, one_model, strategy_name, title_of
 from prfl_jax.system.files import replacing
 
-# Okabe and Ito's palette, which people with any colour vision can tell apart; black is the run itself.
+# Okabe and Ito's palette, which people with any colour vision can distinguish; black is the run itself.
 _OWN, _OTHER_CURVE = "#000000", "#0072B2"
 _COMPARISONS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _COMPARISON_STYLES = ("-", "--", "-.", ":")
-_NAMED_CLIENTS = 12  # more are told apart by a colour scale
-_NAMED_LINES = 8  # more are listed smaller, in two columns
+_NAMED_CLIENTS = 12  # more get a colour scale instead of a legend
+_NAMED_LINES = 8  # more get a smaller legend in two columns
 _SIZE_INCHES = (8.5, 6.4)
 
 
@@ -33,13 +33,13 @@ def run_figure(
 ) -> None:
     """Draws a run and saves it as PNG (or another format, by the ending of the path).
 
-    Above: test accuracy (%) of both server models over simulated time (s), beside
-    other strategies. Below: each client's density as a step line.
+    The upper axes show the test accuracy (%) of both server models and of other strategies over simulated time (s), the
+    lower axes each client's density as a step line.
 
     Args:
-      report_or_list: a report, whose `compare` gives the other strategies; or several
-        reports, the first being the run whose densities are shown. Others that differ in their
-        seed alone are one line, the mean, in a band from the least to the most.
+      report_or_list: a report, whose `compare` gives the other strategies; or several reports, of which the first is
+        the run whose densities are shown. Other runs that differ only in their seed become one line, their mean, in a
+        band from their minimum to their maximum.
       path_png: the file, which is replaced.
 
     Raises:
@@ -71,7 +71,7 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     for name, curve in main["curves"].items():
         if not curve["t_s"] or (one and name != headline):
             continue
-        (line,) = axes.plot(curve["t_s"], _density_pct(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
+        (line,) = axes.plot(curve["t_s"], _percent(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
         if name == headline:
             line.set(color=_OWN, linewidth=2.0, zorder=4)
         else:
@@ -79,9 +79,9 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     for place, (label, times, accuracies, band) in enumerate(_others(reports)):
         color = _COMPARISONS[place % len(_COMPARISONS)]
         style_name = _COMPARISON_STYLES[place // len(_COMPARISONS) % len(_COMPARISON_STYLES)]
-        axes.plot(times, _density_pct(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
+        axes.plot(times, _percent(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
         if band is not None:
-            low, high = (_density_pct(edge) for edge in band)
+            low, high = (_percent(edge) for edge in band)
             axes.fill_between(times, low, high, color=color, alpha=0.15, lw=0, zorder=2)
     for threshold in main["time_to_accuracy"]:
         level = 100 * float(threshold)
@@ -102,7 +102,7 @@ def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
 
 
 class _Line(NamedTuple):
-    """What the first report is drawn beside; `band` (least, most) where it is the mean of several seeds."""
+    """A line that the first report is compared with; `band` (minimum, maximum) if it is the mean of several seeds."""
 
     label: str
     t_s: Sequence[float]
@@ -111,7 +111,7 @@ class _Line(NamedTuple):
 
 
 def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
-    """What the first report is compared with: runs that differ in their seed alone are one line, their mean."""
+    """The lines that the first report is compared with; runs that differ only in their seed are one line."""
     main, found = reports[0], []
     for strategy, entry in main["compare"].items():
         label = f"{strategy_name(strategy)}: {model_name(entry['model'], entry.get('one_model', False))}"
@@ -133,8 +133,8 @@ def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
     return [entry for entry in found if entry.t_s]
 
 
-def _density_pct(shares: Sequence[float | None]) -> list[float]:
-    """Accuracies in %; an accuracy that is not there leaves a gap."""
+def _percent(shares: Sequence[float | None]) -> list[float]:
+    """Accuracies in %; a missing accuracy leaves a gap."""
     return [float("nan") if share is None else 100 * share for share in shares]
 
 
@@ -172,13 +172,13 @@ def _draw_densities(figure: Figure, axes: Axes, report: Mapping[str, Any]) -> No
 
 
 def _mean_density(clients: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    """The mean of the clients' step functions: times at which any steps, and the mean from there on."""
+    """The mean of the clients' step functions: the times at which any of them changes, and the mean from each on."""
     changes = [
         (t_s, client, percent / 100)
         for client, entry in enumerate(clients)
         for t_s, percent in zip(entry["densities"]["t_s"], entry["densities"]["percent"], strict=True)
     ]
-    changes.sort(key=lambda change: change[0])  # stable: of a client's two changes at one moment the later one holds
+    changes.sort(key=lambda change: change[0])  # stable: of two changes at one time the later holds
     now = [1.0] * len(clients)
     means: dict[float, float] = {0.0: 1.0}
     total = float(len(clients))
@@ -190,7 +190,7 @@ def _mean_density(clients: Sequence[Mapping[str, Any]]) -> tuple[list[float], li
 
 
 def _client_colours() -> Colormap:
-    """From the first client (dark) to the last (yellow), evenly in brightness too; white paper stays readable."""
+    """Colours from the first client (dark) to the last (yellow), evenly spaced in brightness, readable on white."""
     viridis = matplotlib.colormaps["viridis"]
     return ListedColormap([viridis(0.92 * step / 255) for step in range(256)])
 

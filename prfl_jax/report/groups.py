@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone, taken together: one method in one setting."""
+"""Groups reports that differ only in their seed, and averages their curves."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.config.canonical import NOT_HASHED, to_dict
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.validate import NOT_HASHED, to_dict
 from prfl_jax.report.series import thin
 
-MOST_POINTS = 400  # of a mean along anything but the evaluation grid
+MOST_POINTS = 400  # of a mean curve whose x is not the evaluation grid
 SEED = "seed"
 Curve = tuple[Sequence[Any], Sequence[Any]]  # x and y of one run, numbers or None, x ascending
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The dotted keys of a config as a report holds it; lists that were thinned stay as they are."""
+    """The config of a report as {dotted key: value}; thinned lists stay as they are."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value and "thinned_from" not in value:
@@ -35,17 +35,17 @@ def _defaults() -> dict[str, Any]:
 
 
 def settings(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Every dotted key; one that did not exist yet when the run was made has its default, as in `same_run`."""
+    """The settings of a run as {dotted key: value}; a key that is newer than the run has its default."""
     return {**_defaults(), **leaves(report["config"]), "strategy": report["strategy"]}
 
 
 def describes(found: Mapping[str, Any]) -> dict[str, str]:
-    """What of `settings` tells experiments apart, comparable as text: all but the seed and what changes no number."""
+    """The `settings` that distinguish experiments, as text: all but the seed and those that change no number."""
     return {key: value_text(value) for key, value in found.items() if key != SEED and key not in NOT_HASHED}
 
 
 def value_text(value: Any) -> str:
-    """Equal for equal settings, whether a file has a whole number as 14 or 14.0."""
+    """A setting as text that is equal for equal settings, whether a file has 14 or 14.0."""
 
     def number(item: Any) -> Any:
         if isinstance(item, list | tuple):
@@ -56,7 +56,7 @@ def value_text(value: Any) -> str:
 
 
 def alike(found: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """The places of `settings` that differ in the seed alone, in the order in which each kind comes first."""
+    """Groups the indices of `settings` that differ only in the seed, in the order of each group's first member."""
     kinds: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for place, one in enumerate(found):
         kinds.setdefault(tuple(sorted(describes(one).items())), []).append(place)
@@ -64,7 +64,7 @@ def alike(found: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 
 def one_of_each_seed(reports: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The places that count, by seed: of several runs of one seed the longest in simulated time, then the first."""
+    """The index of the run that counts for each seed, by seed: the longest in simulated time, then the first."""
     best: dict[int, int] = {}
     for place, report in enumerate(reports):
         there = best.get(report["seed"])
@@ -74,10 +74,10 @@ def one_of_each_seed(reports: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def spread_on_grid(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Mean, least and most of several curves where all of them have a point: (x, mean, low, high).
+    """Mean, minimum and maximum of several curves where all of them have a point: (x, mean, low, high).
 
-    For curves over an evaluation grid that they share. Nothing is read between two points or after the first curve's
-    end. A curve that was thinned has fewer points; those are the grid then.
+    For curves over a common evaluation grid. Nothing is interpolated, and the result ends where the first curve ends.
+    If a curve was thinned, only the points that it kept are used.
     """
     known = [_points(curve) for curve in curves]
     shared = sorted(set.intersection(*(set(points) for points in known)))
@@ -100,12 +100,12 @@ def spread_along(curves: Sequence[Curve]) -> tuple[list[float], list[float], lis
 
 
 def _points(curve: Curve) -> dict[float, float]:
-    """What is known of a curve, y by x; where x stands still (no window closed) the last y."""
+    """The known points of a curve, {x: y}; where x repeats (no window closed) the last y."""
     return {x: y for x, y in zip(*curve, strict=True) if x is not None and y is not None}
 
 
 def _spread(xs: list[float], values: np.ndarray) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Over the first axis of `values` `[runs, points]`."""
+    """`xs` with the mean, minimum and maximum over the first axis of `values` `[runs, points]`."""
     if not xs:
         return [], [], [], []
     return xs, values.mean(axis=0).tolist(), values.min(axis=0).tolist(), values.max(axis=0).tolist()

@@ -1,7 +1,7 @@
-"""`metrics.jsonl`: one JSON line per event of a run, appended as the run goes.
+"""Writes and reads `metrics.jsonl`: a line of JSON for each window, evaluation and interval of a run.
 
-Every record is a dict with the keys `kind` and `window`. Numbers read back are
-the numbers written, to the bit.
+Every record is a dict with the keys `kind` and `window`. A number that is read is the number that was written, to the
+bit.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def metrics_line(record: Mapping[str, Any]) -> str:
 
 
 class MetricsWriter:
-    """Appends records to a file; each is handed to the system before `write` returns.
+    """Appends records to a file; the operating system has each one before `write` returns.
 
     A checkpoint saves `bytes_written` and `crc32` after a `sync`; on resume `truncate_at`
     restores the file to what it was then.
 
     Raises:
-      UserError: the file cannot be written; here and in all that follows.
+      UserError: the file cannot be written; from the constructor and from all methods.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        with self._telling():
+        with self._errors_named():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # no buffer: what a full disk does not take is not written later either
+            # without a buffer: what a full disk refuses is not written later either
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the run
         self._crc32: int | None = None  # of the whole file, where it is known
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _errors_named(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -62,14 +62,14 @@ class MetricsWriter:
         """Appends one record (numbers, NumPy or JAX values, lists, dicts)."""
         line = (metrics_line(record) + "\n").encode()
         before, rest = self.crc32(), memoryview(line)
-        with self._telling():
+        with self._errors_named():
             while rest:
                 rest = rest[self._file.write(rest) :]
         self._crc32 = zlib.crc32(line, before)
 
     def sync(self) -> None:
-        """Waits until what was written is on the disk; before a checkpoint is saved."""
-        with self._telling():
+        """Waits until all records are on the disk; to be called before a checkpoint is saved."""
+        with self._errors_named():
             os.fsync(self._file.fileno())
 
     def bytes_written(self) -> int:
@@ -77,13 +77,18 @@ class MetricsWriter:
         return self._file.tell()
 
     def crc32(self) -> int:
-        """Of the whole file, likewise."""
+        """CRC-32 of the whole file, to be saved with a checkpoint after `sync`."""
         if self._crc32 is None:
             self._crc32 = _crc32(self.path, None)
         return self._crc32
 
     def misses(self, length: int, crc32: int | None = None) -> str:
-        """What the file lacks of what it was when it was so long, in words; empty: nothing, but it may be longer."""
+        """Why the file does not begin with the content that a checkpoint recorded, in words; empty if it does.
+
+        Args:
+          length: bytes of the file at the checkpoint; the file may be longer by now.
+          crc32: of these bytes; None: only the length is compared.
+        """
         there = os.path.getsize(self.path)
         if there < length:
             return f"{self.path}: has {there} bytes, the checkpoint was made after {length}"
@@ -95,12 +100,11 @@ class MetricsWriter:
         """Drops what was written after a checkpoint that recorded this `bytes_written`.
 
         Raises:
-          UserError: when the file is shorter, so that a report made from it would have
-            a hole. The file is then left as it was.
+          UserError: the file is shorter, so that records would be missing from the report. It is left as it was.
         """
         if words := self.misses(length):
             raise UserError(f"{words}; use a new --workdir, or remove the newest checkpoints")
-        with self._telling():
+        with self._errors_named():
             self._file.truncate(length)
             self._file.seek(length)
         self._crc32 = None
@@ -119,7 +123,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The records of a metrics file, in order, one at a time; a last line cut in the middle is left out.
+    """Reads the records of a metrics file one at a time, in order; an incomplete last line is skipped.
 
     Raises:
       UserError: for a missing file, or a damaged line that is not the last.
@@ -138,7 +142,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def _crc32(path: Path, length: int | None) -> int:
-    """Of the first so many bytes; None: of all."""
+    """CRC-32 of the first `length` bytes of a file; None: of all."""
     crc32, left = 0, length
     with open(path, "rb") as file:
         while part := file.read(1 << 20 if left is None else min(left, 1 << 20)):
@@ -148,7 +152,7 @@ def _crc32(path: Path, length: int | None) -> int:
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Each line as bytes and as record; None for a line that is cut or not a record."""
+    """Each line as bytes and as record; None in place of the record if the line is incomplete or no record."""
     with open(path, "rb") as file:
         for text in file:
             record = None

@@ -1,13 +1,13 @@
-"""How strategies, numbers and clients are written for people."""
+"""Formats strategies, server models, numbers and units as text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# What curves are called: the distributed model, and FedAvg over the server's buffer (facts, Definitions).
+# Names of the server models: the one that is distributed, and FedAvg over the server's buffer (PR-FL).
 CURVE_NAMES = {"mask": "MaskFedAvg model", "fedavg": "FedAvg(B) model"}
-ONE_MODEL = "server model"  # of a method whose two server models are one
+ONE_MODEL = "server model"  # of a method whose two server models are the same
 _STRATEGY_NAMES = {
     "prfl": "PR-FL",
     "prfl_norecover": "PR-FL noRecover",
@@ -28,14 +28,14 @@ STRATEGY_ORDER = {strategy: place for place, strategy in enumerate(_STRATEGY_NAM
 
 
 def strategy_name(strategy: str) -> str:
-    """The name of a strategy as papers write it, or as it is where none is known."""
+    """The name of a strategy as papers write it; an unknown strategy as it is."""
     return _STRATEGY_NAMES.get(strategy, strategy)
 
 
 def model_files(headline: str, one_model: bool) -> dict[str, str]:
     """The file of each server model in a run's folder, by its name in a report.
 
-    `final_model.npz` is the headline's, whose accuracy is the report's; where the two models are one, it is both.
+    `final_model.npz` is the headline model, whose accuracy the report gives. If both models are the same, it is both.
     """
     return {
         name: "final_model.npz" if one_model or name == headline else f"final_model_{name}.npz" for name in CURVE_NAMES
@@ -43,7 +43,7 @@ def model_files(headline: str, one_model: bool) -> dict[str, str]:
 
 
 def one_model(report: Mapping[str, Any]) -> bool:
-    """Whether a run had one server model, not two; of reports that do not say so, where both curves are equal."""
+    """Whether both server models of a run are the same; in reports that do not say so, whether the curves are equal."""
     files = report["model"].get("files")
     if files is not None:
         return len(set(files.values())) == 1
@@ -52,17 +52,17 @@ def one_model(report: Mapping[str, Any]) -> bool:
 
 
 def model_name(name: str, one: bool) -> str:
-    """What people read for the server model `name` of a report: every accuracy that is shown is of one of these."""
+    """The name for people of the server model that a report calls `name`; `one`: as `one_model` gives it."""
     return ONE_MODEL if one else CURVE_NAMES[name]
 
 
 def headline_name(report: Mapping[str, Any]) -> str:
-    """`model_name` of the model whose accuracy is a run's."""
+    """`model_name` of the headline model, whose accuracy is the accuracy of the run."""
     return model_name(report["final"]["model"], one_model(report))
 
 
 def title_of(report: Mapping[str, Any]) -> str:
-    """Strategy, model, data and seed of a run in one line."""
+    """A line with the strategy, model, data, number of clients and seed of a run."""
     config = report["config"]
     data = config.get("data", {})
     parts = [

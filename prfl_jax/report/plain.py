@@ -1,4 +1,4 @@
-"""Values that JSON can hold, and the text of a report."""
+"""Converts values to plain Python for JSON, and formats JSON as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def plain(value: Any) -> Any:
     """`value` as dicts with text keys, lists, numbers, text, bools and None.
 
     NumPy and JAX scalars and arrays become Python numbers and lists; a number
-    that is not finite becomes None, because JSON has no word for it.
+    that is not finite becomes None, because JSON cannot represent it.
 
     Raises:
       TypeError: for a value of any other type.
@@ -49,7 +49,7 @@ def has_non_finite(value: Any) -> bool:
 def compact(value: Any) -> str:
     """One line of JSON, keys sorted; raises ValueError for NaN and infinities."""
     text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    # letters that no encoding has (of a path that is not UTF-8): written so, they are JSON's own escapes
+    # Surrogates (of a path that is not UTF-8) cannot be encoded; the escapes written for them are valid JSON.
     return text.encode(errors="backslashreplace").decode()
 
 

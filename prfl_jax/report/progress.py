@@ -1,4 +1,4 @@
-"""The progress of a run on stderr: a bar in a terminal, a few lines elsewhere."""
+"""Shows the progress of a run on stderr: a bar in a terminal, a few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _LINE_EVERY_S = 600.0
 class Progress:
     """Shows window, simulated time, accuracy, arrivals per window (arr), densities (ρ) and the time left.
 
-    How far a run is: the larger of windows done over `windows` and simulated seconds
-    over `horizon_s`, because the run ends at whichever comes first.
+    The share that is done is the larger of windows done over `windows` and simulated seconds over `horizon_s`, because
+    the run ends at whichever comes first.
 
     Args:
-      windows: how many at most; None: the horizon alone limits the run.
-      horizon_s: simulated seconds at most; None: the windows alone.
-      window, simulated_s: where a resumed run goes on.
-      stream: where to write; None: stderr.
+      windows: the largest number of windows; None: only the horizon limits the run.
+      horizon_s: the largest simulated second; None: only the windows limit the run.
+      window, simulated_s: where a resumed run starts.
+      stream: where it is written; None: stderr.
       bar: True: a tqdm bar; False: a plain line for every tenth of the run or ten minutes;
         None: a bar if the stream is a terminal.
-      clock: host seconds.
+      clock: returns host seconds.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Progress:
             )
 
     def share(self, window: int, simulated_s: float) -> float:
-        """How much of the run is done, from 0 to 1."""
+        """The share of the run that is done at `window` and `simulated_s`, from 0 to 1."""
         shares = [0.0]
         if self._windows:
             shares.append(window / self._windows)
@@ -82,13 +82,13 @@ class Progress:
         arrivals_per_window: float | None = None,
         density_pct: Sequence[int] | None = None,
     ) -> None:
-        """Shows that `window` is done at `simulated_s`.
+        """Shows that the run is past `window`, at `simulated_s`.
 
         Args:
-          accuracy: of the headline model, last known; in [0, 1].
-          model: which one that is; None: there is only one.
+          accuracy: of the headline model at the last evaluation, in [0, 1].
+          model: the name of the headline model; None: there is only one server model.
           arrivals_per_window: mean over the last windows.
-          percents: densities in percent, [M].
+          density_pct: `[M]` densities in percent.
         """
         share = self.share(window, simulated_s)
         accurate = "" if accuracy is None else f"{model + ' ' if model else ''}acc {100 * accuracy:.1f}%"
@@ -110,7 +110,7 @@ class Progress:
             self._put(text)
 
     def close(self) -> None:
-        """Leaves the last state on the screen; closing twice does no harm."""
+        """Shows the last state and ends the bar; may be called again."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()
@@ -152,7 +152,7 @@ class Progress:
         if density_pct is not None and len(density_pct):
             low, high = density_text(min(density_pct) / 100), density_text(max(density_pct) / 100)
             parts.append(f"{self._rho} {low}" if low == high else f"{self._rho} {low}-{high}")
-        return "  ".join(parts)  # short: with bar and time left it fits 80 columns
+        return "  ".join(parts)  # short, so that bar and time left fit into 80 columns
 
 
 def _readable_sign(stream: TextIO, sign: str, instead: str) -> str:

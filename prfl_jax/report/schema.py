@@ -1,4 +1,4 @@
-"""The schema of `report.json`, and the report as a file."""
+"""Reads and writes `report.json`, and loads its JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def load_schema() -> dict[str, Any]:
 
 
 def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
-    """Writes a report: keys sorted, all of it or nothing.
+    """Writes a report with sorted keys; the file is replaced as a whole or not at all.
 
     Raises:
-      ValueError: for a number that is not finite; nothing is written then.
+      ValueError: a number is not finite; nothing is written.
     """
     path = Path(path)
     text = readable(report)
@@ -34,7 +34,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `write_report` wrote.
+    """Reads a report.
 
     Raises:
       UserError: for a missing file or one that is not a report.

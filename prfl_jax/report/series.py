@@ -1,4 +1,4 @@
-"""Long series made short while they stream by."""
+"""Thins long series while they are read, and looks up values in them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Row = TypeVar("Row")
 class Thinned(Generic[Row]):
     """Every k-th row of a stream, and its last; k is the smallest power of two that suffices.
 
-    At most `limit` + 1 rows come out. Which ones depends on the number of rows
-    alone, so two runs of equal length keep the same ones, however they were chunked.
+    At most `limit` + 1 rows are kept. Which ones depends only on the number of rows, so two runs of equal length keep
+    the same rows, whatever their chunks.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,7 +25,7 @@ class Thinned(Generic[Row]):
         self._last: list[Row] = []
 
     def add(self, row: Row) -> None:
-        """Takes the next row."""
+        """Adds the next row."""
         if self._seen % self._step == 0:
             self._kept.append(row)
         if len(self._kept) > self._limit:
@@ -35,13 +35,13 @@ class Thinned(Generic[Row]):
         self._last = [row]
 
     def rows(self) -> list[Row]:
-        """What is kept so far, first and last row included."""
+        """The rows that are kept so far, including the first and the last."""
         last_is_kept = self._seen == 0 or (self._seen - 1) % self._step == 0
         return self._kept + ([] if last_is_kept else self._last)
 
 
 def thin(rows: Iterable[Row], limit: int) -> list[Row]:
-    """`Thinned` over a series that is at hand."""
+    """`Thinned` applied to a whole series."""
     series: Thinned[Row] = Thinned(limit)
     for row in rows:
         series.add(row)
@@ -49,12 +49,12 @@ def thin(rows: Iterable[Row], limit: int) -> list[Row]:
 
 
 def columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    """Rows turned into one list per name."""
+    """Turns rows into one list per name."""
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def value_at(times: Sequence[float], values: Sequence[Any], time: float) -> Any:
-    """The value of the last point not after `time`; None where there is none. `times` ascend."""
+    """The value of the last point not after `time`; None if there is none. `times` must ascend."""
     found = None
     for moment, value in zip(times, values, strict=True):
         if moment > time:
@@ -64,7 +64,7 @@ def value_at(times: Sequence[float], values: Sequence[Any], time: float) -> Any:
 
 
 def shorten(value: Any, limit: int) -> Any:
-    """`value` with every list of more than `limit` + 1 entries thinned, saying so."""
+    """`value`, where a list of more than `limit` + 1 entries becomes `{"thinned_from": length, "values": thinned}`."""
     if isinstance(value, Mapping):
         return {key: shorten(item, limit) for key, item in value.items()}
     if hasattr(value, "tolist"):

@@ -1,4 +1,4 @@
-"""The end of a run in words and small tables, for a plain terminal."""
+"""The summary that a run prints at its end: sentences and small tables for a plain terminal."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _FAULTS = {
 
 
 def summary_text(report: Mapping[str, Any], compare: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """A readable summary, at most 100 columns wide, without a line end at its end.
+    """A readable summary of at most 100 columns, without a final line end.
 
     Args:
-      report: of `build_report`.
-      compare: reports of other strategies; None: what the report itself compares with.
+      report: from `build_report`.
+      compare: reports of other strategies; None: those in the report's `compare`.
     """
     own = report["curves"][report["final"]["model"]]
     others = report["compare"] if compare is None else beside(own, compare, points=1000)
     title = title_of(report)
     blocks = [
-        [title[:WIDTH], "=" * min(WIDTH, len(title)), *_ending(report), *_liars(report)],
+        [title[:WIDTH], "=" * min(WIDTH, len(title)), *_ending(report), *_attack_and_defence(report)],
         _accuracy(report, others),
         _clients(report),
         _traffic(report),
@@ -82,12 +82,14 @@ def _ending(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _liars(report: Mapping[str, Any]) -> list[str]:
-    """Who lies, what the server did about updates, what privacy cost; nothing where there is none of it."""
+def _attack_and_defence(report: Mapping[str, Any]) -> list[str]:
+    """The attack, what the server did to updates, and the privacy spent; no lines for what the run does not have."""
     lines, attack, defence, privacy = [], *(report.get(key) for key in ("attack", "defence", "privacy"))
     if attack:
         who = ", ".join(str(client) for client in attack["clients"])
-        lines.append(f"{len(attack['clients'])} of {report['clients_total']:,} clients lie ({attack['name']}): {who}")
+        lines.append(
+            f"{len(attack['clients'])} of {report['clients_total']:,} clients attack ({attack['name']}): {who}"
+        )
     if defence:
         kept = defence["kept_fraction"]
         stayed = "" if kept is None else f"; at a close {percent_text(kept)} of the weights stayed for lack of holders"
@@ -129,7 +131,7 @@ def _accuracy(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]
     for strategy, entry in others.items():
         label = f"  {strategy_name(strategy)}, {model_name(entry['model'], entry.get('one_model', False))}"
         row = _accuracy_row(label, entry["curve"], t_s, entry["final_accuracy"], entry["time_to_accuracy"])
-        if entry["t_s"] == t_s:  # exact, where the curve is thinned
+        if entry["t_s"] == t_s:  # exact, also if the curve is thinned
             row[1] = percent_text(entry["accuracy"])
         rows.append(row[: 3 + len(thresholds)])
     lines = _table(rows)
@@ -156,7 +158,7 @@ def _worst(report: Mapping[str, Any]) -> str:
 
 
 def _clients(report: Mapping[str, Any]) -> list[str]:
-    """A row per client; of many, an even selection, and what the others came to."""
+    """A row per client (of many, an even selection), and how many pruned clients are back at density 1."""
     entries = report["clients"]
     speeds = report["config"].get("clients", {}).get("up_mb_s")
     known = isinstance(speeds, list) and len(speeds) == report["clients_total"]
@@ -183,7 +185,7 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     if not pruned:
         lines.append("  No client was pruned")
     elif len(entries) < report["clients_total"]:
-        pass  # the report lists a selection, which cannot be counted for all
+        pass  # the report lists a selection, from which not all clients can be counted
     elif back:
         last = max(back, key=lambda entry: entry["recovered_s"])
         lines.append(
@@ -237,7 +239,7 @@ def _host(report: Mapping[str, Any]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as text: the first column to the left, the others to the right."""
+    """Rows as text: the first column aligned left, the others right."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""TensorBoard event files of a run, by option. The step of every scalar is the simulated second."""
+"""Writes TensorBoard event files of a run (`--tensorboard`). The step of every scalar is the simulated second."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MOST_CLIENTS = 50  # whose densities are written
 
 
 class TensorBoard:
-    """Writes the records of one run, as they come, under `FOLDER/tensorboard`.
+    """Writes the scalars of each record of a run under `FOLDER/tensorboard`.
 
-    A run that goes on begins another file there, and may say again, to the bit, what it had said before it was stopped.
+    A resumed run starts another file there. It may repeat scalars that the first file has, equal to the bit.
 
     Args:
-      folder: of the run.
+      folder: the run's folder.
 
     Raises:
       UserError: tensorboardX is not installed.
@@ -34,27 +34,27 @@ class TensorBoard:
         self._writer: Any = None
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        """Takes the next record of `metrics.jsonl`."""
+        """Writes the next record of `metrics.jsonl`."""
         at_s = record.get("t_s", record.get("end_s"))
         if at_s is None:
             return
         step = round(at_s)
         if self._writer is None:
-            # a file is named by the second: a run that goes on within it must not write over the one before
+            # Files are named by the second: a run resumed within that second must not replace the first file.
             self._writer = self._make(str(self._folder), filename_suffix=f".{time.time_ns()}")
         for name, value in scalars(record):
             if value is not None and math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # a process that a signal ends does not come to close it
+        self._writer.flush()  # a process that ends by a signal does not call close
 
     def close(self) -> None:
-        """Everything to the disk."""
+        """Writes everything to the disk."""
         if self._writer is not None:
             self._writer.close()
 
 
 def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    """(name, value) of a record."""
+    """The (name, value) pairs of a record."""
     if record["kind"] == "eval":
         for model in ("mask", "fedavg"):
             for what, value in (record.get(model) or {}).items():

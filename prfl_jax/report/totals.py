@@ -1,7 +1,7 @@
-"""What a run adds up to, in one pass over its records.
+"""Sums up the records of a run in one pass: curves, densities, each client's totals.
 
-Three accumulators, each with an `add_...` per record kind it needs, and `RunTotals`,
-which hands every record to those concerned. Nothing here depends on host time.
+Each accumulator has an `add...` method for the kind of record that it needs; `RunTotals` passes every record to the
+accumulators that need it. Nothing here depends on host time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prfl_jax.report.series import Thinned
 
 CURVES = ("mask", "fedavg")
 CURVE_POINTS = 1000
-ALONG = ("window", "bytes_up", "bytes_down", "bytes_client_down")  # where a run is at an evaluation, besides its time
+ALONG = ("window", "bytes_up", "bytes_down", "bytes_client_down")  # totals of the run at an evaluation
 CURVE_COLUMNS = ("t_s", "accuracy", "loss", "model_s", *ALONG)
 Record = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def threshold_key(threshold: float) -> str:
 
 
 class CurveTotals:
-    """One server model's curve over the evaluation grid, and when it first reached each threshold."""
+    """The curve of one server model over the evaluation grid, and when it first reached each accuracy threshold."""
 
     def __init__(self, thresholds: Sequence[float]) -> None:
         self.points: Thinned[tuple[Any, ...]] = Thinned(CURVE_POINTS)  # by CURVE_COLUMNS
@@ -35,7 +35,7 @@ class CurveTotals:
         self.reached_s: dict[str, float | None] = {threshold_key(level): None for level in thresholds}
 
     def add_eval(self, record: Record, scores: Record | None) -> None:
-        """`scores` holds `accuracy` and `loss`, None where not finite; None when the run has no such model."""
+        """Adds an evaluation; `scores` has `accuracy` and `loss`, or is None if the run has no such model."""
         if scores is None:
             return
         t_s, accuracy = record["t_s"], scores["accuracy"]
@@ -54,10 +54,10 @@ class DensityTotals:
         self.now: list[int] = []
         self.points: list[Thinned[tuple[int, float, int]]] = [Thinned(points) for _ in range(clients)]
         self.lowest = [100] * clients
-        self.recovered_s: list[float | None] = [None] * clients  # start of the stretch at 1 that lasts until now
+        self.recovered_s: list[float | None] = [None] * clients  # since when its density is back at 1
 
     def add(self, density_pct: Sequence[int], window: int, t_s: float) -> None:
-        """`density_pct` [M] hold from `t_s` on, the end of `window`."""
+        """Adds a decision: `density_pct` `[M]` hold from `t_s` on, the end of `window`."""
         if density_pct == self.now:
             return
         for client, percent in enumerate(density_pct):
@@ -71,7 +71,7 @@ class DensityTotals:
 
 
 class ClientTotals:
-    """Sums per client over its arrivals, each an array [M]; `faults` by kind."""
+    """Sums over the arrivals of each client, all `[M]`; `faults` by kind."""
 
     def __init__(self, clients: int) -> None:
         self.updates = np.zeros(clients, np.int64)
@@ -80,12 +80,12 @@ class ClientTotals:
         self.round_s_sum = np.zeros(clients)
         self.waiting_s = np.zeros(clients)
         self.triggers = np.zeros(clients, np.int64)
-        self.bytes_up: np.ndarray | None = None  # until a record tells
+        self.bytes_up: np.ndarray | None = None  # until a record has them
         self.bytes_down: np.ndarray | None = None
         self.faults = {kind: np.zeros(clients, np.int64) for kind in KINDS}
 
     def add_window(self, record: Record) -> None:
-        """Adds one window's arrivals."""
+        """Adds the arrivals, failures and repeated uploads of a window."""
         for client, staleness, round_s, waited in zip(
             record["arrivals"], record["staleness"], record["round_s"], record["waiting_s"], strict=True
         ):
@@ -109,15 +109,16 @@ class ClientTotals:
 
 
 class CheckTotals:
-    """What the server's checks of updates and a robust aggregation came to."""
+    """How many updates the server clipped and rejected, and how many weights a robust aggregation kept."""
 
     def __init__(self, clients: int) -> None:
         self.by_client = {name: np.zeros(clients, np.int64) for name in ("clipped", "rejected")}  # each [M]
         self.checked = False
-        self.kept = 0  # weights, summed over windows
-        self.windows = 0  # that tell it
+        self.kept = 0  # weights that kept their value, summed over windows
+        self.windows = 0  # whose record has `kept`
 
     def add_window(self, record: Record) -> None:
+        """Adds the verdicts of a window."""
         for name, counts in self.by_client.items():
             for client in record.get(name, ()):
                 counts[client] += 1
@@ -128,7 +129,7 @@ class CheckTotals:
 
 
 def _add_pairs(sums: np.ndarray | None, pairs: Any, clients: int) -> np.ndarray:
-    """`sums` [M] (None: nothing yet) plus each (client, bytes)."""
+    """Adds each (client, bytes) to `sums` `[M]`; None stands for zeros."""
     sums = np.zeros(clients) if sums is None else sums  # float64 is exact for bytes below 2^53
     for client, count in pairs:
         sums[client] += count
@@ -136,7 +137,7 @@ def _add_pairs(sums: np.ndarray | None, pairs: Any, clients: int) -> np.ndarray:
 
 
 class RunTotals:
-    """Everything a report needs from the records; `add` takes them in the order of the file."""
+    """All totals that a report needs from the records; `add` takes the records in the order of the file."""
 
     def __init__(self, clients: int, thresholds: Sequence[float], density_points: int) -> None:
         self.curves = {name: CurveTotals(thresholds) for name in CURVES}
@@ -157,7 +158,7 @@ class RunTotals:
         self.end: Record | None = None
 
     def add(self, record: Record) -> None:
-        """Takes one record.
+        """Adds one record.
 
         Raises:
           ValueError: for a kind that is not known.

@@ -1,11 +1,11 @@
-"""What clients' privacy has cost: client-level (epsilon, delta) of the noise that `checks.py` adds.
+"""Privacy accountant: client-level (epsilon, delta) of the noise that the update filter adds.
 
 Each arrival is one release of the Gaussian mechanism: a client's update, clipped to C, with noise of deviation z C.
-A client that arrived k times has released k of them, which compose exactly to one with noise multiplier z / sqrt(k);
-everything the server does afterwards is post-processing. Neighbours differ in one client's update counting or being
-nothing; drawing cohorts is not claimed to amplify. What is covered: the models that the server makes in one run. What
-is not: what the records of a simulation tell of single updates (training losses, whose were clipped or rejected), the
-end of a run whose training diverges, and a second run on the same data (`compare`, a sweep).
+A client that arrived k times has released k updates, which compose exactly to one with noise multiplier z / sqrt(k);
+everything the server does afterwards is post-processing. Neighbouring data sets differ in whether one client's updates
+count or are 0; no amplification by the sampling of cohorts is claimed. Covered: the models that the server makes in one
+run. Not covered: what the records of a simulation say of single updates (training losses, which were clipped or
+rejected), the end of a run whose training diverges, and a second run on the same data (`compare`, a sweep).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from prfl_jax.system.errors import UserError
 
 
 def check_installed(noise_multiplier: float) -> None:
-    """Whether the accountant is there, where it is needed.
+    """Checks that the accountant is installed, where there is noise.
 
     Raises:
-      UserError: it is not.
+      UserError: it is not installed.
     """
     if noise_multiplier:
         _accounting()
@@ -38,7 +38,7 @@ def _accounting() -> Any:
 
 
 def spent(noise_multiplier: float, delta: float, releases: int) -> float:
-    """epsilon of one client after so many releases; infinite where it is no number any more."""
+    """epsilon of one client after so many releases; infinite where it is beyond the range of a float."""
     if not releases:
         return 0.0
     epsilon = float(_accounting().get_epsilon_gaussian(noise_multiplier / releases**0.5, delta))
@@ -46,7 +46,7 @@ def spent(noise_multiplier: float, delta: float, releases: int) -> float:
 
 
 def privacy_report(config: Any, updates: Sequence[int]) -> dict[str, Any] | None:
-    """The report's `privacy`: the client that released most; None without noise.
+    """The report's group `privacy`, for the client that released most; None without noise.
 
     Args:
       updates: arrivals of each client `[M]`.

@@ -1,9 +1,10 @@
-"""Several experiments in one process, as one more mapped axis: small models then fill a large device.
+"""Runs several experiments in one process as one more mapped axis, so that small models fill a large device.
 
-Seeds, or settings that change no shape and nothing that is compiled (learning rates, windows, networks, weights of
-aggregation): each experiment keeps its own clock, evaluations, records and checkpoints, in a thread of its own, and
-only the chunks meet. A chunk waits until every experiment that still runs has planned its own, and then all are trained
-in one call. Plans differ in length, so the shorter are padded with rows and arrivals that do nothing.
+The experiments differ in seed, or in settings that change no shape and nothing that is compiled (learning rates,
+windows, networks, weights of the aggregation). Each has its own clock, evaluations, records and checkpoints, in a
+thread of its own; only the chunks run together: a chunk waits until every experiment that is still running has planned
+its own, and then one call trains all. Plans differ in length, so shorter ones are padded with rows and arrivals that do
+nothing.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.config.validate import config_hash, to_dict
+from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.data.device import DeviceData, to_device
-from prfl_jax.engine.engine import ChunkOutput, Engine, EngineConfig, State
+from prfl_jax.engine.engine import Engine, EngineConfig
 from prfl_jax.engine.memory import check_memory, image_bytes
 from prfl_jax.engine.method import looks_at_all, slots, slots_key
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
+from prfl_jax.engine.state import ChunkOutput, State
+from prfl_jax.runtime.active_run import Watch
 from prfl_jax.runtime.experiment import Experiment, Finished
-from prfl_jax.runtime.loop import Watch
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import open_workdir
 from prfl_jax.system import console, multi_process
@@ -35,7 +37,7 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
-# Loops run to the longest plan's bounds; whatever is beyond a plan's own is padding.
+# Loops run to the bounds of the longest plan; rows beyond a plan's own are padding.
 _BOUNDS = ("dispatch_count", "train_count", "arrive_count")
 _COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name != "group"]
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
@@ -52,36 +54,36 @@ def run_batched(
 ) -> list[Finished]:
     """Runs experiments at once, each in its folder, as `Experiment.run` would one after another.
 
-    Arrivals are identical to those of separate runs, models agree to rounding. A run that was begun alone can go on
-    together with others, and the other way round.
+    Arrivals are identical to those of separate runs, models agree to rounding. A run that was begun alone can be
+    resumed in a batch, and the other way round.
 
     Args:
-      configs: validated; alike in all that is compiled.
+      configs: validated; the same in everything that is compiled.
       workdirs: a folder for each.
-      guard: as for `Experiment.run`; a signal ends all, each with a checkpoint.
+      guard: as for `Experiment.run`; a signal ends all experiments, each with a checkpoint.
       progress: show the bar of the first one.
       watches: for each, as for `Experiment.run`.
 
     Raises:
-      UserError: the configs cannot run together, or one of them cannot run; the others are saved where they were.
-      Interrupted: `guard` heard of a signal.
+      UserError: the configs cannot run together, or one of them cannot run; the others are saved at their last chunk.
+      Interrupted: `guard` received a signal.
     """
     if not configs or len(configs) != len(workdirs):
         raise ValueError(f"{len(configs)} configs, {len(workdirs)} folders")
     guard = guard or InterruptGuard()
-    members = join(configs)
+    simulations = join(configs)
     if progress:
-        console.say(members[0].memory())
-    experiments = [Experiment(member.config, member) for member in members]
+        console.say(simulations[0].memory())
+    experiments = [Experiment(one.config, one) for one in simulations]
     results: list[Finished | BaseException | None] = [None] * len(configs)
     with contextlib.ExitStack() as folders:
-        # all before any begins: another run's folder is found at once
+        # all folders are opened before any experiment begins, so that one in use is found at once
         opened: list[Any] = [
             folders.enter_context(open_workdir(path, to_dict(config), config_hash(config)))
             for path, config in zip(workdirs, configs, strict=True)
         ]
 
-        @fixed()  # also while a member that ends lets the others go on
+        @fixed()  # also while an experiment that ends lets the others run their chunk
         def work(number: int) -> None:
             try:
                 show = progress and number == 0
@@ -89,9 +91,9 @@ def run_batched(
                 results[number] = experiments[number].run(opened[number], guard=guard, progress=show, watch=watch)
             except BaseException as error:  # raised again below, in the thread that waits
                 results[number] = error
-                guard.stop()  # the others save what they have
+                guard.stop()  # the other experiments write checkpoints
             finally:
-                members[number].leave()
+                simulations[number].leave()
 
         threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(configs))]
         try:
@@ -111,12 +113,12 @@ def run_batched(
 def _wait(threads: Sequence[threading.Thread]) -> None:
     for thread in threads:
         while thread.is_alive():
-            thread.join(0.1)  # so that signals are heard in between
+            thread.join(0.1)  # so that signals are handled in between
 
 
 @fixed()
 def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
-    """Simulations that meet in one `BatchedRuns`.
+    """Simulations whose chunks run together, in one `BatchedRuns`.
 
     Raises:
       UserError: as `run_batched`.
@@ -136,31 +138,31 @@ def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
         if jax.default_backend() == "cpu" and not config.engine.group:
             config.engine.group = 1  # a core is filled by one arrival of each
         prepared.append(config)
-    members: list[BatchedSimulation] = []
+    simulations: list[BatchedSimulation] = []
     for config in prepared:
-        members.append(BatchedSimulation(config, members[0] if members else None))
-    for member in members:
-        member.together = len(members)
-    members[0].memory()  # raises where it would not fit
-    gang = BatchedRuns(members)
-    for number, member in enumerate(members):
-        member.gang, member.number = gang, number
-    return members
+        simulations.append(BatchedSimulation(config, simulations[0] if simulations else None))
+    for simulation in simulations:
+        simulation.experiments = len(simulations)
+    simulations[0].memory()  # raises where it would not fit
+    batch = BatchedRuns(simulations)
+    for number, simulation in enumerate(simulations):
+        simulation.batch, simulation.number = batch, number
+    return simulations
 
 
 class BatchedSimulation(Simulation):
-    """A simulation whose chunks run together with others'.
+    """A simulation whose chunks run together with those of others.
 
     Args:
-      first: the one whose compiled programs this one shares.
+      first: the simulation whose compiled programs this one shares; None for the first.
 
     Raises:
-      UserError: as `Simulation`, or not alike in what is compiled.
+      UserError: as `Simulation`, or it differs from the first in what is compiled.
     """
 
-    gang: BatchedRuns
-    number: int
-    together = 1  # experiments in the gang
+    batch: BatchedRuns
+    number: int  # in the batch
+    experiments = 1  # in the batch
     _waited_s = 0.0
 
     def __init__(self, config: Any, first: BatchedSimulation | None) -> None:
@@ -169,15 +171,15 @@ class BatchedSimulation(Simulation):
             self._share_programs(first)
 
     def _share_programs(self, first: BatchedSimulation) -> None:
-        def compiled(member: BatchedSimulation) -> dict[str, Any]:
-            """What has to be alike, by the keys that decide it."""
-            engine, config = member.engine, member.config
+        def compiled(simulation: BatchedSimulation) -> dict[str, Any]:
+            """What has to be the same, by the config keys that decide it."""
+            engine, config = simulation.engine, simulation.config
             return {
                 **{f"what is compiled of {field.name}": getattr(engine.config, field.name) for field in _COMPILED},
                 "model": (config.model.name, config.model.width, config.model.loss, engine.layout.shapes),
                 "submodel.name": config.submodel.name,
                 "clients.number or window.cohort": slots(config),
-                "data.name": (member.dataset.x_train.shape[1:], member.dataset.num_classes),
+                "data.name": (simulation.dataset.x_train.shape[1:], simulation.dataset.num_classes),
             }
 
         mine, theirs = compiled(self), compiled(first)
@@ -188,7 +190,7 @@ class BatchedSimulation(Simulation):
         self._init_state, self._scores = first._init_state, first._scores
 
     def device_data(self) -> Any:
-        """The gang has the data."""
+        """None: the batch holds the data of all experiments."""
         return None
 
     def memory(self) -> str:
@@ -196,7 +198,7 @@ class BatchedSimulation(Simulation):
         shapes, images = jax.eval_shape(self.engine.init_state, self.init_key), image_bytes(self.dataset, self.split)
         return check_memory(
             shapes, images, self.placement, slots_key(self.config),
-            experiments=self.together, looks_at_all=looks_at_all(self.config),
+            experiments=self.experiments, looks_at_all=looks_at_all(self.config),
         )  # fmt: skip
 
     def waited_s(self) -> float:
@@ -204,47 +206,47 @@ class BatchedSimulation(Simulation):
         return self._waited_s
 
     def executable(self, state: State, data: Any) -> Callable[..., tuple[State, ChunkOutput]]:
-        """The chunk of all, for this one."""
-        self.gang.compile(state)
+        """The chunk of all experiments, as a function of this one's state and plan."""
+        self.batch.compile(state)
 
         def chunk(state: State, data: Any, plan: Plan, rows: np.int32, keys: Any) -> tuple[State, ChunkOutput]:
             asked = time.monotonic()
-            result = self.gang.chunk(self.number, state, plan, int(rows))
-            self._waited_s = max(0.0, self.gang.began - asked)
+            result = self.batch.chunk(self.number, state, plan, int(rows))
+            self._waited_s = max(0.0, self.batch.began - asked)
             return result
 
         return chunk
 
     def leave(self) -> None:
-        """This one has ended."""
-        self.gang.leave(self.number)
+        """This experiment has ended."""
+        self.batch.leave(self.number)
 
 
 class BatchedRuns:
-    """Where the chunks of several simulations meet.
+    """Runs the chunks of several simulations together.
 
     Args:
-      members: alike in all that is compiled.
+      simulations: the same in everything that is compiled.
     """
 
-    def __init__(self, members: Sequence[BatchedSimulation]) -> None:
-        self._engine: Engine = members[0].engine
-        self._slots = slots(members[0].config)
-        self._data, self._data_axes = _shared_data(members)
-        self._keys = jax.tree.map(lambda *keys: jnp.stack(keys), *(member.keys for member in members))
-        self._there = set(range(len(members)))
+    def __init__(self, simulations: Sequence[BatchedSimulation]) -> None:
+        self._engine: Engine = simulations[0].engine
+        self._slots = slots(simulations[0].config)
+        self._data, self._data_axes = _shared_data(simulations)
+        self._keys = jax.tree.map(lambda *keys: jnp.stack(keys), *(one.keys for one in simulations))
+        self._running = set(range(len(simulations)))
         self._asked: dict[int, tuple[State, Plan, int]] = {}
         self._answers: dict[int, tuple[State, ChunkOutput]] = {}
-        self._idle: dict[int, State] = {}  # of those that have ended
+        self._idle: dict[int, State] = {}  # of experiments that have ended
         self._executable: Any = None
         self._failed: BaseException | None = None
-        self._meeting = threading.Condition()
-        self.began = 0.0  # when the last call of the device did, `time.monotonic`
-        self._count = len(members)
+        self._condition = threading.Condition()
+        self.began = 0.0  # `time.monotonic` at the start of the last call of the device
+        self._count = len(simulations)
 
     def compile(self, state: State) -> None:
-        """Compiles the chunk of all, once."""
-        with self._meeting:
+        """Compiles the chunk of all experiments, once."""
+        with self._condition:
             if self._executable is not None:
                 return
 
@@ -261,24 +263,24 @@ class BatchedRuns:
             self._executable = lowered.compile()
 
     def chunk(self, number: int, state: State, plan: Plan, rows: int) -> tuple[State, ChunkOutput]:
-        """One member's next chunk; returns when all that are still there have asked for theirs."""
-        with self._meeting:
+        """One experiment's next chunk; returns when every running experiment has asked for its chunk."""
+        with self._condition:
             self._asked[number] = (state, plan, rows)
             self._run_if_all_asked()
             while number not in self._answers and self._failed is None:
-                self._meeting.wait()
+                self._condition.wait()
             if self._failed is not None:
                 raise self._failed
             return self._answers.pop(number)
 
     def leave(self, number: int) -> None:
-        """A member has ended, or failed; the others no longer wait for it."""
-        with self._meeting:
-            self._there.discard(number)
+        """An experiment has ended, or failed; the others no longer wait for it."""
+        with self._condition:
+            self._running.discard(number)
             self._run_if_all_asked()
 
     def _run_if_all_asked(self) -> None:
-        if not self._there or self._asked.keys() != self._there:
+        if not self._running or self._asked.keys() != self._running:
             return
         try:
             some = next(iter(self._asked.values()))[0]
@@ -303,7 +305,7 @@ class BatchedRuns:
         except BaseException as error:
             self._failed = error
         self._asked = {}
-        self._meeting.notify_all()
+        self._condition.notify_all()
 
     @staticmethod
     def _joined(plans: Sequence[Plan]) -> Plan:
@@ -316,15 +318,15 @@ def _part(stacked: Any, i: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[i], stacked)
 
 
-def _shared_data(members: Sequence[BatchedSimulation]) -> tuple[DeviceData, Any]:
-    """The members' data, stacked `[R, ...]`, and the axes that are; images that all have in common lie there once."""
-    first = members[0].dataset
+def _shared_data(simulations: Sequence[BatchedSimulation]) -> tuple[DeviceData, Any]:
+    """The data of R experiments, stacked `[R, ...]`, and their mapped axes; images that all share are not stacked."""
+    first = simulations[0].dataset
     common = all(
-        np.array_equal(member.dataset.x_train, first.x_train) and np.array_equal(member.dataset.y_train, first.y_train)
-        for member in members
+        np.array_equal(one.dataset.x_train, first.x_train) and np.array_equal(one.dataset.y_train, first.y_train)
+        for one in simulations
     )
     held = (jnp.asarray(first.x_train), jnp.asarray(first.y_train)) if common else None
-    each = [to_device(member.dataset, member.split, held, member.liars) for member in members]
+    each = [to_device(one.dataset, one.split, held, one.malicious) for one in simulations]
     longest = max(data.index.shape[1] for data in each)
     images = max(len(data.x) for data in each)
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on, in_turn
-from prfl_jax.density import FullDensity, RunningDensities, make_density
+from prfl_jax.density import DensityPolicy, RunningDensities, make_density, uploads_squares
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.size_from_config import model_size_from_config
 from prfl_jax.system.errors import NobodyLeft
-from prfl_jax.transport.costs import make_costs, uploads_squares
+from prfl_jax.transport.costs import make_costs
 
 
-def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, FullDensity, Iterator[Window]]:
+def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, DensityPolicy, Iterator[Window]]:
     """The clock of a config, its density policy, and the windows one after another, without end.
 
     Densities follow from round times; a window is given out after the decision that follows it.
@@ -49,7 +49,7 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Full
             window = clock.next_window()
             policy.observe(window.arrivals, running.take(window, density_pct))
             if policy.decides_after(window.index):
-                policy.decide(None, None)
+                policy.decide()
                 clock.set_costs(costs())  # pruned anew: another generation of masks, even at equal densities
             yield window
 

@@ -11,7 +11,7 @@ import jax
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import COUNTED
-from prfl_jax.density import find_density
+from prfl_jax.density import evidence_needed, find_density
 from prfl_jax.engine.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.engine.method import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.report.names import bytes_text, duration_text
@@ -109,7 +109,9 @@ def estimate(config: Any) -> Estimate:
     server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
-    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * (len(clients) + 1))
+    needed = evidence_needed(config.density.name, config.stop_early)
+    held_out = ("server_accuracy" in needed) + len(clients) * find_density(config.density.name).recovers
+    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * held_out)
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
     images = image_bytes(dataset, split)

@@ -1,4 +1,4 @@
-"""An experiment from Python: build it from a config, run it, look at the result."""
+"""`Experiment`: builds a simulation from a config, runs it in a folder, writes the report, figure and models."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.config.validate import config_hash, to_dict, validate
+from prfl_jax.config.canonical import config_hash, to_dict
+from prfl_jax.config.validate import validate
 from prfl_jax.models import save_model
-from prfl_jax.report import build_report, read_metrics, run_figure, write_report
+from prfl_jax.report import RunInfo, build_report, read_metrics, run_figure, write_report
 from prfl_jax.report.names import model_files
 from prfl_jax.robustness.privacy import privacy_report
-from prfl_jax.runtime.loop import Loop, Watch
+from prfl_jax.runtime.active_run import ActiveRun, Watch
+from prfl_jax.runtime.loop import Loop
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import Scratch, Workdir, open_workdir
 from prfl_jax.system import environment, multi_process
@@ -26,9 +28,9 @@ class Finished:
 
     Attributes:
       report: what `report.json` holds.
-      params: the headline's last server model, NumPy arrays: the one that `report["final"]["accuracy"]` is of, and
-        that `final_model.npz` holds; with its fixed variables, if it has any, under `@fixed`.
-      workdir: its folder; of a run in a bucket an `etils.epath.Path`.
+      params: the last server model that the headline (`eval.model`) names, NumPy arrays: `report["final"]["accuracy"]`
+        is its accuracy and `final_model.npz` its file. Fixed variables, if it has any, are under `@fixed`.
+      workdir: the run's folder; for a run in a bucket an `etils.epath.Path`.
       models: both last server models by their names in a report, `mask` and `fedavg`.
     """
 
@@ -47,7 +49,7 @@ class Experiment:
 
     Args:
       config: from `load_config` or `default_config`.
-      simulation: its parts, where they are made already.
+      simulation: its parts, if they have been made already.
 
     Attributes:
       memory: one line about what a run keeps in memory.
@@ -73,7 +75,7 @@ class Experiment:
         progress: bool = True,
         watch: Watch = None,
     ) -> Finished:
-        """Runs to the end, going on from the newest checkpoint in `workdir`.
+        """Runs to the end, resumed from the newest checkpoint in `workdir` if there is one.
 
         Writes `config.json`, `metrics.jsonl`, `report.json`, `figure.png`,
         `final_model.npz`, the other server model where there are two, and `checkpoints/`.
@@ -83,12 +85,12 @@ class Experiment:
           guard: asked between pieces of work whether a signal has come; without one, Ctrl-C
             is Python's KeyboardInterrupt and the last checkpoint counts.
           progress: show a bar on stderr.
-          watch: called with each window's, evaluation's and interval's record (`metrics.jsonl`); what it raises ends
-            the run there, without a report.
+          watch: called with the record (`metrics.jsonl`) of each window, evaluation and interval; an exception that it
+            raises ends the run there, without a report.
 
         Raises:
           UserError: `workdir` belongs to another config or another process.
-          Interrupted: `guard` heard of a signal; what was done is saved.
+          Interrupted: `guard` received a signal; a checkpoint was saved.
         """
         if isinstance(workdir, str | os.PathLike):
             with open_workdir(workdir, to_dict(self.config), config_hash(self.config)) as folder:
@@ -96,14 +98,15 @@ class Experiment:
         path = workdir.path
         loop = Loop(self.simulation, workdir, guard or InterruptGuard(), progress, watch)
         loop.run()
-        headline, models = self.config.eval.model, loop.scorer.models(loop.state, loop.at.weights)
-        files = model_files(headline, loop.scorer.one_model)
+        run, headline = loop.active, self.config.eval.model
+        models = run.scorer.models(run.state, run.at.weights)
+        files = model_files(headline, run.scorer.one_model)
 
         def written() -> dict[str, Any]:
             for name, file in files.items():
                 if name == headline or file != files[headline]:
                     save_model(str(path / file), models[name])
-            report = self._report(path, loop, files)
+            report = self._report(path, run, files)
             write_report(path / "report.json", report)
             run_figure(report, path / "figure.png")
             workdir.put()
@@ -114,14 +117,14 @@ class Experiment:
         return Finished(report, models[headline], workdir.address, models)
 
     def _data_notes(self) -> dict[str, Any]:
-        """Where the data came from, and what was left out or looks strange."""
+        """The data's source, and notes on what was left out of it or looks like a mistake."""
         data = self.simulation.dataset
         return {"source": data.source, **({"notes": list(data.notes)} if data.notes else {})}
 
-    def _report(self, folder: Path, loop: Loop, files: dict[str, str]) -> dict[str, Any]:
+    def _report(self, folder: Path, run: ActiveRun, files: dict[str, str]) -> dict[str, Any]:
         """`report.json`, from the run's records and what the host knows."""
-        method, config, seconds = self.simulation.method, self.config, loop.time.seconds
-        return build_report(
+        method, config = self.simulation.method, self.config
+        info = RunInfo(
             config=to_dict(config),
             config_hash=config_hash(config),
             commit=environment.commit(),
@@ -134,7 +137,6 @@ class Experiment:
                 "matmul": method.matmul,
                 "devices": self.simulation.placement.count,
             },
-            seed=config.seed,
             split_summary={**self.simulation.split.summary, **self._data_notes()},
             model={
                 "name": method.model.name,
@@ -142,15 +144,12 @@ class Experiment:
                 "size_mb": method.size.total * method.size.bytes_per_value / 1e6,
                 "files": files,
             },
-            records=read_metrics(folder / "metrics.jsonl"),
-            thresholds=tuple(config.eval.thresholds),
-            headline=config.eval.model,
             host={
-                "total_s": loop.at.total_s,
-                **{f"{purpose}_s": spent for purpose, spent in seconds.items()},
+                "total_s": run.at.total_s,
+                **{f"{purpose}_s": spent for purpose, spent in run.time.seconds.items()},
             },
             peak_memory_mb=environment.peak_memory_mb(),
-            clients=config.clients.number,
             attack=self.simulation.attack,
-            privacy=lambda updates: privacy_report(config, updates),
         )
+        records = read_metrics(folder / "metrics.jsonl")
+        return build_report(info, records, privacy=lambda updates: privacy_report(config, updates))

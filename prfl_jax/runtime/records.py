@@ -1,4 +1,4 @@
-"""The lines of `metrics.jsonl`, as plain dicts; `report/` reads them."""
+"""Makes the records of a run, which are the lines of `metrics.jsonl`, as plain dicts; `report/` reads them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax.density import Decision
-from prfl_jax.engine.engine import ChunkOutput
+from prfl_jax.density import Decision, Evidence
 from prfl_jax.engine.evaluate import Scores
 from prfl_jax.engine.planner import PlannedWindow
+from prfl_jax.engine.state import ChunkOutput
 from prfl_jax.robustness.update_filter import CLIPPED, REJECTED
 
 
 def merge(rows: Sequence[ChunkOutput]) -> ChunkOutput:
-    """What was seen in one window: its arrivals as lists, and what its close kept."""
+    """Joins the outputs of the rows of one window: its arrivals as lists, and how many weights its close kept."""
     verdicts = [v for row in rows if len(row.verdicts) for v in row.verdicts.tolist()]
     return ChunkOutput([v for row in rows for v in row.losses.tolist()], verdicts, jax.tree.map(int, rows[-1].kept))
 
 
 def window_record(item: PlannedWindow, seen: ChunkOutput) -> dict[str, Any]:
-    """A window: who arrived, how stale, with what mean training loss; bytes in this window; densities it dispatched.
+    """A window: its arrivals with staleness, times and mean training loss, its bytes, and the densities it dispatched.
 
-    Where the server checks updates, also whose were clipped and rejected, and how many weights a robust aggregation
-    kept. All lists are of arrivals or of dispatches, never of all clients: these may be many. `failures` (rounds that
-    ended without an update) and `repeats` (second copies that ended) are there only where there are any.
+    Where the server filters updates the record names the clients whose updates were clipped or rejected, and with a
+    robust aggregation how many weights it kept. All lists have an entry per arrival or per dispatch, never per client,
+    of which there may be many. `failures` (rounds that ended without an update) and `repeats` (second copies that
+    ended) are absent where there are none.
     """
     window = item.window
     checked: dict[str, Any] = {}
@@ -62,31 +63,35 @@ def window_record(item: PlannedWindow, seen: ChunkOutput) -> dict[str, Any]:
     }
 
 
-def interval_record(
-    window: int, t_s: float, decision: Decision, client_accuracy: np.ndarray | None, server_accuracy: float | None
-) -> dict[str, Any]:
-    """A density decision after window I, 2I, ...; `density_pct` are the new ones."""
-    clients = len(decision.density_pct)
-    accuracy = [math.nan] * clients if client_accuracy is None else client_accuracy.tolist()
+def interval_record(window: int, t_s: float, decision: Decision, evidence: Evidence) -> dict[str, Any]:
+    """A density decision after a window; `percents` are the new densities. Of the evidence, what was measured."""
+    measured = {
+        kind: getattr(evidence, kind)
+        for kind in ("client_accuracy", "client_loss", "server_accuracy")
+        if getattr(evidence, kind) is not None
+    }
     return {
         "kind": "interval",
         "window": window,
         "t_s": t_s,
         "percents": decision.density_pct,
         "min_densities": decision.min_densities,
-        "mean_times_s": [None if math.isnan(t) else t for t in decision.mean_times.tolist()],
-        "client_accuracy": [None if math.isnan(a) else a for a in accuracy],
-        "server_accuracy": server_accuracy,
+        "mean_times_s": _nan_as_none(decision.mean_times),
+        **{kind: value if kind == "server_accuracy" else _nan_as_none(value) for kind, value in measured.items()},
         "triggered": decision.triggered,
         "stop": decision.stop,
     }
 
 
+def _nan_as_none(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
 def final_record(window: int, t_s: float, scores: dict[str, Scores], mixes: list[np.ndarray]) -> dict[str, Any]:
     """Test scores at the end, by server model.
 
-    Per class: accuracy by true label. Per client: test accuracy under the client's own mix
-    of labels, since test images belong to nobody; the worst of them is `worst_client`.
+    `per_class` has the accuracy by true label. Test samples belong to no client, so `per_client` weights the accuracy
+    by label with each client's own mix of labels; `worst_client` has the lowest of them.
 
     Args:
       mixes: each client's training images by label, `[classes]` counts.

@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""`RunState`: where a run stands in simulated time, what it has sent so far, and whether it has ended."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ from typing import Any
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run stands, besides what is on the device and in the planner; saved with every checkpoint."""
+    """Where a run stands, besides the device state and the planner; saved with every checkpoint.
+
+    Attributes:
+      window, time_s: the last window that closed, and the simulated second at which it did.
+      grid: index of the next point of the evaluation grid.
+      interval_due: `window` ended an interval, and the decision that follows it has not been made yet.
+      updates, bytes_up, bytes_down, bytes_client_down: totals of the run so far.
+      weights: `[S]` of the slots at the last close; empty before it.
+      last_eval: test scores of the newest model that was evaluated, with its window.
+      slot_scores: client -> [window, accuracy, loss] of the model in its slot on the signal data.
+      ended: how the run ended: `how`, `detail`, `client`; None while it runs.
+      total_s: host seconds so far.
+    """
 
     window: int = 0
     time_s: float = 0.0
-    grid: int = 0  # next point of the evaluation grid
-    interval_due: bool = False  # `window` ended an interval that is not decided yet
+    grid: int = 0
+    interval_due: bool = False
     updates: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     bytes_client_down: int = 0
-    weights: list[float] = dataclasses.field(default_factory=list)  # at the last close
-    last_eval: dict[str, Any] | None = None  # of the window it names
-    slot_accuracy: dict[str, list[Any]] = dataclasses.field(default_factory=dict)  # client -> [window, accuracy]
+    weights: list[float] = dataclasses.field(default_factory=list)
+    last_eval: dict[str, Any] | None = None
+    slot_scores: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     ended: dict[str, Any] | None = None
-    total_s: float = 0.0  # host seconds so far
+    total_s: float = 0.0

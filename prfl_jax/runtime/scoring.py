@@ -1,4 +1,4 @@
-"""Scores of the server's two models and of the models in the clients' slots."""
+"""Evaluates the two server models, and the clients' models in the buffer, on a data set."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import jax
 import numpy as np
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.engine.engine import State
 from prfl_jax.engine.evaluate import EvalSet, Scores
 from prfl_jax.engine.method import slots
+from prfl_jax.engine.state import State
 from prfl_jax.models.variables import whole
 from prfl_jax.runtime.simulation import Simulation
 
 
 class Scorer:
-    """Evaluates a simulation's state.
+    """Evaluates the models in a simulation's state.
 
     Args:
+      simulation: whose state it is.
       check: called between device calls, so that a signal need not wait for a whole data set.
 
     Attributes:
-      one_model: whether the method's two server models are one.
+      one_model: whether the method's two server models are the same one.
     """
 
     def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
@@ -36,21 +37,21 @@ class Scorer:
         return self._sim.evaluator(whole(params, state.fixed), data, self._check)
 
     def fedavg(self, state: State, weights: list[float], data: EvalSet) -> Scores:
-        """FedAvg(B), the paper's second server model; where the method averages like that anyway, W itself.
+        """Scores of FedAvg(B), the paper's second server model (Algorithm 1, line 16); of W where the two are the same.
 
         Args:
-          weights: `[S]` of the slots at the last close; empty before it.
+          weights: `[S]` of the slots at the last close; empty before the first.
         """
         return self._score(state, self._fedavg_model(state, weights), data)
 
     def models(self, state: State, weights: list[float]) -> dict[str, Any]:
-        """Both server models that `both` scores, NumPy arrays, by name; where the two are one, it is there twice."""
+        """Both server models by name, as NumPy arrays; the same one twice where the two are the same."""
         mask = self._whole(state, state.params)
         own = mask if self.one_model else self._whole(state, self._fedavg_model(state, weights))
         return {"mask": mask, "fedavg": own}
 
     def both(self, state: State, weights: list[float], data: EvalSet) -> dict[str, Scores]:
-        """Scores of both server models, by name."""
+        """Scores of both server models, by their names in records: `mask` and `fedavg`."""
         mask = self._score(state, state.params, data)
         return {"mask": mask, "fedavg": mask if self.one_model else self.fedavg(state, weights, data)}
 
@@ -60,17 +61,24 @@ class Scorer:
         return self._sim.fedavg_model(state, weights or [0.0] * slots(self._sim.config))
 
     def _whole(self, state: State, params: Any) -> Any:
-        """A server model with the fixed variables, NumPy arrays."""
+        """A server model with the fixed variables, as NumPy arrays."""
         return jax.tree.map(np.array, whole(params, state.fixed))
 
-    def clients(self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet) -> np.ndarray:
-        """Accuracy of the model in each slot `[M]`, NaN for an empty one; a slot that stayed is not evaluated again.
+    def clients(
+        self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and mean loss of the model in each client's slot; an unchanged slot is not evaluated again.
 
         Args:
+          state: it holds the slots.
           filled: `[M]` window in which each slot was filled last, 0 for an empty one.
-          known: client -> [window, accuracy] of what was evaluated before; brought up to date.
+          known: client -> [window, accuracy, loss] of earlier evaluations; brought up to date.
+
+        Returns:
+          `[M]` accuracies and `[M]` losses; NaN for an empty slot and where the loss is not finite (as of a rejected
+          update).
         """
-        out = np.full(len(filled), np.nan)
+        accuracy, loss = np.full(len(filled), np.nan), np.full(len(filled), np.nan)
         for client, window in enumerate(filled):
             if not window:
                 continue
@@ -78,7 +86,8 @@ class Scorer:
             if entry is None or entry[0] != window:
                 slot = self._sim.placement.slot(client)
                 score = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
-                # what is rejected is not a number, and has no accuracy
-                entry = known[str(client)] = [window, score.accuracy if math.isfinite(score.mean_loss) else None]
-            out[client] = math.nan if entry[1] is None else entry[1]
-        return out
+                finite = math.isfinite(score.mean_loss)
+                entry = known[str(client)] = [window, *((score.accuracy, score.mean_loss) if finite else (None, None))]
+            if entry[1] is not None:
+                accuracy[client], loss[client] = entry[1:]
+        return accuracy, loss

@@ -1,6 +1,6 @@
 """The parts of one experiment, built from its config: data, model, clock, densities, engine.
 
-`Simulation` knows the method; `loop.py` runs it through time.
+`Simulation` holds the parts and the arrays' way to the device and back; `loop.py` runs them through simulated time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax import data as data_room
@@ -22,7 +21,7 @@ from prfl_jax import registry
 from prfl_jax.aggregate import client_weights
 from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
-from prfl_jax.density import find_density, make_density
+from prfl_jax.density import evidence_needed, make_density, uploads_squares
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
@@ -36,13 +35,12 @@ from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.checkpoint import host_copy
 from prfl_jax.strategies.table import aggregation_in_force
 from prfl_jax.submodel.importance import mean_squares
-from prfl_jax.submodel.levels import compute_levels
-from prfl_jax.submodel.split import count_levels
+from prfl_jax.submodel.levels import prune
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, key_of
 from prfl_jax.system.notices import warn_once
-from prfl_jax.transport.costs import make_costs, uploads_squares
+from prfl_jax.transport.costs import make_costs
 
 
 class Simulation:
@@ -71,13 +69,13 @@ class Simulation:
         self.dataset = data_room.load(config.data, seed)
         self._warn(f"data.name={self.dataset.name}: {note}" for note in self.dataset.notes)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
-        needed = find_density(config.density.name).recovers or config.stop_early
+        needed = evidence_needed(config.density.name, config.stop_early)
         if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
-        self.liars = malicious_clients(config.attack, clients, seed)
+        self.malicious = malicious_clients(config.attack, clients, seed)
         images = (len(self.split.test), len(self.split.holdout))
         self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes, images)
         self._warn(self.method.model.warnings)
@@ -106,19 +104,19 @@ class Simulation:
 
     @staticmethod
     def _warn(lines: Iterable[str]) -> None:
-        """Says what may be a mistake, once, by one process of a run."""
+        """Prints warnings, each once in a process, from one process of a run."""
         if multi_process.leads():
             for line in lines:
                 warn_once(line)
 
     @property
     def attack(self) -> dict[str, Any] | None:
-        """Who lies, and how; None where nobody does."""
+        """The attack and the malicious clients, for the report; None where all clients are honest."""
         attack = self.config.attack
-        return {"name": attack.name, "scale": attack.scale, "clients": list(self.liars)} if self.liars else None
+        return {"name": attack.name, "scale": attack.scale, "clients": list(self.malicious)} if self.malicious else None
 
     def waited_s(self) -> float:
-        """s of the last chunk that were not its own (see `together.py`)."""
+        """Host seconds that the last chunk waited for other runs of a batch (`batched_runs.py`); alone none."""
         return 0.0
 
     def memory(self) -> str:
@@ -140,7 +138,7 @@ class Simulation:
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
-        policy = make_density(config.density, clients)
+        policy = make_density(config.density, clients, config.stop_early)
         clock = clock_from_config(config, self.costs(policy.density_pct), self._faults)
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
@@ -179,7 +177,7 @@ class Simulation:
         return split if multi_process.alone() else self.placement.put(split, PLAN_SPEC)
 
     def by_row(self, seen: ChunkOutput, plan: Plan) -> list[ChunkOutput]:
-        """What was seen, row by row, of each row's arrivals in their order."""
+        """A chunk's output row by row, the arrivals of each row in their order."""
         place = self.placement
         per_arrival = jax.tree.map(lambda values: place.by_arrival(values, plan.arrive), (seen.losses, seen.verdicts))
         rows = []
@@ -230,9 +228,9 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of images, labels and files that the config names: a run is not resumed on others of that name.
+        """CRC-32 of images, labels and files that the config names; a run resumes only with the same ones.
 
-        Also of who holds which images, where a partition of one's own may forget to draw by the seed.
+        With a partition by a plugin also of the clients' images, since a plugin may draw without the seed.
         """
         crc, arrays = 0, [self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test]
         if registry.is_own(self.config.data.partition):
@@ -245,14 +243,16 @@ class Simulation:
         return crc
 
     def device_data(self) -> Any:
-        data = to_device(self.dataset, self.split, liars=self.liars)
+        data = to_device(self.dataset, self.split, malicious=self.malicious)
         return data if self.placement.count == 1 else self.placement.put(data, ALL)
 
     def eval_sets(self) -> tuple[Any, Any]:
-        """(test data, data for early-stopping signals or None)."""
+        """(test data, the data that the density policy's evidence is measured on or None)."""
         d, batch = self.dataset, self.config.eval.batch_size
         rows = self.split.test
         test = make_eval_set(d.x_test[rows], d.y_test[rows], batch, self.placement)
+        if not evidence_needed(self.config.density.name, self.config.stop_early):
+            return test, None
         if self.config.eval.signal == "test":
             return test, test
         held = self.split.holdout
@@ -268,24 +268,8 @@ class Simulation:
         method = self.method
         if method.importance is None or (density_pct == 100).all():
             return state, self.costs(density_pct)
-        scores = self._scores(state)
-        if not all(bool(jnp.isfinite(score).all()) for score in scores):
-            raise FloatingPointError("an importance score is not finite")
-        # One shape for every generation: the densities in use and 1, padded with 1.
-        used = sorted({int(p) for p in density_pct} | {100})
-        padded = used + [100] * (len(density_pct) + 1 - len(used))
-        counts = [method.size.count(p) for p in padded]
-        levels = compute_levels(
-            scores, np.asarray(padded, np.int32), np.asarray(counts, np.int32), base=method.size.base_counts()
-        )
-        held = np.asarray(count_levels(levels, np.asarray(padded, np.int32)))  # [K, leaves]
-        if held.sum(axis=1).tolist() != counts:
-            raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
-        flop = np.asarray(method.size.layer_flop)
-        whole = flop.sum() or 1.0
-        share = {p: float(flop @ (held[k] / np.asarray(method.size.layers)) / whole) for k, p in enumerate(padded)}
-        costs = self.costs(density_pct, np.array([share[int(p)] for p in density_pct]))
-        return state._replace(levels=levels), costs
+        levels, flop_share = prune(self._scores(state), density_pct, method.size)
+        return state._replace(levels=levels), self.costs(density_pct, flop_share)
 
     def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
         leaves = jax.tree.leaves(state.params)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prfl_jax.config.canonical import assign, config_hash, to_dict
 from prfl_jax.config.cli import parse_value
 from prfl_jax.config.comparison import compared, not_taken_over
 from prfl_jax.config.defaults import ENDLESS
-from prfl_jax.config.validate import assign, config_hash, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.runtime.workdir import check_place, open_workdir
 from prfl_jax.startup import before_jax
 from prfl_jax.system.errors import UserError

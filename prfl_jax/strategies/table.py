@@ -17,7 +17,7 @@ import dataclasses
 
 from ml_collections import config_dict
 
-from prfl_jax.aggregate.weights import STALENESS_A
+from prfl_jax.aggregate.weights import STALENESS
 from prfl_jax.system.errors import UserError
 
 __all__ = [
@@ -125,6 +125,28 @@ HETEROFL = Method(
     source="HeteroFL, Diao et al. 2021",
 )
 
+FJORD = dataclasses.replace(
+    HETEROFL, local="ordered_sgd", source="FjORD, Horvath et al. 2021: each local step draws its width"
+)
+
+FEDROLEX = dataclasses.replace(
+    HETEROFL, submodel="rolling", local="sgd", source="FedRolex, Alam et al. 2022: the kept channels roll each window"
+)
+
+FIARSE = dataclasses.replace(
+    HETEROFL,
+    submodel="magnitude",
+    local="magnitude_sgd",
+    source="FIARSE, Wu et al. 2024: the largest weights, anew at each local step",
+)
+
+
+def _recovering(row: Method) -> Method:
+    """With PR-FL's recovery, in windows of fixed length."""
+    source = f"PR-FL's recovery on top of {row.source}"
+    return dataclasses.replace(row, window=FIXED, density="tiers_recovery", source=source)
+
+
 # the methods, by `strategy`
 METHODS: dict[str, Method] = {
     "prfl": PRFL,
@@ -161,9 +183,15 @@ METHODS: dict[str, Method] = {
         density="tiers_recovery",
         source="PR-FL's recovery on top of HeteroFL; the 2026 follow-up to PR-FL found recovery to help any sub-models",
     ),
+    "fjord": FJORD,
+    "fjord_recovery": _recovering(FJORD),
+    "fedrolex": FEDROLEX,
+    "fedrolex_recovery": _recovering(FEDROLEX),
+    "fiarse": FIARSE,
+    "fiarse_recovery": _recovering(FIARSE),
 }
 
-# the constant a of s(tau) by strategy and kind of staleness, where its authors' is not `STALENESS_A`'s
+# the constant a of s(tau) by strategy and kind of staleness, where its authors' is not that of `STALENESS`
 OWN_STALENESS_A = {"fedasync": {"polynomial": 0.5}}
 
 # strategy -> {dotted config key: value}
@@ -183,7 +211,7 @@ def row(name: str) -> dict[str, str | bool]:
 
 def staleness_a(strategy: str, kind: str) -> float:
     """The constant a of s(tau) where a config gives none: the strategy's own, else that of the kind of staleness."""
-    return OWN_STALENESS_A.get(strategy, {}).get(kind, STALENESS_A[kind])
+    return OWN_STALENESS_A.get(strategy, {}).get(kind, STALENESS.find(kind).a)
 
 
 def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
@@ -200,6 +228,12 @@ def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
 
     Call it in a config file before setting keys of the six seams: a later
     assignment overrides the row, an earlier one is overwritten.
+
+    Examples:
+      >>> from prfl_jax.config import default_config
+      >>> config = use(default_config(), "fedbuff")
+      >>> config.aggregation.name, config.window.close, config.window.dispatch
+      ('fedbuff', 'k_arrivals', 'on_arrival')
 
     Raises:
       UserError: there is no such strategy.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.validate import assign
 from prfl_jax.startup import before_jax
 from prfl_jax.studies.prfl.presets import Column
 from prfl_jax.studies.runs import Runner, reports_of, wanted

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.config.validate import config_hash, same_run, to_dict, validate
+from prfl_jax.config.canonical import config_hash, same_run, to_dict
+from prfl_jax.config.validate import validate
 from prfl_jax.report.names import duration_text, strategy_name
 from prfl_jax.report.schema import read_report, write_report
 from prfl_jax.studies.prfl.presets import Column

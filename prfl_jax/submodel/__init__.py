@@ -1,9 +1,25 @@
-"""Sub-models: sizes, nested masks, pruning by importance, the delta split.
+"""Sub-models: which values the sub-model of each density holds, its size, its masks, the delta split.
 
 What is exported is NumPy only, as are `layers` and `leading`, which the clock uses; import the others directly.
 """
 
-from prfl_jax.submodel.choices import SCORES, SUBMODELS, GivenSize, Submodel, find_submodel
+from prfl_jax.submodel.choices import CHECKS, SUBMODELS, find_submodel
+from prfl_jax.submodel.given import GivenSize
+from prfl_jax.submodel.rule import Network, Submodel, SubmodelRule, Submodels
+from prfl_jax.submodel.scores import IMPORTANCES, Importance
 from prfl_jax.submodel.size import ModelSize, to_percent
 
-__all__ = ["SCORES", "SUBMODELS", "GivenSize", "ModelSize", "Submodel", "find_submodel", "to_percent"]
+__all__ = [
+    "CHECKS",
+    "IMPORTANCES",
+    "SUBMODELS",
+    "GivenSize",
+    "Importance",
+    "ModelSize",
+    "Network",
+    "Submodel",
+    "SubmodelRule",
+    "Submodels",
+    "find_submodel",
+    "to_percent",
+]

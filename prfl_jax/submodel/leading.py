@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from prfl_jax.submodel.layers import Layer
+from prfl_jax.submodel.rule import Network, SubmodelRule, Submodels
 from prfl_jax.submodel.size import ModelSize
 
 # HeteroFL halves: densities are whole percents, and these stand for the exact fractions.
@@ -116,3 +117,26 @@ def leading_size(layers: tuple[Layer, ...], bytes_per_value: float) -> LeadingSi
         layer_flop=tuple(flop for layer in by_name for flop in (0.0, layer.flop)),
         network=layers,
     )
+
+
+class Leading(SubmodelRule):
+    """The first channels of every hidden layer, the same ones in all windows (HeteroFL, FjORD)."""
+
+    @property
+    def channels(self) -> bool:
+        return True
+
+    @property
+    def known_networks(self) -> bool:
+        return True
+
+    @property
+    def fixed_levels(self) -> bool:
+        return True
+
+    def fit(self, network: Network, name: str) -> Submodels:
+        """Levels and sizes from the table of layers."""
+        layers = network.layers()
+        by_path = leading_levels(layers)
+        size = leading_size(layers, network.size.bytes_per_value)
+        return Submodels(size, tuple(by_path[path] for path in network.shapes))

@@ -14,7 +14,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from prfl_jax.submodel.size import ModelSize
+from prfl_jax.submodel.split import count_levels
 
 HIGH, LOW = 1 << 16, 1 << 15
 _LOW_BITS = 15
@@ -145,3 +149,37 @@ def compute_levels(
     return tuple(
         jnp.where(b, table[0], table[r]).reshape(score.shape) for b, r, score in zip(in_base, rest, scores, strict=True)
     )
+
+
+def prune(
+    scores: tuple[jax.Array, ...], density_pct: np.ndarray, size: ModelSize
+) -> tuple[tuple[jax.Array, ...], np.ndarray]:
+    """Levels of a new generation of nested sub-models, from scores that are on the device.
+
+    Args:
+      scores: importance, one array a prunable leaf, in its shape.
+      density_pct: `[M]` densities (percent) of the clients.
+      size: of the model.
+
+    Returns:
+      int8 levels in the leaves' shapes; `[M]` the share of the leaves' forward FLOP that each client's weights have.
+
+    Raises:
+      FloatingPointError: a score is not finite.
+      RuntimeError: the counts on the device differ from those the clock charges.
+    """
+    if not all(bool(jnp.isfinite(score).all()) for score in scores):
+        raise FloatingPointError("an importance score is not finite")
+    # One shape for every generation: the densities in use and 100, padded with 100.
+    used = sorted({int(p) for p in density_pct} | {100})
+    padded = used + [100] * (len(density_pct) + 1 - len(used))
+    counts = [size.count(p) for p in padded]
+    percents = np.asarray(padded, np.int32)
+    levels = compute_levels(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
+    held = np.asarray(count_levels(levels, percents))  # [K, leaves]
+    if held.sum(axis=1).tolist() != counts:
+        raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
+    flop = np.asarray(size.layer_flop)
+    whole = flop.sum() or 1.0
+    share = {p: float(flop @ (held[k] / np.asarray(size.layers)) / whole) for k, p in enumerate(padded)}
+    return levels, np.array([share[int(p)] for p in density_pct])

@@ -12,7 +12,12 @@ import math
 
 
 def to_percent(density: float) -> int:
-    """Snaps a density in (0, 1] to a whole percent, halves rounded up, at least 1."""
+    """Snaps a density in (0, 1] to a whole percent, halves rounded up, at least 1.
+
+    Examples:
+      >>> to_percent(1 / 8), to_percent(0.001)
+      (13, 1)
+    """
     if not 0.0 < density <= 1.0:
         raise ValueError(f"density {density} is not in (0, 1]")
     return max(1, math.floor(100.0 * density + 0.5))
@@ -63,6 +68,10 @@ class ModelSize:
     def value_bytes(self, percent: int) -> int:
         """Bytes of the values of a sub-model: its weights and everything that is never pruned."""
         return round((self.count(percent) + self.fixed) * self.bytes_per_value)
+
+    def sent_bytes(self, percent: int) -> int:
+        """Bytes of one dispatch, without a mask that is sent once for several dispatches (`mask_bytes`)."""
+        return self.value_bytes(percent)
 
     def mask_bytes(self, percent: int) -> int:
         """Bytes that describe a mask: the cheaper of a bitmap and 4-byte indices; none for the full model."""

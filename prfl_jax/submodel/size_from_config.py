@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from prfl_jax.registry import is_own
-from prfl_jax.submodel.choices import find_submodel, given
+from prfl_jax.submodel.choices import find_submodel
 from prfl_jax.submodel.layers import layer_table
-from prfl_jax.submodel.leading import leading_size
+from prfl_jax.submodel.rule import Network
 from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.system.errors import UserError
 
@@ -35,26 +35,22 @@ def model_size_from_config(config: Any) -> ModelSize:
         )
     shape, classes = DATA_SHAPES[config.data.name]
     layers = layer_table(config.model.name, shape, config.model.classes or classes, config.model.width)
-    weights = tuple(layer.weights for layer in layers)
-    biases = sum(layer.biases for layer in layers)
+    rule = find_submodel(config.submodel)
+    kernels = {f"{layer.name}/kernel": layer.kernel for layer in layers}
+    biases = {f"{layer.name}/bias": layer.kernel[-1:] for layer in layers}
+    masked = kernels | biases if rule.channels else kernels
+    total = sum(layer.weights + layer.biases for layer in layers)
     bytes_per_value = 4.0
     if config.model.size_mb is not None:
         if not config.model.size_mb > 0:
             raise UserError(f"model.size_mb: {config.model.size_mb} MB is not positive")
-        bytes_per_value = config.model.size_mb * 1e6 / (sum(weights) + biases)
-    if config.submodel.name == "leading":
-        return leading_size(layers, bytes_per_value)
-    choice = find_submodel(config.submodel) if is_own(config.submodel.name) else None
-    if choice is not None and choice.levels is not None:
-        kernels = {f"{layer.name}/kernel": layer for layer in layers}
-        shapes = {path: layer.kernel for path, layer in kernels.items()}
-        shapes |= {f"{layer.name}/bias": layer.kernel[-1:] for layer in layers}
-        flop = {path: kernels[path].flop if path in kernels else 0.0 for path in shapes}
-        return given(config.submodel.name, choice, shapes, bytes_per_value, flop)[0]
-    return ModelSize(
-        layers=weights,
-        fixed=biases,
+        bytes_per_value = config.model.size_mb * 1e6 / total
+    flop = {f"{layer.name}/kernel": layer.flop for layer in layers}
+    size = ModelSize(
+        layers=tuple(math.prod(masked[path]) for path in masked),
+        fixed=total - sum(math.prod(masked[path]) for path in masked),
         bytes_per_value=bytes_per_value,
-        layer_flop=tuple(layer.flop for layer in layers),
+        layer_flop=tuple(flop.get(path, 0.0) for path in masked),
         min_percent=to_percent(config.density.min_density),
     )
+    return rule.fit(Network(kernels | biases, size, lambda: layers), config.submodel.name).size

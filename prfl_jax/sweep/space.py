@@ -19,9 +19,10 @@ from optuna.distributions import (
 from optuna.samplers import RandomSampler
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.cli import load_python
 from prfl_jax.config.schema import RULES, unknown
-from prfl_jax.config.validate import assign, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 

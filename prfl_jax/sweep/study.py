@@ -20,7 +20,7 @@ import filelock
 import optuna
 from optuna.trial import TrialState
 
-from prfl_jax.config.validate import config_hash
+from prfl_jax.config.canonical import config_hash
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 from prfl_jax.sweep.space import Space
 from prfl_jax.sweep.trial import Failed, Surplus, TrialRunner, first_number, planned

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from prfl_jax.clock.types import Costs
-from prfl_jax.submodel.choices import prunes
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
 
@@ -45,26 +43,23 @@ def make_costs(
     if byte_rule not in BYTE_RULES:
         raise UserError(f"transport.bytes: {byte_rule!r} is not one of {', '.join(BYTE_RULES)}")
     density_pct = np.asarray(density_pct, dtype=np.int64)
-    values, masks = {}, {}
+    sent, values, masks = {}, {}, {}
     for percent in np.unique(density_pct).tolist():
         if byte_rule == "counted":
             values[percent], masks[percent] = size.value_bytes(percent), size.mask_bytes(percent)
+            sent[percent] = size.sent_bytes(percent)
         else:
-            values[percent], masks[percent] = size.density_bytes(percent), 0
-    down = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
+            sent[percent] = values[percent] = size.density_bytes(percent)
+            masks[percent] = 0
+    down = np.array([sent[percent] for percent in density_pct.tolist()], dtype=np.int64)
     mask = np.array([masks[percent] for percent in density_pct.tolist()], dtype=np.int64)
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
-    up = down.copy()
+    up = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
     if squares_up:
         up += np.array(
             [round(size.count(percent) * size.bytes_per_value) for percent in density_pct.tolist()], np.int64
         )
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
-
-
-def uploads_squares(config: Any) -> bool:
-    """Whether clients upload squared gradients: only where they are asked for and something is pruned."""
-    return config.submodel.importance == "client_sq_grad" and prunes(config)
 
 
 def _compute_s(

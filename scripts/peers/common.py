@@ -1,4 +1,4 @@
-"""What all workers share: the work they are given, and the conversation with the benchmark. NumPy only.
+"""Code that all benchmark workers share: reading the workload, and the protocol with the benchmark. NumPy only.
 
 A worker is started as `python WORKER.py FILE.npz` with the Python of its own environment. Each line on
 its stdin is `round` or `evaluate`, each answer one line of JSON on its stdout: `seconds`, taken in the

@@ -1,4 +1,4 @@
-"""The networks in PyTorch, for the workers that use it, and one client's local round."""
+"""The benchmark's networks and one client's local round in PyTorch, for the workers that use PyTorch."""
 
 from __future__ import annotations
 

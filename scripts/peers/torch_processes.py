@@ -18,7 +18,7 @@ State = dict[str, torch.Tensor]
 
 
 def child(file: str, pipe: Connection, server: State, total: State) -> None:
-    """Trains the users it is told of, until the pipe is closed."""
+    """Trains the users whose numbers come through the pipe, until it is closed."""
     torch.set_num_threads(1)
     work = Work(file)
     images, model = Images(work), Net(work.net)

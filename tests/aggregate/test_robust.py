@@ -12,14 +12,14 @@ from stacked_models import LAYOUT, PRUNED, SHAPES, packed, setting
 
 from prfl_jax.aggregate import robust
 from prfl_jax.aggregate.maskfedavg import UNROLL_LIMIT, maskfedavg
-from prfl_jax.aggregate.stacked import Held
+from prfl_jax.aggregate.stacked import StackedUpdates
 
 RULES = ("median", "trimmed_mean", "krum", "multi_krum")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))
 def run(rule, old, buffer, bits, weights, eta, f):
-    return getattr(robust, rule)(Held(LAYOUT, old, buffer, bits, weights, eta, f))
+    return getattr(robust, rule)(StackedUpdates(LAYOUT, old, buffer, bits, weights, eta, f))
 
 
 def holds(masks, weights, i, name, place):
@@ -164,7 +164,7 @@ def test_of_equal_scores_the_lower_slot_is_taken():
     old, buffer, masks, bits = setting(5, np.random.default_rng(2), 1.0)
     for models in buffer.values():
         models[:] = models[:1] + np.arange(5, dtype=np.float32).reshape(5, *[1] * (models.ndim - 1)) % 2
-    held = Held(LAYOUT, old, jax.tree.map(jnp.asarray, buffer), bits, jnp.ones(5), jnp.float32(1.0), 1)
+    held = StackedUpdates(LAYOUT, old, jax.tree.map(jnp.asarray, buffer), bits, jnp.ones(5), jnp.float32(1.0), 1)
     scores = np.asarray(robust.krum_scores(held))
     assert scores[0] == scores[2] == scores[4] < scores[1] == scores[3]
     tiny.close(robust.krum(held).params, jax.tree.map(lambda models: models[0], buffer))

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 
 from prfl_jax.aggregate import AGGREGATIONS, CloseContext, Slot, client_weights, staleness_weight
 from prfl_jax.clock.types import Arrival
+from prfl_jax.config.canonical import config_hash, from_dict, same_run, to_dict
 from prfl_jax.config.cli import load_config, split_argv
 from prfl_jax.config.comparison import compared
-from prfl_jax.config.validate import config_hash, from_dict, same_run, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.runtime.training import Variants
 from prfl_jax.strategies.table import METHODS
+from prfl_jax.system.errors import UserError
 
 
 def cfg(name="buffered_maskfedavg", staleness="polynomial", a=0.6, b=4.0, server_lr=1.0, alpha=0.6):
@@ -59,7 +61,7 @@ def test_hinge_with_a_huge_b_is_constant(b):
 def test_staleness_refuses():
     with pytest.raises(ValueError, match="negative"):
         staleness_weight(np.array([0, -1]), "constant", 0.6, 4.0)
-    with pytest.raises(ValueError, match="exponential"):
+    with pytest.raises(UserError, match="aggregation.staleness='exponential': allowed is one of constant, polynom"):
         staleness_weight(np.array([0]), "exponential", 0.6, 4.0)
 
 
@@ -126,7 +128,7 @@ def test_client_weights():
     np.testing.assert_allclose(client_weights("samples_per_round", samples, sizes), [0.25] * 4)
     np.testing.assert_allclose(client_weights("dataset", samples, sizes), [0.1, 0.2, 0.3, 0.4])
     np.testing.assert_allclose(client_weights("uniform", samples, sizes), [0.25] * 4)
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="aggregation.client_weight='other': allowed is one of samples_per_round, dat"):
         client_weights("other", samples, sizes)
 
 

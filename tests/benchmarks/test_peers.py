@@ -25,7 +25,8 @@ from prfl_jax.benchmarks.peers import (
 )
 from prfl_jax.benchmarks.suite import Request, check, run_suite
 from prfl_jax.benchmarks.worker import Worker, WorkerFailed
-from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.local import LocalSettings
+from prfl_jax.local.sgd import make_local_round
 from prfl_jax.models.losses import softmax_loss
 from prfl_jax.models.nets import Conv2
 from prfl_jax.system.errors import UserError
@@ -199,7 +200,7 @@ def tiny_model(told):
 
     model = wrap_linen("conv2", Conv2(classes=told.net["classes"]), (28, 28, 1), told.net["classes"])
     layout = Layout.of(model.shapes(), prune=False, channels=False)
-    return jax.jit(make_local_round(model, softmax_loss, layout, LocalWork(told.steps, told.batch_size)))
+    return jax.jit(make_local_round(model, softmax_loss, layout, LocalSettings(told.steps, told.batch_size)))
 
 
 def test_the_command_writes_the_file_and_its_table(tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 from prfl_jax.benchmarks.torch_process import TorchProcess, TorchUnavailable
 from prfl_jax.benchmarks.workload import CLASSES, INPUT_SHAPE, Workload
 from prfl_jax.engine.method import resolve
-from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.local import LocalSettings
+from prfl_jax.local.sgd import make_local_round
 from prfl_jax.models.build import flat_paths
 
 torch = pytest.importorskip("torch")
@@ -33,7 +34,7 @@ def test_the_same_steps_give_the_same_model(method):
     data = WORK.host_data()
     rows = data["index"][0][:10].reshape(2, 5)
     x, y = data["x"][rows].astype(np.float32) / 255, data["y"][rows]
-    ours = jax.jit(make_local_round(method.model, method.loss, method.layout, LocalWork(2, 5)))(
+    ours = jax.jit(make_local_round(method.model, method.loss, method.layout, LocalSettings(2, 5)))(
         params, (), jnp.asarray(x), jnp.asarray(y), jnp.float32(0.25), jax.random.key(0)
     )
     clients = torch_worker.Clients(data, arrays(params), 2, 5, 0.25, "cpu")

@@ -13,9 +13,10 @@ from prfl_jax.clock import Costs, Faults, FaultyClock, Network, WindowRule, cloc
 from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
 from prfl_jax.clock.faults import KINDS, FaultDraws
 from prfl_jax.clock.traces import Presence, Trace
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.cli import load_config
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.validate import assign, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.density import RunningDensities, make_density
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system.errors import UserError
@@ -433,7 +434,7 @@ def test_a_client_without_a_round_time_keeps_density_1_until_it_has_one():
             window = it.next_window()
             policy.observe(window.arrivals, running.take(window, policy.density_pct))
             if policy.decides_after(window.index):
-                seen.append(policy.decide(None, None).density_pct.tolist())
+                seen.append(policy.decide().density_pct.tolist())
         expected = {"time_balance": [[100, 100, 25], [100, 13, 25]], "tiers": [[100, 100, 25], [100, 13, 25]]}
         expected["recovery"], expected["tiers_recovery"] = expected["time_balance"], expected["tiers"]
         assert [seen[0], seen[-1]] == expected.get(name, [[100] * 3] * 2)
@@ -442,7 +443,7 @@ def test_a_client_without_a_round_time_keeps_density_1_until_it_has_one():
 
 def test_tiers_of_a_window_in_which_all_failed():
     policy = make_density(config(density__name="tiers").density, 2)
-    assert policy.decide(None, None).density_pct.tolist() == [100, 100]
+    assert policy.decide().density_pct.tolist() == [100, 100]
     twin = make_density(config(density__name="tiers").density, 2)
     twin.from_state(policy.to_state())
     assert twin.to_state() == policy.to_state()

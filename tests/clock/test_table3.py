@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from paths import ROOT
 
+from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.config.cli import load_config
-from prfl_jax.config.validate import config_hash, to_dict
 from prfl_jax.runtime.clock_only import run_clock
 
 ROW1 = np.array([10000, 9940, 9878, 9548, 5484, 4517, 2822, 2460, 2453, 1999])

@@ -12,8 +12,8 @@ from paths import ROOT
 
 from prfl_jax.clock import network_from_config
 from prfl_jax.config import cli
+from prfl_jax.config.canonical import flatten
 from prfl_jax.config.schema import RULES
-from prfl_jax.config.validate import flatten
 from prfl_jax.system.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

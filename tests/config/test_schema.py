@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import NOT_HASHED, assign, config_hash, flatten, from_dict, to_dict
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import RULES
-from prfl_jax.config.validate import NOT_HASHED, assign, config_hash, flatten, from_dict, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.system.errors import UserError
 
 
@@ -269,6 +270,6 @@ def test_hash_does_not_depend_on_order_or_on_ints_for_floats():
 
 
 def test_hash_is_the_same_in_another_process():
-    code = "from prfl_jax.config import default_config, validate; print(validate.config_hash(default_config()))"
+    code = "from prfl_jax.config import canonical, default_config; print(canonical.config_hash(default_config()))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == config_hash(default_config())

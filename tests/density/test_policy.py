@@ -7,12 +7,24 @@ import numpy as np
 import pytest
 
 from prfl_jax.clock import Arrival, Dispatch, Window
-from prfl_jax.density import EarlyStopping, RunningDensities, TimeBalance, make_density
+from prfl_jax.density import (
+    BalancedDensity,
+    DensityPolicy,
+    EarlyStopping,
+    Evidence,
+    FullDensity,
+    Recovery,
+    RunningDensities,
+    TimeBalance,
+    evidence_needed,
+    find_density,
+    make_density,
+)
 from prfl_jax.system.errors import UserError
 
 
 def config(**changes):
-    keys = dict(name="recovery", rule="normalised", interval=3, min_density=0.05, delta_rho=0.2)
+    keys = dict(name="recovery", rule="normalised", interval=3, min_density=0.05, delta_rho=0.2, tiers=(1.0, 0.25))
     keys.update(patience=2, min_delta=0.0)
     return types.SimpleNamespace(**{**keys, **changes})
 
@@ -121,33 +133,120 @@ def test_densities_are_one_until_the_first_decision():
 def test_time_balance_decides_and_snaps():
     policy = make_density(config(name="time_balance"), 3)
     observe(policy, [10, 15, None])
-    decision = policy.decide(np.array([0.5, 0.5, np.nan]), 0.5)
+    decision = policy.decide(Evidence(np.array([0.5, 0.5, np.nan])))
     assert decision.density_pct.tolist() == policy.density_pct.tolist() == [100, 67, 100]
     assert decision.min_densities.tolist() == [0.05] * 3
     assert decision.mean_times[:2].tolist() == [10, 15] and np.isnan(decision.mean_times[2])
     assert not decision.triggered.any() and not decision.stop
 
 
-def test_full_stays_full_and_stops_with_the_server():
+def test_full_density_asks_for_nothing_and_decides_nothing():
     policy = make_density(config(name="full", patience=1), 2)
+    assert policy.needs == frozenset() and policy.stays_full
+    assert not any(policy.decides_after(window) for window in range(1, 20))
     observe(policy, [10, 40])
-    decisions = [policy.decide(None, accuracy) for accuracy in (0.5, 0.5, 0.4)]
-    assert [d.stop for d in decisions] == [False, False, True]  # the second is identical: it does not count
-    assert all(d.density_pct.tolist() == [100, 100] for d in decisions)
+    decisions = [policy.decide(Evidence(server_accuracy=accuracy)) for accuracy in (0.5, 0.4, 0.3)]
+    assert not any(decision.stop for decision in decisions)
+    assert all(decision.density_pct.tolist() == [100, 100] for decision in decisions)
     assert decisions[0].min_densities.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["full", "time_balance", "tiers"])
+def test_stop_early_asks_for_the_servers_accuracy(name):
+    """Without recovery the run may stop at any densities."""
+    policy = make_density(config(name=name, patience=1), 2, stop_early=True)
+    assert policy.needs == evidence_needed(name, True) == {"server_accuracy"}
+    assert evidence_needed(name, False) == frozenset() == make_density(config(name=name), 2).needs
+    assert [window for window in range(2, 10) if policy.decides_after(window)] == [3, 6, 9]
+    observe(policy, [10, 40])
+    decisions = [policy.decide(Evidence(server_accuracy=accuracy)) for accuracy in (0.5, 0.5, 0.4)]
+    assert [d.stop for d in decisions] == [False, False, True]  # the second is identical: it does not count
+    assert decisions[-1].density_pct.tolist() == ([100, 100] if name == "full" else [100, 25])
+
+
+@pytest.mark.parametrize("name", ["recovery", "tiers_recovery"])
+def test_recovery_asks_for_accuracies_and_has_the_stop_rule(name):
+    needs = {"client_accuracy", "server_accuracy"}
+    assert evidence_needed(name, False) == evidence_needed(name, True) == find_density(name).needs == needs
+    for slow_s, stops in ((10, [False, True]), (40, [False, False])):  # with 40 s client 1 is pruned
+        policy = make_density(config(name=name, patience=1), 2)
+        observe(policy, [10, slow_s])
+        assert [policy.decide(Evidence(server_accuracy=accuracy)).stop for accuracy in (0.5, 0.4)] == stops
+
+
+# --- plugins ---
+
+
+class ByLoss(DensityPolicy):
+    """Half a model for the client with the lowest loss."""
+
+    needs = frozenset({"client_loss"})
+
+    def consider(self, evidence):
+        self.seen = evidence
+
+    def balance(self, present):
+        loss = self.seen.client_loss
+        return np.where(loss == np.nanmin(loss), 0.5, 1.0)
+
+
+def test_a_policy_may_decide_by_losses():
+    policy = ByLoss(config(), 3)
+    assert policy.recovers and policy.decides_after(3) and not policy.decides_after(2)
+    decision = policy.decide(Evidence(client_loss=np.array([0.7, 0.2, np.nan])))
+    assert decision.density_pct.tolist() == [100, 50, 100] and policy.seen.client_accuracy is None
+
+
+def test_a_plugin_of_version_0_1_still_runs():
+    with pytest.warns(DeprecationWarning, match="Halves: the base class of density policies is now DensityPolicy"):
+
+        class Halves(FullDensity):
+            def balance(self, present):
+                return present / 2
+
+    policy = Halves(config(), 2)
+    assert not policy.stays_full and policy.decides_after(3) and policy.needs == frozenset()
+    assert policy.decide(None, None).density_pct.tolist() == [50, 50]
+
+    class RecoveringHalves(Recovery, Halves):
+        pass
+
+    assert RecoveringHalves.needs == Recovery.needs and not RecoveringHalves.stays_full
+    assert not RecoveringHalves.in_cohorts and RecoveringHalves(config(), 2).decides_after(3)
+    with pytest.warns(DeprecationWarning, match="needs = frozenset"):
+
+        class Looks(BalancedDensity):
+            recovers = True
+
+            def recover(self, client_accuracy):
+                return client_accuracy < 0.5
+
+    assert Looks.needs == {"client_accuracy"} and Looks.recovers
+    with pytest.warns(DeprecationWarning, match="in an Evidence"):
+        decision = Looks(config(), 2).decide(np.array([0.4, 0.6]), None)
+    assert decision.triggered.tolist() == [True, False]
+
+
+def test_a_plugin_that_asks_for_something_else_is_refused():
+    with pytest.raises(UserError, match="needs are among client_accuracy, client_loss, server_accuracy, not .'age'"):
+        find_density("tests.density.test_policy:AsksForAge")
+
+
+class AsksForAge(DensityPolicy):
+    needs = frozenset({"age"})
 
 
 def test_recovery_raises_the_minimum_step_by_step_until_one():
     """Eq. 5: each time a client stops improving, rho_min = min(rho + delta_rho, 1); then line 22."""
     policy = make_density(config(patience=1), 2)
     observe(policy, [10, 40])
-    assert policy.decide(np.array([0.5, 0.5]), 0.5).density_pct.tolist() == [100, 25]
+    assert policy.decide(Evidence(np.array([0.5, 0.5]), server_accuracy=0.5)).density_pct.tolist() == [100, 25]
     seen, stops, fired = [], [], []
     accuracy = 0.9
     for _ in range(12):
         observe(policy, [10, 40 * policy.density_pct[1] / 100])
         accuracy -= 0.01
-        decision = policy.decide(np.array([accuracy, accuracy]), accuracy)
+        decision = policy.decide(Evidence(np.array([accuracy, accuracy]), server_accuracy=accuracy))
         seen.append(int(decision.density_pct[1]))
         stops.append(decision.stop)
         fired.append(decision.triggered.tolist())
@@ -162,18 +261,18 @@ def test_recovery_raises_the_minimum_step_by_step_until_one():
 def test_recovered_minimum_survives_the_time_balance():
     policy = make_density(config(patience=1), 2)
     observe(policy, [10, 100])
-    policy.decide(np.array([0.5, 0.5]), None)
-    assert policy.decide(np.array([0.6, 0.4]), None).density_pct.tolist() == [100, 30]
+    policy.decide(Evidence(np.array([0.5, 0.5])))
+    assert policy.decide(Evidence(np.array([0.6, 0.4]))).density_pct.tolist() == [100, 30]
     for _ in range(3):  # still slow, still 30 %
         observe(policy, [10, 30])
-        assert policy.decide(None, None).density_pct.tolist() == [100, 30]
+        assert policy.decide().density_pct.tolist() == [100, 30]
 
 
 def test_empty_slots_do_not_count():
     policy = make_density(config(patience=1), 2)
     observe(policy, [10, 100])
     accuracies = (np.nan, np.nan, 0.4, np.nan, 0.3)
-    seen = [policy.decide(np.array([0.5, accuracy]), None).triggered[1] for accuracy in accuracies]
+    seen = [policy.decide(Evidence(np.array([0.5, accuracy]))).triggered[1] for accuracy in accuracies]
     assert seen == [False, False, False, False, True]
     assert policy.density_pct.tolist() == [100, 30]
 
@@ -192,7 +291,8 @@ def test_resume_is_exact(name, rule):
         observe(policy, times)
         observe(twin, times)
         if step % 3 == 2:
-            one, two = policy.decide(accuracy, accuracy[0]), twin.decide(accuracy, accuracy[0])
+            evidence = Evidence(accuracy, server_accuracy=accuracy[0])
+            one, two = policy.decide(evidence), twin.decide(evidence)
             for field in ("density_pct", "min_densities", "mean_times", "triggered", "stop"):
                 np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
         assert policy.to_state() == twin.to_state()

@@ -7,8 +7,7 @@ import tiny
 from marked import slow_except
 
 from prfl_jax.aggregate import AggregationWeights
-from prfl_jax.engine.plan import LocalRound, make_row, stack_rows
-from prfl_jax.runtime.loop import MAX_ROWS
+from prfl_jax.engine.plan import MAX_ROWS, LocalRound, make_row, stack_rows
 from prfl_jax.strategies.table import METHODS
 from prfl_jax.submodel.masks import unpack
 

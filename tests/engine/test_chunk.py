@@ -9,10 +9,9 @@ import pytest
 import tiny
 from marked import slow
 
-from prfl_jax.engine.plan import empty_row, stack_rows
+from prfl_jax.engine.plan import MAX_ROWS, empty_row, stack_rows
 from prfl_jax.report import comparable
 from prfl_jax.runtime.experiment import Experiment
-from prfl_jax.runtime.loop import MAX_ROWS
 from prfl_jax.strategies.table import METHODS
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from prfl_jax.data.device import draw_batches
-from prfl_jax.density import make_density
+from prfl_jax.density import Evidence, make_density
 
 LAYERS = ("Dense_0", "Dense_1")
 
@@ -230,7 +230,7 @@ class Oracle:
         for client, slot in self.slots.items():
             own[client] = accuracy(slot[0], x, y)
         self.client_accuracy.append(own)
-        decision = self.policy.decide(own, None)
+        decision = self.policy.decide(Evidence(own))
         levels = next(self.prunings)
         if levels is not None:
             check_levels(levels, self.scores(), self.sim.method.size, sorted(set(decision.density_pct.tolist())))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prfl_jax.config.defaults import default_config
-from prfl_jax.report import build_report
+from prfl_jax.report import RunInfo, build_report
 
 
 def simulated_run(
@@ -85,26 +85,30 @@ def simulated_run(
 
 
 def report_of(records: Any, clients: int, **changes: Any) -> dict[str, Any]:
-    """A report with made-up surroundings; `changes` replace arguments of `build_report`."""
+    """A report with made-up surroundings; `changes` replace fields of `RunInfo`, settings or arguments of the report.
+
+    `seed`, `headline` and `thresholds` are settings of the config; `compare` and `privacy` go to `build_report`.
+    """
     config = default_config().to_dict()
+    config["clients"]["number"] = clients
     if clients != 10:
         config["clients"]["up_mb_s"] = [1.0 + i / 7 for i in range(clients)]
         config["clients"]["down_mb_s"] = [4.0 + i / 7 for i in range(clients)]
-    arguments = {
+    config = {**config, **changes.pop("config", {})}
+    config["seed"] = changes.pop("seed", config["seed"])
+    named = {"model": changes.pop("headline", None), "thresholds": changes.pop("thresholds", (0.8, 0.9))}
+    config["eval"] = {**config["eval"], **{key: value for key, value in named.items() if value is not None}}
+    arguments = {key: changes.pop(key) for key in ("compare", "privacy") if key in changes}
+    info = {
         "config": config,
         "config_hash": "c0ffee",
         "commit": "0123abc",
         "versions": {"jax": "0.10.2"},
         "device": "cpu",
         "flags": {"XLA_FLAGS": ""},
-        "seed": 0,
         "split_summary": {"images": [400] * clients, "labels": [[40] * 10] * clients},
         "model": {"name": "conv2", "parameters": 6_603_710, "size_mb": 26.41484},
-        "records": records,
-        "thresholds": (0.8, 0.9),
-        "headline": "mask",
         "host": {"compile_s": 12.25, "steady_s": 100.0, "total_s": 125.0, "eval_s": 4.0, "checkpoint_s": 1.5},
         "peak_memory_mb": 1834.5,
-        "clients": clients,
     }
-    return build_report(**{**arguments, **changes})
+    return build_report(RunInfo(**{**info, **changes}), records, **arguments)

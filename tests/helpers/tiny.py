@@ -14,12 +14,13 @@ import numpy as np
 from jax.extend.core import jaxprs_in_params
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import RULES
-from prfl_jax.config.validate import assign
 from prfl_jax.report import read_metrics
 from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
+from prfl_jax.submodel import SUBMODELS
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
 
@@ -59,8 +60,8 @@ SETTINGS: dict[str, Any] = {
 
 def small_model(strategy: str) -> dict[str, Any]:
     """Where sub-models are channels of a known network, a narrow one of those; else nothing."""
-    leading = strategies.METHODS[strategy].submodel == "leading"
-    return {"model__name": "conv2", "model__width": 0.1} if leading else {}
+    rule = SUBMODELS.find(strategies.METHODS[strategy].submodel)
+    return {"model__name": "conv2", "model__width": 0.1} if rule.known_networks else {}
 
 
 def config(strategy: str = "prfl", **changes: Any) -> Any:

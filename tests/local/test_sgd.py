@@ -1,5 +1,7 @@
 """One local round against SGD written out in NumPy, float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,10 @@ import tiny
 from prfl_oracle import LAYERS, masked, sgd
 
 from prfl_jax.engine.plan import MAX_ROWS, empty_row, stack_rows
-from prfl_jax.local import LocalWork, make_local_round, make_long_round
-from prfl_jax.local import sgd as local_sgd
-from prfl_jax.local.sgd import MOST_UNROLLED
+from prfl_jax.local import Batches, LocalInput, LocalSettings, LocalTask
+from prfl_jax.local import work as local_work
+from prfl_jax.local.sgd import make_local_round, sgd_round
+from prfl_jax.local.work import MOST_UNROLLED
 from prfl_jax.models import make_loss
 from prfl_jax.models.build import wrap_module
 from prfl_jax.runtime.experiment import Experiment
@@ -35,7 +38,7 @@ def start(seed=0):
 
 
 def local_round(loss="sigmoid", **work):
-    settings = LocalWork(steps=STEPS, batch_size=BATCH, **work)
+    settings = LocalSettings(steps=STEPS, batch_size=BATCH, **work)
     return jax.jit(make_local_round(MODEL, make_loss(loss), LAYOUT, settings))
 
 
@@ -99,11 +102,16 @@ def test_a_long_round_is_the_same_steps_one_batch_at_a_time(more, monkeypatch):
     rng = np.random.default_rng(3)
     x = jnp.asarray(rng.random((steps, 4, *MODEL.input_shape), np.float32))
     y = jnp.asarray(rng.integers(0, MODEL.classes, (steps, 4)), jnp.int32)
-    work = LocalWork(steps, 4, **more)
-    assert work.long and not LocalWork(MOST_UNROLLED, 4).long
-    parts = (MODEL, make_loss("sigmoid"), LAYOUT, work)
-    got = jax.jit(lambda p: make_long_round(*parts)(p, (), lambda k: (x[k], y[k]), jnp.float32(0.1), KEY))(params)
-    want = jax.jit(lambda p: make_local_round(*parts)(p, (), x, y, jnp.float32(0.1), KEY))(params)
+    work = LocalSettings(steps, 4, **more)
+    assert work.long and not LocalSettings(MOST_UNROLLED, 4).long
+    task = LocalTask(MODEL, make_loss("sigmoid"), LAYOUT, work)
+    batches = Batches(one=lambda k: (x[k], y[k]), all=lambda: (x, y))
+    run = jax.jit(lambda p: sgd_round(task, LocalInput(p, (), batches, jnp.float32(0.1), KEY)))
+    got = run(params)
+    monkeypatch.setattr(local_work, "MOST_UNROLLED", steps)
+    assert not work.long
+    task = LocalTask(MODEL, make_loss("sigmoid"), LAYOUT, dataclasses.replace(work, unroll=False))
+    want = jax.jit(lambda p: sgd_round(task, LocalInput(p, (), batches, jnp.float32(0.1), KEY)))(params)
     tiny.close(got.params, want.params, 1e-5)
     tiny.close(got.squares, want.squares, 1e-5)
     assert float(got.loss) == pytest.approx(float(want.loss), rel=1e-5)
@@ -125,7 +133,7 @@ def test_a_run_of_many_steps_draws_the_batches_of_a_short_one(monkeypatch):
     """40 steps by the loop, and drawn at once: the same arrivals and, to rounding, the same model."""
     changes = dict(rounds=2, local__steps=40, engine__chunk_windows=1, attack__name="label_flip", attack__number=1)
     looped = tiny.run("prfl", **changes)
-    monkeypatch.setattr(local_sgd, "MOST_UNROLLED", 40)
+    monkeypatch.setattr(local_work, "MOST_UNROLLED", 40)
     unrolled = tiny.run_experiment(Experiment(tiny.config("prfl", engine__unroll=False, **changes)))
     tiny.close(looped.params, unrolled.params, 1e-4)
     for one, other in zip(looped.of("window"), unrolled.of("window"), strict=True):

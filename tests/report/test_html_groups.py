@@ -14,8 +14,8 @@ from paths import ROOT
 from report_records import report_of, simulated_run
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import to_dict
 from prfl_jax.config.defaults import default_config
-from prfl_jax.config.validate import to_dict
 from prfl_jax.report import write_report
 from prfl_jax.report.groups import spread_along, spread_on_grid
 from prfl_jax.report.html import figures, find_runs, group_runs, tables, write_page

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 from unittest import mock
 
 import jax
@@ -18,8 +19,8 @@ from prfl_jax.config.validate import validate
 from prfl_jax.engine.method import make_update_filter
 from prfl_jax.report import comparable, load_schema, summary_text
 from prfl_jax.robustness import privacy
-from prfl_jax.robustness.attacks import ATTACKS, Attack, malicious_clients
-from prfl_jax.robustness.update_filter import CLIPPED, REJECTED, TAKEN, UpdateFilter
+from prfl_jax.robustness.attacks import ATTACKS, make_attack, malicious_clients
+from prfl_jax.robustness.update_filter import ACCEPTED, CLIPPED, REJECTED, UpdateFilter
 from prfl_jax.runtime.batched_runs import run_batched
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.submodel.layout import Layout
@@ -38,25 +39,30 @@ SAFE = dict(submodel__importance="weight")  # what a robust rule needs where sub
 TWO = dict(attack__clients=(1, 4), attack__scale=3.0)
 
 
+def attack(name, scale):
+    return make_attack(SimpleNamespace(name=name, scale=scale))
+
+
 def test_a_liar_tells_what_its_lie_says_and_an_honest_client_the_truth():
-    for name in ATTACKS:
-        tiny.same(Attack(name, 2.0).tell(LAYOUT, SENT, TRAINED, MASKS, jnp.array(False), KEY), TRAINED)
-    told = Attack("sign_flip", 2.0).tell(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
+    assert attack("none", 2.0) is None
+    for name in ATTACKS.with_trait(lambda rule: rule is not None):
+        tiny.same(attack(name, 2.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(False), KEY), TRAINED)
+    told = attack("sign_flip", 2.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
     tiny.close(told, {"b": SENT["b"] - 0.6, "w": jnp.where(MASKS[0], -0.3, 0.0)})
-    told = Attack("nan", 1.0).tell(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
+    told = attack("nan", 1.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
     assert np.isnan(told["b"]).all() and np.isnan(told["w"][MASKS[0]]).all() and (told["w"][~MASKS[0]] == 0).all()
-    told = Attack("noise", 5.0).tell(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
+    told = attack("noise", 5.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
     assert (told["w"][~MASKS[0]] == 0).all()
     assert 3.5 < np.std(np.asarray(told["w"] - SENT["w"])[MASKS[0]]) < 6.5
-    labels = Attack("label_flip", 1.0).labels(jnp.array([0, 3, 9]), jnp.array(True), 10)
+    labels = attack("label_flip", 1.0).labels(jnp.array([0, 3, 9]), jnp.array(True), 10)
     assert labels.tolist() == [9, 6, 0]
-    assert Attack("label_flip", 1.0).labels(jnp.array([0, 3, 9]), jnp.array(False), 10).tolist() == [0, 3, 9]
+    assert attack("label_flip", 1.0).labels(jnp.array([0, 3, 9]), jnp.array(False), 10).tolist() == [0, 3, 9]
 
 
 def test_the_table_of_lies_is_what_the_config_allows():
-    for name in ("none", *ATTACKS):
+    for name in ATTACKS:
         assert RULES["attack.name"].accepts(name)
-    assert RULES["attack.name"].allowed == f"one of none, {', '.join(ATTACKS)}"
+    assert RULES["attack.name"].allowed == ATTACKS.allowed == "one of none, sign_flip, noise, nan, label_flip"
 
 
 def test_who_lies_is_drawn_by_seed_or_said():
@@ -80,7 +86,7 @@ def test_an_update_is_shortened_to_the_norm_and_no_further():
     long = norm(update)
     out, verdict = UpdateFilter(2 * long, 0.0, False)(LAYOUT, SENT, TRAINED, MASKS, KEY)
     tiny.same(out, TRAINED)
-    assert verdict == TAKEN
+    assert verdict == ACCEPTED
     out, verdict = UpdateFilter(long / 4, 0.0, False)(LAYOUT, SENT, TRAINED, MASKS, KEY)
     assert verdict == CLIPPED
     tiny.close(jax.tree.map(jnp.subtract, out, SENT), jax.tree.map(lambda u: u / 4, update))
@@ -119,7 +125,7 @@ def test_with_noise_nobody_sees_what_was_rejected():
         "fedavg", aggregation__name="median", aggregation__byzantine=1, aggregation__clip_norm=1.0,
         privacy__noise_multiplier=0.5,
     )  # fmt: skip
-    assert not make_update_filter(config).left_out
+    assert not make_update_filter(config).rejected_as_nan
 
 
 def gaussian_epsilon(multiplier, delta):
@@ -174,7 +180,7 @@ def test_updates_that_are_no_numbers_end_plain_averaging_and_no_defence(strategy
         assert kept is None if name is None else kept < 0.9  # liars that show do not stop the training
         jsonschema.validate(ran.report, load_schema())
         assert f"{len(lies)} rejected" in summary_text(ran.report)
-        assert "2 of 7 clients lie (nan): 1, 4" in summary_text(ran.report)
+        assert "2 of 7 clients attack (nan): 1, 4" in summary_text(ran.report)
 
 
 def test_the_run_without_liars_and_checks_says_nothing_of_them():
@@ -293,10 +299,10 @@ def test_epsilon_of_little_noise_and_many_releases_is_told_at_once():
 def test_label_flips_take_their_mask_of_labels_along():
     # HeteroFL leaves out outputs of labels that a client lacks: a liar seems to have those it flips to
     present = jnp.array([True, False, False, True, True])
-    liar = Attack("label_flip", 1.0)
+    liar = attack("label_flip", 1.0)
     assert liar.present(present, jnp.array(True)).tolist() == [True, True, False, False, True]
     assert liar.present(present, jnp.array(False)).tolist() == present.tolist()
-    assert Attack("nan", 1.0).present(present, jnp.array(True)).tolist() == present.tolist()
+    assert attack("nan", 1.0).present(present, jnp.array(True)).tolist() == present.tolist()
 
 
 OWN_KERNELS = """
@@ -316,7 +322,7 @@ GOOD = Aggregation(median, each_once, staleness=False, arrivals_alone=True, leas
     ("name", "said"),
     [
         ("SHAPE", "gives another pytree; allowed: a pytree like held.params"),
-        ("RAISES", "'Held' object has no attribute 'nothing'"),
+        ("RAISES", "'StackedUpdates' object has no attribute 'nothing'"),
         ("PLAIN", "gives a dict; allowed: robust.Robust(a pytree like held.params, an int32), as it has least"),
     ],
 )

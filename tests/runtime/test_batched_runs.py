@@ -12,8 +12,8 @@ from marked import slow_except
 
 from prfl_jax.report import read_metrics, read_report
 from prfl_jax.runtime.batched_runs import BatchedRuns, run_batched
+from prfl_jax.runtime.evaluation_grid import EvaluationGrid
 from prfl_jax.runtime.experiment import Experiment
-from prfl_jax.runtime.loop import Loop
 from prfl_jax.runtime.training import Variants, train
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.signals import Interrupted
@@ -125,14 +125,14 @@ def test_another_runs_folder_is_found_before_any_begins(tmp_path):
 def test_what_stops_one_stops_the_others_with_a_checkpoint(tmp_path):
     """A run that fails in the middle; the other one saves, and goes on later."""
     configs = [tiny.config("fedavg", seed=seed, rounds=30, engine__chunk_windows=1) for seed in range(2)]
-    scores = Loop._evaluate_grid
+    answer = EvaluationGrid.answer
 
     def failing(self, until_s, inclusive):
-        if self.config.seed == 1 and self.at.window == 3:
+        if self.run.config.seed == 1 and self.run.at.window == 3:
             raise OSError("no space")
-        scores(self, until_s, inclusive)
+        answer(self, until_s, inclusive)
 
-    with mock.patch.object(Loop, "_evaluate_grid", failing), pytest.raises(OSError, match="no space"):
+    with mock.patch.object(EvaluationGrid, "answer", failing), pytest.raises(OSError, match="no space"):
         together(configs, tmp_path)
     saved = [path.name for path in (tmp_path / "0" / "checkpoints").iterdir()]
     assert saved and not (tmp_path / "0" / "report.json").exists()
@@ -142,13 +142,13 @@ def test_what_stops_one_stops_the_others_with_a_checkpoint(tmp_path):
 
 def test_waiting_is_no_training_time(tmp_path):
     configs = [tiny.config("fedavg", seed=seed, rounds=4, engine__chunk_windows=1) for seed in range(2)]
-    slow = Loop._end_interval
+    answer = EvaluationGrid.answer
 
-    def dawdling(self):
-        time.sleep(0.4 if self.config.seed else 0.0)
-        slow(self)
+    def dawdling(self, until_s, inclusive):
+        time.sleep(0.2 if self.run.config.seed else 0.0)
+        answer(self, until_s, inclusive)
 
-    with mock.patch.object(Loop, "_end_interval", dawdling):
+    with mock.patch.object(EvaluationGrid, "answer", dawdling):
         quick, other = together(configs, tmp_path)
     assert quick.report["host"]["waiting_s"] > 0.3 > other.report["host"].get("waiting_s", 0.0) - 1.0
     assert quick.report["host"]["steady_s"] < quick.report["host"]["total_s"]

@@ -95,8 +95,8 @@ def test_who_goes_on_last_writes(experiment, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         experiment.run(URL, guard=tiny.StopAt(9), progress=False)
     config, key = (
-        prfl_jax.config.validate.to_dict(experiment.config),
-        prfl_jax.config.validate.config_hash(experiment.config),
+        prfl_jax.config.canonical.to_dict(experiment.config),
+        prfl_jax.config.canonical.config_hash(experiment.config),
     )
     first = Workdir(URL, config, key)
     with pytest.raises(UserError, match="another run is writing there"):

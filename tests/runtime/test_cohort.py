@@ -12,7 +12,7 @@ from marked import slow_except
 
 from prfl_jax.data.device import draw_batches
 from prfl_jax.engine import planner
-from prfl_jax.local import make_local_round
+from prfl_jax.local.sgd import make_local_round
 from prfl_jax.report import comparable
 from prfl_jax.runtime import simulation
 from prfl_jax.runtime.experiment import Experiment

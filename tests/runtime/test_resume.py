@@ -21,7 +21,7 @@ from paths import HELPERS, ROOT
 
 import prfl_jax
 from prfl_jax.report import comparable, read_report
-from prfl_jax.runtime import loop
+from prfl_jax.runtime import chunk_runner, loop
 from prfl_jax.runtime.checkpoint import Checkpoints, Snapshot, host_copy
 from prfl_jax.runtime.workdir import Workdir
 from prfl_jax.system.errors import UserError
@@ -127,9 +127,9 @@ def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whol
         return chunk
 
     with monkeypatch.context() as patch:
-        observe = loop.ChunkSizer.observe
+        observe = chunk_runner.ChunkSizer.observe
         patch.setattr(
-            loop.ChunkSizer, "observe", lambda self, amount, took_s: observe(self, amount, 1.0 * amount)
+            chunk_runner.ChunkSizer, "observe", lambda self, amount, took_s: observe(self, amount, 1.0 * amount)
         )  # 1 s an arrival
         patch.setattr(sim, "executable", slow_executable)
         guard = ComesInside(chunk)
@@ -189,7 +189,7 @@ def test_a_damaged_newest_checkpoint_falls_back(experiment, whole, tmp_path, dam
     run = experiment.run(folder, progress=True)
     same(run, whole)
     said = capsys.readouterr().err
-    assert f"checkpoint {step.name} is damaged" in said and "going on after window" in said
+    assert f"checkpoint {step.name} is damaged" in said and "resumed after window" in said
     assert list(folder.glob(f"damaged_checkpoint_{step.name}_*"))
 
 

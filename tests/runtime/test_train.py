@@ -17,7 +17,7 @@ from paths import ROOT
 
 import prfl_jax
 from prfl_jax import strategies
-from prfl_jax.config.validate import config_hash, to_dict
+from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.report import load_schema, read_metrics
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.runtime.training import train

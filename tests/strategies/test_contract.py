@@ -40,8 +40,12 @@ ALIKE = dict(
     window__dispatch="window_end",
     density__min_density=1.0,
 )
-# Other settings under which a method equals FedAvg: FedFix counts the windows of a round.
-EQUALS_FEDAVG: dict[str, dict] = {"fedfix": dict(window__close="fixed", window__dt_s=100.0)}
+# Other settings under which a method equals FedAvg: FedFix counts the windows of a round, FjORD draws among its tiers.
+EQUALS_FEDAVG: dict[str, dict] = {
+    "fedfix": dict(window__close="fixed", window__dt_s=100.0),
+    "fjord": dict(density__tiers=(1.0,)),  # no smaller width to draw
+    "fjord_recovery": dict(density__tiers=(1.0,)),
+}
 MIXING = [name for name, row in METHODS.items() if row.aggregation == "mixing"]  # one by one, so never a mean
 
 # One client more than ten times faster than the others: the densities are 1 and the minimum,

@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import flatten, to_dict
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import RULES
-from prfl_jax.config.validate import flatten, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.system.errors import UserError
 
 

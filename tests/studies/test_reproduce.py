@@ -14,8 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 from paths import ROOT
 
+from prfl_jax.config.canonical import same_run, to_dict
 from prfl_jax.config.cli import load_config
-from prfl_jax.config.validate import same_run, to_dict, validate
+from prfl_jax.config.validate import validate
 from prfl_jax.runtime.dry_run import ASSUMED_FLOP_S, estimate
 from prfl_jax.strategies.table import METHODS
 from prfl_jax.studies import runs

@@ -11,9 +11,10 @@ import tiny
 from marked import slow
 
 from prfl_jax.clock.types import Arrival
-from prfl_jax.density import make_density
+from prfl_jax.density import Evidence, make_density
 from prfl_jax.engine.plan import stack_rows
-from prfl_jax.local import LocalWork, make_local_round
+from prfl_jax.local import LocalSettings
+from prfl_jax.local.sgd import make_local_round
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.build import flat_paths
 from prfl_jax.models.scaled import scaled_model
@@ -101,7 +102,7 @@ def test_training_equals_that_of_the_network_cut_out(percent, width):
 
     def train(net, layout, params, masks):
         net = scaled_model(net, jnp.float32(rate(percent)), present)
-        run = make_local_round(net, make_loss("sigmoid"), layout, LocalWork(3, 8, momentum=0.5))
+        run = make_local_round(net, make_loss("sigmoid"), layout, LocalSettings(3, 8, momentum=0.5))
         return run(params, masks, x, y, jnp.float32(0.2), jax.random.key(0))
 
     dense, alone = train(full, layout, params, masks), train(small, small_layout, cut(params), ())
@@ -168,18 +169,18 @@ def test_tiers_are_the_largest_rates_not_above_the_share():
     density = policy()
     assert density.decides_after(1) and not density.decides_after(2) and density.decides_after(3)
     first_window(density, [2.0, 4.0, 4.1, 15.9, 400.0])
-    assert density.decide(None, None).density_pct.tolist() == [100, 50, 25, 13, 6]
+    assert density.decide().density_pct.tolist() == [100, 50, 25, 13, 6]
     first_window(density, [50.0, 1.0, 1.0, 1.0, 1.0])  # later times change nothing
-    assert density.decide(None, None).density_pct.tolist() == [100, 50, 25, 13, 6]
+    assert density.decide().density_pct.tolist() == [100, 50, 25, 13, 6]
     saved = policy().from_state(density.to_state())
-    assert saved.decide(None, None).density_pct.tolist() == [100, 50, 25, 13, 6]
+    assert saved.decide().density_pct.tolist() == [100, 50, 25, 13, 6]
 
 
 def test_tiers_recover_where_a_client_stops_improving():
     density = policy("tiers_recovery")
     first_window(density, [2.0, 4.0, 4.1, 15.9, 400.0])
-    assert density.decide(np.full(5, 0.5), None).density_pct.tolist() == [100, 50, 25, 13, 6]
-    decision = density.decide(np.array([0.4, 0.6, 0.4, 0.6, 0.4]), None)
+    assert density.decide(Evidence(np.full(5, 0.5))).density_pct.tolist() == [100, 50, 25, 13, 6]
+    decision = density.decide(Evidence(np.array([0.4, 0.6, 0.4, 0.6, 0.4])))
     assert decision.triggered.tolist() == [False, False, True, False, True]
     assert decision.density_pct.tolist() == [100, 50, 45, 13, 26]
 

@@ -10,7 +10,8 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prfl_jax.submodel.importance import add_arrival, importance_scores, init_importance
+from prfl_jax.submodel import IMPORTANCES
+from prfl_jax.submodel.importance import add_arrival, init_importance, mean_squares
 from prfl_jax.submodel.layout import Layout, bits_length
 from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack, unpack, unpack_masks
 from prfl_jax.submodel.size import ModelSize
@@ -161,7 +162,7 @@ def test_what_is_sent_is_what_the_clock_charges(density_pct, seed):
 def test_importance_is_the_mean_over_the_arrivals_that_held_the_weight(kind):
     rng = np.random.default_rng(4)
     shapes = [LAYOUT.shapes[i] for i in LAYOUT.prunable]
-    importance = init_importance(LAYOUT, kind)
+    importance = init_importance(LAYOUT, IMPORTANCES.find(kind))
     total, held = [np.zeros(s) for s in shapes], [np.zeros(s, int) for s in shapes]
     for _ in range(5):
         masks = tuple(rng.random(s) < 0.5 for s in shapes)
@@ -172,7 +173,7 @@ def test_importance_is_the_mean_over_the_arrivals_that_held_the_weight(kind):
             held[k] += masks[k]
     assert any((h == 0).any() for h in held)  # some weights nobody held
     weights = tuple(rng.normal(size=s).astype(np.float32) for s in shapes)
-    scores = importance_scores(importance, kind, weights)
+    scores = IMPORTANCES.find(kind).scores(weights, mean_squares(importance))
     for k in range(len(shapes)):
         np.testing.assert_array_equal(importance.held[k], held[k])
         want = np.divide(total[k], held[k], out=np.zeros_like(total[k]), where=held[k] > 0)
@@ -181,12 +182,12 @@ def test_importance_is_the_mean_over_the_arrivals_that_held_the_weight(kind):
         assert not np.asarray(scores[k])[held[k] == 0].any()
 
 
-@pytest.mark.parametrize("kind", ["weight", None])
+@pytest.mark.parametrize("kind", [IMPORTANCES.find("weight"), None])
 def test_nothing_is_accumulated_where_nothing_is_needed(kind):
     assert jax.tree.leaves(init_importance(LAYOUT, kind)) == []
 
 
 def test_importance_by_magnitude():
     weights = (np.array([[-2.0, 0.0, 1.5]], np.float32),)
-    (scores,) = importance_scores(init_importance(LAYOUT, "weight"), "weight", weights)
+    (scores,) = IMPORTANCES.find("weight").scores(weights, ())
     np.testing.assert_array_equal(scores, [[2.0, 0.0, 1.5]])

@@ -130,7 +130,7 @@ def test_a_killed_workers_trial_is_taken_up_by_another(space_file, tmp_path):
     states = [trial.state.name for trial in study.get_trials()]
     assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"]  # one completed trial for each set of values
     said = (tmp_path / "1.log").read_text()
-    assert "(trial 0 again)" in said and "going on after window" in said.split("(trial 0 again)")[1]
+    assert "(trial 0 again)" in said and "resumed after window" in said.split("(trial 0 again)")[1]
     for entry in found["trials"]:
         windows = [r["window"] for r in read_metrics(out / entry["folder"] / "metrics.jsonl") if r["kind"] == "window"]
         assert windows == list(range(1, 401))

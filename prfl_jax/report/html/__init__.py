@@ -1,4 +1,4 @@
-"""One self-contained HTML page about any number of runs, made with Plotly."""
+"""Makes one self-contained HTML page that compares any number of runs, with Plotly."""
 
 from prfl_jax.report.html.groups import Group, group_runs
 from prfl_jax.report.html.runs import Run, find_runs

@@ -1,4 +1,4 @@
-"""What a page's browser is given beside the figures: its style, and the script that draws and switches."""
+"""The style sheet of an HTML page, and the JavaScript that draws its figures and reacts to its controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a page, as Plotly's own objects."""
+"""Makes the figures of an HTML page as Plotly objects: accuracy, traffic, timeline, densities, staleness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prfl_jax.report.html.runs import MOST_ARRIVALS, Run
 from prfl_jax.report.html.spread import Spread
 from prfl_jax.report.names import headline_name
 
-MOST_CLIENTS = 50  # of which densities are drawn
+MOST_CLIENTS = 50  # whose densities are drawn
 _AXES = {
     "simulated time": "simulated time, s",
     "windows": "windows",
@@ -33,10 +33,10 @@ _PHASES = {"download": "#4c78a8", "train": "#54a24b", "upload": "#f58518", "wait
 
 
 def accuracy(groups: Sequence[Group]) -> go.Figure:
-    """Accuracy of each group over simulated time, windows, bytes or host time; buttons switch.
+    """Accuracy of each group over simulated time, windows, bytes or host time; buttons choose among them.
 
-    A group of several seeds is a line, their mean, in a band from the least to the most, and, hidden, its single runs.
-    A trace's `meta` says which `group` it is of and which `part`: band, line or run.
+    A group of several seeds is drawn as their mean in a band from minimum to maximum; its single runs are hidden at
+    first. A trace's `meta` has its `group` and its `part`: band, line or run.
     """
     figure, along = go.Figure(), {name: [_drawn(group, name) for group in groups] for name in _AXES}
     for k, group in enumerate(groups):
@@ -73,7 +73,7 @@ def accuracy(groups: Sequence[Group]) -> go.Figure:
 
 
 def _near(groups: Sequence[Group]) -> list[float] | None:
-    """Where the accuracies of the table lie: the upper part of the axis, if most of it is below them."""
+    """The range of the accuracies in the table, if it is only the upper part of the axis; else None."""
     runs = [run for group in groups for run in group.runs]
     best = max((share for run in runs for share in run.curve["accuracy"] if share is not None), default=0.0)
     levels = [float(level) for run in runs for level in run.report["time_to_accuracy"]]
@@ -82,18 +82,18 @@ def _near(groups: Sequence[Group]) -> list[float] | None:
 
 
 def _names(group: Group) -> list[str]:
-    """Of each trace of a group, as `_drawn` has them."""
+    """The name of each trace of a group, in the order of `_drawn`."""
     several = [group.label(), group.label()] if len(group.runs) > 1 else [group.label()]
     return several + [f"{group.label()}, {escape(run.name)}" for run in _single(group)]
 
 
 def _single(group: Group) -> list[Run]:
-    """The runs that are drawn on demand: of one run alone the line is the run."""
+    """The runs that are drawn on demand; a group of one run has only its line."""
     return [*(group.runs if len(group.runs) > 1 else ()), *group.again]
 
 
 def _look(group: Group, part: str) -> dict[str, Any]:
-    """How a part is drawn."""
+    """Plotly's settings for a part of a group."""
     if part == "band":
         colour = f"rgba({', '.join(str(int(group.colour[k : k + 2], 16)) for k in (1, 3, 5))}, 0.11)"
         return {"fill": "toself", "fillcolor": colour, "mode": "none", "hoverinfo": "skip", "showlegend": False}
@@ -110,18 +110,18 @@ def _look(group: Group, part: str) -> dict[str, Any]:
 
 
 def _drawn(group: Group, name: str) -> list[tuple[str, list[Any], list[Any]]]:
-    """(part, x, y) of what is drawn of a group along one axis."""
+    """(part, x, y) of each trace of a group over one x axis."""
     single = [("run", *_curve(run, name)) for run in _single(group)]
     if len(group.runs) == 1:
         return [("line", *_curve(group.runs[0], name)), *single]
     spread = spread_on_grid if name == "simulated time" else spread_along
-    evaluated = [run for run in group.runs if run.curve["t_s"]]  # who never was has no curve that could end first
+    evaluated = [run for run in group.runs if run.curve["t_s"]]  # one without evaluations has no end
     xs, mean, low, high = spread([_curve(run, name) for run in evaluated]) if evaluated else ([], [], [], [])
     return [("band", xs + xs[::-1], high + low[::-1]), ("line", xs, mean), *single]
 
 
 def _curve(run: Run, name: str) -> tuple[list[Any], list[Any]]:
-    """x and y of a run; [None] where its x are not known."""
+    """x and y of a run; [None] if its x are not known."""
     xs = _along(run, name)
     return ([None], [None]) if xs is None else (xs, run.curve["accuracy"])
 
@@ -143,7 +143,7 @@ def _along(run: Run, name: str) -> list[Any] | None:
 
 
 def traffic(groups: Sequence[Group]) -> go.Figure:
-    """Bytes of each group, a panel a kind: the mean over the seeds, a whisker from the least to the most."""
+    """Bytes of each group, one panel for each kind: the mean over the seeds, with a whisker from minimum to maximum."""
     titles = list(BYTES.values())
     figure = make_subplots(1, len(BYTES), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
     labels = [group.label(34) for group in groups]
@@ -171,7 +171,7 @@ def traffic(groups: Sequence[Group]) -> go.Figure:
 
 
 def timeline(run: Run, most: int = MOST_ARRIVALS) -> go.Figure | None:
-    """Who downloads, trains, uploads and waits when, of about `most` arrivals; None without the run's records."""
+    """When clients download, train, upload and wait, of about `most` arrivals; None without the run's records."""
     arrivals = run.arrivals(most)
     if not arrivals:
         return None
@@ -197,7 +197,7 @@ def timeline(run: Run, most: int = MOST_ARRIVALS) -> go.Figure | None:
 
 
 def _phase(arrival: dict[str, Any], phase: str) -> tuple[float, float]:
-    """(start, length) in s."""
+    """(start, length) of a phase of an arrival, simulated s."""
     sent = arrival["arrived_s"] - arrival["round_s"]
     download, train = arrival["download_s"], arrival["train_s"]
     return {
@@ -209,7 +209,7 @@ def _phase(arrival: dict[str, Any], phase: str) -> tuple[float, float]:
 
 
 def densities(run: Run) -> go.Figure:
-    """The density of each client over simulated time, as steps."""
+    """The density of each client over simulated time, as step lines."""
     figure, shown = go.Figure(), run.report["clients"][:MOST_CLIENTS]
     colours = sample_colorscale("Viridis", [0.92 * k / max(1, len(shown) - 1) for k in range(len(shown))])
     for client, colour in zip(shown, colours, strict=True):
@@ -223,7 +223,7 @@ def densities(run: Run) -> go.Figure:
 
 
 def staleness(run: Run) -> go.Figure:
-    """Mean and largest staleness of each client's updates, and how many there were."""
+    """Mean and largest staleness of each client's updates, and their number."""
     clients = run.report["clients"]
     ids = [client["client"] for client in clients]
     figure = go.Figure()

@@ -1,4 +1,4 @@
-"""What a page shows as one method: runs that differ in their seed alone, with a name and a style of their own."""
+"""Groups the runs of an HTML page: runs that differ only in their seed share a name, a colour and a line style."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from prfl_jax.report.groups import alike, describes, leaves, one_of_each_seed, s
 from prfl_jax.report.html.runs import Run
 from prfl_jax.report.names import STRATEGY_ORDER, strategy_name
 
-# Told apart by people with any colour vision as far as twelve can be; the first is PR-FL's where it is there.
+# As easy to distinguish with any colour vision as twelve colours can be; the first is PR-FL's if it is there.
 COLOURS = (
     "#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#9a9a00",
     "#e0218a", "#7f7f7f",
 )  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-TASK = ("data.name", "data.partition")  # methods are compared on one of these
-MOST_TASKS = 6  # in sections of their own
-_MOST_SETTINGS = 3  # in a name
-_LONGEST = 40  # letters of a value in a name
+TASK = ("data.name", "data.partition")  # methods are compared within one task
+MOST_TASKS = 6  # that get a section each
+_MOST_SETTINGS = 3  # shown in a name
+_LONGEST = 40  # characters of a value in a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Group:
     """Runs of one method in one setting.
 
     Attributes:
-      number: its place on the page.
-      name: its own within its task.
-      task: the data that it was run on; empty where the page has one task only.
-      runs: one for each seed, by seed; these are what means and spreads are of.
+      number: its position on the page.
+      name: unique within its task.
+      task: the data that it was run on; empty if the page has only one task.
+      runs: one for each seed, by seed, over which means and spreads are taken.
       again: further runs of the same seeds.
-      colour, dash: of everything that is drawn of it.
+      colour, dash: of its lines.
     """
 
     number: int
@@ -47,26 +47,26 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Its own on the page."""
+        """A name that is unique on the page."""
         return f"{self.name}, {self.task}" if self.task else self.name
 
     @property
     def seeds(self) -> str:
-        """Seeds of its runs, as text."""
+        """The seeds of its runs, as text."""
         return ", ".join(str(run.report["seed"]) for run in self.runs)
 
     def label(self, width: int = 26) -> str:
-        """The name for Plotly, which reads tags, in lines of so many letters."""
+        """The name for Plotly, which interprets tags, in lines of at most `width` characters."""
         return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(self.name, width)) or "?"
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """The groups of a page: the task with most runs first, there in the order of the methods that the package knows."""
+    """Makes the groups of a page: the task with most runs first, within it in the order of `STRATEGY_ORDER`."""
     found = [[runs[place] for place in places] for places in alike([_settings(run) for run in runs])]
     tasks = [_task(members[0]) for members in found]
     known: list[str] = sorted(set(tasks))
     if len(known) == 1 or len(known) > MOST_TASKS or len(known) == len(found):
-        tasks = [""] * len(found)  # one panel: data is a setting like others
+        tasks = [""] * len(found)  # one section: the data is a setting like others
     weight = {task: sum(len(f) for f, where in zip(found, tasks, strict=True) if where == task) for task in tasks}
     order = sorted(range(len(found)), key=lambda k: (-weight[tasks[k]], tasks[k], _rank(found[k][0]), k))
     found, tasks = [found[k] for k in order], [tasks[k] for k in order]
@@ -90,7 +90,7 @@ def _rank(run: Run) -> tuple[int, str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """As `settings`; a run that was made to be compared with another ends where that one does, which is no setting."""
+    """`settings` of a run; without the length of a run in `compare/`, which is that of another run."""
     found = settings(run.report)
     if run.compared:
         found |= {"horizon_s": "that of the run beside it", "rounds": None}
@@ -103,7 +103,7 @@ def _task(run: Run) -> str:
 
 
 def _names(found: Sequence[Sequence[Run]], tasks: Sequence[str]) -> list[str]:
-    """The method, and where a task has it more than once the settings that tell those apart."""
+    """Names of the groups: the method, and the settings in which it differs if a task has the method more than once."""
     names = []
     for members, task in zip(found, tasks, strict=True):
         own = members[0]
@@ -119,7 +119,7 @@ def _names(found: Sequence[Sequence[Run]], tasks: Sequence[str]) -> list[str]:
         more = [f"{len(apart) - _MOST_SETTINGS} more"] if len(apart) > _MOST_SETTINGS else []
         names.append(strategy_name(own.report["strategy"]) + (f" ({', '.join(said + more)})" if said else ""))
     taken: dict[tuple[str, str], int] = {}
-    for place, (name, task) in enumerate(zip(names, tasks, strict=True)):  # values may be alike where they are cut
+    for place, (name, task) in enumerate(zip(names, tasks, strict=True)):  # shortened values may be equal
         taken[name, task] = taken.get((name, task), 0) + 1
         if taken[name, task] > 1:
             names[place] = f"{name} [{taken[name, task]}]"
@@ -132,7 +132,7 @@ def _short(value: Any) -> str:
 
 
 def _styles(found: Sequence[Sequence[Run]], tasks: Sequence[str]) -> list[tuple[str, str]]:
-    """A colour for each method and a dash for each of its settings; where there are too many, a pair for each group."""
+    """A colour for each method and a dash for each of its settings; if there are too many, a pair for each group."""
     strategies = list(dict.fromkeys(members[0].report["strategy"] for members in found))
     seen: dict[tuple[str, str], int] = {}
     places = []

@@ -1,4 +1,4 @@
-"""The runs that a page shows: reports, and the records beside them where they are still there."""
+"""Finds the runs that an HTML page shows: their reports, and their records if these are still there."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from prfl_jax.report.names import strategy_name
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 
-MOST_ARRIVALS = 1500  # that a timeline shows (at least; it ends with a window); more would make the page slow
+MOST_ARRIVALS = 1500  # of a timeline, which goes on to the window's end; more would make the page slow
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run.
+    """A run on the page.
 
     Attributes:
-      name: short, and its own among the runs of a page.
-      file: its report.
-      report: what the file holds.
+      name: short, and unique among the runs of the page.
+      file: the path of its report.
+      report: the content of the file.
     """
 
     name: str
@@ -33,22 +33,22 @@ class Run:
 
     @property
     def curve(self) -> dict[str, list[Any]]:
-        """The headline model's."""
+        """The headline model's curve."""
         curve: dict[str, list[Any]] = self.report["curves"][self.report["final"]["model"]]
         return curve
 
     @property
     def compared(self) -> bool:
-        """Whether it lies in `compare/` of another run, which decided how long it is."""
+        """Whether it lies in `compare/` of another run, whose length it has."""
         return self.file.parent.parent.name == "compare" and self.file.name == "report.json"
 
     def host_s(self) -> list[float | None] | None:
-        """Host seconds at each point of the curve; None where no records lie beside the report."""
+        """Host seconds at each point of the curve; None if there are no records beside the report."""
         found = {record["t_s"]: record.get("host_s") for record in self._records("eval")}
         return [found.get(t_s) for t_s in self.curve["t_s"]] if found else None
 
     def arrivals(self, most: int = MOST_ARRIVALS) -> list[dict[str, Any]]:
-        """The first arrivals, each with client, window and its seconds; empty without records of today's form."""
+        """The first arrivals with client, window and times in s; empty if there are no records, or only older ones."""
         found: list[dict[str, Any]] = []
         for record in self._records("window"):
             if "arrived_s" not in record:
@@ -67,7 +67,7 @@ class Run:
 
 
 def find_runs(folders: Sequence[str]) -> list[Run]:
-    """All reports in these folders and below them; a folder may be a run's, a sweep's, or one of reports.
+    """Finds all reports in these folders and below them; a folder may hold a run, a sweep, or reports.
 
     Raises:
       UserError: there is none in one of them, or a file cannot be read.
@@ -84,21 +84,21 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def _report(file: Path) -> dict[str, Any] | None:
-    """What a report's file holds; None where it is another's."""
+    """The content of a report's file; None if it is no report."""
     try:
         found = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); give folders that can be read") from None
     except ValueError:
         if file.name == "report.json":
-            raise UserError(f"{file}: not a report; take it away, or run its workdir again") from None
+            raise UserError(f"{file}: not a report; remove it, or run its workdir again") from None
         return None
     needed = {"strategy", "curves", "final", "clients", "config", "ended"}
     return found if isinstance(found, dict) and needed <= found.keys() else None
 
 
 def _names(reports: Mapping[Path, dict[str, Any]]) -> list[str]:
-    """Method and seed; where that is not enough, what tells the files' paths apart."""
+    """Names of runs: method and seed, and the part of the path that differs if these are not unique."""
     short = [f"{strategy_name(report['strategy'])}, seed {report['seed']}" for report in reports.values()]
     shared = os.path.commonpath([file.absolute().parent for file in reports])
     names = []

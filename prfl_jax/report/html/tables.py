@@ -1,4 +1,4 @@
-"""The tables of a page, as HTML: a row a group, the rows of its single runs hidden under it."""
+"""Makes the tables of an HTML page: a row for each group, and hidden below it a row for each of its runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from prfl_jax.report.html.spread import Spread
 from prfl_jax.report.names import bytes_text, duration_text, headline_name, percent_text, seconds_text
 
 _WRAPS = ' class="long"'
-_AS_LONG = 0.98  # of the longest run: shorter ones of a method are told beside its accuracy at the end
-LONG = 80  # letters of a value, then it is cut
+_AS_LONG = 0.98  # of the longest run of a group: if one is shorter, the table shows the lengths
+LONG = 80  # characters of a value; longer ones are shortened
 _STROKES = {
     "solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3",
 }  # fmt: skip
 
 
 def swatch(group: Group) -> str:
-    """The line of a group, small."""
+    """A small picture of a group's line."""
     dashes = f' stroke-dasharray="{_STROKES[group.dash]}"' if _STROKES[group.dash] else ""
     return (
         '<svg class="swatch" width="30" height="10" aria-hidden="true"><line x1="0" y1="5" x2="30" y2="5" '
@@ -50,11 +50,13 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
 def _grouped(
     head: Sequence[str], groups: Sequence[Group], summary: Callable[[Sequence[Run]], list[str]], title: bool = False
 ) -> str:
-    """A table with a row of `summary` for each group, and under it one for each run of several.
+    """A table with a row for each group, and below it one for each of its runs if it has several.
 
     Args:
-      summary: the cells of one run or of several.
-      title: call groups by what is their own on the page, not in their task.
+      head: the names of the columns.
+      groups: of the rows.
+      summary: (runs) -> the cells of a row.
+      title: whether groups have the name that is unique on the page instead of within their task.
     """
     rows = []
     for group in groups:
@@ -76,7 +78,7 @@ def _grouped(
 
 
 def times(groups: Sequence[Group]) -> str:
-    """The first simulated second of the evaluation grid at each accuracy, and the accuracy at the end, by model."""
+    """The table of time to accuracy (simulated s of the evaluation grid), with the final accuracy and its model."""
     runs = [run for group in groups for run in (*group.runs, *group.again)]
     levels = sorted({level for run in runs for level in run.report["time_to_accuracy"]}, key=float)
 
@@ -97,7 +99,7 @@ def times(groups: Sequence[Group]) -> str:
 
 
 def traffic(groups: Sequence[Group]) -> str:
-    """Bytes, as numbers."""
+    """The table of bytes."""
 
     def summary(runs: Sequence[Run]) -> list[str]:
         return [Spread.of([run.report[key] for run in runs]).text(bytes_text) for key in BYTES]
@@ -106,7 +108,7 @@ def traffic(groups: Sequence[Group]) -> str:
 
 
 def ends(groups: Sequence[Group]) -> str:
-    """How the runs ended, how long they were, and what made them."""
+    """The table of how the runs ended, how long they were, and the device and commit that computed them."""
 
     def summary(runs: Sequence[Run]) -> list[str]:
         reports = [run.report for run in runs]
@@ -140,7 +142,7 @@ def _device(report: Any) -> str:
 
 
 def _counted(words: Sequence[str]) -> str:
-    """What is said of several runs: once where it is the same."""
+    """Texts of several runs: one text if all are equal, else each with its number."""
     counts = Counter(words)
     if len(counts) == 1:
         return words[0]
@@ -148,7 +150,7 @@ def _counted(words: Sequence[str]) -> str:
 
 
 def differences(groups: Sequence[Group]) -> str:
-    """The config keys in which the runs differ."""
+    """The table of the config keys in which the runs differ."""
     flat = [[settings(run.report) for run in (*group.runs, *group.again)] for group in groups]
     keys = sorted({key for found in flat for values in found for key in values})
     said = {key: [_distinct([values.get(key) for values in found]) for found in flat] for key in keys}
@@ -161,7 +163,7 @@ def differences(groups: Sequence[Group]) -> str:
 
 
 def _distinct(values: Sequence[Any]) -> str:
-    """Each once, in their order."""
+    """The distinct values, in their order."""
     return ", ".join(_text(value) for value in {value_text(value): value for value in values}.values())
 
 

@@ -1,4 +1,4 @@
-"""The page: Plotly's library, the figures as JSON, the tables, and what draws them."""
+"""Writes the HTML page: Plotly's library, the figures as JSON, the tables, and the script that draws them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from prfl_jax.system.files import write_text
 
 _ARRIVALS = 40_000  # of all timelines together
 _LEAST_ARRIVALS = 200  # of each
-_DIGITS = 9  # of a number in a figure
+_DIGITS = 9  # significant, of a number in a figure
 
 
 def write_page(runs: Sequence[Run], out: Path, title: str = "Runs") -> None:
-    """Writes one HTML file that needs no network.
+    """Writes one HTML file that works without a network.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     groups = group_runs(runs)
     sections, compared = _compared(groups)
@@ -47,7 +47,7 @@ def write_page(runs: Sequence[Run], out: Path, title: str = "Runs") -> None:
 <h2>How the runs ended</h2>
 {tables.ends(groups)}
 """
-    # inside a script element only "</" could end it early
+    # Inside a script element, only "</" could end it early.
     shown = {"compared": compared, "runs": _single(runs)}
     data = json.dumps(shown, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     write_text(
@@ -64,24 +64,25 @@ _MISSING = "No timeline: the run's metrics.jsonl does not lie beside its report,
 
 
 def _notes(groups: Sequence[Group]) -> str:
-    """How many runs there are, and what a line, a band and a row are of."""
+    """The notes above the figures: the number of runs, and what lines, bands and rows show."""
     several = [group for group in groups if len(group.runs) > 1]
     again = sum(len(group.again) for group in groups)
     notes = []
     if several:
         notes.append(
-            "Runs that differ in their seed alone are one method: its line is the mean of the seeds, its band goes "
-            "from the least to the most of them. Over simulated time both are of the seconds of the evaluation grid "
-            "that all the seeds have, and end where the first of them ends; along the other axes each seed's curve is "
-            "read between its evaluations, never beyond them."
+            "Runs that differ only in their seed are one method: its line is the mean over the seeds, its band goes "
+            "from their minimum to their maximum. Over simulated time both use the seconds of the evaluation grid "
+            "that all seeds have, and end where the first seed ends; over the other axes each seed's curve is "
+            "interpolated between its evaluations, never extrapolated."
         )
         notes.append(
-            "Tables give the mean (least to most). “2 of 3” is how many of the seeds got there; the mean is of those."
+            "Tables give the mean (minimum to maximum). “2 of 3” is the number of seeds that reached the value; the "
+            "mean is over these."
         )
     if again:
         notes.append(
-            f"{again} run(s) have the config and the seed of another one here. Of each seed the longest run counts; "
-            "the others are among the single runs only."
+            f"{again} run(s) have the config and the seed of another run here. Of each seed the longest run counts; "
+            "the others are shown only among the single runs."
         )
     total = sum(len(group.runs) + len(group.again) for group in groups)
     notes.insert(0, f"{total} runs, {len(groups)} methods and settings.")
@@ -95,7 +96,7 @@ def _notes(groups: Sequence[Group]) -> str:
 
 
 def _compared(groups: Sequence[Group]) -> tuple[str, dict[str, Any]]:
-    """The sections that compare methods, one for each task, and their figures by the id of their place."""
+    """The sections that compare methods, one for each task, and their figures by the id of the HTML element."""
     text, shown = "", {}
     for place, task in enumerate(dict.fromkeys(group.task for group in groups)):
         own = [group for group in groups if group.task == task]
@@ -118,7 +119,7 @@ def _compared(groups: Sequence[Group]) -> tuple[str, dict[str, Any]]:
 
 
 def _options(groups: Sequence[Group], runs: Sequence[Run]) -> str:
-    """The runs to choose from, by group; a value is a run's place in `runs`."""
+    """The options of the list of runs, by group; a value is an index in `runs`."""
     places = {run.file: place for place, run in enumerate(runs)}
     text = ""
     for group in groups:
@@ -129,7 +130,7 @@ def _options(groups: Sequence[Group], runs: Sequence[Run]) -> str:
 
 
 def _single(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The figures of each run."""
+    """The figures of each single run."""
     most = max(_LEAST_ARRIVALS, min(MOST_ARRIVALS, _ARRIVALS // len(runs)))
     found = []
     for run in runs:
@@ -149,7 +150,7 @@ def _plain(figure: Any) -> Any:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with as many digits as can be seen."""
+    """`value` with its numbers rounded to `_DIGITS` digits, which is more than can be seen."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, list):

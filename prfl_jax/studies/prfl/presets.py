@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prfl_jax import strategies
+from prfl_jax.config.canonical import assign
 from prfl_jax.config.cli import parse_value
 from prfl_jax.config.defaults import ENDLESS, default_config
-from prfl_jax.config.validate import assign
 from prfl_jax.studies.prfl.paper import ABLATIONS, EXTRAS, MAIN
 from prfl_jax.system.errors import UserError
 

@@ -1,0 +1,49 @@
+"""The rules that tie the keys of `density` to other keys; `config/validate.py` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prfl_jax.density.choices import DENSITIES, evidence_needed, find_density
+from prfl_jax.system.errors import refuse
+
+
+def submodel(flat: Mapping[str, Any]) -> None:
+    """Densities below 1 need sub-models."""
+    name = flat["density.name"]
+    if flat["submodel.name"] == "full" and not find_density(name).stays_full:
+        full = " or ".join(repr(name) for name in DENSITIES.with_trait(lambda policy: policy.stays_full))
+        raise refuse("density.name", name, f"{full} with submodel.name='full'")
+
+
+def cohort(flat: Mapping[str, Any]) -> None:
+    """Some policies need round times or models of all clients, which a cohort does not give."""
+    clients, name = flat["window.cohort"], flat["density.name"]
+    if clients and not find_density(name).in_cohorts:
+        allowed = " or ".join(DENSITIES.with_trait(lambda policy: policy.in_cohorts))
+        raise refuse("density.name", name, f"{allowed} with window.cohort={clients}")
+
+
+def tiers(flat: Mapping[str, Any]) -> None:
+    """There is a tier, and the first window has a round time of every client where the policy needs one."""
+    name = flat["density.name"]
+    policy = find_density(name)
+    if policy.uses_tiers and not flat["density.tiers"]:
+        raise refuse("density.tiers", (), f"at least one density with density.name={name!r}")
+    if policy.needs_first_times and flat["window.close"] != "all" and not flat["window.first_waits_for_all"]:
+        allowed = f"True with density.name={name!r}, which needs every client's first round time"
+        raise refuse("window.first_waits_for_all", False, allowed)
+
+
+def held_out(flat: Mapping[str, Any]) -> None:
+    """Where something is measured on held-out data there is some."""
+    name = flat["density.name"]
+    if not evidence_needed(name, flat["stop_early"]):
+        return
+    if flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
+        allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
+        raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
+
+
+CHECKS = (submodel, cohort, tiers, held_out)

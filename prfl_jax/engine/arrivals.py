@@ -1,0 +1,143 @@
+"""The arrival step of a window: trains clients, takes their updates, and enters these into the aggregation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prfl_jax.aggregate.kernels import Accumulator, AggregationKernel, Arrivals
+from prfl_jax.aggregate.running_sum import along
+from prfl_jax.data.device import DeviceData
+from prfl_jax.engine.client import AcceptedUpdate, Client, Keys
+from prfl_jax.engine.groups import SlotGroups
+from prfl_jax.engine.placement import Placement
+from prfl_jax.engine.plan import LocalRound, Plan
+from prfl_jax.engine.state import State, Trained
+from prfl_jax.local import LocalResult
+from prfl_jax.submodel.importance import Squares, add_arrival
+from prfl_jax.system.host_offload import fetch_all, put, put_all
+
+
+class ArrivalCarry(NamedTuple):
+    """What arrivals change: parts of `State`, and their losses and verdicts `[m]`."""
+
+    held: Accumulator
+    importance: Squares
+    losses: jax.Array
+    verdicts: Any
+
+
+class ArrivalStep:
+    """Trains and takes the slots that a row of the plan lists; each device does so for the slots it holds.
+
+    Args:
+      client: the local round, and what the server makes of its result.
+      kernel: of the aggregation.
+      groups: in which clients are trained.
+      filtered: whether updates get a verdict.
+      ahead: whether updates are trained before they arrive (`train_pending`).
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        kernel: AggregationKernel,
+        placement: Placement,
+        groups: SlotGroups,
+        filtered: bool,
+        ahead: bool,
+    ) -> None:
+        self._client, self._kernel, self._placement = client, kernel, placement
+        self._training, self._filtered, self._ahead = groups, filtered, ahead
+        # an update that is trained already is taken by itself
+        self._taking = SlotGroups(groups.slots, 0) if ahead else groups
+
+    def train_pending(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> Trained:
+        """Trains the plan's list of slots, ahead of their arrivals."""
+
+        def take(k: jax.Array, slots: jax.Array, trained: Trained) -> Trained:
+            sent, bits, turn, _ = self._sent(state, now, slots)
+            result = self._training.over(self._client.train, 3)(sent, bits, turn, data, keys, state.fixed)
+            return Trained(put_all(trained.models, slots, result.params), put(trained.losses, slots, result.loss))
+
+        return self._training.each(now.train, now.train_count, take, state.trained)
+
+    def take(self, state: State, data: DeviceData, now: Plan, keys: Keys) -> tuple[State, jax.Array, Any]:
+        """Takes the row's arrivals, training them now unless that is done.
+
+        Returns:
+          The state, and losses and verdicts of the arrivals, as in `ChunkOutput`.
+        """
+        groups, m = self._taking, len(now.arrive)
+
+        def take(k: jax.Array, slots: jax.Array, carry: ArrivalCarry) -> ArrivalCarry:
+            sent, bits, turn, here = self._sent(state, now, slots)
+            if self._ahead:
+                result = self._trained(state, slots)
+            else:
+                result = groups.over(self._client.train, 3)(sent, bits, turn, data, keys, state.fixed)
+            update = groups.over(self._client.received, 4)(sent, bits, turn, result, data, keys)
+            importance = add_importance(carry.importance, here, update)
+            arrivals = Arrivals(slots, here, update.params, update.bits, sent, turn.coefficient)
+            held = self._kernel.add(carry.held, arrivals)
+            seen = jax.tree.map(lambda v: jnp.where(here, v, 0), (result.loss, update.verdict))
+            losses, verdicts = jax.tree.map(
+                lambda row, v: lax.dynamic_update_slice_in_dim(row, jnp.atleast_1d(v), k, 0),
+                (carry.losses, carry.verdicts), seen,
+            )  # fmt: skip
+            return ArrivalCarry(held, importance, losses, verdicts)
+
+        total, importance = self._own_sums((state.total, state.importance))
+        losses = jnp.zeros(m + groups.step - 1, jnp.float32)
+        verdicts = losses.astype(jnp.int8) if self._filtered else ()
+        carry = ArrivalCarry(Accumulator(state.buffer, state.buffer_bits, total), importance, losses, verdicts)
+        carry = groups.each(now.arrive, now.arrive_count, take, carry)
+        before = state.total, state.importance
+        total, importance = self._all_sums(before, (carry.held.total, carry.importance))
+        buffer, buffer_bits, _ = carry.held
+        state = state._replace(buffer=buffer, buffer_bits=buffer_bits, total=total, importance=importance)
+        return state, carry.losses[:m], jax.tree.map(lambda row: row[:m], carry.verdicts)
+
+    def _sent(
+        self, state: State, now: Plan, slots: jax.Array
+    ) -> tuple[Any, tuple[jax.Array, ...], LocalRound, jax.Array]:
+        """(what slots were sent, its masks, their rounds, whether they are slots).
+
+        Padding is no slot; it has learning rate 0, which keeps what it computes finite.
+        """
+        here, ids = slots < self._placement.slots, jnp.minimum(slots, self._placement.slots - 1)
+        lr, coefficient = jnp.where(here, now.lr[ids], 0.0), jnp.where(here, now.coefficient[ids], 0.0)
+        turn = LocalRound(slots, now.client[ids], now.count[ids], lr, coefficient, now.density_pct[ids])
+        sent = fetch_all(state.sent, ids, state.params)
+        return sent, tuple(b[ids] for b in state.sent_bits), turn, here
+
+    def _trained(self, state: State, slots: jax.Array) -> LocalResult:
+        """The results of slots that were trained ahead."""
+        ids = jnp.minimum(slots, self._placement.slots - 1)
+        models = fetch_all(state.trained.models, ids, state.params)
+        return LocalResult(models, state.trained.losses[ids], ())
+
+    def _own_sums(self, before: Any) -> Any:
+        """Where this device begins to add its arrivals up: at `before`, or at 0 where there are several devices."""
+        return before if self._placement.count == 1 else jax.tree.map(jnp.zeros_like, before)
+
+    def _all_sums(self, before: Any, own: Any) -> Any:
+        """The sums after all devices have added to them: each has `own`, begun at `_own_sums(before)`."""
+        if self._placement.count == 1:
+            return own
+        return jax.tree.map(jnp.add, before, self._placement.sum(own))
+
+
+def add_importance(importance: Squares, here: jax.Array, update: AcceptedUpdate) -> Squares:
+    """Adds the squared gradients of one arrival, or of a group `[G, ...]`, to the importance scores; padding adds 0."""
+    if not update.squares:
+        return importance
+    squares = tuple(jnp.where(along(here, s), s, 0) for s in update.squares)
+    masks = tuple(m & along(here, m) for m in update.masks)
+    if here.ndim:
+        squares = tuple(jnp.sum(s, axis=0) for s in squares)
+        masks = tuple(jnp.sum(m, axis=0, dtype=jnp.int32) for m in masks)
+    return add_arrival(importance, squares, masks)

@@ -1,0 +1,57 @@
+"""Runs a function over the slots that a plan lists: one slot after another (`map`), or a group at once (`vmap`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+HOST_GROUP = 8  # a group has all its models on the device at once
+
+
+def at_once(group: int, slots: int, models: str) -> int:
+    """How many clients `vmap` trains at once (`EngineConfig.group`)."""
+    return min(group or (HOST_GROUP if models == "host" else slots), slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotGroups:
+    """How the listed slots of one device are taken.
+
+    Args:
+      slots: m, the slots of the device; m itself in a list is padding.
+      size: slots of a group; 0: one after another, without the axis of a group.
+    """
+
+    slots: int
+    size: int
+
+    @property
+    def step(self) -> int:
+        """Slots taken at a time."""
+        return max(1, self.size)
+
+    def each(self, listed: jax.Array, count: jax.Array, take: Callable[..., Any], start: Any) -> Any:
+        """Folds `take(k, slots, carry)` over the slots from the k-th of a list `[m]` on, until `count` are taken.
+
+        The last group is filled up with m, which is no slot.
+        """
+        listed = jnp.pad(listed, (0, -len(listed) % self.step), constant_values=self.slots)
+
+        def group(g: jax.Array, carry: Any) -> Any:
+            k = g * self.step
+            return take(k, lax.dynamic_slice_in_dim(listed, k, self.size) if self.size else listed[k], carry)
+
+        return lax.fori_loop(0, -(-count.reshape(()) // self.step), group, start)
+
+    def over(self, function: Callable[..., Any], own: int) -> Callable[..., Any]:
+        """A function of one client as it is, or for a group at once; its first `own` arguments are then stacked."""
+
+        def stacked(*args: Any) -> Any:
+            return jax.vmap(function, in_axes=[0 if k < own else None for k in range(len(args))])(*args)
+
+        return stacked if self.size else function

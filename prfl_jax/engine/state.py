@@ -1,0 +1,70 @@
+"""What is on the device between two chunks: `State`, what a chunk returns, and how both are spread over devices."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import PartitionSpec
+
+from prfl_jax.engine.placement import ALL, AXIS, OWN
+from prfl_jax.engine.plan import Plan
+from prfl_jax.submodel.importance import Squares
+
+
+class Trained(NamedTuple):
+    """Updates that wait for their arrival: models `[S, ...]`, mean training losses `[S]`."""
+
+    models: Any
+    losses: jax.Array
+
+
+class State(NamedTuple):
+    """Everything on the device that a window changes; a pytree, donated to each chunk.
+
+    Attributes:
+      params: the server model W.
+      sent: `[S, ...]` the model each client was last sent (w_sent), 0 where masked.
+      sent_bits: its masks, packed `[S, ceil(n/8)]` uint8 a prunable leaf.
+      buffer: `[S, ...]` the latest client update in each slot (w_{i,n'}); () where the aggregation keeps none.
+      buffer_bits: its masks.
+      total: the aggregation's running sum of this window's arrivals; () where it keeps a buffer.
+      trained: the updates of slots in flight, if they are trained ahead of their arrivals; else ().
+      importance: accumulators for the next pruning.
+      levels: int8 a prunable leaf: the current generation of nested masks.
+      fixed: the model's variables that are not trained, the same for all clients; {} where there are none.
+    """
+
+    params: Any
+    sent: Any
+    sent_bits: tuple[jax.Array, ...]
+    buffer: Any
+    buffer_bits: tuple[jax.Array, ...]
+    total: Any
+    trained: Any
+    importance: Squares
+    levels: tuple[jax.Array, ...]
+    fixed: Any
+
+
+class ChunkOutput(NamedTuple):
+    """What a chunk returns of its L rows.
+
+    Attributes:
+      losses: `[L, m]` mean training loss of each arrival, in their order.
+      verdicts: `[L, m]` int8, what the update filter did to each arrival; () without a filter.
+      kept: `[L]` int32, weights that kept their old value at the close for lack of holders; () unless the aggregation
+        counts them.
+    """
+
+    losses: Any
+    verdicts: Any = ()
+    kept: Any = ()
+
+
+# Over several devices: what is stacked over clients is on its client's device (`[D m, ...]`), the rest on each.
+STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained")
+STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
+_EACH = PartitionSpec(None, AXIS)
+PLAN_SPEC = Plan(**{name: ALL if name in ("close", "server_lr", "keep") else _EACH for name in Plan._fields})
+OUTPUT_SPEC = ChunkOutput(_EACH, _EACH, ALL)

@@ -1,0 +1,81 @@
+"""The choices of `local.name`, by name or as a plugin from a user's file, and the checks of a config about them.
+
+Nothing here imports JAX: what runs on the device is imported when a round is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prfl_jax import registry
+from prfl_jax.local.magnitude import magnitude_round
+from prfl_jax.local.ordered import ordered_round
+from prfl_jax.local.scaled import scaled_round, without_absent
+from prfl_jax.local.work import LocalInput, LocalResult, LocalTask, LocalWork
+from prfl_jax.registry import Registry
+from prfl_jax.submodel import SUBMODELS
+from prfl_jax.system.errors import refuse
+
+_KEY = "local.name"
+
+
+def _sgd(task: LocalTask, given: LocalInput) -> LocalResult:
+    from prfl_jax.local.sgd import sgd_round
+
+    return sgd_round(task, given)
+
+
+def _accept(name: str, found: Any) -> LocalWork:
+    """A plugin as a local work.
+
+    Raises:
+      UserError: it is none, or its `round` cannot be called.
+    """
+    if not isinstance(found, LocalWork) or not callable(found.round):
+        raise registry.wrong(f"config.{_KEY}", name, found, "a prfl_jax.local.LocalWork with a function round")
+    return found
+
+
+LOCAL_WORKS: Registry[LocalWork] = Registry(
+    _KEY,
+    {
+        "sgd": LocalWork(_sgd),
+        "scaled_sgd": LocalWork(
+            scaled_round,
+            counted=without_absent,
+            reads_labels=True,
+            fits=lambda rule: rule.known_networks and rule.channels,
+        ),
+        "proximal": LocalWork(_sgd, proximal=True),
+        "ordered_sgd": LocalWork(ordered_round, fits=lambda rule: rule.fixed_levels, draws_widths=True),
+        "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude),
+    },
+    _accept,
+)
+
+
+def find_local(name: str) -> LocalWork:
+    """The local work of that name.
+
+    Raises:
+      UserError: there is none, or a plugin that is none or cannot be loaded.
+    """
+    return LOCAL_WORKS.find(name)
+
+
+def _fits_the_submodels(flat: Mapping[str, Any]) -> None:
+    name, submodel = flat[_KEY], flat["submodel.name"]
+    if not find_local(name).fits(SUBMODELS.find(submodel)):
+        fitting = SUBMODELS.with_trait(find_local(name).fits)
+        others = " or ".join(repr(one) for one in fitting) or "any of the built-in ones"
+        raise refuse(_KEY, name, f"sgd, or submodel.name={others}")
+
+
+def _has_a_proximal_term(flat: Mapping[str, Any]) -> None:
+    name = flat[_KEY]
+    if find_local(name).proximal and not flat["local.prox_mu"]:
+        raise refuse("local.prox_mu", flat["local.prox_mu"], f"> 0 with local.name={name!r}")
+
+
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_fits_the_submodels, _has_a_proximal_term)

@@ -1,0 +1,140 @@
+"""The local-work seam: what a client does with the model it was sent, as an object.
+
+A `LocalWork` is one function, `round`, from what a client is given to its update, with the traits that others need to
+know. Built-in works and plugins are the same kind of object. Shapes: a prunable leaf has one mask; B is the batch size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prfl_jax.submodel.rule import SubmodelRule
+
+if TYPE_CHECKING:  # at run time this module needs no JAX: configs are checked without it
+    import jax
+    import numpy as np
+
+    from prfl_jax.models.build import Model
+    from prfl_jax.models.losses import Loss
+    from prfl_jax.submodel.layout import Layout
+
+MOST_UNROLLED = 32  # steps; compiling takes as many times longer, and the batches of so many are drawn at once
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalSettings:
+    """Settings of one local round.
+
+    Attributes:
+      steps: local steps of a round.
+      batch_size: B, images of a step.
+      momentum: of the steps, 0 at the start of each round.
+      prox_mu: mu of the proximal term: mu (w - w_sent) is added to each gradient.
+      unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
+      square_gradients: return the sum over steps of g^2 too.
+      widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
+    """
+
+    steps: int = 5
+    batch_size: int = 20
+    momentum: float = 0.0
+    prox_mu: float = 0.0
+    unroll: bool = True
+    square_gradients: bool = False
+    widths: tuple[int, ...] = ()
+
+    @property
+    def long(self) -> bool:
+        """Whether a round has too many steps to have their batches drawn at once."""
+        return self.steps > MOST_UNROLLED
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalTask:
+    """What is the same for every client and round.
+
+    Attributes:
+      model, loss: what is trained. `model.apply(params, x, True, key)` gives logits, `loss(logits, y)` one value a
+        sample.
+      layout: which leaves have masks (`layout.prunable`, positions in `jax.tree.leaves`).
+      settings: of a round.
+      levels: int8 a prunable leaf, where they are given by the architecture; else None.
+    """
+
+    model: Model
+    loss: Loss
+    layout: Layout
+    settings: LocalSettings
+    levels: tuple[np.ndarray, ...] | None = None
+
+
+class Batches(NamedTuple):
+    """The batches of one round: images float32 `[B, H, W, C]` and labels int32 `[B]` of each step.
+
+    Attributes:
+      one: from the number of a step (int32 from 0, may be traced) to its batch.
+      all: () -> the batches of all steps, `[steps, B, ...]`; to be called for few steps only (`LocalSettings.long`).
+    """
+
+    one: Callable[[Any], tuple[jax.Array, jax.Array]]
+    all: Callable[[], tuple[jax.Array, jax.Array]]
+
+
+class LocalInput(NamedTuple):
+    """What one client is given for one round.
+
+    Attributes:
+      params: the sub-model as sent, 0 where masked.
+      masks: boolean, in the prunable leaves' shapes; () for the full model.
+      batches: of its own images.
+      lr: float32 scalar, the learning rate of the whole round.
+      key: of this client's round (from the seed, the client and how many rounds it had begun before).
+      density_pct: int32 scalar, the density (percent) of the sub-model.
+      present: `[classes]` bool, labels that the client has; None unless the work `reads_labels`.
+    """
+
+    params: Any
+    masks: tuple[jax.Array, ...]
+    batches: Batches
+    lr: jax.Array
+    key: jax.Array
+    density_pct: Any = 100
+    present: Any = None
+
+
+class LocalResult(NamedTuple):
+    """A client update.
+
+    Attributes:
+      params: the trained sub-model, 0 where masked.
+      loss: float32 scalar, the mean training loss.
+      squares: the sum over steps of g^2 in the prunable leaves' shapes; () unless `LocalSettings.square_gradients`.
+    """
+
+    params: Any
+    loss: jax.Array
+    squares: tuple[jax.Array, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalWork:
+    """One choice of `local.name`.
+
+    Attributes:
+      round: (task, given) -> the client's update; called under `jax.jit`, for one client or under `vmap`. Masked values
+        must stay exactly 0.
+      counted: (task, masks, present) -> the masks with which the update enters the average; None: those it was sent.
+      reads_labels: whether it needs `LocalInput.present`.
+      fits: whether the work is possible with sub-models of a rule.
+      proximal: whether it needs `local.prox_mu` above 0.
+      draws_widths: whether it needs `LocalSettings.widths`.
+    """
+
+    round: Callable[[LocalTask, LocalInput], LocalResult]
+    counted: Callable[[LocalTask, tuple[Any, ...], Any], tuple[Any, ...]] | None = None
+    reads_labels: bool = False
+    fits: Callable[[SubmodelRule], bool] = lambda rule: True
+    proximal: bool = False
+    draws_widths: bool = False

@@ -1,0 +1,46 @@
+"""The end of an interval (Algorithm 1, lines 6-24): measure what the density policy needs, let it decide, prune."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prfl_jax.density import OF_CLIENTS, Evidence
+from prfl_jax.runtime.active_run import ActiveRun
+from prfl_jax.runtime.records import interval_record
+
+
+def decide_densities(run: ActiveRun) -> bool:
+    """Decides the densities after the window at which the run stands, prunes, and writes the `interval` record.
+
+    Returns:
+      Whether the policy's stop rule holds.
+    """
+    at = run.at
+    evidence = gather_evidence(run)
+    decision = run.planner.policy.decide(evidence)
+    at.interval_due = False
+    run.write(interval_record(at.window, at.time_s, decision, evidence))
+    try:
+        with run.time.spent("prune"):
+            run.state, costs = run.sim.prune(run.state, decision.density_pct)
+    except FloatingPointError as error:
+        run.fail(f"{error} after window {at.window}")
+        return False
+    run.planner.set_costs(costs)
+    return decision.stop
+
+
+def gather_evidence(run: ActiveRun) -> Evidence:
+    """Measures what the policy needs on the signal data; nothing else is evaluated."""
+    needs, at = run.planner.policy.needs, run.at
+    if not needs or run.signal is None:
+        return Evidence()
+    found: dict[str, Any] = {}
+    with run.time.spent("eval"):
+        if needs & OF_CLIENTS:
+            filled = run.planner.slot_windows()
+            accuracy, loss = run.scorer.clients(run.state, filled, at.slot_scores, run.signal)
+            found = {"client_accuracy": accuracy, "client_loss": loss}
+        if "server_accuracy" in needs:
+            found["server_accuracy"] = run.scorer.fedavg(run.state, at.weights, run.signal).accuracy
+    return Evidence(**{kind: value for kind, value in found.items() if kind in needs})

@@ -1,0 +1,161 @@
+"""The sub-model seam: `SubmodelRule` says which values the sub-model of each density holds (NumPy only).
+
+A rule is found once, by name (`choices.py`), and then fitted to one model. The fitted `Submodels` carry the sizes that
+the clock charges and the device functions that make masks, so that nobody else needs to know which rule it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.submodel.given import given
+from prfl_jax.submodel.layers import Layer
+from prfl_jax.submodel.scores import Importance
+from prfl_jax.submodel.size import ModelSize
+from prfl_jax.system.errors import UserError
+
+Shapes = Mapping[str, tuple[int, ...]]
+Arrays = tuple[Any, ...]  # NumPy's or JAX's, one a prunable leaf
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What a rule is told of a model.
+
+    Attributes:
+      shapes: of all leaves, by path, in the order of `jax.tree.leaves`.
+      size: of the full model, with the leaves that the rule may mask as `layers`.
+      layers: the network's layers from input to output; raises `UserError` for a model whose layers are not known.
+    """
+
+    shapes: Shapes
+    size: ModelSize
+    layers: Callable[[], tuple[Layer, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Submodels:
+    """The sub-models of one rule for one model.
+
+    Attributes:
+      size: what the sub-model of each density costs.
+      levels: int8, one array a prunable leaf: the smallest density (percent) that holds the value, where the
+        architecture says it; None: every value is in every sub-model until the first pruning.
+      masks: (levels, weights, percent) -> masks of a client that is dispatched now, under `jax.jit`: `weights` are the
+        server's prunable leaves, `percent` a scalar int32. None: `level <= percent`.
+      advance: levels -> levels of the next window, under `jax.jit`, called after each close; None: they stay.
+    """
+
+    size: ModelSize
+    levels: tuple[np.ndarray, ...] | None = None
+    masks: Callable[[Arrays, Arrays, Any], Arrays] | None = None
+    advance: Callable[[Arrays], Arrays] | None = None
+
+
+class SubmodelRule:
+    """How sub-models are chosen. A subclass says what it needs and implements `fit`."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether there are sub-models at all; False: every client has the full model."""
+        return True
+
+    @property
+    def scored(self) -> bool:
+        """Whether levels are computed anew from scores at each density decision (`scoring`)."""
+        return False
+
+    @property
+    def channels(self) -> bool:
+        """Whether values of all leaves, biases too, belong to some sub-models only."""
+        return False
+
+    @property
+    def known_networks(self) -> bool:
+        """Whether the layers must be known, as those of the built-in models are (`Network.layers`)."""
+        return False
+
+    @property
+    def fixed_levels(self) -> bool:
+        """Whether `Submodels.levels` hold during the whole run, so that a client can draw smaller widths from them."""
+        return False
+
+    @property
+    def by_magnitude(self) -> bool:
+        """Whether a sub-model holds the weights of largest magnitude at its dispatch."""
+        return False
+
+    def scoring(self, importance: Importance) -> Callable[[Arrays, Arrays], Arrays] | None:
+        """With `scored`: (weights, squares) -> scores, as in `Submodel.scores`."""
+        return None
+
+    def fit(self, network: Network, name: str) -> Submodels:
+        """The sub-models of `network`; `name` is what the config calls the rule, for the text of errors."""
+        return Submodels(network.size)
+
+
+class Nested(SubmodelRule):
+    """Sub-models nested by the importance of single weights (PR-FL, Algorithm 1, line 23)."""
+
+    @property
+    def scored(self) -> bool:
+        return True
+
+    def scoring(self, importance: Importance) -> Callable[[Arrays, Arrays], Arrays]:
+        """The scores that `submodel.importance` names."""
+        return importance.scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Submodel(SubmodelRule):
+    """A rule from scores or from levels, as a plugin writes it; with neither, every client has the full model.
+
+    Attributes:
+      scores: (weights, squares) -> scores, all tuples of one float32 array a prunable leaf (those of rank 2 and more),
+        in the leaf's shape. The higher a score, the smaller the densities that have the weight; below 0 counts as 0.
+        `weights` are the server's; `squares` the mean squared gradient of each weight as `submodel.importance` gathers
+        it, 0 where no arrival held it, or () for `weight`, which gathers none. Called under `jax.jit`. Each leaf first
+        keeps its own best `density.min_density` share, the rest is chosen among all leaves.
+      levels: {path: shape} -> {path: integers of that shape}, of all leaves: the smallest density (percent, 1 to 100)
+        that has the value. A path that is left out is in every sub-model. No mask is sent: both sides know the rule.
+
+    Raises:
+      UserError: both are given.
+    """
+
+    scores: Callable[[Arrays, Arrays], Arrays] | None = None
+    levels: Callable[[Shapes], Mapping[str, np.ndarray]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores is not None and self.levels is not None:
+            raise UserError("a Submodel has scores or levels, not both")
+
+    @property
+    def partial(self) -> bool:
+        return self.scored or self.channels
+
+    @property
+    def scored(self) -> bool:
+        return self.scores is not None
+
+    @property
+    def channels(self) -> bool:
+        return self.levels is not None
+
+    @property
+    def fixed_levels(self) -> bool:
+        return self.levels is not None
+
+    def scoring(self, importance: Importance) -> Callable[[Arrays, Arrays], Arrays] | None:
+        """Its own scores, whatever gathers the squares."""
+        return self.scores
+
+    def fit(self, network: Network, name: str) -> Submodels:
+        """Levels and their sizes, or the sizes of nested sub-models."""
+        if self.levels is None:
+            return Submodels(network.size)
+        return Submodels(*given(name, self.levels, network.shapes, network.size))
