@@ -21,7 +21,7 @@ from prfl_jax.system.signals import Interrupted
 each_method = pytest.mark.parametrize("method", METHODS)
 # The fast tests run everything for these: one for each aggregation, close rule and kind of sub-model. The others differ
 # from one of these in a single part, and the fast tests run most of it for them.
-MAIN = ("prfl", "fedavg", "fedasync", "fedfix", "fedbuff", "heterofl_windowed")
+MAIN = ("prfl", "fedavg", "fedasync", "fedfix", "fedbuff", "heterofl_windowed", "fjord", "fedrolex", "fiarse")
 each_main_method = pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
 # computing takes no time, as in the paper, or some: another time for each client
 COMPUTING = dict(clients__flop_s=(8e5, 4e5, 2e5, 1e5))
