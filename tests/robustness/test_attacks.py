@@ -43,7 +43,7 @@ def attack(name, scale):
     return make_attack(SimpleNamespace(name=name, scale=scale))
 
 
-def test_a_liar_tells_what_its_lie_says_and_an_honest_client_the_truth():
+def test_only_malicious_clients_send_the_attack():
     assert attack("none", 2.0) is None
     for name in ATTACKS.with_trait(lambda rule: rule is not None):
         tiny.same(attack(name, 2.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(False), KEY), TRAINED)
@@ -163,7 +163,7 @@ def test_the_report_tells_the_client_that_released_most():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ("fedavg", "prfl"))
-def test_updates_that_are_no_numbers_end_plain_averaging_and_no_defence(strategy):
+def test_nan_updates_end_plain_averaging_and_no_defence(strategy):
     liars = {**SEVEN, **TWO, "attack__name": "nan"}
     plain = tiny.run(strategy, **liars)
     assert plain.report["ended"]["how"] == "not_finite"
@@ -202,7 +202,7 @@ def test_a_large_lie_moves_the_mean_far_and_the_median_little():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ("median", "krum"))
-def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
+def test_map_groups_and_training_ahead_agree_under_attack(name):
     settings = {
         **SEVEN,
         **TWO,
@@ -225,7 +225,7 @@ def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
 
 
 @pytest.mark.slow
-def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
+def test_noise_and_clipping_are_the_same_by_map_and_ahead():
     settings = {**SEVEN, "aggregation__clip_norm": 0.05, "privacy__noise_multiplier": 0.1, "rounds": 10}
     one = tiny.run("fedbuff", **settings, engine__clients="map")
     other = tiny.run("fedbuff", **settings, engine__clients="vmap", engine__train="pending")
@@ -291,7 +291,7 @@ def test_an_honest_update_that_is_rejected_does_not_end_the_run():
     assert ran.report["ended"]["how"] == "rounds" and ran.report["defence"]["rejected"] == 21
 
 
-def test_epsilon_of_little_noise_and_many_releases_is_told_at_once():
+def test_epsilon_of_little_noise_and_many_releases():
     mu = math.sqrt(1000) / 0.1  # for so large a mu it is mu^2 / 2 + mu times the normal quantile of 1 - delta
     assert privacy.spent(0.1, 1e-5, 1000) == pytest.approx(mu**2 / 2 + 4.265 * mu, rel=1e-3)
 
@@ -326,7 +326,7 @@ GOOD = Aggregation(median, each_once, staleness=False, arrivals_alone=True, leas
         ("PLAIN", "gives a dict; allowed: robust.Robust(a pytree like held.params, an int32), as it has least"),
     ],
 )
-def test_a_mistake_in_a_kernel_of_ones_own_is_told_before_the_run(tmp_path, name, said):
+def test_a_mistake_in_a_plugin_kernel_is_refused(tmp_path, name, said):
     (tmp_path / "mine.py").write_text(OWN_KERNELS)
     with pytest.raises(UserError) as error:
         tiny.simulation("fedavg", aggregation__name=f"{tmp_path}/mine.py:{name}")
