@@ -1,27 +1,54 @@
-"""What all tests share: repeatable property tests, and a bound on the programs kept in memory."""
+"""Settings and fixtures that all tests share.
+
+How the suite is organised:
+
+- tests/ mirrors prfl_jax/: `tests/clock/test_faults.py` tests `prfl_jax/clock/faults.py` or that topic of the room.
+- tests/strategies/test_contract.py runs every method of the table end to end; a new method is tested there by itself.
+- tests/helpers/ is on the path: `tiny` (small runs), oracles (slow, obvious second implementations), fakes, workers.
+- `python -m pytest` runs the fast tests, in at most five minutes on two cores.
+- `slow` marks what takes long: repetitions over further methods or settings, large networks, long runs.
+- `processes` marks tests that start several processes or kill one; `browser` marks tests that need Chromium.
+- `python -m pytest -m ""` runs everything; `-m slow`, `-m browser` or `-m processes` runs one group.
+- One folder of compiled programs serves all workers of a test run and the processes that tests start.
+- `-n 0` runs in one process (to debug); `--hypothesis-profile=default` draws new cases instead of the fixed ones.
+"""
 
 import atexit
 import gc
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-import jax
 import pytest
 from hypothesis import settings
+
+# What a test run keeps. The controller makes the folder and passes its name to the workers through the environment.
+# JAX reads these variables when it is imported, so they are set before. Entries of the cache are not locked: one that
+# another process is still writing cannot be decompressed, and JAX then compiles that program itself.
+FOLDER = "PRFL_TESTS_FOLDER"
+if FOLDER not in os.environ:
+    os.environ[FOLDER] = tempfile.mkdtemp(prefix="prfl_tests_")
+    atexit.register(shutil.rmtree, os.environ[FOLDER], ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = f"{os.environ[FOLDER]}/cache"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ[FOLDER]}/compiled"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Compilation is most of the time of these tests. LLVM's level 1 instead of 2 saves a third of it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+import jax  # noqa: E402
 
 # The same cases every time, so that a run of the tests can be repeated. `--hypothesis-profile=default` draws new
 # ones; whoever changes clock, partition, split or aggregation should.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-# What scripts that tests start keep between processes stays among the tests.
-_CACHE = tempfile.TemporaryDirectory(prefix="prfl_cache_")
-atexit.register(_CACHE.cleanup)
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
-
 # One device, whatever a test sets for the scripts later: how many there are is settled here.
 jax.devices()
+
+# Tracing makes many objects and little garbage: collecting it less often saves a fifth of the time of a small run.
+gc.set_threshold(100_000, 20, 50)
 
 # A compiled program takes hundreds of memory mappings, and Linux gives a process 65,530 of them: XLA then crashes.
 MOST_MAPPINGS = 25_000
@@ -71,3 +98,11 @@ def browser():
 
     with chromium() as found:
         yield found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what uses the fixture `browser`."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)

@@ -69,6 +69,7 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(path.stem, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", [name for name in GUIDES if name not in NOT_RUN])
 def test_the_code_of_a_guide_runs(guide, folder):
     ran = 0
@@ -96,6 +97,7 @@ def run(arguments):
     assert done.report["ended"]["how"] == "rounds" and done.report["client_updates"] > 0
 
 
+@pytest.mark.slow
 def test_the_formula_of_the_guide_has_fedavg_as_its_limit(folder):
     """M clients that are equally fast, all in each window, and a server rate of 1 / M."""
     code = next(code for _, code in blocks("from_formula_to_row.md") if code.startswith("# async_fedfix.py"))
@@ -183,6 +185,7 @@ def test_the_index_names_every_guide_and_every_key_of_ones_own():
     assert all(f"`{key}`" in text for key in registry.KEYS)
 
 
+@pytest.mark.slow
 def test_reading_a_report_names_every_key():
     tables = [line for line in (DOCS / "reading_a_report.md").read_text().splitlines() if line.startswith("|")]
     first = {name for line in tables for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}

@@ -36,6 +36,7 @@ def process(cache: Path) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.processes
 def test_the_second_process_compiles_nothing_anew(tmp_path):
     folder, hits = process(tmp_path)
     assert folder.startswith(f"{tmp_path}/prfl_jax/compiled/") and hits == "0"
@@ -105,6 +106,7 @@ def damaged(folder: Path, how: str) -> None:
         program.write_bytes(content)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", ["no time", "no program", "empty", "cut", "changed"])
 def test_what_a_kill_left_is_dropped_and_made_again(tmp_path, how):
     process(tmp_path)

@@ -112,6 +112,7 @@ def test_weights_without_holders_enough_stay_to_the_bit(rule):
     assert 0 < stayed <= int(got.kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ("median", "trimmed_mean"))
 def test_many_clients_are_sorted_likewise(rule):
     clients = UNROLL_LIMIT + 5

@@ -11,6 +11,7 @@ from prfl_jax.benchmarks.suite import Request, run_suite
 from prfl_jax.benchmarks.workload import SIZES, Windows
 
 
+@pytest.mark.slow
 def test_rows_file_and_table(tmp_path, capsys):
     out = tmp_path / "axes.json"
     assert run_suite(Request("axes", str(out), repeats=3, size="small")) == 0
@@ -24,6 +25,7 @@ def test_rows_file_and_table(tmp_path, capsys):
     assert "| vmap ahead | 3 |" in out.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False])
 def test_every_way_trains_the_same(together):
     work = SIZES["small"]

@@ -6,15 +6,17 @@ import random
 import signal
 
 import pytest
+from paths import HELPERS
 
-from prfl_jax.benchmarks.kills import ROOT, Request, alone, outcome, run_kills, state, torn_run
+from prfl_jax.benchmarks.kills import Request, alone, outcome, run_kills, state, torn_run
 from prfl_jax.system.errors import UserError
 
 SMALLER = {"model.name": "tiny:TwoLayers", "model.width": 1.0, "model.classes": None, "rounds": 30}
 
 
+@pytest.mark.processes
 def test_three_kills(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the processes find the model
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS))  # where the processes find the model
     whole_s = alone(tmp_path / "whole", **SMALLER)
     run = torn_run(tmp_path / "torn", signal.SIGKILL, 3, whole_s / 2, random.Random(1), **SMALLER)
     assert not run["problems"] and run["kills"]

@@ -95,7 +95,8 @@ def test_without_the_loop_there_are_times_and_no_ratios(suite):
     assert "| good | 1.000 | - |" in markdown(list(rows.values()), "a machine")
 
 
-def test_an_environment_that_cannot_be_made_is_said_and_not_tried_by_the_suite(tmp_path, monkeypatch):
+@pytest.mark.processes
+def test_an_environment_that_cannot_be_made_is_reported(tmp_path, monkeypatch):
     (tmp_path / "impossible.txt").write_text("--no-index\nno-such-package-of-that-name\n")
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
     monkeypatch.setattr(peers, "PEERS", {LOOP: Peer("loop", "w.py", "impossible.txt")})
@@ -104,7 +105,8 @@ def test_an_environment_that_cannot_be_made_is_said_and_not_tried_by_the_suite(t
     assert not (tmp_path / "envs" / "impossible" / "complete").exists()
 
 
-def test_an_environment_is_made_once_and_again_when_its_requirements_change(tmp_path, monkeypatch):
+@pytest.mark.processes
+def test_an_environment_is_made_again_for_other_requirements(tmp_path, monkeypatch):
     file = tmp_path / "nothing.txt"
     file.write_text("# nothing\n")
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
@@ -123,6 +125,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.processes
 def test_a_worker_that_hangs_is_killed_with_what_it_started(tmp_path):
     slow = "import subprocess as s; print(s.Popen(['sleep', '60']).pid, file=sys.stderr, flush=True); time.sleep(60)"
     peer = made_up(tmp_path, "slow", [1.0], slow)
@@ -167,7 +170,8 @@ def test_a_worker_draws_cohorts_and_batches(tmp_path):
     assert told.threads == 2 and told.net["model"] == "conv2"
 
 
-def test_our_worker_takes_the_same_steps_as_one_client_after_another(tmp_path):
+@pytest.mark.processes
+def test_our_worker_steps_as_one_client_after_another(tmp_path):
     """A round of all users is the mean of what each makes of the first model; the loss says so."""
     work = dataclasses.replace(TINY, users=2, cohort=2, images=4, steps=1, batch_size=4)
     work.write(tmp_path / "w.npz", False, 1)

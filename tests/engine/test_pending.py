@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 
 from prfl_jax.config.validate import validate
 from prfl_jax.engine.memory import state_bytes
@@ -31,10 +32,10 @@ def same_windows(got, want):
     assert got.of("interval") == want.of("interval")
 
 
-@pytest.mark.parametrize("method", KINDS)
-@pytest.mark.parametrize("group", [0, 3])
+@pytest.mark.parametrize("method", slow_except(KINDS, "prfl", "fedasync"))
+@pytest.mark.parametrize("group", slow_except([0, 3], 3))
 def test_one_after_another_and_in_groups(method, group):
-    """`test_engine_axes.py` has all at once, for every method."""
+    """`test_axes.py` has all at once, for every method."""
     axis = "vmap" if group else "map"
     ahead = tiny.run(method, engine__train="pending", engine__clients=axis, engine__group=group, **STEADY)
     on_arrival = tiny.run(method, engine__train="arrival", **STEADY)
@@ -42,6 +43,7 @@ def test_one_after_another_and_in_groups(method, group):
     same_windows(ahead, on_arrival)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedbuff", "prfl"])
 def test_models_stored_in_bfloat16_are_the_same(method):
     """Updates that wait are kept as they were trained: small steps would be lost in bfloat16."""
@@ -50,6 +52,7 @@ def test_models_stored_in_bfloat16_are_the_same(method):
     tiny.close(ahead.params, on_arrival.params, 1e-6)
 
 
+@pytest.mark.slow
 def test_accumulated_importance_counts_arrivals_not_trainings():
     """Whoever is in flight at an interval's end is trained, but has not arrived: the next pruning may not know it."""
     settings = {"rounds": 8, "density__interval": 4, "submodel__importance": "server_sq_grad"}
@@ -87,6 +90,7 @@ def test_methods_with_one_arrival_a_window_train_many_at_once():
     assert len(calls) <= 10 and max(map(len, calls)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prfl", "fedasync"])
 def test_a_run_goes_on_exactly_and_in_either_way(method, tmp_path):
     whole = tiny.run(method, engine__train="pending", engine__clients="vmap")
@@ -105,6 +109,7 @@ def test_a_run_goes_on_exactly_and_in_either_way(method, tmp_path):
                 tiny.close(again.params, whole.params, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_cohort_and_seeds_together(tmp_path):
     changes = {
         "clients__number": 10, "clients__up_mb_s": (5.0, 4.0, 1.5, 1.0, 3.0), "window__cohort": 3,
@@ -118,7 +123,7 @@ def test_a_cohort_and_seeds_together(tmp_path):
         tiny.close(finished.params, want.params, 1e-5)
 
 
-def test_it_costs_a_model_a_client_in_memory_and_nothing_in_checkpoints():
+def test_a_model_a_client_in_memory_and_none_in_checkpoints():
     shapes = {}
     for train in ("pending", "arrival"):
         simulation = tiny.simulation("fedbuff", engine__train=train)

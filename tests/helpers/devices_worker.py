@@ -11,7 +11,9 @@ import sys
 import tempfile
 from unittest import mock
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+flags = os.environ.get("XLA_FLAGS", "")
+if "device_count" not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -1,12 +1,7 @@
-"""Runs small enough for tests: a two-layer module, a config around it, a run of it.
-
-Importing this module keeps compiled programs for the rest of the test session, since
-compiling is nearly all that such a run costs.
-"""
+"""Runs small enough for tests: a two-layer module, a config around it, a run of it."""
 
 from __future__ import annotations
 
-import atexit
 import functools
 import signal
 import tempfile
@@ -16,7 +11,6 @@ from unittest import mock
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.core import jaxprs_in_params
 
 from prfl_jax import strategies
@@ -28,13 +22,6 @@ from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.submodel import SUBMODELS
 from prfl_jax.system.signals import Interrupted, InterruptGuard
-
-_COMPILED = tempfile.TemporaryDirectory(prefix="prfl_compiled_")
-atexit.register(_COMPILED.cleanup)
-jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-compilation_cache.reset_cache()  # JAX decides once, at the first compilation, whether there is a cache
 
 
 class TwoLayers(nn.Module):

@@ -11,6 +11,7 @@ import tiny
 from flax import nnx
 from flop_nets import MODULES, NNX, SHAPE, flat, linen, weight, without_loops
 from jax import lax
+from marked import every_third
 
 from prfl_jax.models.build import wrap_linen, wrap_module
 from prfl_jax.models.flop_count import count_flop
@@ -29,8 +30,8 @@ def model_of(name):
     return wrap_linen(name, linen(MODULES[name]), SHAPE, 10)
 
 
-@pytest.mark.parametrize("name", [*MODULES, *NNX])
-def test_the_count_is_xlas_of_the_program_with_its_loops_written_out(name):
+@pytest.mark.parametrize(("name",), every_third([(name,) for name in (*MODULES, *NNX)]))
+def test_the_count_is_xlas_with_loops_written_out(name):
     model, image = model_of(name), jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
     with plain_convolutions():
         whole = without_loops(lambda p, x: model.apply(p, x, True, jax.random.key(0)), model.shapes(), image)
@@ -96,7 +97,8 @@ class NnxConv(nnx.Module):
         return self.out(flat(nnx.relu(self.conv(x))))
 
 
-def test_a_same_convolution_counts_the_border_in_full_however_it_is_written():
+@pytest.mark.slow
+def test_a_same_convolution_counts_the_border_in_full():
     """As the tables of the built-in networks do; of XLA's count that is the one of an image with its border."""
     counts = [wrap_module("it", module, (28, 28, 1), 10).leaf_flop for module in (LinenConv, NnxConv)]
     assert counts[0]["Conv_0/kernel"] == counts[1]["conv/kernel"] == 112_896
@@ -297,6 +299,7 @@ def test_one_network_in_two_libraries_takes_the_same_time(strategy):
     assert linen_costs.compute_s[0] == 3 * 20 * (112_896 + 125_440) / 1e6
 
 
+@pytest.mark.slow
 def test_pruned_layers_are_discounted_by_what_each_holds():
     simulation = tiny.simulation(model__name="tests.models.test_flop_count:Attends", clients__flop_s=(1e6,) * 4)
     state, density_pct = simulation.init_state(jax.random.key(0)), np.array([100, 50, 30, 10])
@@ -309,7 +312,7 @@ def test_pruned_layers_are_discounted_by_what_each_holds():
     assert len(layout.prunable) == len(size.layer_flop)
 
 
-def test_a_module_that_cannot_be_counted_is_refused_with_flop_s_alone():
+def test_uncountable_modules_are_refused_with_flop_s_alone():
     changes = {"model__name": "tests.models.test_flop_count:Whitened"}
     assert tiny.simulation(**changes).method.model.flop.unknown
     with pytest.raises(UserError, match="config.clients.flop_s: the FLOP of '.*Whitened' cannot be counted") as caught:

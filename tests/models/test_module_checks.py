@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import module_zoo as zoo
 import numpy as np
 import pytest
+from marked import every_third, slow, slow_except
 
 from prfl_jax.models import module_checks
 from prfl_jax.models.build import load_model, save_model, wrap_module
@@ -35,14 +36,14 @@ def refused(module, says, sizes=None):
 # Each image by itself.
 
 
-@pytest.mark.parametrize("inner", zoo.ACROSS, ids=names(zoo.ACROSS))
+@pytest.mark.parametrize("inner", every_third([(inner,) for inner in zoo.ACROSS]), ids=names(zoo.ACROSS))
 def test_a_module_that_looks_across_its_batch_is_refused(inner):
     says = "keeps state between calls" if inner is zoo.batch_norm_of_flax else "looks across its batch in evaluation"
     text = refused(zoo.Around(inner), says)
     assert "GroupNorm or LayerNorm" in text and "batch norm without" not in text
 
 
-@pytest.mark.parametrize("inner", zoo.ALONE, ids=names(zoo.ALONE))
+@pytest.mark.parametrize("inner", slow_except(zoo.ALONE, zoo.plain, zoo.group_norm, zoo.by_row), ids=names(zoo.ALONE))
 def test_a_module_that_does_not_is_taken(inner):
     model = wrap(zoo.Around(inner), Sizes((7, 50), (9,)))
     tree = model.whole(jax.random.key(0))
@@ -119,7 +120,7 @@ def linen_by_hand(tree, x):
     return h @ np.asarray(params["kernel"], np.float64) + np.asarray(params["bias"], np.float64)
 
 
-@pytest.mark.parametrize("module,by_hand", [(zoo.NnxFixed, nnx_by_hand), (zoo.LinenFixed, linen_by_hand)])
+@pytest.mark.parametrize("module,by_hand", [slow(zoo.NnxFixed, nnx_by_hand), (zoo.LinenFixed, linen_by_hand)])
 def test_fixed_variables_are_drawn_once_and_saved(module, by_hand, tmp_path):
     model = wrap(module)
     trees = [jax.jit(model.whole)(jax.random.key(seed)) for seed in (1, 1, 2)]
@@ -157,7 +158,7 @@ def follows_the_key(module):
     assert (one != other).any() and (one != still).any()
 
 
-@pytest.mark.parametrize("parameters,told", zoo.SWITCHES, ids=[parameters for parameters, _ in zoo.SWITCHES])
+@pytest.mark.parametrize("parameters,told", every_third(zoo.SWITCHES), ids=[switch for switch, _ in zoo.SWITCHES])
 def test_a_switch_in_the_call(parameters, told):
     follows_the_key(zoo.with_call(parameters, told))
 
@@ -247,7 +248,7 @@ def test_nothing_to_train_is_refused():
     refused(Nothing, "has no params to train")
 
 
-def test_a_model_too_large_to_be_computed_is_not_asked_and_says_so(monkeypatch):
+def test_a_model_too_large_to_compute_is_not_checked(monkeypatch):
     """Its memory is refused later, in a line; before, nothing is allocated."""
     monkeypatch.setattr(module_checks, "_asked_before", [])
     monkeypatch.setattr(module_checks, "host_available", lambda: 1000)

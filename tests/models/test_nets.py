@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow, slow_except
 from ml_collections import ConfigDict
 
 from prfl_jax.models import build_model, load_model, make_loss, save_model
@@ -24,12 +25,12 @@ def build(name, shape, classes, width=1.0, init="release"):
     return build_model(ConfigDict(dict(name=name, classes=None, width=width, init=init)), shape, classes)
 
 
-@pytest.mark.parametrize("name,data,parameters", [("conv2", FEMNIST, 6_603_710), ("vgg11", CIFAR10, 9_750_922)])
+@pytest.mark.parametrize("name,data,parameters", [("conv2", FEMNIST, 6_603_710), slow("vgg11", CIFAR10, 9_750_922)])
 def test_parameter_counts_of_the_paper(name, data, parameters):
     assert build(name, *data).num_parameters() == parameters
 
 
-@pytest.mark.parametrize("width", [1.0, 0.5, 0.05])
+@pytest.mark.parametrize("width", slow_except([1.0, 0.5, 0.05], 0.05))
 @pytest.mark.parametrize("name,data", [("conv2", FEMNIST), ("conv2", ((28, 28, 1), 10)), ("vgg11", CIFAR10)])
 def test_modules_have_the_shapes_and_flop_of_the_clocks_tables(name, data, width):
     model = build(name, *data, width)
@@ -76,6 +77,7 @@ def test_the_releases_initialisation_of_conv2():
     assert not paths["dense0/bias"].any() and not paths["dense1/bias"].any()
 
 
+@pytest.mark.slow
 def test_the_releases_initialisation_of_vgg11():
     (paths,) = drawn(build("vgg11", *CIFAR10, width=0.25))
     fan_in = 3
@@ -152,7 +154,7 @@ def test_max_pool_equals_flaxs(height, width):
 
 
 @pytest.mark.parametrize("name,shape", [("vgg11", (28, 28, 1)), ("conv2", (3, 28, 1))])
-def test_images_too_small_for_the_poolings_are_refused_in_one_line(name, shape):
+def test_images_too_small_for_the_poolings_are_refused(name, shape):
     with pytest.raises(UserError, match=rf"config.model.name: '{name}' .*{shape[0]}.*too small") as caught:
         build(name, shape, 10)
     assert "\n" not in str(caught.value)

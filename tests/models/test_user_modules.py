@@ -139,7 +139,8 @@ def mixed():
     return model, init(model)
 
 
-def test_a_linen_module_and_its_gradient_are_what_they_are_by_themselves(mixed):
+@pytest.mark.slow
+def test_a_linen_module_and_its_gradient_are_unchanged(mixed):
     model, params = mixed
     key = jax.random.key(5)
 
@@ -204,6 +205,7 @@ def by_itself(params):
     return module(X)
 
 
+@pytest.mark.slow
 def test_an_nnx_module_gives_what_it_gives_by_itself(nnx_model):
     model, params = nnx_model
     got, want = jax.jit(lambda p: (model.apply(p, X, False, None), by_itself(p)))(params)

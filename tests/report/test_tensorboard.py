@@ -70,6 +70,7 @@ def test_scalars_are_those_of_the_records(folder):
     )
 
 
+@pytest.mark.slow
 def test_the_flag_writes_them_for_all_runs(tmp_path):
     with mock.patch("prfl_jax.runtime.experiment.run_figure"), mock.patch("prfl_jax.report.run_figure"):
         one = tiny.config("fedavg", rounds=2, compare=("fedbuff",))

@@ -165,6 +165,7 @@ def test_the_report_tells_the_client_that_released_most():
 # Whole runs.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ("fedavg", "prfl"))
 def test_nan_updates_end_plain_averaging_and_no_defence(strategy):
     under_attack = {**SEVEN, **TWO, "attack__name": "nan"}
@@ -194,6 +195,7 @@ def test_runs_without_attack_and_filter_do_not_report_them():
     assert not any({"clipped", "rejected", "kept"} & window.keys() for window in ran.of("window"))
 
 
+@pytest.mark.slow
 def test_a_large_attack_moves_the_mean_far_and_the_median_little():
     """Distance of the server model from that of the same run without malicious clients."""
     apart = {}
@@ -204,8 +206,9 @@ def test_a_large_attack_moves_the_mean_far_and_the_median_little():
     assert apart["fedavg"] > 10 * apart["median"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("median", "krum"))
-def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
+def test_map_groups_and_training_ahead_agree_under_attack(name):
     settings = {
         **SEVEN,
         **TWO,
@@ -227,7 +230,8 @@ def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
         tiny.close(ran.params, one.params)
 
 
-def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
+@pytest.mark.slow
+def test_noise_and_clipping_are_the_same_by_map_and_ahead():
     settings = {**SEVEN, "aggregation__clip_norm": 0.05, "privacy__noise_multiplier": 0.1, "rounds": 10}
     one = tiny.run("fedbuff", **settings, engine__clients="map")
     other = tiny.run("fedbuff", **settings, engine__clients="vmap", engine__train="pending")
@@ -238,6 +242,7 @@ def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
     assert "Client-level privacy: epsilon" in summary_text(one.report)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_under_attack_gives_the_same_report(tmp_path):
     changes = {
         **SEVEN,
@@ -257,6 +262,7 @@ def test_a_resumed_run_under_attack_gives_the_same_report(tmp_path):
     assert json.dumps(comparable(again.report)) == json.dumps(comparable(whole.report))
 
 
+@pytest.mark.slow
 def test_batched_seeds_have_their_own_malicious_clients(tmp_path):
     changes = {
         **SEVEN,

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 import tiny
+from marked import slow_except
 
 from prfl_jax.report import read_metrics, read_report
 from prfl_jax.runtime.batched_runs import BatchedRuns, run_batched
@@ -42,13 +43,14 @@ def same_as_alone(finished, config):
 STEADY = {"rounds": 20, "submodel__importance": "weight", "density__interval": 4, "local__lr": 0.1}
 
 
-@pytest.mark.parametrize("method", ["prfl", "fedavg", "fedasync", "fedbuff", "heterofl"])
+@pytest.mark.parametrize("method", slow_except(["prfl", "fedavg", "fedasync", "fedbuff", "heterofl"], "prfl"))
 def test_seeds_together_equal_separate_runs(method, tmp_path):
     configs = [tiny.config(method, seed=seed, **STEADY) for seed in range(3)]
     for finished, config in zip(together(configs, tmp_path), configs, strict=True):
         same_as_alone(finished, config)
 
 
+@pytest.mark.slow
 def test_settings_that_change_no_shape_may_differ(tmp_path):
     configs = [
         tiny.config("fedbuff", **{**STEADY, **change})
@@ -64,6 +66,7 @@ def test_settings_that_change_no_shape_may_differ(tmp_path):
         same_as_alone(finished, config)
 
 
+@pytest.mark.slow
 def test_images_of_their_own(tmp_path):
     """Two seeds draw other training images where their number is limited; two of other numbers of images too."""
     configs = [tiny.config("fedavg", seed=1, rounds=3), tiny.config("fedavg", rounds=3, data__train_limit=300)]
@@ -71,6 +74,7 @@ def test_images_of_their_own(tmp_path):
         same_as_alone(finished, config)
 
 
+@pytest.mark.slow
 def test_they_go_on_where_a_signal_stopped_them(tmp_path):
     configs = [tiny.config("prfl", seed=seed, **STEADY) for seed in range(2)]
     with pytest.raises(Interrupted):
@@ -79,6 +83,7 @@ def test_they_go_on_where_a_signal_stopped_them(tmp_path):
         same_as_alone(finished, config)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_of_any_of_them_is_told(tmp_path, capsys):
     configs = [tiny.config("fedavg", seed=seed, checkpoint__every_s=1e-6, rounds=8) for seed in range(2)]
     with pytest.raises(Interrupted):
@@ -185,6 +190,7 @@ def test_the_flags_name_the_experiments():
             wrong.of(config)
 
 
+@pytest.mark.slow
 def test_several_with_their_comparisons_by_the_script_s_way(tmp_path, capsys):
     config = tiny.config("prfl", rounds=4, compare=("fedavg",))
     with mock.patch("prfl_jax.report.run_figure"), mock.patch("prfl_jax.runtime.experiment.run_figure"):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 
 from prfl_jax.data.device import draw_batches
 from prfl_jax.engine import planner
@@ -42,7 +43,7 @@ def everybody_kept(config):
         return tiny.run_experiment(Experiment(config))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_except(METHODS, "fedbuff"))
 def test_slots_that_are_handed_on_change_nothing(method):
     ran = tiny.run(method, **changes(method))
     kept = everybody_kept(tiny.config(method, **changes(method)))

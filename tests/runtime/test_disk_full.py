@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from paths import ROOT
+from paths import HELPERS, ROOT
 
 from prfl_jax.config import cli
 from prfl_jax.report import comparable
@@ -78,13 +78,14 @@ def test_no_room_when_a_signal_comes(experiment, whole, tmp_path, capsys):
     assert comparable(again.report) == comparable(whole.report)
 
 
+@pytest.mark.processes
 def test_a_small_disk_of_its_own(tmp_path):
     """A file system of 8 MB that something else fills, in a namespace of this user's own."""
     (tmp_path / "disk").mkdir()
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-Urm", "true"], capture_output=True).returncode:
         pytest.skip("no namespace can be made here")
-    call = [unshare, "-Urm", sys.executable, str(ROOT / "tests" / "disk_worker.py"), str(tmp_path), "100000"]
+    call = [unshare, "-Urm", sys.executable, str(HELPERS / "disk_worker.py"), str(tmp_path), "100000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(call, capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr

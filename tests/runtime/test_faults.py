@@ -13,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 
 from prfl_jax.clock import KINDS
 from prfl_jax.clock.faults import FaultDraws, Faults
@@ -113,7 +114,10 @@ def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     assert f"{failed} rounds failed: " in summary_text(report)
 
 
-@pytest.mark.parametrize("name", ["prfl", "fedavg", "fedbuff", "deadline", "cohort", "cohort_fedbuff"])
+GO_ON = ["prfl", "fedavg", "fedbuff", "deadline", "cohort", "cohort_fedbuff"]
+
+
+@pytest.mark.parametrize("name", slow_except(GO_ON, "prfl", "cohort_fedbuff"))
 def test_a_run_goes_on_exactly(name, tmp_path):
     method, changes = RUNS[name]
     experiment = Experiment(tiny.config(method, **{**changes, "engine__chunk_windows": 2}))
@@ -127,7 +131,7 @@ def test_a_run_goes_on_exactly(name, tmp_path):
     assert {key: comparable(report)[key] for key in same} == {key: comparable(whole)[key] for key in same}
 
 
-@pytest.mark.parametrize("name", ["prfl", "fedbuff", "fedasync", "cohort_fedbuff"])
+@pytest.mark.parametrize("name", slow_except(["prfl", "fedbuff", "fedasync", "cohort_fedbuff"], "fedasync"))
 def test_training_ahead_trains_nothing_that_has_failed(name):
     method, changes = RUNS[name]
     steady = {"submodel__importance": "weight"} if method == "prfl" else {}
@@ -143,7 +147,7 @@ def test_training_ahead_trains_nothing_that_has_failed(name):
             assert ready.pop(slot) == row.count[slot]  # of this very dispatch
 
 
-@pytest.mark.parametrize("name", ["cohort", "cohort_fedbuff"])
+@pytest.mark.parametrize("name", slow_except(["cohort", "cohort_fedbuff"], "cohort"))
 def test_slots_of_a_cohort_that_are_handed_on_change_nothing(name):
     method, changes = RUNS[name]
     slots = planner.Slots

@@ -22,6 +22,7 @@ def needs(name: str) -> None:
         pytest.skip(f"{name}.npz is not in the data folder (PRFL_DATA_DIR); scripts/prepare_data.py builds it")
 
 
+@pytest.mark.slow
 def test_embedded_images_are_learned(tmp_path):
     assert accuracy(tmp_path, data__train_limit=2000) > 0.4
 

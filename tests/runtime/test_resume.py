@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from paths import ROOT
+from paths import HELPERS, ROOT
 
 import prfl_jax
 from prfl_jax.report import comparable, read_report
@@ -293,7 +293,7 @@ def test_only_the_last_checkpoints_stay(tmp_path):
 # --- as a process ---
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HELPERS)}
 
 
 def start(call: list[str]) -> subprocess.Popen:
@@ -322,6 +322,7 @@ def wait_for_window(folder: Path, window: int, process: subprocess.Popen) -> Non
     pytest.fail("no window in a minute")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_run_starts_is_answered_at_once(how, tmp_path):
     """Also inside a compilation, where Python's own handlers wait."""

@@ -16,7 +16,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tiny
-from paths import ROOT
+from marked import slow
+from paths import HELPERS, ROOT
 
 import prfl_jax
 from prfl_jax.models import save_model
@@ -104,7 +105,7 @@ def test_both_headlines_save_the_same_two_models(tmp_path):
         ("fedasync", {}),
         ("fedbuff", {}),
         ("prfl_fedavg", {}),
-        ("fedavg", {"aggregation__name": "median", "aggregation__byzantine": 1}),
+        slow("fedavg", {"aggregation__name": "median", "aggregation__byzantine": 1}),
     ],
 )
 def test_where_the_two_models_are_one_there_is_one_file(strategy, changes, tmp_path):
@@ -114,6 +115,7 @@ def test_where_the_two_models_are_one_there_is_one_file(strategy, changes, tmp_p
     assert report["final"]["mask"] == report["final"]["fedavg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["prfl_nobuff", "prfl_syn", "prfl_nores"])
 def test_other_methods_with_two_models(strategy, tmp_path):
     experiment = Experiment(tiny.config(strategy, eval__model="fedavg"))
@@ -123,9 +125,9 @@ def test_other_methods_with_two_models(strategy, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"engine__store": "bfloat16"},
-        {"engine__models": "host", "engine__devices": 1},
-        {"aggregation__server_lr": 0.5},
+        slow({"engine__store": "bfloat16"}),
+        slow({"engine__models": "host", "engine__devices": 1}),
+        slow({"aggregation__server_lr": 0.5}),
         {"stop_early": True, "rounds": 60, "density__patience": 1, "density__min_delta": 0.9},
         {"horizon_s": 1.0},
     ],
@@ -154,6 +156,7 @@ def test_a_run_that_was_stopped_and_one_that_is_finished_again(tmp_path):
         tiny.same(again.models[name], whole.models[name])
 
 
+@pytest.mark.slow
 def test_experiments_in_one_process(tmp_path):
     configs = [tiny.config("prfl", seed=seed, eval__model=name) for seed, name in enumerate(NAMES)]
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
@@ -162,14 +165,15 @@ def test_experiments_in_one_process(tmp_path):
         holds(tmp_path / str(number), Experiment(config))
 
 
-def test_the_command_says_which_model_and_its_comparison_saves_its_own(tmp_path):
+@pytest.mark.processes
+def test_the_command_names_the_model_that_each_run_saves(tmp_path):
     """`scripts/train.py` with --seeds: each line names the model; `compare` has the same headline."""
     file = tmp_path / "config.py"
     file.write_text(
         "import tiny\n\ndef get_config():\n"
         "    return tiny.config('prfl', eval__model='fedavg', compare=('fedavg', 'prfl_nobuff'))\n"
     )
-    path = f"{ROOT}:{ROOT / 'tests'}"
+    path = f"{ROOT}:{HELPERS}"
     done = subprocess.run(
         [sys.executable, "scripts/train.py", f"--config={file}", "--seeds=2", f"--workdir={tmp_path / 'runs'}"],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
@@ -194,7 +198,7 @@ def test_the_command_says_which_model_and_its_comparison_saves_its_own(tmp_path)
         assert right / count == pytest.approx(other["final"]["accuracy"], abs=1e-12)
 
 
-def test_a_type_that_numpy_cannot_save_comes_back_with_its_values(tmp_path):
+def test_a_type_that_numpy_cannot_save_is_read_back(tmp_path):
     params = {"Dense_0": {"kernel": np.array([1.5, -0.0078125, 3e38], ml_dtypes.bfloat16), "bias": np.float32(2)}}
     save_model(str(tmp_path / "model.npz"), params)
     loaded = prfl_jax.load_model(tmp_path / "model.npz")
@@ -204,7 +208,7 @@ def test_a_type_that_numpy_cannot_save_comes_back_with_its_values(tmp_path):
         prfl_jax.load_model(tmp_path / "none.npz")
 
 
-def test_reports_from_before_the_files_were_named_are_still_reports():
+def test_reports_without_names_of_model_files_are_valid():
     validate = pytest.importorskip("jsonschema").Draft202012Validator(load_schema()).validate
     report = dict(tiny.run("prfl").report)
     validate(report)

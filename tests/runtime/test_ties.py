@@ -16,7 +16,7 @@ ALIKE = dict(
 )
 
 
-def test_fedasync_with_equal_clients_takes_one_arrival_after_the_other(tmp_path):
+def test_fedasync_with_equal_clients_takes_arrivals_in_turn(tmp_path):
     """Report, figure and page of it; staleness 0 + 1 + 2 + 3 and then 3 each, on average 2.7 in 20 windows."""
     done = Experiment(tiny.config("fedasync", rounds=20, eval_every_s=5.0, **ALIKE)).run(tmp_path, progress=False)
     records = list(read_metrics(tmp_path / "metrics.jsonl"))
@@ -31,8 +31,9 @@ def test_fedasync_with_equal_clients_takes_one_arrival_after_the_other(tmp_path)
     assert (tmp_path / "figure.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedasync", "fedbuff"])
-def test_a_run_that_is_stopped_between_windows_of_length_0_goes_on_to_the_bit(strategy, tmp_path):
+def test_a_run_stopped_between_windows_of_length_0_is_resumed(strategy, tmp_path):
     changes = dict(rounds=10, engine__chunk_windows=1, eval_every_s=5.0, **ALIKE)
     whole = tiny.run(strategy, **changes)
     for checks in range(1, 40, 3):  # another signal whenever it goes on
@@ -49,6 +50,7 @@ def test_a_run_that_is_stopped_between_windows_of_length_0_goes_on_to_the_bit(st
     assert [r for r in records if r["kind"] == "eval"] == whole.of("eval")
 
 
+@pytest.mark.slow
 def test_a_grid_point_and_a_horizon_are_met_up_to_rounding():
     """Windows of .7 s end at .7, 1.4, 2.0999999999999996, ...; the point and horizon 2.1 are window 3's."""
     assert 0.7 + 0.7 + 0.7 < 2.1 < 3 * 0.7 + 1e-15
@@ -61,6 +63,7 @@ def test_a_grid_point_and_a_horizon_are_met_up_to_rounding():
         assert all(r["model_s"] <= r["t_s"] for r in ran.of("eval"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_very_many_equal_clients():
     """400 windows of the clock alone would all be at one moment."""
     config = tiny.config("fedasync", **{**ALIKE, "clients__number": 300}, horizon_s=25.0, rounds=10**6)

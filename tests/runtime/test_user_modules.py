@@ -13,6 +13,7 @@ import module_nets
 import numpy as np
 import pytest
 import tiny
+from marked import slow, slow_except
 from paths import HELPERS, ROOT
 
 from prfl_jax.data.device import preprocess
@@ -48,8 +49,8 @@ def by_hand(tree, x):
     return h @ np.asarray(tree["out"]["kernel"], np.float64) + np.asarray(tree["out"]["bias"], np.float64)
 
 
-@pytest.mark.parametrize("net", ["NnxProjected", "LinenProjected"])
-@pytest.mark.parametrize("strategy,store", [("fedavg", "bfloat16"), ("prfl", "float32")])
+@pytest.mark.parametrize("net", slow_except(["NnxProjected", "LinenProjected"], "LinenProjected"))
+@pytest.mark.parametrize("strategy,store", [slow("fedavg", "bfloat16"), ("prfl", "float32")])
 def test_the_saved_model_has_the_reports_accuracy(net, strategy, store, tmp_path):
     c = config(net, strategy, rounds=15, local__lr=2.0, local__steps=5, engine__store=store)
     finished = run_in(tmp_path / "run", c)
@@ -67,6 +68,7 @@ def test_the_saved_model_has_the_reports_accuracy(net, strategy, store, tmp_path
     assert sim.method.model.num_fixed() == 784 * 30 + 784
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_fixed_variables(tmp_path):
     c = config("NnxProjected", "prfl", **SHORT | {"rounds": 6}, engine__chunk_windows=2)
     want = run_in(tmp_path / "whole", c)
@@ -75,6 +77,7 @@ def test_an_interrupted_run_goes_on_with_its_fixed_variables(tmp_path):
     tiny.same(run_in(tmp_path / "run", c).params, want.params)
 
 
+@pytest.mark.slow
 def test_seeds_together_have_each_its_own(tmp_path):
     configs = [config("NnxProjected", rounds=3, seed=seed, local__lr=0.1) for seed in (1, 2)]
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
@@ -87,6 +90,7 @@ def test_seeds_together_have_each_its_own(tmp_path):
     assert (one != two).any()
 
 
+@pytest.mark.slow
 def test_counts_and_loss_are_those_of_single_images():
     """Also of losses that are all alike, which a sum in float32 gets wrong by 1e-5."""
     model = wrap_module("plain", tiny.TwoLayers, (5, 5, 1), 10)
@@ -106,8 +110,8 @@ def test_counts_and_loss_are_those_of_single_images():
 
 ON_DEVICES = """
 import json, jax, numpy as np, tiny
-from prfl_jax.devices import Placement
-from prfl_jax.evaluate import Evaluator, make_eval_set
+from prfl_jax.engine.placement import Placement
+from prfl_jax.engine.evaluate import Evaluator, make_eval_set
 from prfl_jax.models import make_loss
 from prfl_jax.models.build import wrap_module
 model = wrap_module("plain", tiny.TwoLayers, (5, 5, 1), 10)
@@ -123,6 +127,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.processes
 def test_devices_change_neither_counts_nor_loss():
     env = {
         **os.environ,
@@ -137,7 +142,7 @@ def test_devices_change_neither_counts_nor_loss():
 
 
 @pytest.mark.parametrize("net,batch", [("OwnBatch", 50), ("InLargeBatches", 40), ("InLargeBatches", 50)])
-def test_a_net_that_looks_across_its_batch_is_refused_before_the_run(net, batch):
+def test_nets_that_look_across_their_batch_are_refused(net, batch):
     c = config(net, eval__batch_size=batch)
     for begin in (describe, Simulation):
         with pytest.raises(UserError, match="looks across its batch in evaluation") as caught:
@@ -163,9 +168,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "prfl"])
-@pytest.mark.parametrize("net", NETS)
-def test_what_a_dry_run_takes_runs(net, strategy):
+@pytest.mark.parametrize("strategy", slow_except(["fedavg", "prfl"], "fedavg"))
+@pytest.mark.parametrize("net", slow_except(NETS, "OneNumber", "HasNoGradient", "NoParams", "Vectors"))
+def test_what_a_dry_run_accepts_runs(net, strategy):
     """Past an interval's end, where sub-models are chosen; what is refused, is before anything is trained."""
     c = config(net, strategy, **SHORT | {"rounds": 4})
     says = REFUSED.get((net, strategy))

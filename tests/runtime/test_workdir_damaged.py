@@ -189,6 +189,7 @@ def test_a_damaged_folder_that_a_run_goes_on_in(damage, experiment, whole, stopp
     goes_on(experiment, whole, tmp_path / "run", capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", [[remove], [cut, noise, text, folder_instead]], ids=["removed", "damaged"])
 def test_every_file_of_the_last_checkpoint_in_turn(ways, experiment, whole, stopped, tmp_path, capsys):
     """It is used as it is, or the one before."""

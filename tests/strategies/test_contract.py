@@ -10,6 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 import tiny
+from marked import slow, slow_except
 
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.report import comparable, load_schema
@@ -18,9 +19,14 @@ from prfl_jax.strategies.table import METHODS
 from prfl_jax.system.signals import Interrupted
 
 each_method = pytest.mark.parametrize("method", METHODS)
+# The fast tests run everything for these: one for each aggregation, close rule and kind of sub-model. The others differ
+# from one of these in a single part, and the fast tests run most of it for them.
+MAIN = ("prfl", "fedavg", "fedasync", "fedfix", "fedbuff", "heterofl_windowed", "fjord", "fedrolex", "fiarse")
+each_main_method = pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
 # computing takes no time, as in the paper, or some: another time for each client
 COMPUTING = dict(clients__flop_s=(8e5, 4e5, 2e5, 1e5))
-each_pace = pytest.mark.parametrize("computing", [{}, COMPUTING], ids=["", "flop_s"])
+# Computing time changes only the times of the clock, so its runs repeat the others and are slow tests.
+each_pace = pytest.mark.parametrize("computing", [{}, slow(COMPUTING)], ids=["", "flop_s"])
 
 # All clients equally fast, all in each window, nobody pruned.
 ALIKE = dict(
@@ -58,7 +64,7 @@ FIXED_DENSITIES = dict(
 )
 
 
-@pytest.mark.parametrize("computing", [{}, dict(clients__flop_s=(4e5,))], ids=["", "flop_s"])
+@pytest.mark.parametrize("computing", [{}, slow(dict(clients__flop_s=(4e5,)))], ids=["", "flop_s"])
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in MIXING])
 def test_alike_clients_at_density_1_give_fedavg(method, computing):
     ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})}, **computing)
@@ -71,7 +77,7 @@ def test_alike_clients_at_density_1_give_fedavg(method, computing):
 
 
 # prfl_nores is PR-FL with the other transport, so it is one of PR-FL's two
-@pytest.fixture(scope="module", params=[name for name in METHODS if name != "prfl_nores"])
+@pytest.fixture(scope="module", params=slow_except([name for name in METHODS if name != "prfl_nores"], *MAIN))
 def transports(request):
     """The same method with the delta split and with distinct sub-models."""
     return [tiny.run(request.param, transport__name=name, **FIXED_DENSITIES) for name in ("delta", "distinct")]
@@ -118,7 +124,7 @@ def test_bytes_in_flight_are_all_that_is_missing():
 
 
 @each_pace
-@each_method
+@each_main_method
 def test_the_same_seed_gives_the_same_report_and_another_another(method, computing):
     first = tiny.run(method, **computing)
     again = tiny.run_experiment(Experiment(tiny.config(method, **computing)))
@@ -133,7 +139,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another(method, computi
 
 @each_pace
 @each_method
-def test_methods_that_are_compared_share_partition_start_and_network(method, computing):
+def test_compared_methods_share_partition_start_and_network(method, computing):
     own, fedavg = tiny.run(method, **computing), tiny.run("fedavg", **tiny.small_model(method), **computing)
     assert own.report["partition"] == fedavg.report["partition"]
     assert own.of("eval")[0]["mask"] == fedavg.of("eval")[0]["mask"]  # the initial model
@@ -154,7 +160,8 @@ def long_run(method):
     return tiny.run(method, rounds=rounds, eval_every_s=30.0, **work)
 
 
-@each_method
+# A method of each way to aggregate and to close a window; the other rows learn by the same parts.
+@pytest.mark.parametrize("method", slow_except(METHODS, "prfl", "fedavg", "fedasync", "fedbuff"))
 def test_it_learns(method):
     ran = long_run(method)
     accuracy = [e["mask"]["accuracy"] for e in ran.of("eval")]
@@ -163,11 +170,21 @@ def test_it_learns(method):
     assert ran.report["final"]["accuracy"] > accuracy[0] + 0.3
 
 
+def follows_the_schema(method, ran):
+    jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
+    assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
+
+
 @each_method
 def test_its_report_follows_the_schema(method):
-    for ran in (tiny.run(method), tiny.run(method, **COMPUTING), long_run(method)):
-        jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
-        assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
+    follows_the_schema(method, tiny.run(method))
+
+
+@pytest.mark.slow
+@each_method
+def test_reports_of_other_runs_follow_the_schema(method):
+    for ran in (tiny.run(method, **COMPUTING), long_run(method)):
+        follows_the_schema(method, ran)
 
 
 @pytest.mark.parametrize("method", [n for n, row in METHODS.items() if AGGREGATIONS.find(row.aggregation).staleness])
@@ -183,7 +200,7 @@ def test_hinge_with_a_huge_b_is_constant(method):
 
 @each_pace
 @each_method
-def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(method, computing):
+def test_the_report_counts_what_the_records_say(method, computing):
     ran = tiny.run(method, **computing)
     windows, report = ran.of("window"), ran.report
     sent_at = [0] * 4  # the window after which each client was last sent a model
@@ -234,7 +251,7 @@ def test_computing_takes_the_time_of_a_full_model(method):
 
 
 @each_pace
-@each_method
+@each_main_method
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, computing, tmp_path):
     whole, experiment = tiny.run(method, **computing), Experiment(tiny.config(method, **computing))
     for checks in (4, 7):

@@ -9,7 +9,7 @@ from prfl_jax.studies import defences as study
 from prfl_jax.system.errors import UserError
 
 
-def test_every_config_is_possible_and_differs_in_its_attack_and_defence_alone():
+def test_configs_are_valid_and_differ_in_attack_and_defence():
     for column in study.columns(["fedavg", "prfl"]):
         plain = column.config("mean", 0)
         for defence in column.methods:
@@ -18,6 +18,7 @@ def test_every_config_is_possible_and_differs_in_its_attack_and_defence_alone():
             assert config.attack.to_dict() == plain.attack.to_dict() and config.local.to_dict() == plain.local.to_dict()
 
 
+@pytest.mark.slow
 def test_runs_are_made_once_and_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "ATTACKS", {name: study.ATTACKS[name] for name in ("nobody", "flip1")})
     monkeypatch.setattr(study, "DEFENCES", {name: study.DEFENCES[name] for name in ("mean", "median")})

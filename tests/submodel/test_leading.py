@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 
 from prfl_jax.clock.types import Arrival
 from prfl_jax.density import Evidence, make_density
@@ -32,7 +33,7 @@ def model(width, name="conv2", shape=SHAPE):
     return build_model(cfg, shape, 10)
 
 
-def test_rates_are_heterofls_own_where_densities_are_whole_percents():
+def test_rates_at_whole_percents_are_those_of_heterofl():
     assert [rate(p) for p in (100, 50, 25, 13, 6)] == [1, 0.5, 0.25, 0.125, 0.0625]
     assert [rate(p) for p in range(1, 101)] == sorted(rate(p) for p in range(1, 101))
     assert [kept(512, p) for p in (100, 50, 25, 13, 6, 1)] == [512, 256, 128, 64, 32, 6]
@@ -65,8 +66,8 @@ def test_levels_are_the_first_channels_of_every_layer(percent, name, shape):
 
 
 @pytest.mark.parametrize("percent,width", [(100, 1.0), (50, 0.5), (25, 0.25), (13, 0.125), (6, 0.0625)])
-@pytest.mark.parametrize("name,shape", [("conv2", (28, 28, 1)), ("vgg11", (32, 32, 3))])
-def test_bytes_and_flop_are_those_of_a_network_that_is_really_so_narrow(percent, width, name, shape):
+@pytest.mark.parametrize("name,shape", [("conv2", (28, 28, 1)), slow("vgg11", (32, 32, 3))])
+def test_bytes_and_flop_are_those_of_the_narrow_network(percent, width, name, shape):
     size = leading_size(layer_table(name, shape, 10, 1.0), 4.0)
     small, full = model(width, name, shape), model(1.0, name, shape)
     assert size.count(percent) == small.num_parameters() and size.count(100) == size.total
@@ -79,7 +80,7 @@ def test_bytes_and_flop_are_those_of_a_network_that_is_really_so_narrow(percent,
     assert by_density.down_bytes[0] == 4 * small.num_parameters()
 
 
-@pytest.mark.parametrize("percent,width", [(50, 0.5), (25, 0.25)])
+@pytest.mark.parametrize("percent,width", [slow(50, 0.5), (25, 0.25)])
 def test_training_equals_that_of_the_network_cut_out(percent, width):
     """The dense simulation and the small network alone, scaler and masked logits included, weight by weight."""
     base = 0.5  # so that the dense model is small too
@@ -115,6 +116,7 @@ def test_training_equals_that_of_the_network_cut_out(percent, width):
     assert (np.asarray(outputs[:7]) != flat_paths(params)["dense1/bias"][:7]).all()
 
 
+@pytest.mark.slow
 def test_the_scaler_divides_hidden_outputs_in_training_alone():
     net = model(0.1)
     params = net.init(jax.random.key(0))
@@ -129,6 +131,7 @@ def test_the_scaler_divides_hidden_outputs_in_training_alone():
     )
 
 
+@pytest.mark.slow
 def test_absent_labels_do_not_count_in_the_output_layer():
     """Two clients, each with half of the labels: each column of the output layer is that of the one that has it."""
     changes = dict(data__partition="labels", data__labels_per_client=5, clients__number=2, rounds=1)

@@ -13,7 +13,8 @@ from unittest import mock
 import optuna
 import pytest
 import tiny
-from paths import ROOT
+from marked import slow_except
+from paths import HELPERS, ROOT
 
 from prfl_jax.report import read_metrics
 from prfl_jax.sweep import Sweep
@@ -97,6 +98,7 @@ def get_config():
 """
 
 
+@pytest.mark.processes
 def test_a_killed_workers_trial_is_taken_up_by_another(space_file, tmp_path):
     """Two workers on one storage, one killed with SIGKILL in the middle of a trial."""
     config, out = tmp_path / "config.py", tmp_path / "sweep"
@@ -105,7 +107,7 @@ def test_a_killed_workers_trial_is_taken_up_by_another(space_file, tmp_path):
         sys.executable, "scripts/sweep.py", f"--config={config}", f"--space={space_file()}", "--sampler=grid",
         f"--out={out}", "--heartbeat_s=1",
     ]  # fmt: skip
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(HELPERS)])
     workers = []
     for number in range(2):
         log = open(tmp_path / f"{number}.log", "w")  # noqa: SIM115 - closed with the process
@@ -134,6 +136,7 @@ def test_a_killed_workers_trial_is_taken_up_by_another(space_file, tmp_path):
         assert windows == list(range(1, 401))
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_given_up_and_bad_ones_told(space_file, tmp_path, capsys):
     space = """
 def get_space():
@@ -203,7 +206,7 @@ def test_a_trial_that_was_taken_and_never_heard_of_is_lost(space_file, tmp_path)
     assert [(e["state"], e["attempts"]) for e in outcome(out)["trials"]] == [("complete", 2)]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", slow_except(["random", "tpe"], "random"))
 def test_ranges(space_file, tmp_path, sampler):
     space = """
 from optuna.distributions import FloatDistribution, IntDistribution

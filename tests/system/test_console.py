@@ -119,21 +119,24 @@ runpy.run_path(sys.argv[2], {}, "__main__")
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", ["train", "clock", "report"])
 @pytest.mark.parametrize("module", ["absl", "prfl_jax.config.cli"])
 def test_ctrl_c_during_imports_is_quiet(script, module):
     call = [sys.executable, "-c", SLOW_IMPORT, module, f"scripts/{script}.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        call, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        call, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a test run in the background of a shell ignores SIGINT, and so would the script
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         assert process.stdout.read(1) == "."
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     assert said == "" and process.returncode == 130
 
 
-def test_every_script_is_ready_for_ctrl_c_before_it_imports_anything():
+def test_scripts_handle_ctrl_c_before_other_imports():
     for script in sorted((ROOT / "scripts").glob("*.py")):
         imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         first = next(node for node in imports if getattr(node, "module", None) != "__future__")
@@ -163,6 +166,7 @@ def test_a_workdir_that_is_not_utf8_is_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_model_in_a_folder_that_is_not_utf8(tmp_path):
     folder = os.fsencode(tmp_path) + b"/m\xff"
     os.mkdir(folder)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 
 from prfl_jax.config.validate import validate
 from prfl_jax.report import comparable
@@ -49,12 +50,12 @@ def test_reading_and_writing_slots_is_as_on_the_device(slots):
     ("method", "changes"),
     [
         ("prfl", {}),
-        ("prfl", GROUPS),
-        ("prfl", ALL),
-        ("prfl_fedavg", {}),
-        ("fedbuff", {"engine__train": "pending"}),
+        slow("prfl", GROUPS),
+        slow("prfl", ALL),
+        slow("prfl_fedavg", {}),
+        slow("fedbuff", {"engine__train": "pending"}),
         ("fedbuff", {"engine__train": "pending", **GROUPS}),
-        ("heterofl_windowed", {"engine__store": "bfloat16"}),
+        slow("heterofl_windowed", {"engine__store": "bfloat16"}),
     ],
 )
 def test_a_run_is_the_same(method, changes):
@@ -83,6 +84,7 @@ def test_where_the_models_lie():
             assert spaces == {{"pinned_host": "Host", "device": "Device"}[kind] for kind in kinds}, name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_and_in_the_other_place(tmp_path):
     whole = tiny.run("prfl", engine__models="host")
     config = tiny.config("prfl", engine__models="host")

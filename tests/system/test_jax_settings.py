@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from paths import ROOT
+from paths import HELPERS, ROOT
 
 from prfl_jax.runtime.batched_runs import run_batched
 from prfl_jax.runtime.experiment import Experiment
@@ -28,7 +28,7 @@ for pair in filter(None, before.split(",")):
     name, _, value = pair.partition("=")
     jax.config.update(name, json.loads(value))
 import tiny
-from prfl_jax.experiment import Experiment
+from prfl_jax.runtime.experiment import Experiment
 for pair in filter(None, after.split(",")):
     name, _, value = pair.partition("=")
     jax.config.update(name, json.loads(value))
@@ -46,7 +46,7 @@ SETTINGS = [
 
 def run(folder: Path, environment: dict[str, str], before: str = "", after: str = "") -> subprocess.CompletedProcess:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
-    paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    paths = f"{ROOT}{os.pathsep}{HELPERS}"
     call = [sys.executable, "-c", WORKER, before, after, str(folder)]
     return subprocess.run(
         call, env={**clean, "PYTHONPATH": paths, **environment}, capture_output=True, text=True, timeout=300
@@ -66,6 +66,7 @@ def plain(tmp_path_factory):
     return records(folder)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("environment", SETTINGS, ids=lambda e: ",".join(e))
 def test_the_environment_changes_no_number(tmp_path, plain, environment):
     done = run(tmp_path / "run", environment)
@@ -73,6 +74,7 @@ def test_the_environment_changes_no_number(tmp_path, plain, environment):
     assert records(tmp_path / "run") == plain
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -86,7 +88,8 @@ def test_jax_config_changes_no_number_either(tmp_path, plain, before, after):
     assert records(tmp_path / "run") == plain
 
 
-def test_experiments_in_one_process_work_by_the_same_settings_to_the_end(tmp_path):
+@pytest.mark.slow
+def test_batched_runs_keep_the_fixed_settings_to_the_end(tmp_path):
     """Also in the chunk that the others run when one of them has ended: seed 1 goes on after seed 0."""
     configs = [tiny.config(rounds=rounds, seed=seed) for seed, rounds in enumerate((3, 8))]
 
@@ -116,7 +119,7 @@ def test_the_root_key_is_that_of_the_seed(seed):
         np.testing.assert_array_equal(np.asarray(jax.random.key_data(key)), want)
 
 
-def test_every_setting_of_jax_is_fixed_recorded_or_cannot_change_a_number():
+def test_every_jax_setting_is_fixed_recorded_or_harmless():
     """One that a new JAX brings is recorded until somebody has looked at it."""
     recorded = jax_settings.settings()
     left = {name for name in jax.config.values if name not in recorded}
@@ -155,6 +158,7 @@ def test_a_run_does_not_go_on_under_another_setting(tmp_path):
     assert flags["settings"]["jax_threefry_partitionable"] is True
 
 
+@pytest.mark.processes
 def test_no_device_of_that_kind_is_one_line(tmp_path):
     call = [sys.executable, "scripts/train.py", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}"]
     for value, dry in (("gpu", "--dry_run"), ("nonsense", "--nodry_run")):

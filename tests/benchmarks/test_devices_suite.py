@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from paths import ROOT
 
 
+@pytest.mark.processes
 def test_rows_file_table_and_history(tmp_path):
     out = tmp_path / "devices.json"
     flags = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

@@ -56,14 +56,14 @@ def test_device_calls_and_transfers_of_a_chunk():
 
 PROGRAMS = """
 import json, sys, jax
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/helpers")
 seen = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: seen.append(name) if name.endswith("jaxpr_to_mlir_module_duration") else None
 )
 import tiny
-from prfl_jax.environment import compiled_for
-from prfl_jax.experiment import Experiment
+from prfl_jax.system.environment import compiled_for
+from prfl_jax.runtime.experiment import Experiment
 compiled_for()  # a program of the process, which tells what instructions XLA uses; not of a run
 counts = {}
 for method in ("prfl", "fedavg"):
@@ -77,6 +77,7 @@ print(json.dumps(counts))
 """
 
 
+@pytest.mark.processes
 def test_compilations_of_a_run():
     """Few programs, however many windows, generations and evaluations; a second run of the same object needs none."""
     done = subprocess.run([sys.executable, "-c", PROGRAMS], capture_output=True, text=True, check=True)
