@@ -1,4 +1,4 @@
-"""The rules of a config that tie keys of no single room together: lengths of tuples, the engine's keys, the signal.
+"""The rules of a config that tie keys of no single room together: lengths of tuples, and the engine's keys.
 
 `validate.py` runs them. The rules of the other keys stand beside the choices that make them, in the rooms.
 """
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prfl_jax.config.schema import RULES
-from prfl_jax.density import find_density
 from prfl_jax.robustness import config_checks
 from prfl_jax.system.errors import refuse
 
@@ -40,12 +39,4 @@ def _with_the_host(flat: Mapping[str, Any]) -> None:
         raise refuse("engine.devices", flat["engine.devices"], "0 or 1 with engine.models='host'")
 
 
-def _signals(flat: Mapping[str, Any]) -> None:
-    needed = find_density(flat["density.name"]).recovers or flat["stop_early"]
-    if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
-        name = flat["density.name"]
-        allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
-        raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
-
-
-CHECKS = (_per_client, _trained_ahead, _with_the_host, _signals)
+CHECKS = (_per_client, _trained_ahead, _with_the_host)

@@ -103,10 +103,18 @@ def _tiers(flat: Mapping[str, Any]) -> None:
             raise refuse("window.first_waits_for_all", False, allowed)
 
 
+def _signals(flat: Mapping[str, Any]) -> None:
+    needed = find_density(flat["density.name"]).recovers or flat["stop_early"]
+    if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
+        name = flat["density.name"]
+        allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
+        raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
+
+
 CHECKS: dict[str, tuple[Callable[[Mapping[str, Any]], None], ...]] = {
     "prfl_jax.clock": (_window, _cohort, _faults),
     "prfl_jax.aggregate": (_cohort_aggregation, _recovery),
-    "prfl_jax.density": (_full, _cohort_density, _tiers),
+    "prfl_jax.density": (_full, _cohort_density, _tiers, _signals),
     "prfl_jax.submodel": (_leading,),
     "prfl_jax.transport": (_one_copy,),
     "prfl_jax.local": (_scaled,),

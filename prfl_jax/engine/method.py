@@ -12,6 +12,7 @@ import numpy as np
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.kernels import check_kernel
 from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
@@ -57,8 +58,12 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
     Raises:
       UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
-    if config.data.normalize == "cifar10" and input_shape[-1] != 3:
-        raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
+    normalization = NORMALIZATIONS.find(config.data.normalize)
+    if not normalization.takes(input_shape[-1]):
+        raise UserError(
+            f"config.data.normalize={config.data.normalize!r}: the images are {input_shape}; "
+            f"allowed with {normalization.channels} channels"
+        )
     sizes = Sizes(
         evaluated=tuple(sorted({images_each(n, config.eval.batch_size, place(config).count) for n in images if n})),
         trained=(config.local.batch_size,),

@@ -17,15 +17,14 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from prfl_jax.models import module_checks
+from prfl_jax.models.choices import MODELS
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
 from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.models.matmul_conv import plain_convolutions
 from prfl_jax.models.module_checks import Sizes
-from prfl_jax.models.nets import VGG11, Conv2
 from prfl_jax.models.nnx_adapter import nnx_functions
 from prfl_jax.models.training_switch import build_switch, call_switch
 from prfl_jax.models.variables import Functions, Params, whole
-from prfl_jax.registry import find_object
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.jax_settings import fixed as fixed_settings
@@ -109,11 +108,11 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:
         raise UserError(f"config.model.classes: {classes}; allowed: at least the data's {data_classes} classes")
-    builtin = {"conv2": Conv2, "vgg11": VGG11}
-    if cfg.name in builtin:
-        module = builtin[cfg.name](classes=classes, width=cfg.width, init_name=cfg.init)
-        return wrap_linen(cfg.name, module, input_shape, classes)
-    return wrap_module(cfg.name, find_object(cfg.name, "config.model.name"), input_shape, classes, sizes)
+    module = MODELS.find(cfg.name)
+    if cfg.name in MODELS:
+        made = module(classes=classes, width=cfg.width, init_name=cfg.init)
+        return wrap_linen(cfg.name, made, input_shape, classes)
+    return wrap_module(cfg.name, module, input_shape, classes, sizes)
 
 
 def wrap_module(

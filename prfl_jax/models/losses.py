@@ -1,4 +1,4 @@
-"""Losses of logits `[B, K]` and labels `[B]`, each per sample `[B]`."""
+"""Loss functions: logits `[B, K]` and labels `[B]` to a loss per sample `[B]`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+
+from prfl_jax.models.choices import LOSSES
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -23,5 +25,9 @@ def softmax_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def make_loss(name: str) -> Loss:
-    """`sigmoid` or `softmax`."""
-    return {"sigmoid": sigmoid_loss, "softmax": softmax_loss}[name]
+    """The loss that `model.loss` names.
+
+    Raises:
+      UserError: there is no such loss.
+    """
+    return LOSSES.find(name)
