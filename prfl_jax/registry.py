@@ -23,7 +23,10 @@ from prfl_jax.system.errors import UserError, refuse
 
 WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a plugin.
-KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name")
+KEYS = (
+    *("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name"),
+    *("window.close", "transport.name", "local.name"),
+)
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
 _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run

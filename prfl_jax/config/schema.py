@@ -1,7 +1,8 @@
-"""What each key of a config may be: one table, dotted key -> `Rule`.
+"""The schema of a config: one table, dotted key -> `Rule`, of what each key may be.
 
-A rule holds the type, the test of a value and the same in words; the command
-line, the check of a whole config and the JSON form all read this table.
+A rule holds the type, the test of a value and the same in words. A key that names a choice has the rule of that
+choice's `Registry`, in the choice's room. The command line, the check of a whole config and the JSON form all read
+this table.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import dataclasses
 import difflib
 import math
 import numbers
-import re
 from collections.abc import Callable
+from typing import Any
 
 from prfl_jax import registry, strategies
 from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS
 from prfl_jax.density import DENSITIES
-from prfl_jax.models.architectures import ARCHITECTURES
+from prfl_jax.models.choices import INITS, LOSSES, MODELS
 from prfl_jax.submodel import SCORES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
 
@@ -77,6 +79,11 @@ def _choice_or_own(*names: str) -> Rule:
     return Rule(str, lambda v: v in names or registry.is_own(v), f"one of {', '.join(names)}, or {registry.WORDS}")
 
 
+def _named(choices: registry.Registry[Any]) -> Rule:
+    """The rule of a key whose value names a choice."""
+    return Rule(str, choices.accepts, choices.allowed)
+
+
 def _integer(low: int, high: int = 10**9, **more: bool) -> Rule:
     words = f"an integer from {low} to {high}"
     return Rule(int, lambda v: low <= v <= high, words + _or_none(more), **more)
@@ -115,9 +122,6 @@ FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")  # with 1 a window that asks for arrivals would never end
 CSV = Rule(str, lambda v: v.strip() != "" and "\0" not in v, "the path of a CSV file or None", optional=True)
 
-DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
-_DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
-
 
 def _whole_percent(density: float) -> bool:
     return 0 < density <= 1 and abs(100 * density - round(100 * density)) < 1e-9 and round(100 * density) >= 1
@@ -133,13 +137,9 @@ RULES: dict[str, Rule] = {
         str, lambda v: v in strategies.ROWS, f"a tuple of strategies among {', '.join(strategies.ROWS)}", many=True
     ),
     "stop_early": FLAG,
-    "data.name": Rule(
-        str,
-        lambda v: (_DATA_NAME.fullmatch(v) is not None and "\0" not in v) or registry.is_own(v),
-        f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz, or {registry.WORDS}",
-    ),
+    "data.name": _named(DATA_SETS),
     "data.dir": Rule(str, lambda v: v.strip() != "" and "\0" not in v, "a folder or None", optional=True),
-    "data.partition": _choice_or_own("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
+    "data.partition": _named(PARTITIONS),
     "data.alpha": _positive(),
     "data.labels_per_client": _integer(1),
     "data.fedmp_level": _integer(0, 100),
@@ -150,14 +150,14 @@ RULES: dict[str, Rule] = {
     "data.test_limit": _integer(1, optional=True),
     "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "data.holdout_max": _integer(1),
-    "data.augment": _choice("none", "crop_flip"),
-    "data.normalize": _choice("unit", "inverted", "cifar10"),
-    "model.name": _choice_or_own(*ARCHITECTURES),
+    "data.augment": _named(AUGMENTATIONS),
+    "data.normalize": _named(NORMALIZATIONS),
+    "model.name": _named(MODELS),
     "model.width": _positive(1e-3, 100.0),
     "model.classes": _integer(2, optional=True),
-    "model.init": _choice("release", "he", "flax"),
+    "model.init": _named(INITS),
     "model.size_mb": _positive(1e-6, 1e7, optional=True),
-    "model.loss": _choice("sigmoid", "softmax"),
+    "model.loss": _named(LOSSES),
     "clients.number": _integer(1),
     "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
     "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),

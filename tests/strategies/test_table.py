@@ -38,7 +38,7 @@ def test_each_family_has_a_file_with_its_paper():
     files = {path.stem for path in folder.glob("*.py")} - {"__init__", "method", "table"}
     families = {stem: importlib.import_module(f"prfl_jax.strategies.{stem}") for stem in files}
     assert {name for family in families.values() for name in family.METHODS} == set(strategies.METHODS)
-    assert all(re.search(r"\(.*20\d\d\)", family.__doc__) for family in families.values())
+    assert all(re.search(r"\([^)]*20\d\d[^)]*\)", family.__doc__) for family in families.values())
 
 
 def test_the_default_config_is_the_row_prfl():
