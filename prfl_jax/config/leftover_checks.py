@@ -11,6 +11,7 @@ from typing import Any
 
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.data import SIGNALS
 from prfl_jax.density import DENSITIES, find_density
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.robustness import config_checks
@@ -105,7 +106,7 @@ def _tiers(flat: Mapping[str, Any]) -> None:
 
 def _signals(flat: Mapping[str, Any]) -> None:
     needed = find_density(flat["density.name"]).recovers or flat["stop_early"]
-    if needed and flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
+    if needed and SIGNALS.find(flat["eval.signal"]).held_out and flat["data.holdout_fraction"] == 0:
         name = flat["density.name"]
         allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)

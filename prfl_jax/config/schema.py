@@ -16,7 +16,7 @@ from typing import Any
 
 from prfl_jax import registry, strategies
 from prfl_jax.aggregate import AGGREGATIONS
-from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS
+from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS
 from prfl_jax.density import DENSITIES
 from prfl_jax.models.choices import INITS, LOSSES, MODELS
 from prfl_jax.submodel import SCORES, SUBMODELS
@@ -225,7 +225,7 @@ RULES: dict[str, Rule] = {
     "faults.availability": CSV,
     "faults.bandwidth": CSV,
     "eval.model": _choice("mask", "fedavg"),
-    "eval.signal": _choice("heldout", "test"),
+    "eval.signal": _named(SIGNALS),
     "eval.batch_size": _integer(1),
     "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
     "engine.clients": _choice("auto", "map", "vmap"),

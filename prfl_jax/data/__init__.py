@@ -5,7 +5,7 @@
 """
 
 from prfl_jax.data.checks import CHECKS
-from prfl_jax.data.client_split import Split, split
+from prfl_jax.data.client_split import SIGNALS, Split, split
 from prfl_jax.data.partition import PARTITIONS
 from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS
 from prfl_jax.data.sources import DATA_SETS, Dataset, data_dir, load
@@ -16,6 +16,7 @@ __all__ = [
     "DATA_SETS",
     "NORMALIZATIONS",
     "PARTITIONS",
+    "SIGNALS",
     "Dataset",
     "Split",
     "data_dir",

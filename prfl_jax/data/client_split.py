@@ -10,7 +10,22 @@ import numpy as np
 from prfl_jax.data.keys import generator
 from prfl_jax.data.partition import PARTITIONS, Clients, Pool, with_too_few
 from prfl_jax.data.sources import DATA_SETS, Dataset, limited
+from prfl_jax.registry import Registry
 from prfl_jax.system.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """One choice of `eval.signal`: the images that the models are scored on for density decisions and early stopping.
+
+    Attributes:
+        held_out: training images that no client holds (`Split.holdout`); False: the test images.
+    """
+
+    held_out: bool
+
+
+SIGNALS: Registry[Signal] = Registry("eval.signal", {"heldout": Signal(True), "test": Signal(False)})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax.aggregate import find_aggregation
+from prfl_jax.data import SIGNALS
 from prfl_jax.density import find_density
 from prfl_jax.submodel.choices import prunes
 from prfl_jax.system.errors import refuse
@@ -78,7 +79,9 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if flat["local.name"] == "scaled_sgd":
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
         raise refuse("local.name", "scaled_sgd", allowed)
-    if flat["eval.signal"] == "heldout" and (find_density(flat["density.name"]).recovers or flat["stop_early"]):
+    if SIGNALS.find(flat["eval.signal"]).held_out and (
+        find_density(flat["density.name"]).recovers or flat["stop_early"]
+    ):
         allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
         raise refuse("eval.signal", "heldout", allowed)
     if prunes_by(flat) and flat["submodel.importance"] == "client_sq_grad":

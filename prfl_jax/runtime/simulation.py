@@ -72,7 +72,7 @@ class Simulation:
         self._warn(f"data.name={self.dataset.name}: {note}" for note in self.dataset.notes)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
         needed = find_density(config.density.name).recovers or config.stop_early
-        if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
+        if needed and data_room.SIGNALS.find(config.eval.signal).held_out and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
@@ -253,7 +253,7 @@ class Simulation:
         d, batch = self.dataset, self.config.eval.batch_size
         rows = self.split.test
         test = make_eval_set(d.x_test[rows], d.y_test[rows], batch, self.placement)
-        if self.config.eval.signal == "test":
+        if not data_room.SIGNALS.find(self.config.eval.signal).held_out:
             return test, test
         held = self.split.holdout
         return test, make_eval_set(d.x_train[held], d.y_train[held], batch, self.placement) if len(held) else None
