@@ -1,4 +1,4 @@
-"""A small run that is killed at random moments and started again, beside the same run left alone.
+"""Kills a small run at random moments, resumes it, and compares it with the same run left alone.
 
 What has to agree to the bit: the report (less what speaks of the host), every record, the final model.
 """

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: Conv2, ten clients, random images; a few hundredths of it for a smoke test."""
+"""The workload of the benchmarks: Conv2, ten clients, random images; a few hundredths of it for a smoke test."""
 
 from __future__ import annotations
 

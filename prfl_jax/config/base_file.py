@@ -1,4 +1,4 @@
-"""Loads the Python file that several config files share, from the folder in which they lie."""
+"""Loads a Python file that several config files share, from the folder that holds them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prfl_jax.config.schema import RULES
-from prfl_jax.robustness import config_checks
 from prfl_jax.system.errors import refuse
 
 _MAY_BE_EMPTY = ("clients.flop_s", "faults.join_s", "faults.leave_s")
@@ -27,16 +26,9 @@ def _per_client(flat: Mapping[str, Any]) -> None:
             raise refuse(key, value, f"{words}, not {length}")
 
 
-def _trained_ahead(flat: Mapping[str, Any]) -> None:
-    if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
-        if config_checks.prunes_by(flat):
-            allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
-            raise refuse("engine.train", "pending", allowed)
-
-
 def _with_the_host(flat: Mapping[str, Any]) -> None:
     if flat["engine.models"] == "host" and flat["engine.devices"] > 1:
         raise refuse("engine.devices", flat["engine.devices"], "0 or 1 with engine.models='host'")
 
 
-CHECKS = (_per_client, _trained_ahead, _with_the_host)
+CHECKS = (_per_client, _with_the_host)

@@ -112,11 +112,18 @@ def _signals(flat: Mapping[str, Any]) -> None:
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
 
 
+def _trained_ahead(flat: Mapping[str, Any]) -> None:
+    if flat["engine.train"] == "pending" and flat["submodel.importance"] == "client_sq_grad":
+        if config_checks.prunes_by(flat):
+            allowed = "auto or arrival with submodel.importance='client_sq_grad', which is not kept until the arrival"
+            raise refuse("engine.train", "pending", allowed)
+
+
 CHECKS: dict[str, tuple[Callable[[Mapping[str, Any]], None], ...]] = {
     "prfl_jax.clock": (_window, _cohort, _faults),
     "prfl_jax.aggregate": (_cohort_aggregation, _recovery),
     "prfl_jax.density": (_full, _cohort_density, _tiers, _signals),
-    "prfl_jax.submodel": (_leading,),
+    "prfl_jax.submodel": (_leading, _trained_ahead),
     "prfl_jax.transport": (_one_copy,),
     "prfl_jax.local": (_scaled,),
     "prfl_jax.robustness": config_checks.CHECKS,

@@ -14,7 +14,7 @@ from prfl_jax.system.errors import refuse
 def _channels(flat: Mapping[str, Any]) -> None:
     name, normalize = flat["data.name"], flat["data.normalize"]
     source = DATA_SETS.known(name)
-    channels = None if source is None else source.channels
+    channels = None if source is None or source.shape is None else source.shape[2]
     if channels is not None and not NORMALIZATIONS.find(normalize).takes(channels):
         takes = " or ".join(NORMALIZATIONS.with_trait(lambda choice: choice.takes(channels)))
         has = "one channel" if channels == 1 else f"{channels} channels"

@@ -1,4 +1,4 @@
-"""Training images on the device, and batches drawn there by key.
+"""Puts the training images on the device and draws batches there by key.
 
 A client's batch depends on `(key, client, how often it has trained)` alone: not on
 how many clients there are, how long the longest index list is, whether clients run
@@ -59,7 +59,7 @@ def find_background(x: np.ndarray) -> np.ndarray:
 
 
 def to_device(
-    dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, liars: Sequence[int] = ()
+    dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, malicious: Sequence[int] = ()
 ) -> DeviceData:
     """Copy what the clients hold to the default device; images nobody holds stay behind.
 
@@ -67,7 +67,7 @@ def to_device(
 
     Args:
       images: all images and labels, where they are on the device already; taken as they are.
-      liars: numbers of clients.
+      malicious: numbers of the clients that attack.
     """
     sizes = np.array([len(c) for c in split.clients], np.int32)
     held = np.sort(np.concatenate(split.clients)) if images is None else np.arange(len(dataset.x_train))
@@ -82,7 +82,7 @@ def to_device(
         jnp.asarray(index),
         jnp.asarray(sizes),
         jnp.asarray((counts > 0) | (counts.sum(axis=0) == 0)),
-        jnp.asarray(np.isin(np.arange(len(sizes)), liars)),
+        jnp.asarray(np.isin(np.arange(len(sizes)), malicious)),
         jnp.asarray(find_background(dataset.x_train)),
     )
 
@@ -128,8 +128,8 @@ def batch_indices(data: DeviceData, key: jax.Array, client: Any, count: Any, ste
     """Rows of `data.x` for the `count`-th local round of a client.
 
     A client goes through its images in epochs of `n // batch_size` batches without
-    repeating one; the remainder rests until the next epoch, which has an order of its
-    own. Local round `count` takes the steps `count * steps ..` of that endless line.
+    repeating one; the remainder is not used in that epoch. Each epoch has an order of its
+    own. Local round `count` takes the steps `count * steps ..` of that endless sequence.
 
     Args:
         data: from `to_device`.
@@ -169,7 +169,7 @@ def preprocess(x: jax.Array, normalize: str) -> jax.Array:
 
 
 def outside(background: Any, normalize: str) -> jax.Array:
-    """The pixel `[C]` (or `[]`) uint8 that lies around an image.
+    """The pixel `[C]` (or `[]`) uint8 around an image.
 
     The data's background; where they have none (photographs), the byte that the choice of `data.normalize` names.
 

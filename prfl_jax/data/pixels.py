@@ -1,4 +1,4 @@
-"""Pixels from bytes to what a model is given: the choices of `data.normalize` and `data.augment` (imports no JAX)."""
+"""The choices of `data.normalize` and `data.augment`: how bytes become a model's input (imports no JAX)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Normalization:
 
     Attributes:
         apply: float32 pixels `[..., H, W, C]` in [0, 1] -> what the model is given, of the same shape.
-        around: the byte that lies around an image without a background of its own.
+        around: the byte around an image without a background of its own.
         channels: that the images must have; None: any number.
     """
 

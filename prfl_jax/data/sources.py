@@ -191,12 +191,14 @@ class Source:
 
     Attributes:
         read: (name, data folder) -> the data set, checked.
-        channels: of its images; None: not known.
+        shape: (height, width, channels) of its images; None: not known.
+        classes: how many labels it has; None: not known.
         has_writers: whether it says who wrote each image; None: not known.
     """
 
     read: Callable[[str, pathlib.Path], Dataset]
-    channels: int | None = None
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
     has_writers: bool | None = None
 
 
@@ -210,10 +212,10 @@ _FILE = Form(
 DATA_SETS: Registry[Source] = Registry(
     "data.name",
     {
-        "mnist_embedded": Source(_mnist_embedded, channels=1, has_writers=False),
-        "mnist_by_writer": Source(_mnist_by_writer, channels=1, has_writers=True),
-        "cifar10": Source(_cifar10, channels=3, has_writers=False),
-        "femnist": Source(_femnist, channels=1, has_writers=True),
+        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False),
+        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True),
+        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False),
+        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True),
     },
     _plugin,
     (_TFDS, _FILE),

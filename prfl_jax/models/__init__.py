@@ -1,4 +1,4 @@
-"""Flax modules over a matmul convolution, and the one interface the engine trains through.
+"""Networks: Flax modules over a matmul convolution, and the interface through which the engine trains any of them.
 
 Names are loaded when first used, so that what reads `architectures` alone imports no JAX.
 """

@@ -1,4 +1,4 @@
-"""The paper's two networks as plain numbers (no JAX); the Flax modules and the clock's sizes are made from them."""
+"""The layers of the two built-in networks as plain numbers; Flax modules and sizes are made from them (no JAX)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any Flax module, linen or nnx, behind one interface of pure functions over a params pytree."""
+"""Makes a `Model`, pure functions over a params pytree, from any Flax module, linen or nnx."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def wrap_module(
         return dataclasses.replace(model, warnings=module_checks.check_once(asked, sizes or Sizes()))
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise _not_taken(name, input_shape, error) from error
 
 
@@ -156,14 +156,14 @@ def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[in
         outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
         is_linen = issubclass(module, nn.Module)
         gets_rngs = "rngs" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-        told = build_switch(module.__init__, call_switch(name, module, input_shape)(True)[1])  # type: ignore[misc]
-        first = told(False) if is_linen else {}
+        switches = build_switch(module.__init__, call_switch(name, module, input_shape)(True)[1])  # type: ignore[misc]
+        first = switches(False) if is_linen else {}
 
         def make(rngs: Any = None, **switches: Any) -> Any:
             given = {"rngs": rngs} if gets_rngs and not is_linen else {}
             try:
                 return module(**outputs, **first, **switches, **given)
-            except (Exception, SystemExit) as error:  # whatever a user's own code raises
+            except (Exception, SystemExit) as error:  # whatever a user's code raises
                 what, said = outputs or "nothing", _first_line(error)
                 raise UserError(f"config.model.name: {name!r} cannot be built from {what}: {said}") from error
 
@@ -178,7 +178,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
         return _checked(name, linen_functions(name, module, input_shape), input_shape, classes)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise _not_taken(name, input_shape, error) from error
 
 
@@ -243,7 +243,7 @@ def _forward_flop(model: Model) -> FlopCount:
 def save_model(path: str, params: Params) -> None:
     """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic.
 
-    Fixed variables lie beside them under `@fixed/`; of types that NumPy lacks (bfloat16) as float32, which holds them.
+    Fixed variables are beside them under `@fixed/`; of types that NumPy lacks (bfloat16) as float32, which holds them.
     """
     arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
     arrays = {key: leaf.astype(np.float32) if leaf.dtype.kind == "V" else leaf for key, leaf in arrays.items()}

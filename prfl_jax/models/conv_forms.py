@@ -1,4 +1,4 @@
-"""Ways to write a convolution as plain matrix products, `[n, k] @ [k, m]`.
+"""Convolutions written as plain matrix products, `[n, k] @ [k, m]`, in several forms.
 
 All take images `[B, H, W, C]` and a kernel `[kh, kw, C, O]`; those that need stride 1 say
 so. They differ in what they copy and in how many products they need:
@@ -73,7 +73,7 @@ def _wide_rows(
     images: jax.Array, padding: Padding, kw: int, width: int, stride: int = 1, dilation: int = 1,
     more: tuple[int, int] = (0, 0),
 ) -> jax.Array:  # fmt: skip
-    """`[H, B, W', kw C]`: the rows that a row of the kernel sees then lie together, and need no copy."""
+    """`[H, B, W', kw C]`: the rows that a row of the kernel reads are then contiguous and need no copy."""
     images = jnp.transpose(padded(images, padding, more), (1, 0, 2, 3))
     return _beside([_every(images, 2, j * dilation, width, stride) for j in range(kw)])
 

@@ -1,4 +1,4 @@
-"""FLOP of a module, counted in the program that JAX traces of it: nothing is computed, no class of layer is known.
+"""Counts the FLOP of a module in the program that JAX traces of it; nothing is computed.
 
 What counts are products: `dot_general`, convolutions (groups, strides, dilation, transposed ones), FFTs. A
 multiplication and an addition are two FLOP. Sums, activations, normalisation, softmax, pooling and products written as

@@ -1,4 +1,4 @@
-"""Numbers in a traced program that are known without running it, such as the counter of a loop."""
+"""Finds numbers in a traced program that are known without running it, such as the counter of a loop."""
 
 from __future__ import annotations
 

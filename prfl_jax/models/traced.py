@@ -1,4 +1,4 @@
-"""What a traced program says without being run: whether two are the same, or grow with the batch alone."""
+"""Compares traced programs without running them: are two the same, does one grow with the batch alone?"""
 
 from __future__ import annotations
 

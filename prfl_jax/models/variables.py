@@ -1,4 +1,4 @@
-"""What an adapter makes of a module: pure functions over its params and its fixed variables.
+"""The pure functions that an adapter makes of a module, over its params and its fixed variables.
 
 Params are trained. Fixed variables are everything else that a module keeps in arrays: buffers, constants, projections
 drawn at random. They are drawn once from the model's seed, stay what they are, and are part of the saved model. A tree

@@ -245,7 +245,7 @@ class Simulation:
         return crc
 
     def device_data(self) -> Any:
-        data = to_device(self.dataset, self.split, liars=self.liars)
+        data = to_device(self.dataset, self.split, malicious=self.liars)
         return data if self.placement.count == 1 else self.placement.put(data, ALL)
 
     def eval_sets(self) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The paper's figures from reports and from the clock's event log, as PNG and SVG."""
+"""Draws the paper's figures from reports and from the clock's event log, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _panel(ax: Axes, column: Column, methods: Sequence[str], reports: Reports, t
             f" {100 * threshold:g} %", (1, 100 * threshold), xycoords=("axes fraction", "data"), fontsize=7, va="center"
         )
     top = max([*(max(mean, default=0) for mean in means), 100 * max(column.thresholds)])
-    # A quarter of the way, at least: the start is alike for all, and what matters lies near the thresholds.
+    # A quarter of the way, at least: the start is alike for all, and what matters is near the thresholds.
     low = min([*(mean[len(mean) // 4] for mean in means if mean), 100 * min(column.thresholds)])
     ax.set_ylim(max(0.0, low - 0.1 * (top - low) - 2), min(100.0, top + 0.1 * (top - low) + 1))
     ax.set_ylabel("test accuracy (%)")

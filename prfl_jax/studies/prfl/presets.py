@@ -1,4 +1,4 @@
-"""What is run: the columns of a preset (data, model, network, horizon, thresholds) and the methods in each."""
+"""The runs of each preset: columns (data, model, network, horizon, thresholds) and the methods in each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's tables from reports, its numbers and ours side by side, as Markdown and CSV."""
+"""Makes the paper's tables from reports, its numbers and ours side by side, as Markdown and CSV."""
 
 from __future__ import annotations
 
