@@ -157,7 +157,7 @@ def find_object(spec: str, key: str) -> Any:
       UserError: there is no such file, module or object, or running it fails; one line.
     """
     where, _, name = spec.rpartition(":")
-    where = os.path.expanduser(where)  # which leaves a home of nobody as it is
+    where = os.path.expanduser(where)  # leaves `~NAME` as it is where there is no such user
     try:
         if not is_own(spec):
             raise UserError("it is not of that form")

@@ -214,7 +214,7 @@ def run_kills(request: Request) -> int:
 
 
 def alone(folder: Path, **more: object) -> float:
-    """s of a run that nobody kills."""
+    """s of a run that is not killed."""
     begin = time.monotonic()
     subprocess.run(command(folder, **more), check=True, capture_output=True, cwd=ROOT, env=_environment())
     return time.monotonic() - begin

@@ -89,7 +89,7 @@ def _matters(key: str, value: Any, mine: dict[str, Any], theirs: dict[str, Any])
     if key == "window.close" and value == "deadline":
         if theirs[key] in SYNCHRONOUS or theirs[key] == mine[key]:
             return True, None
-        return True, f"its windows, {theirs[key]}, wait for nobody who is late"
+        return True, f"its windows, {theirs[key]}, wait for no client that is late"
     return mine[key] == theirs[key], None
 
 

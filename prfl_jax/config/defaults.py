@@ -140,7 +140,7 @@ def default_config() -> config_dict.ConfigDict:
         lost_upload=0.0,  # ... that its update is sent and never counts
         repeated_upload=0.0,  # ... that its update is sent twice; it counts once
         join_s=(),  # tuples by client, repeated in turn: simulated s it comes at (): all from the start
-        leave_s=(),  # ... and leaves at for good, (): nobody does; a client that stays has one after the end, as 1e9
+        leave_s=(),  # ... and leaves at for good, (): no client does; a client that stays has one after the end, as 1e9
         availability=config_dict.placeholder(str),  # a CSV client,from,to (s): clients in it are there only then
         bandwidth=config_dict.placeholder(str),  # a CSV client,time,up,down (s, MB/s), instead of clients.*_mb_s
     )
@@ -153,7 +153,7 @@ def default_config() -> config_dict.ConfigDict:
     )
     c.engine = _group(
         clients="auto",  # auto | map | vmap
-        # arrival: as each update arrives | pending: everybody in flight at once, when the first of them arrives;
+        # arrival: as each update arrives | pending: all clients in flight at once, when the first of them arrives;
         # auto: pending on an accelerator with vmap where a window does not wait for everyone
         train="auto",
         # float32 | tensorfloat32 | bfloat16: what an accelerator computes products in; a CPU has float32 always
@@ -161,7 +161,7 @@ def default_config() -> config_dict.ConfigDict:
         store="float32",  # float32 | bfloat16: models in flight and in the buffer; training and averages stay float32
         models="device",  # device | host: where models are kept (host: moved one at a time; one device only)
         group=0,  # vmap: so many are trained at once; 0: as many as there are clients on a device
-        devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have everyone
+        devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have all clients
         chunk_windows=0,  # 0: from the measured speed, about chunk_s of host time
         chunk_s=3.0,
         unroll=True,

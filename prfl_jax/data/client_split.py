@@ -126,7 +126,7 @@ def _check_batches(parts: Clients, batch_size: int, kind: str) -> None:
 
 
 def _who_wrote(dataset: Dataset, clients: tuple[np.ndarray, ...], test: np.ndarray) -> str | None:
-    """Whether the test images are by the clients' own writers: `own`, `others` or `both`; None where nobody knows."""
+    """Whether the test images are by the clients' own writers: `own`, `others` or `both`; None: not known."""
     if dataset.writer_train is None or dataset.writer_test is None:
         return None
     own = np.isin(dataset.writer_test[test], dataset.writer_train[np.concatenate(clients)])

@@ -61,7 +61,7 @@ def find_background(x: np.ndarray) -> np.ndarray:
 def to_device(
     dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, malicious: Sequence[int] = ()
 ) -> DeviceData:
-    """Copy what the clients hold to the default device; images nobody holds stay behind.
+    """Copy what the clients hold to the default device; images that no client holds stay on the host.
 
     `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
 

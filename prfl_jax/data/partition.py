@@ -27,7 +27,7 @@ class Pool:
     Attributes:
         labels: `[N]` int32.
         num_classes: how many labels the data set has.
-        writers: `[N]` int32, who wrote each image; None where nobody knows.
+        writers: `[N]` int32, who wrote each image; None where it is not known.
     """
 
     labels: np.ndarray

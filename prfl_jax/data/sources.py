@@ -35,7 +35,7 @@ class Dataset:
         x_test: `[T, H, W, C]` uint8.
         y_test: `[T]` int32.
         num_classes: how many labels there are.
-        writer_train: `[N]` int32, who wrote each training image; None where nobody knows.
+        writer_train: `[N]` int32, who wrote each training image; None where it is not known.
         writer_test: `[T]` int32, likewise for the test images.
         source: one line for the report.
         notes: what a user should know or look at again, a line each; `load` fills it in.
@@ -56,7 +56,7 @@ class Dataset:
 def data_dir(data_cfg: Any) -> pathlib.Path:
     """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
     folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
-    return pathlib.Path(os.path.expanduser(folder))  # which leaves a home of nobody as it is
+    return pathlib.Path(os.path.expanduser(folder))  # leaves `~NAME` as it is where there is no such user
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:

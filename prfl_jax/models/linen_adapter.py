@@ -111,7 +111,7 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
 def _watched() -> Iterator[tuple[set[str], list[str], list[str], list[type]]]:
     """While a module is traced: (random collections asked for, those drawn of, silent dropout layers, classes called).
 
-    Flax tells nobody which collections a module uses, so its scope's two methods are watched for that time.
+    Flax does not report which collections a module uses, so two methods of its scope are observed meanwhile.
     """
     names: set[str] = set()
     drawn: list[str] = []

@@ -94,7 +94,7 @@ def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
 def for_comparison(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
     """A copy of `cfg` that runs another strategy to the horizon, all else equal.
 
-    The copy compares with nobody, and does not stop early: a run that is
+    The copy is compared with no other strategy and does not stop early: a run that is
     compared goes to the horizon.
     """
     other = use(copy.deepcopy(cfg), name)

@@ -20,7 +20,7 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import check_folder, write_text
 from prfl_jax.system.signals import Interrupted, InterruptGuard, leave
 
-LIARS = 2  # of ten, drawn by seed
+MALICIOUS = 2  # of ten, drawn by seed
 CLIP_NORM = 0.5
 # Honest updates are shorter from the third round on; attacked ones, four times as long, are not.
 DEFENCES: dict[str, dict[str, Any]] = {
@@ -38,8 +38,8 @@ TITLES = {
 }
 ATTACKS: dict[str, dict[str, Any]] = {
     "nobody": {},
-    "flip1": {"attack.name": "sign_flip", "attack.number": LIARS, "attack.scale": 1.0},
-    "flip4": {"attack.name": "sign_flip", "attack.number": LIARS, "attack.scale": 4.0},
+    "flip1": {"attack.name": "sign_flip", "attack.number": MALICIOUS, "attack.scale": 1.0},
+    "flip4": {"attack.name": "sign_flip", "attack.number": MALICIOUS, "attack.scale": 4.0},
 }
 ATTACK_TITLES = {
     "nobody": "no attack",
@@ -68,7 +68,7 @@ class Attacked(Column):
         c.model.width, c.model.classes, c.model.size_mb = 0.5, 62, 26.5
         c.local.lr, c.window.dt_s = 0.5, 7.0
         c.density.interval, c.density.patience, c.density.min_delta = 10, 2, 0.005
-        c.aggregation.byzantine = LIARS
+        c.aggregation.byzantine = MALICIOUS
         if self.strategy == "prfl":
             c.submodel.importance = "weight"  # malicious clients control the sums of squared updates
         if self.small:

@@ -191,7 +191,9 @@ class Runner:
             report = experiment.run(locked, guard=self._guard).report
             _set_aside(file)
             write_report(file, report)
-            shutil.rmtree(folder, ignore_errors=True)  # while it is locked: nobody may begin there in between
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # while it is locked, so that no other process begins there in between
         # programs of one run are of no use to the next; a process has room for some hundred of them
         jax.clear_caches()
         gc.collect()

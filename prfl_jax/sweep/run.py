@@ -70,7 +70,7 @@ def _run(base: Any, sweep: Sweep) -> int:
 
 
 def _prepared(base: Any, sweep: Sweep) -> Any:
-    """The config with nobody to compare with, and the objective's level among its thresholds."""
+    """The config without strategies to compare with, and the objective's level among its thresholds."""
     base = base.copy_and_resolve_references()
     level = Objective.of(sweep.objective).level
     base.compare = ()

@@ -25,7 +25,7 @@ from prfl_jax.system.files import cannot, system_error
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}  # what etils needs for each scheme
 INDEX = "workdir.json"
-_CLAIMED = ("config.json", "metrics.jsonl", "report.json")  # without an index these are somebody else's
+_CLAIMED = ("config.json", "metrics.jsonl", "report.json")  # without an index these belong to another run
 _POLL_S = 0.05
 
 

@@ -76,7 +76,7 @@ def user_path(flag: str, path: str | os.PathLike[str]) -> Path:
     """A path as the user means it: `~` and `~NAME` are homes, wherever a shell leaves them as they are.
 
     Raises:
-      UserError: nobody has that name; names the flag.
+      UserError: there is no user of that name; the text names the flag.
     """
     text = os.fspath(path)
     home = os.path.expanduser(text)
