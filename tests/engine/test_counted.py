@@ -62,8 +62,8 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: seen.append(name) if name.endswith("jaxpr_to_mlir_module_duration") else None
 )
 import tiny
-from prfl_jax.environment import compiled_for
-from prfl_jax.experiment import Experiment
+from prfl_jax.system.environment import compiled_for
+from prfl_jax.runtime.experiment import Experiment
 compiled_for()  # a program of the process, which tells what instructions XLA uses; not of a run
 counts = {}
 for method in ("prfl", "fedavg"):

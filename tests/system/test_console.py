@@ -108,7 +108,7 @@ def test_a_closed_pipe_is_quiet(tmp_path):
 
 # The script, in which the import of one module takes long: it says that it has begun, and waits.
 SLOW_IMPORT = """
-import prfl_jax.early, os, sys, time, runpy
+import prfl_jax.system.early, os, sys, time, runpy
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == sys.argv[1]:

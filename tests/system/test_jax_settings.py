@@ -28,7 +28,7 @@ for pair in filter(None, before.split(",")):
     name, _, value = pair.partition("=")
     jax.config.update(name, json.loads(value))
 import tiny
-from prfl_jax.experiment import Experiment
+from prfl_jax.runtime.experiment import Experiment
 for pair in filter(None, after.split(",")):
     name, _, value = pair.partition("=")
     jax.config.update(name, json.loads(value))
