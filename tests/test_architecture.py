@@ -7,6 +7,8 @@ import functools
 
 from paths import ROOT
 
+from prfl_jax.config.schema import RULES
+
 PACKAGE = ROOT / "prfl_jax"
 MOST_LINES, MOST_CLASS_LINES, MOST_ARGUMENTS, MOST_ROOT_MODULES = 400, 250, 8, 5
 
@@ -114,3 +116,95 @@ def too_large(path):
 
 def test_files_classes_and_signatures_are_small():
     assert [problem for path in SOURCES for problem in too_large(path)] == []
+
+
+# --- choices: their names are compared in their own rooms alone ---
+
+# Keys that name a choice, and the room of each. The names themselves are in the schema, which has them from the rooms.
+CHOICES = {
+    "submodel.name": "submodel",
+    "submodel.importance": "submodel",
+    "density.name": "density",
+    "density.rule": "density",
+    "aggregation.name": "aggregate",
+    "aggregation.staleness": "aggregate",
+    "aggregation.client_weight": "aggregate",
+    "window.close": "clock",
+    "window.dispatch": "clock",
+    "transport.name": "transport",
+    "transport.bytes": "transport",
+    "local.name": "local",
+    "attack.name": "robustness",
+    "data.name": "data",
+    "data.partition": "data",
+    "data.normalize": "data",
+    "data.augment": "data",
+    "model.name": "models",
+    "model.init": "models",
+    "model.loss": "models",
+    "eval.signal": "data",
+    "strategy": "strategies",
+}
+# Rooms that share a choice: the clock moves what a transport says, so the objects of both are made there.
+SHARED = {"transport": {"transport", "clock"}}
+NAMES_MAY_STAND_IN = ("strategies", "studies", "report")  # the table of methods, and what reports on named methods
+# Comparisons with a word that means something else there, though a choice has the same name.
+OTHER_MEANINGS = {
+    ("prfl_jax.benchmarks.kernels", "size == 'full'"): "the size of a benchmark",
+    ("prfl_jax.benchmarks.suite", "request.size == 'full'"): "the size of a benchmark",
+    ("prfl_jax.benchmarks.timing", "row.bound_on == 'median'"): "the statistic of a timing",
+    ("prfl_jax.config.cli", "text.strip().lower() == 'none'"): "the text of Python's None",
+    ("prfl_jax.data.femnist.builder", "'all' not in files"): "LEAF's folder of all images",
+}
+
+
+def choices_names():
+    """{name of a choice: rooms in which it may be compared}."""
+    found = {}
+    for key, home in CHOICES.items():
+        names = RULES[key].allowed.removeprefix("one of ").partition(", or ")[0].split(", ")
+        assert all(RULES[key].accepts(name) for name in names)
+        for one in names:
+            found.setdefault(one, set(NAMES_MAY_STAND_IN)).update(SHARED.get(home, {home}))
+    return found
+
+
+def strings(node):
+    """The text constants that an expression compares with: itself, or the elements of a tuple, list or set."""
+    parts = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+    return [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def key_of(node):
+    """The key of a choice that an expression reads, as `config.window.close` or `flat["window.close"]`; else None."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return node.slice.value if node.slice.value in CHOICES else None
+    text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+    return next((key for key in CHOICES if "." in key and text.endswith(f".{key}")), None)
+
+
+def compared(path):
+    """(line, what is compared) for each comparison with a choice's name in a file where it may not be."""
+    here, names = room(name(path)) or "scripts", choices_names()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("startswith", "endswith"):
+            operands = [node.func.value, *node.args]
+        elif isinstance(node, ast.MatchValue):
+            operands = [node.value]
+        else:
+            continue
+        texts = [text for operand in operands for text in strings(operand)]
+        keys = [key for operand in operands if (key := key_of(operand))]
+        foreign = [text for text in texts if text in names and here not in names[text]]
+        foreign += [key for key in keys if here not in {*SHARED.get(CHOICES[key], {CHOICES[key]}), *NAMES_MAY_STAND_IN}]
+        if foreign:
+            yield node.lineno, ast.unparse(node)
+
+
+def test_names_of_choices_are_compared_in_their_rooms_alone():
+    every = [(name(path), line, code) for path in SOURCES for line, code in compared(path)]
+    assert OTHER_MEANINGS.keys() <= {(module, code) for module, _, code in every}, "an exception that is not needed"
+    found = [f"{module}:{line}: {code}" for module, line, code in every if (module, code) not in OTHER_MEANINGS]
+    assert not found, "\n".join([f"{len(found)} comparisons with a choice's name outside its room:", *found])
