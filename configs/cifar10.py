@@ -17,13 +17,14 @@ Time and result: 620 windows (--config.rounds=620 --config.eval_every_s=1250
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import default_config
+from prfl_jax.config import load_beside
+
+base = load_beside(__file__, "base.py")
 
 
 def get_config() -> config_dict.ConfigDict:
     """PR-FL, VGG-11 at full width, crop and flip, Dirichlet(1.0) over labels."""
-    c = strategies.use(default_config(), "prfl")
+    c = base.paper("prfl")
     c.rounds = 20_000
     c.horizon_s = 250_000.0
     c.eval_every_s = 625.0
@@ -35,12 +36,9 @@ def get_config() -> config_dict.ConfigDict:
     c.model.name = "vgg11"
     c.model.init = "release"
     c.model.size_mb = 39.2
-    c.local.lr = 0.25
     c.local.lr_decay = 0.5
     c.local.lr_decay_rounds = 10_000
     c.local.lr_dt_ref_s = 12.5
     c.window.dt_s = 12.5
-    c.density.interval = 50
-    c.density.patience = 10
     c.density.min_density = 0.1
     return c

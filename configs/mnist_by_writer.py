@@ -15,26 +15,14 @@ all 10,000 windows is meant for an accelerator and was not made yet.
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import default_config
+from prfl_jax.config import load_beside
+
+base = load_beside(__file__, "base.py")
 
 
 def get_config() -> config_dict.ConfigDict:
     """PR-FL, Conv2 with 62 outputs, the lowest 193 writer ids with at least 20 images."""
-    c = strategies.use(default_config(), "prfl")
-    c.rounds = 10_000
-    c.horizon_s = 140_000.0
-    c.eval_every_s = 700.0
+    c = base.femnist_column()
     c.data.name = "mnist_by_writer"
-    c.data.partition = "writer"
-    c.data.writers = 193
     c.data.min_images_per_writer = 20
-    c.model.name = "conv2"
-    c.model.classes = 62  # as in the paper, so that the model has its 6,603,710 parameters
-    c.model.size_mb = 26.5
-    c.local.lr = 0.25
-    c.window.dt_s = 14.0
-    c.density.interval = 50
-    c.density.patience = 10
-    c.density.min_density = 0.05
     return c

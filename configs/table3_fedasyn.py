@@ -16,22 +16,11 @@ paper 10000 9940 9878 9548 5484 4517 2822 2460 2453 1999. At 18.5 s it is 2.9 %,
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import default_config
+from prfl_jax.config import load_beside
+
+base = load_beside(__file__, "base.py")
 
 
 def get_config() -> config_dict.ConfigDict:
     """Full models, fixed windows, one copy, no contention."""
-    c = strategies.use(default_config(), "fedasyn")
-    c.rounds = 10_000
-    c.data.name = "femnist"
-    c.data.partition = "writer"
-    c.data.normalize = "inverted"
-    c.model.name = "conv2"
-    c.model.classes = 62
-    c.model.size_mb = 26.5
-    c.clients.sigma = 0.3
-    c.server.contention = False
-    c.window.dt_s = 19.25
-    c.transport.bytes = "density"
-    return c
+    return base.table3("fedasyn")

@@ -5,7 +5,7 @@
 
 Each client holds every other image of one of 500 writers (26 to 66 images with seed 0). Speeds are Table II's, a hundred clients of
 each; the server is the paper's, which serves 100 times as many clients but a 56th of the model. The second command
-draws 50 clients for each round and keeps nobody's model.
+draws 50 clients for each round and keeps no client's model.
 
 Time and result, seed 0, two x86-64 cores, 2026-11-20: 12 min, 130,490 client updates, 96.7 %; the second 33 s, 7,500, 96.8 %.
 """  # noqa: E501 - a command is one line

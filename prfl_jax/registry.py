@@ -1,4 +1,4 @@
-"""From a name in a config to the object it stands for: a built-in, or a plugin from a user's file.
+"""Finds the object that a name in a config stands for: a built-in choice, or a plugin from a user's file.
 
 A plugin is named `module:object` or `FILE.py:object`. Loading it runs the file, as any import does; nothing is
 unpickled. Each room has a `Registry` of its choices and is the only place that knows their names. Nothing here imports
@@ -7,6 +7,7 @@ JAX, so that a plugin that needs none can be loaded without it.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import re
@@ -14,15 +15,18 @@ import sys
 import traceback
 import types
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from prfl_jax.system.errors import UserError, refuse
 
 WORDS = "module:object or FILE.py:object"
-# Keys whose value may name a piece of one's own.
-KEYS = ("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name", "local.name")
+# Keys whose value may name a plugin.
+KEYS = (
+    *("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name"),
+    *("window.close", "transport.name", "local.name"),
+)
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
 _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
@@ -30,6 +34,37 @@ _sources: dict[str, bytes] = {}  # spec -> the file as it was when it was run
 __all__ = ["Registry", "find_object"]
 
 Choice = TypeVar("Choice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy:
+    """A built-in choice that is imported only when it is found, so that its table imports no JAX.
+
+    Args:
+      where: `module:object`.
+    """
+
+    where: str
+
+    def load(self) -> Any:
+        """The object; imports its module."""
+        module, _, name = self.where.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Form(Generic[Choice]):
+    """A form of values that all stand for one choice, such as `tfds:NAME`.
+
+    Args:
+      words: what such a value is, for `--help` and errors.
+      matches: whether a value has that form.
+      choice: what it stands for.
+    """
+
+    words: str
+    matches: Callable[[str], bool]
+    choice: Choice
 
 
 class Registry(Generic[Choice]):
@@ -44,17 +79,19 @@ class Registry(Generic[Choice]):
 
     Args:
       key: the dotted config key, `aggregation.name`.
-      choices: the built-ins by name.
+      choices: the built-ins by name; `Lazy` ones are imported when they are found.
       accept: turns a loaded plugin into a choice, or raises `UserError` (see `wrong`); None: no plugin is taken.
+      forms: values other than names and plugins, tried in order.
     """
 
     def __init__(
         self,
         key: str,
-        choices: Mapping[str, Choice],
+        choices: Mapping[str, Choice | Lazy],
         accept: Callable[[str, Any], Choice] | None = None,
+        forms: Sequence[Form[Choice]] = (),
     ) -> None:
-        self.key, self._choices, self._accept = key, dict(choices), accept
+        self.key, self._choices, self._accept, self._forms = key, dict(choices), accept, tuple(forms)
 
     @property
     def takes_plugins(self) -> bool:
@@ -64,7 +101,8 @@ class Registry(Generic[Choice]):
     @property
     def allowed(self) -> str:
         """What the key may be, in words, for `--help` and errors."""
-        return f"one of {', '.join(self)}" + (f", or {WORDS}" if self.takes_plugins else "")
+        others = [form.words for form in self._forms] + [WORDS] * self.takes_plugins
+        return "".join([f"one of {', '.join(self)}", *(f", or {words}" for words in others)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._choices)
@@ -75,7 +113,7 @@ class Registry(Generic[Choice]):
 
     def accepts(self, name: str) -> bool:
         """Whether the key may have that value, as far as its form tells; a plugin is not loaded."""
-        return name in self._choices or (self.takes_plugins and is_own(name))
+        return name in self._choices or self._form(name) is not None or (self.takes_plugins and is_own(name))
 
     def find(self, name: str) -> Choice:
         """The choice of that name.
@@ -84,14 +122,31 @@ class Registry(Generic[Choice]):
           UserError: there is no such built-in, or the plugin cannot be loaded or is none of this kind.
         """
         if name in self._choices:
-            return self._choices[name]
+            return self._built_in(name)
+        form = self._form(name)
+        if form is not None:
+            return form.choice
         if self._accept is None or not is_own(name):
             raise refuse(self.key, name, self.allowed)
         return self._accept(name, find_object(name, f"config.{self.key}"))
 
+    def known(self, name: str) -> Choice | None:
+        """What is known of a choice before plugins are loaded: the built-in of that name or form, else None."""
+        if name in self._choices:
+            return self._built_in(name)
+        form = self._form(name)
+        return None if form is None else form.choice
+
     def with_trait(self, trait: Callable[[Choice], bool]) -> list[str]:
         """Names of the built-ins that have a trait, for "allowed is ..."."""
-        return [name for name, choice in self._choices.items() if trait(choice)]
+        return [name for name in self._choices if trait(self._built_in(name))]
+
+    def _built_in(self, name: str) -> Choice:
+        choice = self._choices[name]
+        return cast(Choice, choice.load()) if isinstance(choice, Lazy) else choice
+
+    def _form(self, name: str) -> Form[Choice] | None:
+        return next((form for form in self._forms if form.matches(name)), None)
 
 
 def is_own(name: str) -> bool:
@@ -110,7 +165,7 @@ def find_object(spec: str, key: str) -> Any:
       UserError: there is no such file, module or object, or running it fails; one line.
     """
     where, _, name = spec.rpartition(":")
-    where = os.path.expanduser(where)  # which leaves a home of nobody as it is
+    where = os.path.expanduser(where)  # leaves `~NAME` as it is where there is no such user
     try:
         if not is_own(spec):
             raise UserError("it is not of that form")
@@ -135,10 +190,10 @@ def wrong(key: str, spec: str, found: object, allowed: str) -> UserError:
 
 
 def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
-    """What a user's own function returns, in places where a run has not begun yet.
+    """What a plugin's function returns, called before a run has begun.
 
     Raises:
-      UserError: it raised; one line, with the line of the user's file.
+      UserError: the function raised; one line, with the line of the user's file.
     """
     try:
         return function(*args)
@@ -151,9 +206,9 @@ def call(key: str, spec: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def sources(config: Any) -> tuple[bytes, ...]:
-    """The files of all pieces of one's own that a config names, as they were when they were loaded.
+    """The content of the files of all plugins that a config names, as it was when they were loaded.
 
-    What those files import does not count.
+    Files that those import are not among them.
     """
     named = [config[key.split(".")[0]][key.split(".")[1]] for key in KEYS]
     return tuple(_sources[name] for name in named if name in _sources)
@@ -164,8 +219,9 @@ def _run_file(path: Path) -> types.ModuleType:
         source = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path.resolve()}: {error.strerror}") from None
-    # A name of its own, so that the file hides no module; dataclasses look it up in sys.modules. Not by Python's own
-    # loader, whose cache of compiled files takes one that changes twice within a second for the first of the two.
+    # The module gets a name of its own, so that the file hides no other module; dataclasses look the name up in
+    # sys.modules. Python's own loader is not used: its cache of compiled files does not notice that a file changed
+    # twice within a second.
     name = f"prfl_own_{zlib.crc32(os.fsencode(path.resolve())):08x}_{zlib.crc32(source):08x}"
     if name in sys.modules:
         return sys.modules[name]
@@ -181,7 +237,7 @@ def _run_file(path: Path) -> types.ModuleType:
 
 
 def _code_name(path: str | Path) -> str:
-    """What code calls the file it is from: JAX writes that into its programs, and can write UTF-8 alone."""
+    """The file name for compiled code; JAX writes it into its programs and can write only UTF-8."""
     return str(path).encode(errors="backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""What the scripts set before JAX starts: a cache of compiled programs, a device for each core of a CPU, less noise.
+"""Sets what must be set before JAX starts: a cache of compiled programs, a device for each core of a CPU, log levels.
 
 Importing the package sets nothing; who wants the same from Python calls `before_jax` before
 JAX is imported. Nothing here imports JAX.
@@ -87,7 +87,7 @@ def keep_compiled() -> Path | None:
     os.environ.setdefault(_LEAST_S, "0.2")
     jax = sys.modules.get("jax")
     if jax is not None and jax.config.jax_compilation_cache_dir is None:
-        # a file of the user's own that the config names has imported it: it reads the environment only then
+        # a plugin that the config names has imported JAX, which reads the environment only then
         for name, kind in ((FOLDER, str), (_MOST, int), (_LEAST_S, float)):
             jax.config.update(name.lower(), kind(os.environ[name]))
     return folder

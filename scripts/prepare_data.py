@@ -29,9 +29,6 @@ from prfl_jax.data.sources import DATA_DIR_VARIABLE
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 
-_WHAT = flags.DEFINE_enum(
-    "what", None, ["mnist_by_writer", "cifar10", "femnist"], "The data set to prepare.", required=True
-)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, f"Output folder; by default ${DATA_DIR_VARIABLE}, else ~/prfl_data.")
 _MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "mnist_by_writer: folder of MNIST's four idx files.")
 _QMNIST_DIR = flags.DEFINE_string("qmnist_dir", None, "mnist_by_writer: QMNIST's folder; by default mnist_dir.")
@@ -49,17 +46,27 @@ def _path(flag: flags.FlagHolder[str | None]) -> pathlib.Path:
     return path
 
 
+def _mnist_by_writer(data_dir: pathlib.Path) -> pathlib.Path:
+    mnist_dir = _path(_MNIST_DIR)
+    qmnist_dir = _path(_QMNIST_DIR) if _QMNIST_DIR.value else mnist_dir
+    return prepare.prepare_mnist_by_writer(mnist_dir, qmnist_dir, data_dir, _FORCE.value)
+
+
+def _cifar10(data_dir: pathlib.Path) -> pathlib.Path:
+    return prepare.prepare_cifar10(_path(_CIFAR_DIR), data_dir, _FORCE.value)
+
+
+def _femnist(data_dir: pathlib.Path) -> pathlib.Path:
+    return prepare.prepare_femnist(_path(_LEAF_DIR), data_dir, _FORCE.value)
+
+
+MAKERS = {"mnist_by_writer": _mnist_by_writer, "cifar10": _cifar10, "femnist": _femnist}  # by --what
+_WHAT = flags.DEFINE_enum("what", None, list(MAKERS), "What to make.", required=True)
+
+
 def main() -> None:
     data_dir = user_path("--data_dir", _DATA_DIR.value or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data")
-    if _WHAT.value == "mnist_by_writer":
-        mnist_dir = _path(_MNIST_DIR)
-        qmnist_dir = _path(_QMNIST_DIR) if _QMNIST_DIR.value else mnist_dir
-        made = prepare.prepare_mnist_by_writer(mnist_dir, qmnist_dir, data_dir, _FORCE.value)
-    elif _WHAT.value == "cifar10":
-        made = prepare.prepare_cifar10(_path(_CIFAR_DIR), data_dir, _FORCE.value)
-    else:
-        made = prepare.prepare_femnist(_path(_LEAF_DIR), data_dir, _FORCE.value)
-    print(made)
+    print(MAKERS[_WHAT.value](data_dir))
 
 
 if __name__ == "__main__":

@@ -285,14 +285,15 @@ def test_a_policy_without_densities_is_told(tmp_path):
 
 
 def parts_of(answer):
-    """What `own_partition` makes of a function that returns `answer`, for ten images and three clients."""
+    """The parts of a partition plugin that returns `answer`, for ten images and three clients."""
     import sys
     import types
 
     module = types.ModuleType("own_answers")
     module.deal = lambda labels, num_clients, rng: answer
     sys.modules["own_answers"] = module
-    return partition.own_partition("own_answers:deal", np.zeros(10, np.int32), 3, generator(0, "data/partition"))
+    deal = partition.PARTITIONS.find("own_answers:deal").deal
+    return deal(partition.Pool(np.zeros(10, np.int32), 2), None, 3, 1, generator(0, "data/partition"))[0]
 
 
 @pytest.mark.parametrize(

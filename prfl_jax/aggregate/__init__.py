@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from prfl_jax.aggregate.checks import CHECKS
-from prfl_jax.aggregate.choices import AGGREGATIONS, REGISTRY, Aggregation, find_aggregation, weights_of
+from prfl_jax.aggregate.choices import AGGREGATIONS, Aggregation, find_aggregation, weights_of
 from prfl_jax.aggregate.context import AggregationWeights, CloseContext
 from prfl_jax.aggregate.kernels import AggregationKernel
 from prfl_jax.aggregate.weights import CLIENT_WEIGHTS, STALENESS, Slot, client_weights, staleness_weight
@@ -16,7 +16,6 @@ __all__ = [
     "AGGREGATIONS",
     "CHECKS",
     "CLIENT_WEIGHTS",
-    "REGISTRY",
     "STALENESS",
     "Aggregation",
     "AggregationKernel",

@@ -32,7 +32,6 @@ from prfl_jax.system.errors import UserError
 __all__ = [
     "AGGREGATIONS",
     "KERNELS",
-    "REGISTRY",
     "Aggregation",
     "AggregationWeights",
     "CloseContext",
@@ -135,22 +134,6 @@ def _robust(kernel: str, least: Callable[[int], int]) -> Aggregation:
     return Aggregation(kernel, each_once, staleness=False, arrivals_alone=True, least=least)
 
 
-AGGREGATIONS = {
-    "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True, mean=True),
-    "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True, mean=True),
-    "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True, mean=True),
-    "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, mean=True, arrivals_alone=True),
-    "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, mean=True, arrivals_alone=True),
-    "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
-    "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
-    "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),
-    "median": _robust("median", lambda f: 2 * f + 1),
-    "trimmed_mean": _robust("trimmed_mean", lambda f: 2 * f + 1),
-    "krum": _robust("krum", lambda f: 2 * f + 3),
-    "multi_krum": _robust("multi_krum", lambda f: 2 * f + 3),
-}
-
-
 def _accept(name: str, found: Any) -> Aggregation:
     """A plugin, if it is an `Aggregation` with a kernel and a rule."""
     key = "config.aggregation.name"
@@ -165,7 +148,24 @@ def _accept(name: str, found: Any) -> Aggregation:
     return found
 
 
-REGISTRY = registry.Registry("aggregation.name", AGGREGATIONS, _accept)
+AGGREGATIONS: registry.Registry[Aggregation] = registry.Registry(
+    "aggregation.name",
+    {
+        "buffered_maskfedavg": Aggregation("maskfedavg", buffered, staleness=True, mean=True),
+        "unbuffered_maskfedavg": Aggregation("maskfedavg", unbuffered, staleness=True, mean=True),
+        "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True, mean=True),
+        "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, mean=True, arrivals_alone=True),
+        "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, mean=True, arrivals_alone=True),
+        "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
+        "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
+        "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),
+        "median": _robust("median", lambda f: 2 * f + 1),
+        "trimmed_mean": _robust("trimmed_mean", lambda f: 2 * f + 1),
+        "krum": _robust("krum", lambda f: 2 * f + 3),
+        "multi_krum": _robust("multi_krum", lambda f: 2 * f + 3),
+    },
+    _accept,
+)
 
 
 def find_aggregation(name: str) -> Aggregation:
@@ -175,7 +175,7 @@ def find_aggregation(name: str) -> Aggregation:
       UserError: there is none of that name; or the plugin cannot be loaded, is no `Aggregation`, or has a kernel or a
         rule that does not exist.
     """
-    return REGISTRY.find(name)
+    return AGGREGATIONS.find(name)
 
 
 def weights_of(choice: Aggregation, cfg: Any, window: CloseContext) -> AggregationWeights:

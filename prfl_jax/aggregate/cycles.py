@@ -13,7 +13,7 @@ _LEAST_S = 1e-12  # a cycle that rounding has made 0 s long still has a rate
 
 
 class Cycles:
-    """Running means over the windows that did not wait for everybody.
+    """Running means over the windows that did not wait for all clients.
 
     A client's cycle goes from its dispatch to the moment at which it can be dispatched again: its own round, and the
     wait for the window's end where clients wait for that.
@@ -28,7 +28,7 @@ class Cycles:
         self._windows = self._arrivals = 0
 
     def add(self, window: Window) -> None:
-        """Enters a window that did not wait for everybody."""
+        """Enters a window that did not wait for all clients."""
         self._windows += 1
         self._arrivals += len(window.arrivals)
         for arrival, waiting_s in zip(window.arrivals, window.waiting_s, strict=True):

@@ -43,13 +43,13 @@ def maskfedavg(
     Args:
       params: W_mask^{n-1}, a pytree.
       buffer: the clients' models `[M, ...]`, finite.
-      bits: what of them counts, packed `[M, ceil(n/8)]` a prunable leaf.
+      bits: masks of the weights that count, packed `[M, ceil(n/8)]` a prunable leaf.
       weights: p_i^n float32 `[M]` (Eq. 7); 0 for slots that do not count. All 0: W stays.
       server_lr: eta_g (Eq. 11).
-      across: adds the sums of all devices up, where each has some of the clients.
+      across: sums over the devices, where each has some of the clients.
 
     Returns:
-      W_mask^n. Where nobody holds a weight the old value stays, to the bit (Eq. 10).
+      W_mask^n. A weight that no counted client holds keeps its old value, to the bit (Eq. 10).
     """
     clients = weights.shape[0]
     leaves, stacked = jax.tree.leaves(params), jax.tree.leaves(buffer)

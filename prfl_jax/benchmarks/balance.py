@@ -1,6 +1,6 @@
-"""The suite `devices`: windows with few and many arrivals on one device and on several.
+"""The suite `devices`: times windows with few and many arrivals on one device and on several.
 
-Clients lie on devices for good, so in a window in which few of them arrive one device may have more than its share, or
+Clients stay on their devices, so in a window in which few of them arrive one device may have more than its share, or
 all. Which clients arrive is drawn anew for each run, the same for every number of devices, and runs alternate.
 """
 

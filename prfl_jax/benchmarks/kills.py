@@ -1,4 +1,4 @@
-"""A small run that is killed at random moments and started again, beside the same run left alone.
+"""Kills a small run at random moments, resumes it, and compares it with the same run left alone.
 
 What has to agree to the bit: the report (less what speaks of the host), every record, the final model.
 """
@@ -214,7 +214,7 @@ def run_kills(request: Request) -> int:
 
 
 def alone(folder: Path, **more: object) -> float:
-    """s of a run that nobody kills."""
+    """s of a run that is not killed."""
     begin = time.monotonic()
     subprocess.run(command(folder, **more), check=True, capture_output=True, cwd=ROOT, env=_environment())
     return time.monotonic() - begin

@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` does: a suite, its table, its JSON file."""
+"""The main function of scripts/benchmark.py: runs a suite, prints its table, writes its JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alternating measurements and the rows made from them."""
+"""Alternating measurements of several functions, and the rows of a table made from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts `torch_worker` and asks it for rounds."""
+"""Starts `torch_worker` in a process and asks it for rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that measures itself: one line asks it for something, one line of JSON is its answer."""
+"""A process that measures itself: it reads one line per request and answers with one line of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: Conv2, ten clients, random images; a few hundredths of it for a smoke test."""
+"""The workload of the benchmarks: Conv2, ten clients, random images; a few hundredths of it for a smoke test."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ class Windows:
         return LocalRound(client, client, self._rounds[client] - 1, self._work.lr, share)
 
     def run(self, rows: Sequence[Plan]) -> float:
-        """s that these rows take; the first call compiles, and sends everybody the first model."""
+        """s that these rows take; the first call compiles, and sends the first model to all clients."""
         if self._chunk is None:
-            everybody = [(client, 100) for client in range(self._work.clients)]
-            plan = self._placement.split_plan(stack_rows([make_row(len(everybody), everybody, [])], self._most))
+            everyone = [(client, 100) for client in range(self._work.clients)]
+            plan = self._placement.split_plan(stack_rows([make_row(len(everyone), everyone, [])], self._most))
             lowered = self._engine.run_chunk.lower(self._state, self._data, plan, np.int32(1), self._keys)
             self._chunk = lowered.compile()
             self._state, _ = self._chunk(self._state, self._data, plan, np.int32(1), self._keys)

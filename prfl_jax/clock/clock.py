@@ -8,76 +8,59 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.clock.close_rules import CloseCondition, Opening
 from prfl_jax.clock.draws import SERVER_DOWN, SERVER_UP, LogNormals, draw_idle
 from prfl_jax.clock.flight import Flight
-from prfl_jax.clock.stream import Receiver
 from prfl_jax.clock.ties import until
 from prfl_jax.clock.transfers import Transfers
-from prfl_jax.clock.types import TRANSPORTS, Arrival, Costs, Dispatch, Failure, Network, Window, WindowRule
-from prfl_jax.clock.vectorized import VectorizedClock
+from prfl_jax.clock.transports import Transport, find_transport
+from prfl_jax.clock.types import Arrival, Costs, Dispatch, Failure, Network, Window
+from prfl_jax.clock.vectorized import Batch, VectorizedClock
+from prfl_jax.clock.window_rule import WindowRule
 from prfl_jax.system.errors import UserError
 
 _MB = 1e6
 _MANY = 64  # clients from which windows in which nobody waits for the server are computed as arrays
 _PATIENCE = 4  # windows by events before arrays are tried again; both give the same bits, but for near ties (BUILD.md)
 MOST_DISPATCHES = 200_000  # on arrival, in one window, which is kept whole; or a hundred of each client
-RELEASE_EXTRA_S = 0.1  # facts: the published code adds this to the time the server needs for sending
 
 
 class Clock:
     """Simulated time of all clients, window by window; nothing in it depends on what is learned.
 
-    Everybody (or the first cohort) is dispatched at time 0. Each `next_window` first dispatches to those who arrived in
-    the window before, or to as many that are drawn (so costs may be changed in between), then runs to its close.
+    All clients (or the first cohort) are dispatched at time 0. Each `next_window` first dispatches to the clients that
+    arrived in the window before, or to as many drawn ones (so costs may be changed in between), then runs to its close.
 
-    Close rules (`WindowRule.close`); an arrival exactly at a close belongs to that window (Eq. 1), where a moment is
-    exact up to `ties.TOLERANCE`:
-      fixed         T_n = T_{n-1} + dt; a window may stay without arrivals. With
-                    `first_waits_for_all` the first ends with the last client's first arrival.
-      all           every client that is in flight at the start has arrived.
-      k_arrivals, each_arrival   the k-th (first) arrival, and no more than these: arrivals at one moment are taken one
-                    after the other, by client id, and those that are left close windows of length 0.
-      release       the first two windows wait for all; then max(release_min_s, bytes dispatched at
-                    the start / the server's sending rate in this window + 0.1 s), stretched to the
-                    arrival of a second client (a first, if only one is in flight).
-      deadline      see `FaultyClock`, which also has everything that goes wrong.
+    An arrival exactly at a close belongs to that window (Eq. 1), where a moment is exact up to `ties.TOLERANCE`.
 
     Args:
       network: speeds, MB/s.
-      rule: when windows close and clients are dispatched.
-      transport: delta | distinct | one_copy | unicast (see `transfers.py`).
+      rule: when windows close (`close_rules.py`) and clients are dispatched (`dispatch_rules.py`).
+      transport: which streams a batch of dispatches makes: a name of `transport.name`, or the object.
       seed: root seed; the k-th transfer of client i draws its factor from (seed, direction, i, k).
       costs: bytes and seconds of each client's dispatches, [M].
 
     Raises:
       UserError: an unknown transport, or a rule that would never close a window.
-      ValueError: costs of another number of clients.
+      ValueError: costs of another number of clients, or a close rule that takes a `FaultyClock`.
     """
 
     cuts_off = False  # whether a round may end without an arrival
 
-    def __init__(self, network: Network, rule: WindowRule, transport: str, seed: int, costs: Costs) -> None:
-        if rule.close == "deadline" and not self.cuts_off:
-            raise ValueError("a deadline cuts clients off, which takes a FaultyClock")
-        if transport not in TRANSPORTS:
-            raise UserError(f"transport.name: {transport!r} is not one of {', '.join(TRANSPORTS)}")
+    def __init__(self, network: Network, rule: WindowRule, transport: str | Transport, seed: int, costs: Costs) -> None:
+        if rule.close_rule.cuts_off and not self.cuts_off:
+            raise ValueError(f"window.close={rule.close} cuts clients off, which takes a FaultyClock")
         clients = network.num_clients
-        if rule.cohort > clients:
-            raise UserError(f"window.cohort: {rule.cohort} of {clients} clients cannot be drawn")
-        most = rule.cohort or clients
-        if rule.close == "k_arrivals" and rule.dispatch == "window_end" and rule.k > most:
-            raise UserError(
-                f"window.k: {rule.k} arrivals never come from {most} clients that wait for the window's end; "
-                f"use at most {most}, or window.dispatch on_arrival"
-            )
+        rule.check_clients(clients)
         self.network = network
         self.rule = rule
         self._seed = seed
-        self._transfers: Transfers = Transfers(network, transport, seed)
-        self._transport = transport
-        self._try_again = 0
-        self._many = clients >= _MANY and rule.dispatch == "window_end"
-        self._quiet = self._new_quiet() if self._many else None  # instead of `_transfers`, as long as it will do
+        self._transport = find_transport(transport)
+        self._transfers = Transfers(network, self._transport, seed)
+        self._try_again = 0  # windows after which the vectorized clock is tried again
+        self._may_vectorize = clients >= _MANY and rule.may_vectorize
+        # in the place of `_transfers`, as long as no client waits for the server
+        self._vectorized = VectorizedClock(network, self._transport, seed) if self._may_vectorize else None
         self._server_up = LogNormals(seed, SERVER_UP, network.server_sigma)
         self._server_down = LogNormals(seed, SERVER_DOWN, network.server_sigma)
         self._time_s = 0.0
@@ -106,12 +89,12 @@ class Clock:
 
     @property
     def events(self) -> int:
-        """Events that this object handled: ends of transfers and of computing, and some that came too late to count."""
-        return self._transfers.events if self._quiet is None else self._quiet.events
+        """Events that this object handled: ends of transfers and of computing, and outdated ones."""
+        return self._transfers.events if self._vectorized is None else self._vectorized.events
 
     @property
     def _flying(self) -> Collection[int]:
-        return self._transfers.flights if self._quiet is None else set(self._quiet.in_flight.tolist())
+        return self._transfers.flights if self._vectorized is None else set(self._vectorized.in_flight.tolist())
 
     @property
     def costs(self) -> Costs:
@@ -124,11 +107,12 @@ class Clock:
         if len(costs.group) != clients:
             raise ValueError(f"costs for {len(costs.group)} clients, the network has {clients}")
         self._costs = costs
-        self._down: list[int] = costs.down_bytes.tolist()
-        self._mask: list[int] = costs.mask_bytes.tolist()
-        self._up: list[int] = costs.up_bytes.tolist()
-        self._compute: list[float] = costs.compute_s.tolist()
-        self._group: list[int] = costs.group.tolist()
+        self._sent = sent = self._transport.apply(costs)
+        self._down: list[int] = sent.down_bytes.tolist()
+        self._mask: list[int] = sent.mask_bytes.tolist()
+        self._up: list[int] = sent.up_bytes.tolist()
+        self._compute: list[float] = sent.compute_s.tolist()
+        self._streams: list[int] = sent.group.tolist()
         self._mask_due = [True] * clients
 
     def next_window(self) -> Window:
@@ -136,49 +120,41 @@ class Clock:
         number, start = self._windows + 1, self._time_s
         server_up, server_down = self._server_rates(number)
         clients = self._waiting or self._draw(self._due)
-        if self._many and self._quiet is None and self._windows >= self._try_again:
-            quiet = self._new_quiet()
-            if quiet.adopt(self._transfers, start):
-                self._quiet, self._transfers = quiet, Transfers(self.network, self._transport, self._seed)
-        if self._quiet is not None:
-            window = self._quiet_window(self._quiet, clients, number, start, (server_up, server_down))
+        if self._may_vectorize:
+            window = self._next_vectorized(clients, number, start, (server_up, server_down))
             if window is not None:
                 return window
-            self._transfers, self._quiet = self._quiet.to_transfers(start), None
-            self._try_again = number + _PATIENCE
         self._transfers.begin_window(server_up, server_down)
         dispatches: list[Dispatch] = []
         to_send = self._dispatch(clients, start, False, dispatches)
-        limit, need = self._close_rule(number, start, len(self._transfers.flights), to_send / server_up)
+        opened = self.rule.open(Opening(number, start, start, self._transfers.flights, to_send / server_up))
 
         arrivals: list[Arrival] = []
-        arrived: set[int] = set()
-        most = 1 if self.rule.counts else None
-        now, enough = start, need == 0
-        here = self._transfers.settle(start, most, limit if enough else math.inf)
+        most, on_arrival = self.rule.most_at_once, self.rule.dispatch_rule.on_arrival
+        now = start
+        here = self._transfers.settle(start, most, opened.closes_s(now))
         while True:
-            arrivals += here
-            arrived.update(arrival.client for arrival in here)
-            if here:  # the moment that all that came at this instant have
+            if here:  # the moment of all that arrived at this instant
+                arrivals += here
                 now = max(now, here[0].arrived_s)
-            enough = (len(arrivals) if self.rule.counts else len(arrived)) >= need
-            close = max(now, limit) if enough else math.inf
-            if here and self.rule.dispatch == "on_arrival" and close > until(now):
-                self._check_progress(here)
+                opened.observe(here, (), now)
+            close_s = opened.closes_s(now)
+            if here and on_arrival and close_s > until(now):
+                check_progress(here)
                 again = self._draw(len(here)) if self.rule.cohort else [arrival.client for arrival in here]
                 self._dispatch(again, now, True, dispatches)
-                here = self._transfers.settle(now, most, close)
+                here = self._transfers.settle(now, most, close_s)
                 continue
-            if enough and self.rule.counts:
+            if opened.enough and most is not None:
                 break
             upcoming = self._transfers.peek()
-            if enough and upcoming > until(close):
+            if opened.enough and upcoming > until(close_s):
                 break
             if upcoming == math.inf:
                 raise RuntimeError(f"window {number} cannot close: nothing is in flight")
-            now = max(now, min(upcoming, close))
-            here = self._transfers.settle(now, most, close)
-        end = max(now, limit)
+            now = max(now, min(upcoming, close_s))
+            here = self._transfers.settle(now, most, close_s)
+        end = max(now, opened.limit_s)
 
         return self._closed(end, dispatches, arrivals, self._transfers.count(end))
 
@@ -190,32 +166,53 @@ class Clock:
     def _closed(
         self, end: float, dispatches: Sequence[Dispatch], arrivals: Sequence[Arrival], counted: tuple[int, int, int]
     ) -> Window:
-        """The window that ends now; notes who is dispatched at the start of the next."""
+        """The window that ends now; notes the clients that are dispatched at the start of the next."""
         flying = self._flying
         if self.rule.cohort:
             self._due = self.rule.cohort - len(flying)
         else:  # with dispatch on arrival some have their next model already
             self._waiting = sorted({arrival.client for arrival in arrivals if arrival.client not in flying})
-        waits = self.rule.dispatch == "window_end"
-        waiting_s = tuple(end - arrival.arrived_s if waits else 0.0 for arrival in arrivals)
+        waiting_s = self.rule.dispatch_rule.waiting_s(arrivals, end)
         start, self._time_s = self._time_s, end
         self._windows += 1
         return Window(self._windows, start, end, tuple(dispatches), tuple(arrivals), *counted, waiting_s)
 
-    def _new_quiet(self) -> VectorizedClock:
-        return VectorizedClock(self.network, self._transport, self._seed)
-
-    def _quiet_window(
-        self, quiet: VectorizedClock, clients: Sequence[int], number: int, start: float, server: tuple[float, float]
+    def _next_vectorized(
+        self, clients: Sequence[int], number: int, start: float, server: tuple[float, float]
     ) -> Window | None:
-        """The next window, if nobody has to wait for the server in it."""
+        """The next window as arrays; None, and all that is in flight handed to the events, where that cannot be."""
+        if self._vectorized is None and self._windows >= self._try_again:
+            vectorized = VectorizedClock(self.network, self._transport, self._seed)
+            if vectorized.adopt(self._transfers, start):
+                self._vectorized = vectorized
+                self._transfers = Transfers(self.network, self._transport, self._seed)
+        if self._vectorized is None:
+            return None
+        window = self._vectorized_window(self._vectorized, clients, number, start, server)
+        if window is None:
+            self._transfers, self._vectorized = self._vectorized.to_transfers(start), None
+            self._try_again = number + _PATIENCE
+        return window
+
+    def _vectorized_window(
+        self,
+        vectorized: VectorizedClock,
+        clients: Sequence[int],
+        number: int,
+        start: float,
+        server: tuple[float, float],
+    ) -> Window | None:
+        """The next window, if no client has to wait for the server in it and its close is known at its opening."""
         index = np.array([self._index[client] for client in clients], np.int64)
         due = np.array([self._mask_due[client] for client in clients], bool)
 
-        def close(flying: int, to_send: float) -> tuple[float, int, bool]:
-            return *self._close_rule(number, start, flying, to_send / server[0]), self.rule.counts
+        def condition(in_flight: np.ndarray, to_send: float) -> CloseCondition | None:
+            # the flying clients as an array: a rule that needs to know them one by one has no condition
+            return self.rule.condition(Opening(number, start, start, in_flight, to_send / server[0]))
 
-        ran = quiet.run(self._windows, start, clients, index, self._costs, due, server, close)
+        batch = Batch(np.asarray(clients, np.int64), index, due, self._sent)
+        no_more = self.rule.arrivals is not None
+        ran = vectorized.run(self._windows, start, batch, server, condition, no_more)
         if ran is None:
             return None
         dispatches = []
@@ -225,18 +222,6 @@ class Clock:
             self._index[client] += 1
             self._mask_due[client] = False
         return self._closed(ran.end, dispatches, ran.arrivals, ran.counted)
-
-    def _close_rule(self, number: int, start: float, flying: int, sending_s: float) -> tuple[float, int]:
-        """The window closes at the first time >= limit at which `need` clients have arrived, or so many arrivals."""
-        rule = self.rule
-        waits_for_all = rule.close == "all" or (rule.close == "release" and number <= 2)
-        if waits_for_all or (rule.close == "fixed" and rule.first_waits_for_all and number == 1):
-            return start, flying
-        if rule.close == "fixed":
-            return start + rule.dt_s, 0
-        if rule.close == "release":
-            return start + max(rule.release_min_s, sending_s + RELEASE_EXTRA_S), min(2, flying)
-        return start, rule.k if rule.close == "k_arrivals" else 1
 
     def _draw(self, count: int) -> list[int]:
         """The next `count` clients of a cohort, by id, out of those that are not in flight."""
@@ -249,39 +234,17 @@ class Clock:
         """Sends the current model to clients (by id); returns the bytes the server has to send."""
         version = self._windows
         if on_arrival and len(log) > max(MOST_DISPATCHES, 100 * self.network.num_clients):
-            key = {"fixed": "dt_s", "k_arrivals": "k"}.get(self.rule.close, "release_min_s")
-            raise UserError(
-                f"config.window.{key}={getattr(self.rule, key)}: window {version + 1} has dispatched {len(log):,} "
-                f"times by {now_s:g} simulated s, and goes on; allowed is less, or window.dispatch='window_end'"
-            )
+            raise too_many_dispatches(self.rule, version + 1, len(log), now_s)
         flights = []
         for client in clients:
             index = self._index[client]
             self._index[client] = index + 1
             mask = self._mask[client] if self._mask_due[client] else 0
             self._mask_due[client] = False
-            flights.append(
-                Flight(
-                    client,
-                    index,
-                    version,
-                    now_s,
-                    self._compute[client],
-                    self._up[client],
-                    values=Receiver(client, self._down[client], 0.0, None if mask else now_s),
-                    mask=Receiver(client, mask, 0.0, now_s) if mask else None,
-                )
-            )
-            log.append(Dispatch(client, index, version, now_s, on_arrival, self._down[client] + mask))
-        return self._transfers.dispatch(flights, self._group, now_s)
-
-    def _check_progress(self, ended: Sequence[Arrival | Failure]) -> None:
-        for one in ended:
-            if one.ended_s <= one.dispatched_s:
-                raise UserError(
-                    f"window.dispatch: on_arrival, but a round of client {one.client} takes 0 s, so it never ends; "
-                    "use window_end"
-                )
+            dispatch = Dispatch(client, index, version, now_s, on_arrival, self._down[client] + mask)
+            flights.append(Flight.begin(dispatch, mask, self._compute[client], self._up[client]))
+            log.append(dispatch)
+        return self._transfers.dispatch(flights, self._streams, now_s)
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes, as JSON can hold it (floats keep every bit); between windows."""
@@ -294,13 +257,15 @@ class Clock:
             "due": self._due,
             "drawn": self._drawn,
             "costs": self._costs.to_state(),
-            "quiet": None if self._quiet is None else self._quiet.to_state(),
+            "quiet": None if self._vectorized is None else self._vectorized.to_state(),
             "transfers": self._transfers.to_state(),
         }
 
     @classmethod
-    def from_state(cls, network: Network, rule: WindowRule, transport: str, seed: int, state: dict[str, Any]) -> Clock:
-        """A clock that goes on exactly where `to_state` was taken, with the same first four arguments."""
+    def from_state(
+        cls, network: Network, rule: WindowRule, transport: str | Transport, seed: int, state: dict[str, Any]
+    ) -> Clock:
+        """A clock that continues exactly where `to_state` was taken, with the same first four arguments."""
         clock = cls(network, rule, transport, seed, Costs.from_state(state["costs"]))
         clock._load(state)
         return clock
@@ -313,7 +278,30 @@ class Clock:
         self._waiting = list(state["waiting"])
         self._due, self._drawn = state["due"], state["drawn"]
         if state["quiet"] is None:
-            self._quiet = None
-        elif self._quiet is not None:
-            self._quiet.load_state(state["quiet"])
+            self._vectorized = None
+        elif self._vectorized is not None:
+            self._vectorized.load_state(state["quiet"])
         self._transfers.load_state(state["transfers"])
+
+
+def too_many_dispatches(rule: WindowRule, window: int, dispatches: int, now_s: float) -> UserError:
+    """The error for a window that dispatches without end (to be raised)."""
+    key = rule.close_rule.length_key
+    return UserError(
+        f"config.window.{key}={getattr(rule, key)}: window {window} has dispatched {dispatches:,} "
+        f"times by {now_s:g} simulated s, and has not closed; allowed is less, or window.dispatch='window_end'"
+    )
+
+
+def check_progress(ended: Sequence[Arrival | Failure]) -> None:
+    """Checks that rounds after which clients are dispatched at once took some time.
+
+    Raises:
+      UserError: one took 0 s, so a window would hold rounds without end.
+    """
+    for one in ended:
+        if one.ended_s <= one.dispatched_s:
+            raise UserError(
+                f"window.dispatch: on_arrival, but a round of client {one.client} takes 0 s, so it never ends; "
+                "use window_end"
+            )

@@ -1,4 +1,4 @@
-"""Keyed random factors: the k-th draw of a source depends on nothing but (seed, purpose, source, k).
+"""Random factors by key: the k-th draw of a source depends on nothing but (seed, purpose, source, k).
 
 So methods that are compared meet the same network (common random numbers), and a resumed
 run needs no generator's state.
@@ -12,9 +12,9 @@ from collections.abc import Container
 
 import numpy as np
 
-CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT, LIARS = range(7)
+CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT, MALICIOUS = range(7)
 _BLOCK = 256
-_PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: few are needed of each of very many clients
+_PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: of very many clients each needs few
 
 
 class LogNormals:
@@ -22,7 +22,7 @@ class LogNormals:
 
     Args:
       seed: root seed of the run (any integer).
-      purpose: which of the uses above.
+      purpose: one of the numbers above, so that uses do not share draws.
       sigma: deviation of the logarithm.
     """
 

@@ -1,7 +1,7 @@
-"""Faults: which dispatches fail, and how; when clients are there; how fast their links are.
+"""Faults: which dispatches fail, and how; when clients are available; how fast their links are.
 
-What happens to a dispatch is drawn from nothing but (seed, client, its number), so methods that are compared meet the
-same faults, whatever they do in between, and no generator's state needs saving.
+What happens to a dispatch is drawn from (seed, client, number of the dispatch) alone, so methods that are compared meet
+the same faults, and no generator's state is saved.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FILES = ("availability", "bandwidth")  # keys of `config.faults` that name files
 
 @dataclasses.dataclass(frozen=True)
 class Faults:
-    """What can go wrong. Each probability is of a dispatch.
+    """The faults of a run. Each probability is per dispatch.
 
     Args:
-      dropout: the client takes the model and then does nothing; its round ends with its download.
+      dropout: the client downloads the model and does nothing more; its round ends with its download.
       crash: it stops after a uniform share of its computing time.
-      lost_upload: all bytes of the upload are spent, and the update never counts.
+      lost_upload: the whole upload is sent, and the update never counts.
       repeated_upload: the update counts, and then all of it is sent once more.
-      presence: when clients are there; None: always.
+      presence: when clients are available; None: always.
       up, down: link speeds over time by client, instead of the network's.
     """
 
@@ -47,12 +47,12 @@ class Faults:
 
     @property
     def any(self) -> bool:
-        """Whether there is any."""
+        """Whether anything can fail at all."""
         return self.drawn or self.presence is not None or bool(self.up)
 
     @property
     def drawn(self) -> bool:
-        """Whether anything is left to chance."""
+        """Whether any fault is random."""
         return any(self.probabilities)
 
     @property
@@ -61,22 +61,22 @@ class Faults:
         return self.dropout, self.crash, self.lost_upload, self.repeated_upload
 
     def there(self, client: int, now_s: float) -> bool:
-        """Whether a client is there at a simulated second."""
+        """Whether a client is available at a simulated second."""
         return self.presence is None or self.presence.there(client, now_s)
 
 
 class FaultDraws:
     """What happens to each dispatch.
 
-    Each kind has a draw of its own, so that another probability of one changes nothing about the others, but that of
-    several that would strike the first of dropout, crash, lost_upload, repeated_upload does.
+    Each kind has a draw of its own, so that a change of one probability leaves the draws of the others as they are. Of
+    several kinds that are drawn for a dispatch, the first of dropout, crash, lost_upload, repeated_upload happens.
     """
 
     def __init__(self, seed: int, faults: Faults) -> None:
         self._seed, self._faults = seed % 2**64, faults
 
     def of(self, client: int, index: int) -> tuple[str | None, float]:
-        """Its kind (None: nothing goes wrong) and the share of its computing time that it computes."""
+        """The kind of fault (None: none) and the share of its computing time that the client computes."""
         if not self._faults.drawn:
             return None, 1.0
         key = np.random.SeedSequence((self._seed, FAULT, client, index))
@@ -85,12 +85,6 @@ class FaultDraws:
         struck = (name for name, u, p in zip(names, draws, self._faults.probabilities, strict=True) if u < p)
         kind = next(struck, None)
         return kind, {DROPOUT: 0.0, CRASH: share}.get(kind or "", 1.0)
-
-
-def faults_on(config: Any) -> bool:
-    """Whether a config has any fault, or a window that cuts clients off (attributes or keys, as a report has it)."""
-    faults = config.get("faults") or {}
-    return any(faults.values()) or (config.get("window") or {}).get("close") == "deadline"
 
 
 def faults_from_config(config: Any) -> Faults:

@@ -1,10 +1,10 @@
-"""Transfers some of which go wrong: rounds that end early, updates sent twice, clients that come and leave.
+"""Transfers with faults: rounds that end early, updates that are sent twice, clients that come and leave.
 
 A round that ends early gives up what is under way for it: its client is taken out of the stream it downloads, which
-goes on with what others need, and its upload stops. What was sent by then stays counted.
+continues with what others need, and its upload stops. What was sent by then stays counted.
 
-The second copy of a repeated upload is a stream of its own, which begins where the first one ends and lands nowhere.
-The client's link is taken up by it: its next upload waits for the copy's end.
+The second copy of a repeated upload is a stream of its own, which begins when the first ends and whose update does not
+count. It occupies the client's link: the next upload waits for the copy's end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from prfl_jax.clock.flight import Flight
 from prfl_jax.clock.stream import Stream
 from prfl_jax.clock.ties import after, until
 from prfl_jax.clock.transfers import RECEIVED, Transfers
+from prfl_jax.clock.transports import Transport
 from prfl_jax.clock.types import Failure, Network, Repeat
 
 _CHANGE = 4  # kind of event: a client comes or leaves
@@ -27,7 +28,7 @@ Ended = TypeVar("Ended", Failure, Repeat)
 
 
 class _Change:
-    """The subject of such an event; never outdated."""
+    """The subject of the event that a client comes or leaves; never outdated."""
 
     __slots__ = ("client", "stamp")
 
@@ -35,8 +36,8 @@ class _Change:
         self.client, self.stamp = client, 0
 
 
-class Happened(NamedTuple):
-    """What came about besides arrivals, in order of time, ties by client id.
+class Endings(NamedTuple):
+    """What happened besides arrivals, in order of time, ties by client id.
 
     `unmasked` are clients whose round failed before they had their mask, `back` those that have come.
     """
@@ -54,16 +55,16 @@ class FaultyTransfers(Transfers):
       faults: what can go wrong.
     """
 
-    def __init__(self, network: Network, transport: str, seed: int, faults: Faults) -> None:
+    def __init__(self, network: Network, transport: Transport, seed: int, faults: Faults) -> None:
         super().__init__(network, transport, seed)
         self._faults, self._draws = faults, FaultDraws(seed, faults)
-        self._fates: dict[int, str | None] = {}  # by client in flight
+        self._fault_of: dict[int, str | None] = {}  # by client in flight
         self._uploads: dict[int, Stream] = {}  # by client, of its flight
         self._copies: dict[int, tuple[int, Stream]] = {}  # by client: dispatch, and the copy under way
         self._leaving: list[int] = []
-        self._happened = Happened([], [], [], [])
+        self._endings = Endings([], [], [], [])
 
-    def wake(self, now_s: float) -> None:
+    def plan_changes(self, now_s: float) -> None:
         """Plans every client's next coming or leaving after now; once, on a new or restored object."""
         if self._faults.presence is not None:
             for client in range(len(self._up_speed)):
@@ -75,33 +76,33 @@ class FaultyTransfers(Transfers):
         if when < math.inf:
             heapq.heappush(self._queue, (when, next(self._numbers), _CHANGE, _Change(client), 0))
 
-    def dispatch(self, flights: Iterable[Flight], groups: list[int], now_s: float) -> int:
+    def dispatch(self, flights: Iterable[Flight], streams: list[int], now_s: float) -> int:
         flights = list(flights)
         for flight in flights:
-            self._fates[flight.client], share = self._draws.of(flight.client, flight.index)
+            self._fault_of[flight.client], share = self._draws.of(flight.client, flight.index)
             flight.compute_s *= share
-        return super().dispatch(flights, groups, now_s)
+        return super().dispatch(flights, streams, now_s)
 
-    def _pass(self, now_s: float) -> None:
-        """As `Transfers._pass`; whoever leaves at this instant leaves after all that ends at it."""
-        super()._pass(now_s)
+    def _process(self, now_s: float) -> None:
+        """As `Transfers._process`; whoever leaves at this instant leaves after all that ends at it."""
+        super()._process(now_s)
         while self._leaving:
             leaving, self._leaving = sorted(self._leaving), []
             for client in leaving:
                 self._leave(client, now_s)
-            super()._pass(now_s)
+            super()._process(now_s)
 
     def cut(self, clients: Iterable[int], kind: str, now_s: float) -> None:
         """Ends rounds that are in flight."""
         for client in clients:
             self._fail(self.flights[client], kind, now_s)
-        self._pass(now_s)
+        self._process(now_s)
 
-    def take(self) -> Happened:
+    def take(self) -> Endings:
         """What happened since the last call."""
-        taken, self._happened = self._happened, Happened([], [], [], [])
+        taken, self._endings = self._endings, Endings([], [], [], [])
         failures, repeats, unmasked, back = taken
-        return Happened(_in_order(failures), _in_order(repeats), unmasked, sorted(back))
+        return Endings(_in_order(failures), _in_order(repeats), unmasked, sorted(back))
 
     def _down_rate(self, flight: Flight, now_s: float) -> float:
         trace = self._faults.down.get(flight.client)
@@ -122,7 +123,7 @@ class FaultyTransfers(Transfers):
         if kind == _CHANGE:
             self.events += 1
             there = self._faults.there(subject.client, time_s)
-            (self._happened.back if there else self._leaving).append(subject.client)
+            (self._endings.back if there else self._leaving).append(subject.client)
             self._plan_change(subject.client, time_s)
         elif kind == RECEIVED and stamp == subject.stamp and self._is_copy(subject):
             self.events += 1
@@ -136,9 +137,9 @@ class FaultyTransfers(Transfers):
         return copy is not None and copy[1] is stream
 
     def _begin_upload(self, flight: Flight, now_s: float) -> None:
-        fate = self._fates[flight.client]
-        if fate in (DROPOUT, CRASH):
-            self._fail(flight, fate, now_s)
+        fault = self._fault_of[flight.client]
+        if fault in (DROPOUT, CRASH):
+            self._fail(flight, fault, now_s)
         elif flight.client in self._copies:
             flight.uploading = True  # as soon as the copy has ended
         else:
@@ -149,19 +150,19 @@ class FaultyTransfers(Transfers):
         return stream
 
     def _land(self, flight: Flight, now_s: float) -> None:
-        client, fate = flight.client, self._fates[flight.client]
-        if fate == LOST_UPLOAD:
-            self._fail(flight, fate, now_s)
+        client, fault = flight.client, self._fault_of[flight.client]
+        if fault == LOST_UPLOAD:
+            self._fail(flight, fault, now_s)
             return
-        del self._fates[client]
+        del self._fault_of[client]
         self._uploads.pop(client, None)
         super()._land(flight, now_s)
-        if fate == REPEATED_UPLOAD and flight.up_bytes:
+        if fault == REPEATED_UPLOAD and flight.up_bytes:
             self._copies[client] = flight.index, super()._send_up(client, flight.index, flight.up_bytes, now_s)
 
     def _end_copy(self, client: int, now_s: float) -> None:
         index, stream = self._copies.pop(client)
-        self._happened.repeats.append(Repeat(client, index, now_s, int(stream.sent)))
+        self._endings.repeats.append(Repeat(client, index, now_s, int(stream.sent)))
         flight = self.flights.get(client)
         if flight is not None and flight.uploading and flight.landed_s is None:
             self._begin_upload(flight, now_s)
@@ -182,7 +183,7 @@ class FaultyTransfers(Transfers):
             self._received += got - flight.counted
         if mask is not None:
             if mask.end_s is None or mask.end_s > now_s:
-                self._happened.unmasked.append(client)
+                self._endings.unmasked.append(client)
             if mask.sent_s is None and flight.mask_stream is not None:
                 self._sending.leave(flight.mask_stream, mask, now_s)
         if flight.stream is not None:
@@ -193,21 +194,21 @@ class FaultyTransfers(Transfers):
                 self._receiving.leave(upload, upload.groups[0].receivers[0], now_s)
             sent = int(upload.sent)
         flight.stamp += 1
-        del self.flights[client], self._fates[client]
+        del self.flights[client], self._fault_of[client]
         missed = flight.down_bytes - got
         failure = Failure(client, flight.index, kind, flight.dispatched_s, now_s, sent, got, missed)
-        self._happened.failures.append(failure)
+        self._endings.failures.append(failure)
 
     def to_state(self) -> dict[str, Any]:
         copies = [[client, index] for client, (index, _) in sorted(self._copies.items())]
         return {**super().to_state(), "copies": copies}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """As `Transfers.load_state`; `wake` it afterwards."""
+        """As `Transfers.load_state`; call `plan_changes` afterwards."""
         self._queue.clear()
         super().load_state(state)
         flights = [flight for flight in self.flights.values() if flight.landed_s is None]
-        self._fates = {flight.client: self._draws.of(flight.client, flight.index)[0] for flight in flights}
+        self._fault_of = {flight.client: self._draws.of(flight.client, flight.index)[0] for flight in flights}
         copies = dict(state["copies"])
         for stream in self._receiving.active:
             client = stream.key[1]

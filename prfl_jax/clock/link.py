@@ -1,4 +1,4 @@
-"""One direction of the server's connection: strict priority among streams, nothing left idle."""
+"""One direction of the server's connection: how its rate is shared among streams, by strict priority."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FEW = 64  # streams that may be shared among anew in every window
 
 
 class Link:
-    """Shares the server's rate: at each instant the earliest-begun stream takes what it can, the rest goes on.
+    """Shares the server's rate: at each instant the earliest-begun stream takes what it can, the next ones the rest.
 
     Args:
       contention: False: every stream gets min(own rate, capacity), whatever the others do.
@@ -36,7 +36,7 @@ class Link:
         self._moved = 0  # bytes of streams that ended since the last `count`
         self._left = 0.0  # capacity nobody can use; below 0: what is to be taken back
         self._freed: list[float] = []  # rates of streams that ended since the last `share`
-        self._last: Stream | None = None  # that is served: all before it have their own rate, all after it rate 0
+        self._last: Stream | None = None  # the last one served: all before it have their own rate, all after it 0
         self._changed: set[Stream] = set()
         self._all_changed = False
         self._since_all = 0  # sharings since the last one among all
@@ -73,7 +73,7 @@ class Link:
         return receivers
 
     def leave(self, stream: Stream, receiver: Receiver, now_s: float) -> None:
-        """A client gives up what it waits for; what was sent until now stays counted."""
+        """A client's download or upload is given up; what was sent until now stays counted."""
         stream.leave(receiver, now_s)
         self.dirty = True
         if stream.groups:
@@ -82,7 +82,7 @@ class Link:
             self._drop(stream)
 
     def _drop(self, stream: Stream) -> None:
-        """Nobody needs more of a stream: others get its rate."""
+        """No client needs more of a stream: others get its rate."""
         self._changed.discard(stream)
         self._freed.append(stream.rate)
         stream.rate = 0.0
@@ -93,7 +93,7 @@ class Link:
         self._moved += int(stream.sent) - stream.counted
         stream.counted = int(stream.sent)
 
-    def calm(self) -> bool:
+    def at_own_rates(self) -> bool:
         """Whether every stream has its own rate."""
         last = self._last
         if not self._contention or not self.active:

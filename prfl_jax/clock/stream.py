@@ -1,4 +1,4 @@
-"""One stream of bytes through the server, and the clients that take from it."""
+"""A stream of bytes that the server sends or receives, and the clients that take from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Receiver:
         self.ready_s = ready_s
         self.sent_s: float | None = None
         self.earliest_s = -_NEVER  # max of s - A(s)/rate over the corners of A (set with sent_s)
-        self.keeps_up = False  # never behind what is sent: ends with the prefix, without rounding
+        self.keeps_up = False  # it takes each byte as it is sent, so it ends with the prefix, without rounding
         self.end_s: float | None = None
 
     def resolve(self) -> bool:
@@ -142,7 +142,7 @@ class Stream:
         return True
 
     def leave(self, receiver: Receiver, now_s: float) -> None:
-        """Takes out a client whose prefix is not yet sent; what it alone needs is not sent any more."""
+        """Removes a client whose prefix is not sent yet; what it alone needs is not sent any more."""
         self.sent, self.since_s = self.sent_at(now_s), max(now_s, self.since_s)
         place = bisect.bisect_left(self.groups, -receiver.prefix, key=lambda group: -group.prefix)
         group = self.groups[place]
@@ -218,7 +218,7 @@ class Stream:
         return group.receivers
 
     def to_state(self) -> dict[str, Any]:
-        """Everything; takers by their client's id."""
+        """Everything, as JSON can hold it; receivers by their client's id."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         state["key"] = list(self.key)
         state["clients"] = [[receiver.client for receiver in group.receivers] for group in self.groups]

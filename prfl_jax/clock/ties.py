@@ -1,7 +1,7 @@
 """Ties: moments that differ by rounding alone are one moment.
 
-Moments within `TOLERANCE` of the earliest of a group tie with it; what comes later begins another group, so groups are
-not chained. Who goes first in a group is said where it is used: by client id, everywhere.
+Moments within `TOLERANCE` of the earliest of a group tie with it; a later moment begins another group, so groups are
+not chained. Within a group the order is by client id, everywhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was recorded of clients' networks: link speeds over time, and when a client is there; read from CSV files."""
+"""Recorded traces, read from CSV files: clients' link speeds over time, and when each client is available."""
 
 from __future__ import annotations
 
@@ -45,20 +45,21 @@ class Trace:
 
 
 class Presence:
-    """When each client is there.
+    """When each client is available.
 
     Args:
       intervals: of each client [M], (from, to) in s, from included and `to` not; in any order, `to` may be infinite.
     """
 
     def __init__(self, intervals: Sequence[Sequence[tuple[float, float]]]) -> None:
-        self._bounds = [_bounds(own) for own in intervals]  # it comes, leaves, comes, ...
+        self._bounds = [_bounds(own) for own in intervals]  # s at which it comes, leaves, comes, ...
 
     def there(self, client: int, now_s: float) -> bool:
+        """Whether a client is available at a simulated second."""
         return bisect.bisect_right(self._bounds[client], now_s) % 2 == 1
 
     def next_change(self, client: int, now_s: float) -> float:
-        """When it comes or leaves next, after now; infinite if never."""
+        """When a client comes or leaves next, after now (simulated s); infinite if never."""
         bounds = self._bounds[client]
         place = bisect.bisect_right(bounds, now_s)
         return bounds[place] if place < len(bounds) else math.inf
@@ -118,7 +119,7 @@ def _allow(where: str, name: str, value: float, low: float, high: float) -> None
 
 
 def _rows(key: str, path: str, columns: Sequence[str], clients: int) -> Iterator[tuple[str, int, tuple[float, ...]]]:
-    """Where it stands (in words), the client and the numbers of each line after the first."""
+    """The place (file and line, for messages), the client and the numbers of each line after the first."""
     named = f"config.faults.{key}={path!r}"
     allowed = f"a CSV file whose first line is {','.join(columns)}"
     lines = _lines(named, path, allowed)

@@ -1,6 +1,6 @@
-"""The fluid network: what is under way between the server and its clients, moment by moment.
+"""The fluid network: the downloads and uploads between the server and its clients, event by event.
 
-A *stream* is something the server sends (to the clients) or receives (from one client). The
+A *stream* is a sequence of bytes that the server sends (to clients) or receives (from one client). The
 streams of a direction have a begin order. At each instant the server's rate in that direction
 (its MB/s times one log-normal factor per window) goes to the earliest-begun stream with bytes
 left, up to that stream's own rate, the rest to the next: strict priority, nothing left idle.
@@ -19,14 +19,7 @@ by t, a taker ready at b with rate d and prefix S ends at
 
 so a fresh prefix without competition takes S / min(own download, server upload).
 
-Which streams a dispatch makes is the transport:
-
-  delta     one per version; nested prefixes, so the increments of Algorithm 3 in ascending order
-            (Eq. 12, 13) are one stream, of which each client takes the beginning.
-  distinct  one per version and distinct sub-model (`Costs.group`), the smallest first.
-  one_copy  one per version; all take what they need of the same copy (with sub-models that are
-            nested this is `delta`; it is meant for a model that all clients share).
-  unicast   one per client.
+Which streams a batch of dispatches makes is the transport (`transports.py`).
 
 A client that is dispatched later from the same version joins the stream that is there: what has
 been sent lies in the buffer, and only what it needs beyond is sent. A mask is a stream of its
@@ -43,15 +36,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from prfl_jax.clock.draws import CLIENT_DOWN, CLIENT_UP, LogNormals
-from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.flight import MASK, VALUES, Flight, downloads_from, upload_state, uploads_from
 from prfl_jax.clock.link import Link
 from prfl_jax.clock.stream import Receiver, Stream
 from prfl_jax.clock.ties import after, until
+from prfl_jax.clock.transports import Transport
 from prfl_jax.clock.types import Arrival, Network
 
 _MB = 1e6
 _SENT, RECEIVED, _MASKED, _COMPUTED = range(4)
-MASK, VALUES = 0, 1  # what a stream carries
 
 
 class Transfers:
@@ -59,11 +52,11 @@ class Transfers:
 
     Args:
       network: speeds, MB/s.
-      transport: one of the four above.
+      transport: which streams a batch of dispatches makes.
       seed: root seed of the factors.
     """
 
-    def __init__(self, network: Network, transport: str, seed: int) -> None:
+    def __init__(self, network: Network, transport: Transport, seed: int) -> None:
         self.flights: dict[int, Flight] = {}  # by client
         self.events = 0  # handled so far, by this object
         self._transport = transport
@@ -75,7 +68,7 @@ class Transfers:
         self._numbers = itertools.count()
         self._sending = Link(network.contention, self._queue, _SENT, self._numbers)
         self._receiving = Link(network.contention, self._queue, RECEIVED, self._numbers)
-        self._open: dict[tuple[int, int], Stream] = {}  # (version, group) -> stream that may be joined
+        self._joinable: dict[tuple[int, int], Stream] = {}  # by (version, the transport's number of the stream)
         self._downloading: dict[int, Flight] = {}
         self._received = 0  # by clients, since the last `count`
         self._landing: list[Flight] = []  # their uploads have ended at this instant
@@ -92,10 +85,10 @@ class Transfers:
         """New rates of the server, bytes/s; streams of older versions take no new clients."""
         self._sending.set_capacity(server_up)
         self._receiving.set_capacity(server_down)
-        self._open.clear()
+        self._joinable.clear()
 
-    def dispatch(self, flights: Iterable[Flight], groups: list[int], now_s: float) -> int:
-        """Sends models; `groups` is [M]. Returns the bytes the server has to send for them."""
+    def dispatch(self, flights: Iterable[Flight], streams: list[int], now_s: float) -> int:
+        """Sends models; `streams` is [M], of `Transport.streams`. Returns the bytes the server has to send for them."""
         to_send = 0
         self.batch += 1
         for flight in flights:
@@ -108,15 +101,17 @@ class Transfers:
                 flight.mask_stream.join(flight.mask, now_s)
                 self._sending.touch(flight.mask_stream)
                 to_send += flight.mask.prefix
-            to_send += self._join(flight, groups[client], now_s)
+            to_send += self._join(flight, streams[client], now_s)
         return to_send
 
     def peek(self) -> float:
         """Time of the next event, s; infinite if nothing is under way."""
         if self._landed:
             return self._moment_s
-        self._settle_queue()
-        return self._queue[0][0] if self._queue else math.inf
+        queue = self._queue
+        while queue and queue[0][4] != queue[0][3].stamp:  # outdated: a rate has changed since, or the round ended
+            heapq.heappop(queue)
+        return queue[0][0] if queue else math.inf
 
     def settle(self, now_s: float, most: int | None = None, close_s: float = math.inf) -> list[Arrival]:
         """Handles everything that happens at this instant, or ties with it; returns the arrivals by client id.
@@ -128,15 +123,17 @@ class Transfers:
         """
         if after(now_s, self._moment_s):
             self._moment_s = now_s
-        self._pass(now_s)
+        self._process(now_s)
         if self._landing:
             self._line_up(close_s)
         if not self._landed:
             return []
-        come, self._landed = self._landed, []
+        ended, self._landed = self._landed, []
         if most is not None:
-            come, self._landed = come[:most], come[most:]
-        return [self._arrive(flight) for flight in come]
+            ended, self._landed = ended[:most], ended[most:]
+        for flight in ended:
+            del self.flights[flight.client]
+        return [flight.arrival() for flight in ended]
 
     def _line_up(self, close_s: float) -> None:
         """Gives what has landed at this instant one time, and a place by client id."""
@@ -148,7 +145,7 @@ class Transfers:
             self._landed.sort(key=lambda flight: flight.client)
         self._landing = []
 
-    def _pass(self, now_s: float) -> None:
+    def _process(self, now_s: float) -> None:
         """Handles events, each at its own time, and shares what they leave, until nothing is left of this instant."""
         queue, last_s = self._queue, until(now_s)
         while True:
@@ -181,28 +178,31 @@ class Transfers:
         """Own rate of an upload of `size` bytes, bytes/s."""
         return self._up_speed[client] * self._up.factor(client, index)
 
-    def _join(self, flight: Flight, group: int, now_s: float) -> int:
+    def _join(self, flight: Flight, number: int, now_s: float) -> int:
+        """Lets a client take its values from the transport's stream; returns the bytes that are sent for it alone."""
         receiver = flight.values
         if receiver.prefix == 0:
             receiver.sent_s, receiver.keeps_up = now_s, flight.mask is None
             self._resolve(flight)
             return 0
-        if self._transport == "unicast":
-            stream = Stream((self.batch, VALUES, 0, flight.client), now_s)
-        else:
-            # Between batches the smallest goes first; within a version the group tells streams apart.
-            name = (flight.version, group if self._transport == "distinct" else 0)
-            found = self._open.get(name)
-            if found is None:
-                size = receiver.prefix if self._transport == "distinct" else 0
-                found = self._open[name] = Stream((self.batch, VALUES, size, name[1]), now_s)
-            stream = found
+        stream = self._stream_for(flight, number, now_s)
         before = stream.groups[0].prefix if stream.groups else int(stream.sent)
         if stream.join(receiver, now_s):
             flight.stream = stream
             self._sending.touch(stream)
         self._resolve(flight)
         return max(0, receiver.prefix - before)
+
+    def _stream_for(self, flight: Flight, number: int, now_s: float) -> Stream:
+        """The stream of its version that a client joins, or a new one; the key is the begin order in a direction."""
+        if not self._transport.shares:
+            return Stream((self.batch, VALUES, 0, flight.client), now_s)
+        name = (flight.version, number)
+        found = self._joinable.get(name)
+        if found is None:
+            size = flight.values.prefix if self._transport.smallest_first else 0
+            found = self._joinable[name] = Stream((self.batch, VALUES, size, number), now_s)
+        return found
 
     def _resolve(self, flight: Flight) -> None:
         """Plans the upload once the end of the download is known."""
@@ -256,35 +256,13 @@ class Transfers:
             self._received += flight.down_bytes - flight.counted
             flight.counted = flight.down_bytes
 
-    def _arrive(self, flight: Flight) -> Arrival:
-        del self.flights[flight.client]
-        down_s, computed_s, arrived_s = flight.values.end_s, flight.computed_s, flight.landed_s
-        assert down_s is not None and computed_s is not None and arrived_s is not None
-        # what ties with the arrival is not later than it
-        return Arrival(
-            flight.client,
-            flight.index,
-            flight.version,
-            flight.dispatched_s,
-            down_s if down_s < arrived_s else arrived_s,
-            computed_s if computed_s < arrived_s else arrived_s,
-            arrived_s,
-            flight.up_bytes,
-        )
-
     def _push(self, time_s: float | None, kind: int, flight: Flight) -> None:
         heapq.heappush(self._queue, (time_s, next(self._numbers), kind, flight, 0))
-
-    def _settle_queue(self) -> None:
-        """Drops events that a change of rate, or the end of a round, has outdated."""
-        queue = self._queue
-        while queue and queue[0][4] != queue[0][3].stamp:
-            heapq.heappop(queue)
 
     def adopt(
         self, batch: int, now_s: float, flights: Iterable[Flight], sending: list[Stream], receiving: list[Stream]
     ) -> None:
-        """Takes over what is under way from `quiet.py`, on a new object, between windows; the next shares anew."""
+        """Takes over all that is in flight from `VectorizedClock`, on a new object, between windows."""
         self.batch, self._moment_s = batch, max((stream.key[0] for stream in receiving), default=0.0)
         for flight in flights:
             self.flights[flight.client] = flight
@@ -304,10 +282,7 @@ class Transfers:
             "flights": [flight.to_state() for _, flight in sorted(self.flights.items())],
             "downloading": sorted(self._downloading),
             "sending": [stream.to_state() for stream in self._sending.active],
-            "receiving": [
-                {**stream.to_state(), "taker": stream.groups[0].receivers[0].to_state()}
-                for stream in self._receiving.active
-            ],
+            "receiving": [upload_state(stream) for stream in self._receiving.active],
             "links": [self._sending.to_state(), self._receiving.to_state()],
             "batch": self.batch,
             "moment_s": self._moment_s,
@@ -319,22 +294,8 @@ class Transfers:
         self.flights = {entry["client"]: Flight.from_state(entry) for entry in state["flights"]}
         self._landed = [flight for flight in self.flights.values() if flight.landed_s is not None]
         self._downloading = {client: self.flights[client] for client in state["downloading"]}
-        values = {client: flight.values for client, flight in self.flights.items()}
-        masks = {client: flight.mask for client, flight in self.flights.items() if flight.mask is not None}
-        sending = []
-        for entry in state["sending"]:
-            mask = entry["key"][1] == MASK
-            stream = Stream.from_state(entry, masks if mask else values)
-            sending.append(stream)
-            for group in stream.groups:
-                for receiver in group.receivers:
-                    setattr(self.flights[receiver.client], "mask_stream" if mask else "stream", stream)
-        receiving = []
-        for entry in state["receiving"]:
-            receiver = Receiver.from_state(entry["taker"])
-            receiving.append(Stream.from_state(entry, {receiver.client: receiver}))
-        self._sending.restore(state["links"][0], sending)
-        self._receiving.restore(state["links"][1], receiving)
+        self._sending.restore(state["links"][0], downloads_from(state["sending"], self.flights))
+        self._receiving.restore(state["links"][1], uploads_from(state["receiving"]))
         for flight in self.flights.values():
             if flight.computed_s is not None and not flight.uploading:
                 self._push(flight.computed_s, _COMPUTED, flight)

@@ -1,4 +1,4 @@
-"""What the clock is given and what it gives back: plain values and NumPy arrays."""
+"""What the clock takes (network, window settings, costs) and returns (dispatches, arrivals, failures, windows)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ import numpy as np
 
 from prfl_jax.clock.faults import REPEATED_UPLOAD
 from prfl_jax.system.errors import UserError
-
-# values of `window.close`
-CLOSE_RULES = ("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline")
-# those whose windows wait for (nearly) everybody
-SYNCHRONOUS = ("all", "deadline")
-# those whose windows close with a number of arrivals
-COUNTED = ("k_arrivals", "each_arrival")
-# values of `window.dispatch`
-DISPATCH_RULES = ("window_end", "on_arrival")
-# values of `transport.name`
-TRANSPORTS = ("delta", "distinct", "one_copy", "unicast")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,28 +65,22 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class WindowRule:
-    """When a window closes and when a client that arrived gets the next model (Eq. 1; design: the window seam).
+class WindowSettings:
+    """The group `window` of a config, as its close rule reads it.
 
     Args:
-      close: `fixed` (T_n = T_{n-1} + dt_s), `all` (everything in flight has arrived), `k_arrivals` (k arrivals, neither
-        more nor fewer), `each_arrival` (k = 1), `release` (the published code's stretching window), `deadline`
-        (FedMP's: whoever is late is cut off).
-      dt_s: length of a fixed window, s.
-      first_waits_for_all: the first window of `fixed` or `deadline` ends with the last first arrival instead
+      close: name of the close rule (`close_rules.py`), or of a plugin.
+      dt_s: length of a `fixed` window, s.
+      first_waits_for_all: the first window of `fixed` or `deadline` ends when every client has arrived once
         (Algorithm 1, line 2).
       k: arrivals that close a `k_arrivals` window.
       dispatch: `window_end` (arrived clients wait for the close) or `on_arrival` (they get the
         model of the last closed window at once).
       release_min_s: shortest `release` window, s.
       cohort: how many clients take part at a time, 0: all. Whenever clients would be dispatched, as many are drawn
-        from those that are not in flight (uniformly, so that who has just arrived may be drawn again).
-      deadline_share, deadline_factor: a `deadline` is the factor times the seconds in which this share of those in
-        flight at the start has arrived, rounded up to whole clients; whose round has failed by then does not count.
-
-    Raises:
-      UserError: an unknown name, a length that is not positive, a negative cohort, a share outside (0, 1], a factor
-        below 1, `all` or `deadline` with `on_arrival`.
+        from those that are not in flight (uniformly, so that a client that has just arrived may be drawn again).
+      deadline_share, deadline_factor: a `deadline` is the factor times the seconds in which this share of the clients
+        in flight at the opening has arrived, rounded up to whole clients; rounds that have failed by then do not count.
     """
 
     close: str = "fixed"
@@ -109,33 +92,6 @@ class WindowRule:
     cohort: int = 0
     deadline_share: float = 0.85
     deadline_factor: float = 1.5
-
-    def __post_init__(self) -> None:
-        if self.close not in CLOSE_RULES:
-            raise UserError(f"window.close: {self.close!r} is not one of {', '.join(CLOSE_RULES)}")
-        if self.dispatch not in DISPATCH_RULES:
-            raise UserError(f"window.dispatch: {self.dispatch!r} is not one of {', '.join(DISPATCH_RULES)}")
-        if self.close == "fixed" and not (self.dt_s > 0 and math.isfinite(self.dt_s)):
-            raise UserError(f"window.dt_s: {self.dt_s} s is not a positive finite number")
-        if self.close == "k_arrivals" and self.k < 1:
-            raise UserError(f"window.k: {self.k} is below 1")
-        if self.close == "release" and not (self.release_min_s >= 0 and math.isfinite(self.release_min_s)):
-            raise UserError(f"window.release_min_s: {self.release_min_s} s is not a finite number of at least 0")
-        if self.cohort < 0:
-            raise UserError(f"window.cohort: {self.cohort} is below 0")
-        if self.close in SYNCHRONOUS and self.dispatch == "on_arrival":
-            raise UserError(
-                f"window.dispatch: on_arrival makes no sense with window.close {self.close}; use window_end"
-            )
-        if self.close == "deadline" and not 0 < self.deadline_share <= 1:
-            raise UserError(f"window.deadline_share: {self.deadline_share} is not in (0, 1]")
-        if self.close == "deadline" and not (self.deadline_factor >= 1 and math.isfinite(self.deadline_factor)):
-            raise UserError(f"window.deadline_factor: {self.deadline_factor} is not a finite number of at least 1")
-
-    @property
-    def counts(self) -> bool:
-        """Whether a window closes with a number of arrivals, whoever they are of."""
-        return self.close in COUNTED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,12 +189,12 @@ class Failure(NamedTuple):
     dispatched_s: float
     ended_s: float
     bytes_up: int
-    bytes_down: int = 0  # a checkpoint may hold failures without the two
+    bytes_down: int = 0  # checkpoints before these two fields have failures without them
     bytes_missed: int = 0
 
 
 class Repeat(NamedTuple):
-    """The second copy of an update of `client`: ended at `ended_s` (simulated s), after `bytes_up` of its own.
+    """The second copy of an update of `client`: ended at `ended_s` (simulated s), after `bytes_up` were sent of it.
 
     `index` is that of the dispatch it answers.
     """
@@ -280,6 +236,6 @@ class Window:
 
     @property
     def faults(self) -> list[tuple[str, int]]:
-        """(kind, client) of all that went wrong."""
+        """(kind, client) of every failure and every repeated upload."""
         repeated = [(REPEATED_UPLOAD, repeat.client) for repeat in self.repeats]
         return [*((failure.kind, failure.client) for failure in self.failures), *repeated]

@@ -1,4 +1,4 @@
-"""Streams and flights of `quiet.py`: as it keeps them, and made from and into the objects of the events."""
+"""Streams and flights of `VectorizedClock`: its arrays, made from the objects of the events and back into them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.clock.flight import Flight
+from prfl_jax.clock.flight import MASK, VALUES, Flight
 from prfl_jax.clock.stream import Receiver, Stream
 from prfl_jax.clock.ties import moments, until
-from prfl_jax.clock.transfers import MASK, VALUES
+from prfl_jax.clock.transports import Transport
+
+# name -> a value for each flight
+Columns = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass
-class Shared:
+class SharedStream:
     """A stream that several clients take from: it reaches `prefixes[k]` at `times[k]`, at `rates[k]` until then."""
 
     group: int
@@ -37,8 +40,8 @@ class Shared:
         return before
 
 
-def put_over(values: np.ndarray, known: Sequence[float | None]) -> None:
-    """Puts what is known in the place of what would have been."""
+def overwrite(values: np.ndarray, known: Sequence[float | None]) -> None:
+    """Replaces computed values by those that are known, where they are."""
     for k, value in enumerate(known):
         if value is not None:
             values[k] = value
@@ -53,7 +56,7 @@ def times_of(sent: float, since: float, prefixes: Sequence[int], rates: Sequence
     return times
 
 
-def shared_from(stream: Stream, flights: Mapping[int, Flight]) -> Shared:
+def shared_from(stream: Stream, flights: Mapping[int, Flight]) -> SharedStream:
     """A stream of the events that has had its own rate all the time, from where it stands on."""
     groups = stream.groups[::-1]  # the smallest prefix first
     prefixes, fastest = [group.prefix for group in groups], 0.0
@@ -66,7 +69,7 @@ def shared_from(stream: Stream, flights: Mapping[int, Flight]) -> Shared:
         prefixes, times, rates = [int(stream.sent), *prefixes], [stream.since_s, *times], [stream.peak_rate, *rates]
     clients = sorted(receiver.client for group in groups for receiver in group.receivers)
     version = flights[clients[0]].version
-    return Shared(stream.key[3], version, stream.begin_s, prefixes, times, rates, clients, stream.counted)
+    return SharedStream(stream.key[3], version, stream.begin_s, prefixes, times, rates, clients, stream.counted)
 
 
 def single(key: tuple, begin_s: float, receiver: Receiver, counted: int) -> Stream:
@@ -76,6 +79,40 @@ def single(key: tuple, begin_s: float, receiver: Receiver, counted: int) -> Stre
     stream.set_rate(receiver.rate, begin_s)
     stream.counted = counted
     return stream
+
+
+def columns_of(flights: Sequence[tuple[Flight, Stream | None]], own_streams: bool) -> Columns:
+    """What flights of the events say of themselves, by name; the times that follow from it are not among them.
+
+    Args:
+      flights: each with its upload, where that is under way.
+      own_streams: the values of each dispatch are a stream of its own.
+    """
+    rows = []
+    for flight, upload in flights:
+        mask = 0 if flight.mask is None else flight.mask.prefix
+        own = flight.stream if own_streams else None
+        last = flight.stream or flight.mask_stream
+        landed = 0 if flight.landed_s is None else flight.up_bytes
+        rows.append(
+            {
+                "index": flight.index,
+                "version": flight.version,
+                "batch": 0 if last is None else last.key[0],
+                "down": flight.values.prefix,
+                "mask": mask,
+                "up": flight.up_bytes,
+                "sent_counted": flight.values.prefix if own is None else own.counted,
+                "mask_counted": mask if flight.mask_stream is None else flight.mask_stream.counted,
+                "got_counted": flight.counted,
+                "up_counted": upload.counted if upload is not None else landed,
+                "dispatched": flight.dispatched_s,
+                "compute": flight.compute_s,
+                "down_rate": flight.values.rate,
+            }
+        )
+    dtype = dict.fromkeys(("dispatched", "compute", "down_rate"), np.float64)
+    return {name: np.array([row[name] for row in rows], dtype.get(name, np.int64)) for name in _KNOWN}
 
 
 def flight_from(client: int, one: dict[str, Any], now_s: float) -> Flight:
@@ -109,13 +146,13 @@ def flight_from(client: int, one: dict[str, Any], now_s: float) -> Flight:
     )
 
 
-def objects_of(
-    rows: Mapping[int, dict[str, Any]], shared: Sequence[Shared], transport: str, now_s: float
+def to_objects(
+    rows: Mapping[int, dict[str, Any]], shared: Sequence[SharedStream], transport: Transport, now_s: float
 ) -> tuple[list[Flight], list[Stream], list[Stream]]:
     """(flights, streams that are still sent, uploads under way) as the events would have them by now.
 
     Args:
-      rows: by client, ascending: what `quiet.py` knows of its flight.
+      rows: by client, ascending: the columns of its flight.
       shared: the streams that several clients take from.
     """
     flights: dict[int, Flight] = {}
@@ -127,7 +164,7 @@ def objects_of(
             key = (one["batch"], MASK, 0, client)
             flight.mask_stream = single(key, one["dispatched"], flight.mask, one["mask_counted"])
             sending.append(flight.mask_stream)
-        if transport == "unicast" and one["sent"] > until(now_s):
+        if not transport.shares and one["sent"] > until(now_s):
             key = (one["batch"], VALUES, 0, client)
             flight.stream = single(key, one["dispatched"], flight.values, one["sent_counted"])
             sending.append(flight.stream)
@@ -146,10 +183,14 @@ def objects_of(
 
 
 def _stream(
-    shared: Shared, rows: Mapping[int, dict[str, Any]], flights: Mapping[int, Flight], transport: str, now_s: float
+    shared: SharedStream,
+    rows: Mapping[int, dict[str, Any]],
+    flights: Mapping[int, Flight],
+    transport: Transport,
+    now_s: float,
 ) -> Stream:
     """A shared stream in the middle of its way."""
-    size = shared.prefixes[-1] if transport == "distinct" else 0
+    size = shared.prefixes[-1] if transport.smallest_first else 0
     receivers = [
         flights[client].values
         for client in shared.clients
@@ -169,3 +210,10 @@ def _stream(
     stream.own_rate = shared.rates[done]
     stream.counted = shared.counted
     return stream
+
+
+_KNOWN = (
+    *("index", "version", "batch", "down", "mask", "up"),
+    *("sent_counted", "mask_counted", "got_counted", "up_counted"),
+    *("dispatched", "compute", "down_rate"),
+)

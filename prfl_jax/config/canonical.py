@@ -17,9 +17,10 @@ from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
 from prfl_jax.system.errors import UserError, refuse
 
-# Keys that change where files lie, how often the host looks in, what is run afterwards, or how and when the work is
-# dealt out to devices and groups (which may move the last bits of a float). A run may be resumed with other values of
-# these; everything else is hashed, also `engine.clients`, `engine.unroll` and `eval.batch_size`, which may do the same.
+# Keys that are not hashed: the place of files, the length of chunks, what is run afterwards, and how work is
+# distributed over devices and groups (which may change the last bits of a float). A run may be resumed with other
+# values of these. Everything else is hashed, also `engine.clients`, `engine.unroll` and `eval.batch_size`, which may
+# change the last bits too.
 NOT_HASHED = frozenset(
     {
         "data.dir",

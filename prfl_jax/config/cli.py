@@ -1,4 +1,4 @@
-"""What the scripts share: `--config=FILE`, `--config.a.b=value`, errors in one line.
+"""The command line that the scripts share: `--config=FILE`, `--config.a.b=value`, errors in one line.
 
 A script defines its own absl flags and ends with `cli.run_with_config(main)` (or
 `cli.run(main)` where it needs no config). Every mistake of the user, whether in a
@@ -173,7 +173,7 @@ def _said(error: BaseException) -> str:
     try:
         return shorten(error.msg if isinstance(error, SyntaxError) else str(error.args[0] if error.args else error))
     except Exception:  # a user's own class may fail at this too
-        return "(no words)"
+        return "(no message)"
 
 
 # --- the command line ---
@@ -279,7 +279,7 @@ def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None
         said = e
     except BrokenPipeError:
         _leave_quietly(128 + signal.SIGPIPE)
-    except OSError as e:  # where nobody closer to the file had a better word for it
+    except OSError as e:  # code closer to the file has raised no UserError
         if e.errno not in ADVICE:
             raise
         said = cannot(e.filename or "a file", "be read or written", e)
@@ -296,7 +296,7 @@ def _run(call: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None
     if said is None:
         sys.exit(code)
     line = " ".join(str(said).split())
-    # letters that are none (of a file's name, a key, a value) are told by their numbers
+    # unprintable characters (of a file's name, a key, a value) are written as escapes
     console.say(f"{Path(args[0]).name}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}")
     sys.exit(2)
 
@@ -314,13 +314,13 @@ def _code(call: Callable[[Sequence[str]], int | None], args: Sequence[str], more
 
 
 def _of_environment(error: BaseException) -> bool:
-    """Whether it is JAX that does not understand a variable of the environment: it says so while it is imported."""
+    """Whether JAX refuses a variable of the environment, which it does while it is imported."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and frames[-1].filename.replace("\\", "/").endswith("jax/_src/config.py")
 
 
 def _leave_quietly(code: int) -> NoReturn:
-    """Nobody reads what would still be said, or Ctrl-C came where there is nothing to save."""
+    """Ends without a message: nobody reads it, or Ctrl-C came where there is nothing to save."""
     console.flush()
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""The config of a strategy that a run is compared with: its row, and what the run overrides where that applies.
+"""Makes the config of a strategy that a run is compared with: its row, and this run's overrides where they apply.
 
 Nothing here imports jax.
 """
@@ -12,13 +12,13 @@ from typing import Any
 
 from prfl_jax import strategies
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.clock import find_close_rule
 from prfl_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The other strategy's `config`, and in words what of this run's choices it `lacks`, and why."""
+    """The other strategy's `config`, and the overrides of this run that it `lacks`, in words, with the reason."""
 
     config: Any
     lacks: tuple[str, ...]
@@ -31,11 +31,11 @@ def compared(cfg: Any, name: str, check: Callable[[Any], None]) -> Compared:
     deadline_share, ...) are this run's. Of the keys that rows do set, the other row counts, but
 
     - what this run overrides in its own row is overridden in the other one too where both rows agree in it;
-    - a defence (an aggregation that outvotes liars) takes the place of any weighted mean of models;
-    - a deadline takes the place of windows that wait for everybody.
+    - a robust aggregation (one that withstands attacks) takes the place of any weighted mean of models;
+    - a deadline takes the place of windows that wait for all clients.
 
-    What `check` refuses is left out again, and so is what would make the other run this one, or the run of a row that
-    stands before it in the table: an ablation keeps what it is about.
+    An override that `check` refuses is left out, and so is one that would make the other run equal to this one, or to
+    the run of an earlier row of the table: an ablation keeps the choice that defines it.
 
     Args:
       cfg: a config that is valid by itself.
@@ -71,7 +71,7 @@ def compared(cfg: Any, name: str, check: Callable[[Any], None]) -> Compared:
 
 
 def not_taken_over(cfg: Any, check: Callable[[Any], None]) -> list[str]:
-    """A line for each strategy of `compare` that cannot have all that this run has; [] if all can."""
+    """A line for each strategy of `compare` that lacks an override of this run; [] if none does."""
     lines = []
     for name in cfg.compare:
         lacks = compared(cfg, name, check).lacks if name != cfg.strategy else ()
@@ -86,10 +86,10 @@ def _matters(key: str, value: Any, mine: dict[str, Any], theirs: dict[str, Any])
         if mine[key] == theirs[key] or find_aggregation(theirs[key]).mean:
             return True, None
         return True, f"its own, {theirs[key]}, is no weighted mean of models"
-    if key == "window.close" and value == "deadline":
-        if theirs[key] in SYNCHRONOUS or theirs[key] == mine[key]:
+    if key == "window.close" and find_close_rule(value).cuts_off:
+        if find_close_rule(theirs[key]).synchronous or theirs[key] == mine[key]:
             return True, None
-        return True, f"its windows, {theirs[key]}, wait for nobody who is late"
+        return True, f"its windows, {theirs[key]}, wait for no client that is late"
     return mine[key] == theirs[key], None
 
 

@@ -1,7 +1,7 @@
-"""The settings of one experiment: every key, its default, its unit.
+"""The default config: every key of an experiment, its default, its unit.
 
 A config is an `ml_collections.ConfigDict` made by `default_config()`, changed by
-a file under `configs/` and by `--config.a.b=value`. `validate.py` holds what each
+a file under `configs/` and by `--config.a.b=value`. `schema.py` holds what each
 key may be.
 """
 
@@ -32,16 +32,16 @@ def default_config() -> config_dict.ConfigDict:
     """
     c = config_dict.ConfigDict()
     c.seed = 0
-    c.strategy = "prfl"  # a row of strategies.py; fills the keys of the six seams below (docs/clock.md)
+    c.strategy = "prfl"  # a row of strategies/; fills the keys of the six seams below (docs/clock.md)
     c.rounds = 1000  # windows, at most
     c.horizon_s = config_dict.placeholder(float)  # simulated seconds, at most; None: no limit
     c.eval_every_s = 100.0  # the evaluation grid, simulated seconds
     c.compare = ()  # strategies run afterwards to the same simulated second, for the summary
-    c.stop_early = False  # True: end where the stop rule (Algorithm 1, lines 17-19) fires
+    c.stop_early = False  # True: end when the server stops improving; with recovery once all densities are 1
 
     c.data = _group(
-        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a piece of
-        # your own, as for the other names that say so (docs/)
+        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a
+        # plugin, as for the other names that say so (docs/)
         name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
         partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object
@@ -124,7 +124,7 @@ def default_config() -> config_dict.ConfigDict:
         k=3,  # k_arrivals: how many close a window
         dispatch="window_end",  # window_end | on_arrival
         release_min_s=0.5,
-        cohort=0,  # so many clients take part at a time, drawn anew for every dispatch; 0: all
+        cohort=0,  # number of clients that take part at a time, drawn anew for every dispatch; 0: all
         deadline_share=0.85,  # deadline: the factor times the time in which this share has arrived; the rest is cut off
         deadline_factor=1.5,
     )
@@ -135,7 +135,7 @@ def default_config() -> config_dict.ConfigDict:
 
     c.attack = _group(
         name="none",  # none | sign_flip | noise | nan | label_flip
-        number=0,  # so many clients lie, drawn by seed
+        number=0,  # so many clients are malicious, drawn by seed
         clients=(),  # or these
         scale=1.0,  # sign_flip: w_sent - scale (w - w_sent); noise: w_sent + scale N(0, 1)
     )
@@ -149,7 +149,7 @@ def default_config() -> config_dict.ConfigDict:
         lost_upload=0.0,  # ... that its update is sent and never counts
         repeated_upload=0.0,  # ... that its update is sent twice; it counts once
         join_s=(),  # tuples by client, repeated in turn: simulated s it comes at (): all from the start
-        leave_s=(),  # ... and leaves at for good, (): nobody does; a client that stays has one after the end, as 1e9
+        leave_s=(),  # ... and leaves at for good, (): no client does; a client that stays has one after the end, as 1e9
         availability=config_dict.placeholder(str),  # a CSV client,from,to (s): clients in it are there only then
         bandwidth=config_dict.placeholder(str),  # a CSV client,time,up,down (s, MB/s), instead of clients.*_mb_s
     )
@@ -162,15 +162,15 @@ def default_config() -> config_dict.ConfigDict:
     )
     c.engine = _group(
         clients="auto",  # auto | map | vmap
-        # arrival: as each update arrives | pending: everybody in flight at once, when the first of them arrives;
+        # arrival: as each update arrives | pending: all clients in flight at once, when the first of them arrives;
         # auto: pending on an accelerator with vmap where a window does not wait for everyone
         train="auto",
         # float32 | tensorfloat32 | bfloat16: what an accelerator computes products in; a CPU has float32 always
         matmul="float32",
         store="float32",  # float32 | bfloat16: models in flight and in the buffer; training and averages stay float32
-        models="device",  # device | host: where they lie (host: in its memory, moved one at a time; one device only)
+        models="device",  # device | host: where models are kept (host: moved one at a time; one device only)
         group=0,  # vmap: so many are trained at once; 0: as many as there are clients on a device
-        devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have everyone
+        devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have all clients
         chunk_windows=0,  # 0: from the measured speed, about chunk_s of host time
         chunk_s=3.0,
         unroll=True,

@@ -1,7 +1,8 @@
-"""What each key of a config may be: one table, dotted key -> `Rule`.
+"""The schema of a config: one table, dotted key -> `Rule`, of what each key may be.
 
-A rule holds the type, the test of a value and the same in words; the command
-line, the check of a whole config and the JSON form all read this table.
+A rule holds the type, the test of a value and the same in words. A key that names a choice has the rule of that
+choice's `Registry`, in the choice's room. The command line, the check of a whole config and the JSON form all read
+this table.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ import dataclasses
 import difflib
 import math
 import numbers
-import re
 from collections.abc import Callable
+from typing import Any
 
 from prfl_jax import registry, strategies
-from prfl_jax.aggregate import CLIENT_WEIGHTS, REGISTRY, STALENESS
+from prfl_jax.aggregate import AGGREGATIONS, CLIENT_WEIGHTS, STALENESS
+from prfl_jax.clock import CLOSE_RULES, DISPATCH_RULES, TRANSPORTS
+from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.local import LOCAL_WORKS
-from prfl_jax.models.architectures import ARCHITECTURES
+from prfl_jax.models.choices import INITS, LOSSES, MODELS
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
+from prfl_jax.transport import BYTE_RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,11 @@ def _choice_or_own(*names: str) -> Rule:
     return Rule(str, lambda v: v in names or registry.is_own(v), f"one of {', '.join(names)}, or {registry.WORDS}")
 
 
+def _named(choices: registry.Registry[Any]) -> Rule:
+    """The rule of a key whose value names a choice."""
+    return Rule(str, choices.accepts, choices.allowed)
+
+
 def _integer(low: int, high: int = 10**9, **more: bool) -> Rule:
     words = f"an integer from {low} to {high}"
     return Rule(int, lambda v: low <= v <= high, words + _or_none(more), **more)
@@ -118,9 +127,6 @@ FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")  # with 1 a window that asks for arrivals would never end
 CSV = Rule(str, lambda v: v.strip() != "" and "\0" not in v, "the path of a CSV file or None", optional=True)
 
-DATA_SETS = ("mnist_embedded", "mnist_by_writer", "cifar10", "femnist")
-_DATA_NAME = re.compile(rf"({'|'.join(DATA_SETS)})|tfds:\w[\w/.:-]*|.+\.npz")
-
 
 def _whole_percent(density: float) -> bool:
     return 0 < density <= 1 and abs(100 * density - round(100 * density)) < 1e-9 and round(100 * density) >= 1
@@ -136,13 +142,9 @@ RULES: dict[str, Rule] = {
         str, lambda v: v in strategies.ROWS, f"a tuple of strategies among {', '.join(strategies.ROWS)}", many=True
     ),
     "stop_early": FLAG,
-    "data.name": Rule(
-        str,
-        lambda v: (_DATA_NAME.fullmatch(v) is not None and "\0" not in v) or registry.is_own(v),
-        f"one of {', '.join(DATA_SETS)}, or tfds:NAME, or the path of a file that ends in .npz, or {registry.WORDS}",
-    ),
+    "data.name": _named(DATA_SETS),
     "data.dir": Rule(str, lambda v: v.strip() != "" and "\0" not in v, "a folder or None", optional=True),
-    "data.partition": _choice_or_own("iid", "dirichlet", "labels", "writer", "writer_iid", "fedmp"),
+    "data.partition": _named(PARTITIONS),
     "data.alpha": _positive(),
     "data.labels_per_client": _integer(1),
     "data.fedmp_level": _integer(0, 100),
@@ -153,14 +155,14 @@ RULES: dict[str, Rule] = {
     "data.test_limit": _integer(1, optional=True),
     "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "data.holdout_max": _integer(1),
-    "data.augment": _choice("none", "crop_flip"),
-    "data.normalize": _choice("unit", "inverted", "cifar10"),
-    "model.name": _choice_or_own(*ARCHITECTURES),
+    "data.augment": _named(AUGMENTATIONS),
+    "data.normalize": _named(NORMALIZATIONS),
+    "model.name": _named(MODELS),
     "model.width": _positive(1e-3, 100.0),
     "model.classes": _integer(2, optional=True),
-    "model.init": _choice("release", "he", "flax"),
+    "model.init": _named(INITS),
     "model.size_mb": _positive(1e-6, 1e7, optional=True),
-    "model.loss": _choice("sigmoid", "softmax"),
+    "model.loss": _named(LOSSES),
     "clients.number": _integer(1),
     "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
     "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
@@ -170,7 +172,7 @@ RULES: dict[str, Rule] = {
     "server.down_mb_s": _positive(*MB_S),
     "server.sigma": _not_negative(3.0),
     "server.contention": FLAG,
-    "local.name": _choice_or_own(*LOCAL_WORKS),
+    "local.name": _named(LOCAL_WORKS),
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
     "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
@@ -179,46 +181,46 @@ RULES: dict[str, Rule] = {
     "local.lr_decay": FRACTION,
     "local.lr_decay_rounds": _integer(1),
     "local.lr_dt_ref_s": _positive(optional=True),
-    "submodel.name": _choice_or_own(*SUBMODELS),
-    "submodel.importance": _choice(*IMPORTANCES),
-    "density.name": _choice_or_own(*DENSITIES),
+    "submodel.name": _named(SUBMODELS),
+    "submodel.importance": _named(IMPORTANCES),
+    "density.name": _named(DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
-    "density.rule": _choice(*BALANCE_RULES),
+    "density.rule": _named(BALANCE_RULES),
     "density.interval": _integer(1),
     "density.min_density": _number(_whole_percent, "in (0, 1] that is a whole percent, such as 0.05"),
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
-    "aggregation.name": _choice_or_own(*REGISTRY),
+    "aggregation.name": _named(AGGREGATIONS),
     "aggregation.server_lr": _positive(),
     "aggregation.alpha": FRACTION,
-    "aggregation.staleness": _choice(*STALENESS),
+    "aggregation.staleness": _named(STALENESS),
     "aggregation.staleness_a": _number(
         lambda v: 0 <= v <= 1e12,
         ">= 0 and at most 1e+12 (None: by kind, polynomial 0.6, of fedasync 0.5, hinge 10)",
         optional=True,
     ),
     "aggregation.staleness_b": _not_negative(),
-    "aggregation.client_weight": _choice(*CLIENT_WEIGHTS),
+    "aggregation.client_weight": _named(CLIENT_WEIGHTS),
     "aggregation.byzantine": _integer(0),
     "aggregation.clip_norm": _positive(optional=True),
-    "attack.name": _choice(*ATTACKS),
+    "attack.name": _named(ATTACKS),
     "attack.number": _integer(0),
     "attack.clients": Rule(int, lambda v: v >= 0, "a tuple of clients' numbers from 0", many=True),
     "attack.scale": _positive(),
     "privacy.noise_multiplier": _not_negative(1e6),
     "privacy.delta": _number(lambda v: 0 < v < 1, "in (0, 1)"),
-    "window.close": _choice("fixed", "all", "k_arrivals", "each_arrival", "release", "deadline"),
+    "window.close": _named(CLOSE_RULES),
     "window.dt_s": _positive(),
     "window.first_waits_for_all": FLAG,
     "window.k": _integer(1),
-    "window.dispatch": _choice("window_end", "on_arrival"),
+    "window.dispatch": _named(DISPATCH_RULES),
     "window.release_min_s": _positive(),
     "window.cohort": _integer(0),
     "window.deadline_share": FRACTION,
     "window.deadline_factor": _number(lambda v: 1 <= v <= 1e6, "from 1 to 1e+06"),
-    "transport.name": _choice("delta", "distinct", "one_copy", "unicast"),
-    "transport.bytes": _choice("counted", "density"),
+    "transport.name": _named(TRANSPORTS),
+    "transport.bytes": _named(BYTE_RULES),
     "faults.dropout": PROBABILITY,
     "faults.crash": PROBABILITY,
     "faults.lost_upload": PROBABILITY,
@@ -228,7 +230,7 @@ RULES: dict[str, Rule] = {
     "faults.availability": CSV,
     "faults.bandwidth": CSV,
     "eval.model": _choice("mask", "fedavg"),
-    "eval.signal": _choice("heldout", "test"),
+    "eval.signal": _named(SIGNALS),
     "eval.batch_size": _integer(1),
     "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
     "engine.clients": _choice("auto", "map", "vmap"),

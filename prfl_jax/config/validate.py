@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from prfl_jax import aggregate, clock, data, density, local, robustness, strategies, submodel, transport
-from prfl_jax.config import checks, leftover_checks
+from prfl_jax.config import checks
 from prfl_jax.config.canonical import canonical
 from prfl_jax.config.comparison import compared
 from prfl_jax.system.errors import UserError
@@ -45,4 +45,4 @@ def validate(cfg: config_dict.ConfigDict) -> None:
 def all_checks() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """The checks of every room, in order."""
     for room in ROOMS:
-        yield from getattr(room, "CHECKS", leftover_checks.CHECKS.get(room.__name__, ()))
+        yield from room.CHECKS

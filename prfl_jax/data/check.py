@@ -1,4 +1,4 @@
-"""The one check that every data set goes through, wherever it was read."""
+"""Checks the arrays of a data set, whatever it was read from."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def checked_images(where: Where, name: str, x: np.ndarray) -> np.ndarray:
 def _array(where: Where, name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
-    except Exception as e:  # whatever a user's own kind of array raises
+    except Exception as e:  # whatever a user's array type raises
         array = np.empty(0, object)
         said = (str(e).strip().splitlines() or [type(e).__name__])[0][:100]
     else:

@@ -5,31 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prfl_jax.data.sources import BY_WRITER
+from prfl_jax.data.partition import PARTITIONS
+from prfl_jax.data.pixels import NORMALIZATIONS
+from prfl_jax.data.sources import DATA_SETS
 from prfl_jax.system.errors import refuse
 
-_GREY = ("mnist_embedded", "mnist_by_writer", "femnist")  # one channel
-_NO_WRITERS = ("mnist_embedded", "cifar10")
+
+def _channels(flat: Mapping[str, Any]) -> None:
+    name, normalize = flat["data.name"], flat["data.normalize"]
+    source = DATA_SETS.known(name)
+    channels = None if source is None or source.shape is None else source.shape[2]
+    if channels is not None and not NORMALIZATIONS.find(normalize).takes(channels):
+        takes = " or ".join(NORMALIZATIONS.with_trait(lambda choice: choice.takes(channels)))
+        has = "one channel" if channels == 1 else f"{channels} channels"
+        raise refuse("data.normalize", normalize, f"{takes} with data.name={name!r} ({has})")
 
 
-def _data(flat: Mapping[str, Any]) -> None:
-    name, limit = flat["data.name"], flat["data.train_limit"]
-    if name in _GREY and flat["data.normalize"] == "cifar10":
-        raise refuse("data.normalize", "cifar10", f"unit or inverted with data.name={name!r} (one channel)")
-    partition = flat["data.partition"]
-    over = flat["data.split_writers_over"]
-    if over is not None and partition != "writer":
+def _writers(flat: Mapping[str, Any]) -> None:
+    partition, over, number = flat["data.partition"], flat["data.split_writers_over"], flat["clients.number"]
+    choice, source = PARTITIONS.known(partition), DATA_SETS.known(flat["data.name"])
+    if over is not None and not (choice is not None and choice.splits_writers):
         raise refuse("data.split_writers_over", over, f"None with data.partition={partition!r}")
-    if partition in BY_WRITER:
-        if name in _NO_WRITERS:
-            raise refuse("data.partition", partition, f"iid, dirichlet, labels or fedmp with data.name={name!r}")
-        most = flat["data.writers"] * (1 if flat["data.split_writers_over"] is None else 2)
-        if most < flat["clients.number"]:
-            allowed = f"at least clients.number={flat['clients.number']} with data.partition={partition!r}"
-            raise refuse("data.writers", flat["data.writers"], allowed)
-    least = flat["clients.number"] * flat["local.batch_size"]
+    if choice is None or not choice.chosen_writers:
+        return
+    if source is not None and source.has_writers is False:
+        *first, last = PARTITIONS.with_trait(lambda other: not other.chosen_writers)
+        allowed = f"{', '.join(first)} or {last} with data.name={flat['data.name']!r}"
+        raise refuse("data.partition", partition, allowed)
+    if flat["data.writers"] * (1 if over is None else 2) < number:
+        allowed = f"at least clients.number={number} with data.partition={partition!r}"
+        raise refuse("data.writers", flat["data.writers"], allowed)
+
+
+def _batches(flat: Mapping[str, Any]) -> None:
+    limit, least = flat["data.train_limit"], flat["clients.number"] * flat["local.batch_size"]
     if limit is not None and limit < least:
         raise refuse("data.train_limit", limit, f"None or at least {least}, one batch for every client")
 
 
-CHECKS = (_data,)
+CHECKS = (_channels, _writers, _batches)

@@ -1,4 +1,4 @@
-"""Training images on the device, and batches drawn there by key.
+"""Puts the training images on the device and draws batches there by key.
 
 A client's batch depends on `(key, client, how often it has trained)` alone: not on
 how many clients there are, how long the longest index list is, whether clients run
@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.data.partition import Split
+from prfl_jax.data.client_split import Split
+from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS
 from prfl_jax.data.sources import Dataset
 
 CROP_PADDING = 4  # pixels on each side
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 _AUGMENT_STREAM = 0x61756731  # folded in before the client's number; larger than any of those
 _ROUNDS = 16  # of the shuffling network; below 12 a test tells its orders of few images from chance
 
@@ -62,7 +61,7 @@ def find_background(x: np.ndarray) -> np.ndarray:
 def to_device(
     dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, malicious: Sequence[int] = ()
 ) -> DeviceData:
-    """Copy what the clients hold to the default device; images nobody holds stay behind.
+    """Copy what the clients hold to the default device; images that no client holds stay on the host.
 
     `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
 
@@ -129,8 +128,8 @@ def batch_indices(data: DeviceData, key: jax.Array, client: Any, count: Any, ste
     """Rows of `data.x` for the `count`-th local round of a client.
 
     A client goes through its images in epochs of `n // batch_size` batches without
-    repeating one; the remainder rests until the next epoch, which has an order of its
-    own. Local round `count` takes the steps `count * steps ..` of that endless line.
+    repeating one; the remainder is not used in that epoch. Each epoch has an order of its
+    own. Local round `count` takes the steps `count * steps ..` of that endless sequence.
 
     Args:
         data: from `to_device`.
@@ -158,51 +157,47 @@ def batch_indices(data: DeviceData, key: jax.Array, client: Any, count: Any, ste
 
 
 def preprocess(x: jax.Array, normalize: str) -> jax.Array:
-    """Pixels `[..., H, W, C]` uint8 to float32 of the same shape.
+    """Pixels `[..., H, W, C]` uint8 to float32 of the same shape, by a choice of `data.normalize` (`pixels.py`).
 
-    `unit`: x/255. `inverted`: 1 - x/255 (FEMNIST, whose background is white).
-    `cifar10`: x/255, less CIFAR-10's channel mean, over its deviation (3 channels).
+    Raises:
+      ValueError: the images have another number of channels than the choice takes.
     """
-    unit = x.astype(jnp.float32) / 255
-    if normalize == "unit":
-        return unit
-    if normalize == "inverted":
-        return 1 - unit
-    if normalize == "cifar10":
-        if x.shape[-1] != 3:
-            raise ValueError(f"normalize=cifar10 wants 3 channels, the images have {x.shape[-1]}")
-        return (unit - jnp.array(CIFAR10_MEAN)) / jnp.array(CIFAR10_STD)
-    raise ValueError(f"normalize={normalize!r}: allowed are unit, inverted, cifar10")
+    choice = NORMALIZATIONS.find(normalize)
+    if not choice.takes(x.shape[-1]):
+        raise ValueError(f"normalize={normalize} wants {choice.channels} channels, the images have {x.shape[-1]}")
+    return choice.apply(x.astype(jnp.float32) / 255)
 
 
 def outside(background: Any, normalize: str) -> jax.Array:
-    """The pixel `[C]` (or `[]`) uint8 that lies around an image.
+    """The pixel `[C]` (or `[]`) uint8 around an image.
 
-    The data's background. Where they have none (photographs), what `normalize` makes 0; with `cifar10` black, which
-    it does not make 0, as in the code that PR-FL builds on: its images are padded before they are normalised.
+    The data's background; where they have none (photographs), the byte that the choice of `data.normalize` names.
 
     Args:
       background: of `DeviceData`.
     """
-    otherwise = 255 if normalize == "inverted" else 0
     known = jnp.asarray(-1 if isinstance(background, tuple) else background)
-    return jnp.where(known < 0, otherwise, known).astype(jnp.uint8)
+    return jnp.where(known < 0, NORMALIZATIONS.find(normalize).around, known).astype(jnp.uint8)
 
 
 def augment(key: jax.Array, x: jax.Array, kind: str, around: Any = 0) -> jax.Array:
-    """Change a batch `[B, H, W, C]` uint8 at random; the shape stays.
-
-    `none`: as it is. `crop_flip`: each image is shifted by -4 .. 4 pixels both ways,
-    what comes in from outside being `around` (a crop of H x W out of the image with four
-    pixels of padding), and mirrored left to right half of the time.
+    """Changes a batch `[B, H, W, C]` uint8 at random by a choice of `data.augment`; the shape stays.
 
     Args:
-      around: a pixel, `[C]` or `[]` uint8; see `outside`.
+      around: the pixel around the images, `[C]` or `[]` uint8; see `outside`.
     """
-    if kind == "none":
-        return x
-    if kind != "crop_flip":
-        raise ValueError(f"augment={kind!r}: allowed are none, crop_flip")
+    change = AUGMENTATIONS.find(kind)
+    return x if change is None else change(key, x, around)
+
+
+def crop_flip(key: jax.Array, x: jax.Array, around: Any) -> jax.Array:
+    """Shifts each image by -4 .. 4 pixels both ways and mirrors it left to right half of the time.
+
+    Args:
+      x: `[B, H, W, C]` uint8.
+      around: what comes in from outside, so that the result is a crop of H x W out of the image with four pixels of
+        padding; `[C]` or `[]` uint8.
+    """
     count, height, width, channels = x.shape
     # One draw of plain words compiles in a fraction of randint's and bernoulli's time; the
     # remainder's bias is below 1e-8.
@@ -216,9 +211,6 @@ def augment(key: jax.Array, x: jax.Array, kind: str, around: Any = 0) -> jax.Arr
     rows = top[:, None] + jnp.arange(height)
     columns = left[:, None] + jnp.where(flip[:, None], jnp.arange(width)[::-1], jnp.arange(width))
     return padded[jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-_augment = augment  # `draw_batches` has an argument of that name
 
 
 def draw_batches(
@@ -242,9 +234,10 @@ def draw_batches(
     """
     rows = batch_indices(data, key, client, count, steps, batch_size)
     x = data.x[rows]
-    if augment != "none":
+    change = AUGMENTATIONS.find(augment)
+    if change is not None:
         own_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT_STREAM), client)
         step = jnp.asarray(count, jnp.int32) * steps + jnp.arange(steps, dtype=jnp.int32)
         around = outside(data.background, normalize)  # of bytes: an image is changed before it is normalised
-        x = jax.vmap(lambda s, images: _augment(jax.random.fold_in(own_key, s), images, augment, around))(step, x)
+        x = jax.vmap(lambda s, images: change(jax.random.fold_in(own_key, s), images, around))(step, x)
     return preprocess(x, normalize), data.y[rows]

@@ -1,4 +1,4 @@
-"""One NumPy generator per purpose, from the experiment's seed."""
+"""Random generators of NumPy: one for each purpose, from the experiment's seed."""
 
 from __future__ import annotations
 

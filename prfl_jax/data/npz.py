@@ -1,4 +1,4 @@
-"""Reading a data set from a `.npz` file without trusting it."""
+"""Reads a data set from a `.npz` file and refuses a malformed one."""
 
 from __future__ import annotations
 

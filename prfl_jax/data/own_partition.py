@@ -1,7 +1,8 @@
-"""A partition of a user's own: a function of labels, clients and a generator, whose result is checked."""
+"""Calls a partition plugin, a function of labels, number of clients and generator, and checks what it returns."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,24 @@ from prfl_jax.system.errors import UserError
 KEY = "config.data.partition"
 
 
-def own_partition(name: str, labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The clients' positions in `labels`, as the function `name` deals them out.
+def checked_parts(
+    name: str, function: Callable[..., Any], labels: np.ndarray, num_clients: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The clients' positions in `labels`, as a plugin deals them out.
 
     The function takes (labels `[N]`, num_clients, rng) and returns `num_clients` lists or arrays of positions, whole
-    numbers from 0 to N - 1. No position twice, no client without any; positions may go unused. It must draw from `rng`
-    alone, which the seed decides, so that a run can be repeated.
+    numbers from 0 to N - 1. No position may occur twice and no client may be without one; positions may go unused. It
+    must draw from `rng` alone, which the seed decides, so that a run can be repeated.
 
     Args:
       name: `data.partition`, `module:object` or `FILE.py:object`.
+      function: the plugin.
       labels: `[N]` of the training images that are dealt out.
       num_clients: M.
 
     Raises:
-      UserError: it cannot be loaded, raises, or returns anything else; the text names the client.
+      UserError: the function raises, or returns anything else; the text names the client.
     """
-    if not registry.is_own(name):
-        raise UserError(
-            f"data.partition={name!r}: allowed are iid, dirichlet, labels, writer, writer_iid, fedmp and "
-            f"{registry.WORDS}"
-        )
-    function = registry.find_object(name, KEY)
-    if not callable(function):
-        raise registry.wrong(KEY, name, function, "a function of labels, number of clients and generator")
     return _checked(name, registry.call(KEY, name, function, labels.copy(), num_clients, rng), len(labels), num_clients)
 
 

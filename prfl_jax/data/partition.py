@@ -1,20 +1,19 @@
-"""How clients share the training images: a choice of partition, and the held-out part.
+"""Partitions: the choices of how clients share the training images (`data.partition`).
 
-Each partition is a pure function of labels or writers, a generator and its own
-settings. It returns one array of positions per client; no position is in two. Those of
-a user's own are held to the same (`own_partition.py`).
+Each partition is a pure function of labels or writers, a generator and its own settings. It returns one array of
+positions per client; no position is in two. The result of a plugin is checked for the same (`own_partition.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from prfl_jax.data.keys import generator
-from prfl_jax.data.own_partition import own_partition
-from prfl_jax.data.sources import BY_WRITER, Dataset, limited
+from prfl_jax.data.own_partition import checked_parts
+from prfl_jax.registry import Registry, wrong
 from prfl_jax.system.errors import UserError
 
 MAX_DRAWS = 100  # of the Dirichlet partition, until each client has its batch
@@ -22,98 +21,39 @@ Clients = list[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
-    """Who holds which training images.
+class Pool:
+    """The training images that are dealt out.
 
     Attributes:
-        clients: per client the rows of `Dataset.x_train` it holds, ascending, int64.
-        holdout: rows that no client holds, for early stopping, ascending, int64.
-        test: rows of `Dataset.x_test` the models are tested on: all, but for `partition=writer` or `writer_iid`
-            those of the chosen writers, where these wrote any (LEAF splits each writer's images; MNIST's test
-            writers are others).
-        summary: the partition in numbers, for the report (plain JSON types).
+        labels: `[N]` int32.
+        num_classes: how many labels the data set has.
+        writers: `[N]` int32, who wrote each image; None where it is not known.
     """
 
-    clients: tuple[np.ndarray, ...]
-    holdout: np.ndarray
-    test: np.ndarray
-    summary: dict[str, Any]
+    labels: np.ndarray
+    num_classes: int
+    writers: np.ndarray | None = None
 
 
-def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, seed: int) -> Split:
-    """Hold a part of the training images out, share the rest over the clients.
+# one array of positions in the pool per client, and what the report says of the partition beside its name
+Dealt = tuple[Clients, dict[str, Any]]
+# (pool, the group `data` of the config, number of clients, least number of images of a client, generator) -> Dealt
+Deal = Callable[[Pool, Any, int, int, np.random.Generator], Dealt]
 
-    Held out are `holdout_fraction` of the images in play (for `partition=writer` and
-    `writer_iid`: of the chosen writers' images), at most `holdout_max`, drawn uniformly.
-    Both draws depend on the seed alone, so all methods that are compared share them.
-    `writer_iid` shuffles the images that `writer` deals out by writer, so that both
-    train on the same ones.
 
-    Args:
-        dataset: from `load`.
-        data_cfg: the group `data` of the config.
-        num_clients: M.
-        batch_size: the least number of images a client must hold.
-        seed: of the experiment.
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """One choice.
 
-    Raises:
-        UserError: the settings do not fit the data, or a client is left without a
-            full batch; the message names it.
+    Attributes:
+        deal: deals the images out, see `Deal`.
+        chosen_writers: only the images of `data.writers` chosen writers are dealt out.
+        splits_writers: `data.split_writers_over` applies.
     """
-    kind = data_cfg.partition
-    pool, test = np.arange(len(dataset.y_train)), np.arange(len(dataset.y_test))
-    if kind in BY_WRITER:
-        pool, test = _writers_images(dataset, data_cfg.writers, data_cfg.min_images_per_writer)
-        pool = limited(pool, "train", data_cfg.train_limit, seed)
-        test = limited(test, "test", data_cfg.test_limit, seed)
-    held = min(round(data_cfg.holdout_fraction * len(pool)), data_cfg.holdout_max)
-    holdout = np.sort(generator(seed, "data/holdout").choice(pool, held, replace=False))
-    pool = np.setdiff1d(pool, holdout, assume_unique=True)
 
-    if not len(pool):
-        raise UserError(
-            f"data.holdout_fraction={data_cfg.holdout_fraction}: {held} held-out images leave none to train on"
-        )
-
-    if num_clients > len(pool):  # before arrays are made of so many
-        raise UserError(f"clients.number={num_clients}: allowed is at most {len(pool)}, the images to train on")
-
-    rng, labels, classes = generator(seed, "data/partition"), dataset.y_train[pool], dataset.num_classes
-    extra: dict[str, Any] = {}
-    if kind in ("iid", "writer_iid"):
-        parts = iid(len(pool), num_clients, rng)
-    elif kind == "dirichlet":
-        parts, draws = dirichlet(labels, num_clients, data_cfg.alpha, batch_size, rng)
-        extra = {"alpha": float(data_cfg.alpha), "draws": draws}
-    elif kind == "labels":
-        parts = labels_per_client(labels, num_clients, data_cfg.labels_per_client, rng)
-        extra = {"labels_per_client": int(data_cfg.labels_per_client)}
-    elif kind == "fedmp":
-        parts = fedmp(labels, num_clients, data_cfg.fedmp_level, classes, rng)
-        extra = {"fedmp_level": int(data_cfg.fedmp_level)}
-    elif kind == "writer":
-        assert dataset.writer_train is not None
-        units = dataset.writer_train[pool]
-        if data_cfg.split_writers_over is not None:
-            units, split_in_two = split_writers(units, data_cfg.split_writers_over)
-            number = len(np.unique(units))
-            extra = {
-                "split_writers_over": int(data_cfg.split_writers_over),
-                "writers_split": split_in_two,
-                "shares": number,
-            }
-            if number < num_clients:
-                raise UserError(
-                    f"data.split_writers_over={data_cfg.split_writers_over}: makes {number} shares of "
-                    f"data.writers={data_cfg.writers}, fewer than clients.number={num_clients}; every client needs one"
-                )
-        parts = by_writer(units, num_clients, even=data_cfg.split_writers_over is not None)
-    else:
-        parts = own_partition(kind, labels, num_clients, rng)
-
-    _check_batches(parts, batch_size, kind)
-    clients = tuple(np.sort(pool[part]) for part in parts)
-    return Split(clients, holdout, test, _summary(dataset, kind, clients, holdout, test, len(pool), extra))
+    deal: Deal
+    chosen_writers: bool = False
+    splits_writers: bool = False
 
 
 def iid(count: int, num_clients: int, rng: np.random.Generator) -> Clients:
@@ -152,7 +92,7 @@ def dirichlet(
             return clients, draw
         if not best or min(map(len, clients)) > min(map(len, best)):
             best = clients
-    few = _names(best, least)
+    few = with_too_few(best, least)
     raise UserError(
         f"data.alpha={alpha}: after {MAX_DRAWS} draws {few}, fewer than local.batch_size={least}; "
         "take a larger data.alpha, fewer clients or more images"
@@ -294,69 +234,83 @@ def split_writers(writers: np.ndarray, over: int) -> tuple[np.ndarray, int]:
     return 2 * own + np.where(large[own], rank % 2, 0), int(large.sum())
 
 
-def _writers_images(dataset: Dataset, count: int, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test rows of the `count` lowest writer ids among those with at least `least` training images."""
-    if dataset.writer_train is None:
-        raise UserError(
-            f"data.partition: {dataset.name} does not say who wrote an image; "
-            "allowed are iid, dirichlet, labels, fedmp, or data.name=mnist_by_writer or femnist"
-        )
-    ids, images = np.unique(dataset.writer_train, return_counts=True)
-    ids = ids[images >= least]
-    if not 1 <= count <= len(ids):
-        raise UserError(
-            f"data.writers={count}: allowed are 1..{len(ids)}, so many have data.min_images_per_writer={least} images"
-        )
-    train = np.flatnonzero(np.isin(dataset.writer_train, ids[:count]))
-    test = np.arange(len(dataset.y_test))
-    if dataset.writer_test is not None and np.isin(dataset.writer_test, ids[:count]).any():
-        test = np.flatnonzero(np.isin(dataset.writer_test, ids[:count]))
-    return train, test
-
-
-def _names(parts: Clients, least: int) -> str:
+def with_too_few(parts: Clients, least: int) -> str:
     """`client 3 has 7 images, client 5 has 0 images`, at most three of them; clients count from 0."""
     few = [(client, len(part)) for client, part in enumerate(parts) if len(part) < least]
     text = ", ".join(f"client {client} has {size} images" for client, size in few[:3])
     return text + (f" and {len(few) - 3} more have too few" if len(few) > 3 else "")
 
 
-def _check_batches(parts: Clients, batch_size: int, kind: str) -> None:
-    few = _names(parts, batch_size)
-    if few:
+# --- the choices ---
+
+
+def _deal_iid(
+    pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
+) -> tuple[Clients, dict[str, Any]]:
+    return iid(len(pool.labels), clients, rng), {}
+
+
+def _deal_dirichlet(
+    pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
+) -> tuple[Clients, dict[str, Any]]:
+    parts, draws = dirichlet(pool.labels, clients, cfg.alpha, least, rng)
+    return parts, {"alpha": float(cfg.alpha), "draws": draws}
+
+
+def _deal_labels(
+    pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
+) -> tuple[Clients, dict[str, Any]]:
+    parts = labels_per_client(pool.labels, clients, cfg.labels_per_client, rng)
+    return parts, {"labels_per_client": int(cfg.labels_per_client)}
+
+
+def _deal_fedmp(
+    pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
+) -> tuple[Clients, dict[str, Any]]:
+    parts = fedmp(pool.labels, clients, cfg.fedmp_level, pool.num_classes, rng)
+    return parts, {"fedmp_level": int(cfg.fedmp_level)}
+
+
+def _deal_writer(
+    pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
+) -> tuple[Clients, dict[str, Any]]:
+    assert pool.writers is not None
+    over = cfg.split_writers_over
+    if over is None:
+        return by_writer(pool.writers, clients), {}
+    units, split_in_two = split_writers(pool.writers, over)
+    number = len(np.unique(units))
+    if number < clients:
         raise UserError(
-            f"data.partition={kind!r}: {few}, fewer than local.batch_size={batch_size}; "
-            "take fewer clients, smaller batches or more images"
+            f"data.split_writers_over={over}: makes {number} shares of data.writers={cfg.writers}, "
+            f"fewer than clients.number={clients}; every client needs one"
         )
+    extra = {"split_writers_over": int(over), "writers_split": split_in_two, "shares": number}
+    return by_writer(units, clients, even=True), extra
 
 
-def _who_wrote(dataset: Dataset, clients: tuple[np.ndarray, ...], test: np.ndarray) -> str | None:
-    """Whether the test images are by the clients' own writers: `own`, `others` or `both`; None where nobody knows."""
-    if dataset.writer_train is None or dataset.writer_test is None:
-        return None
-    own = np.isin(dataset.writer_test[test], dataset.writer_train[np.concatenate(clients)])
-    return "own" if own.all() else "both" if own.any() else "others"
+def _plugin(name: str, function: Any) -> Partition:
+    """A user's function of (labels `[N]`, number of clients, generator), see `checked_parts`."""
+    if not callable(function):
+        raise wrong("config.data.partition", name, function, "a function of labels, number of clients and generator")
+
+    def deal(
+        pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
+    ) -> tuple[Clients, dict[str, Any]]:
+        return checked_parts(name, function, pool.labels, clients, rng), {}
+
+    return Partition(deal)
 
 
-def _summary(
-    dataset: Dataset,
-    kind: str,
-    clients: tuple[np.ndarray, ...],
-    holdout: np.ndarray,
-    test: np.ndarray,
-    pool: int,
-    extra: dict[str, Any],
-) -> dict[str, Any]:
-    sizes = [len(rows) for rows in clients]
-    writers = dataset.writer_train
-    return {
-        "partition": kind,
-        **extra,
-        "sizes": sizes,
-        "labels": [np.bincount(dataset.y_train[rows], minlength=dataset.num_classes).tolist() for rows in clients],
-        "writers": None if writers is None else [len(np.unique(writers[rows])) for rows in clients],
-        "holdout": len(holdout),
-        "test": len(test),
-        "test_writers": _who_wrote(dataset, clients, test),
-        "unused": pool - sum(sizes),
-    }
+PARTITIONS: Registry[Partition] = Registry(
+    "data.partition",
+    {
+        "iid": Partition(_deal_iid),
+        "dirichlet": Partition(_deal_dirichlet),
+        "labels": Partition(_deal_labels),
+        "writer": Partition(_deal_writer, chosen_writers=True, splits_writers=True),
+        "writer_iid": Partition(_deal_iid, chosen_writers=True),
+        "fedmp": Partition(_deal_fedmp),
+    },
+    _plugin,
+)

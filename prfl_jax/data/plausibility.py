@@ -1,4 +1,4 @@
-"""What can be trained on and yet looks like a mistake in a data set: a line of text for each."""
+"""Finds what can be trained on but looks like a mistake in a data set; a line of text for each finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making the data sets that `load` reads out of the files their authors publish."""
+"""Converts the files that the authors of a data set publish into those that `load` reads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def prepare_mnist_by_writer(
             raise UserError(f"{mnist_dir}: MNIST's {part} images are {x.shape}, its labels {y.shape}")
         if rows.ndim != 2 or rows.shape[1] < 3 or len(rows) < len(y):
             raise UserError(f"{qmnist_dir / file}: {rows.shape}, expected at least ({len(y)}, 8)")
-        rows = rows[: len(y)]  # QMNIST's test set begins with MNIST's and goes on
+        rows = rows[: len(y)]  # QMNIST's test set begins with MNIST's, followed by others
         differ = np.count_nonzero(rows[:, _QMNIST_CLASS] != y)
         if differ:
             raise UserError(f"{qmnist_dir / file}: {differ} of {len(y)} classes are not MNIST's {part} labels")

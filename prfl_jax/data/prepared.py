@@ -1,4 +1,4 @@
-"""Data sets that tensorflow-datasets has prepared in a folder; TensorFlow is not needed."""
+"""Reads data sets that tensorflow-datasets has prepared in a folder; TensorFlow is not needed."""
 
 from __future__ import annotations
 

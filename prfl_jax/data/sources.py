@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded images, `.npz` files, tensorflow-datasets, FEMNIST, a function of one's own."""
+"""Loads a data set by name (`data.name`): embedded images, `.npz` files, tensorflow-datasets, FEMNIST, or a plugin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,11 @@ from prfl_jax import registry
 from prfl_jax.data.check import Arrays, checked_arrays
 from prfl_jax.data.keys import generator
 from prfl_jax.data.npz import read_npz
+from prfl_jax.data.partition import PARTITIONS
+from prfl_jax.registry import Form, Registry
 from prfl_jax.system.errors import UserError
 
 DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
-BY_WRITER = ("writer", "writer_iid")  # the partitions of chosen writers' images
 _EMBEDDED_TEST_EVERY = 5  # every fifth image of a digit is a test image: 100 of its 500
 
 
@@ -27,13 +29,13 @@ class Dataset:
     """Images in memory, as bytes.
 
     Attributes:
-        name: `data.name` of the config (whatever a data set of one's own says).
+        name: `data.name` of the config (whatever a plugin says).
         x_train: `[N, H, W, C]` uint8.
         y_train: `[N]` int32, in `0 .. num_classes - 1`.
         x_test: `[T, H, W, C]` uint8.
         y_test: `[T]` int32.
         num_classes: how many labels there are.
-        writer_train: `[N]` int32, who wrote each training image; None where nobody knows.
+        writer_train: `[N]` int32, who wrote each training image; None where it is not known.
         writer_test: `[T]` int32, likewise for the test images.
         source: one line for the report.
         notes: what a user should know or look at again, a line each; `load` fills it in.
@@ -54,7 +56,7 @@ class Dataset:
 def data_dir(data_cfg: Any) -> pathlib.Path:
     """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
     folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
-    return pathlib.Path(os.path.expanduser(folder))  # which leaves a home of nobody as it is
+    return pathlib.Path(os.path.expanduser(folder))  # leaves `~NAME` as it is where there is no such user
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:
@@ -69,19 +71,9 @@ def load(data_cfg: Any, seed: int) -> Dataset:
             what to run), or its content is not what it should be.
     """
     name, folder = data_cfg.name, data_dir(data_cfg)
-    if name in _NAMED:
-        data = _NAMED[name](name, folder)
-    elif name.endswith(".npz"):
-        data = _from_npz(name, folder / os.path.expanduser(name), None)
-    elif name.startswith("tfds:") and len(name) > len("tfds:"):
-        data = _from_tfds(name, folder)
-    elif registry.is_own(name):
-        data = _from_own(name, folder)
-    else:
-        raise UserError(
-            f"data.name={name!r}: allowed are {', '.join(_NAMED)}, FILE.npz, tfds:NAME and {registry.WORDS}"
-        )
-    if data_cfg.partition in BY_WRITER:  # first the writers are chosen, then `split` cuts what they wrote
+    data = DATA_SETS.find(name).read(name, folder)
+    partition = PARTITIONS.known(data_cfg.partition)
+    if partition is not None and partition.chosen_writers:  # `split` chooses the writers, then cuts what they wrote
         return data
     train = limited(np.arange(len(data.y_train)), "train", data_cfg.train_limit, seed)
     test = limited(np.arange(len(data.y_test)), "test", data_cfg.test_limit, seed)
@@ -171,24 +163,60 @@ def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
     return _dataset(name, read_prepared(name_there, folder), f"tensorflow-datasets {name_there}")
 
 
-def _from_own(name: str, folder: pathlib.Path) -> Dataset:
-    """What a function of a user's own returns, checked like a file."""
+def _from_file(name: str, folder: pathlib.Path) -> Dataset:
+    return _from_npz(name, folder / os.path.expanduser(name), None)
+
+
+def _plugin(name: str, function: Any) -> Source:
+    """A user's function that takes the data folder and returns a `Dataset`, which is checked like a file."""
     key = "config.data.name"
-    function = registry.find_object(name, key)
     if not callable(function) or isinstance(function, type):
         raise registry.wrong(key, name, function, "a function that takes the data folder and returns a Dataset")
-    found = registry.call(key, name, function, folder)
-    if not isinstance(found, Dataset):
-        raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
-    arrays = {field: getattr(found, field) for field in Arrays._fields if field not in ("num_classes", "notes")}
-    checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
-    source = " ".join(str(found.source).split()) if found.source else f"{name}, of the user's own"
-    return _dataset(name, checked, source)
+
+    def read(name: str, folder: pathlib.Path) -> Dataset:
+        found = registry.call(key, name, function, folder)
+        if not isinstance(found, Dataset):
+            raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
+        arrays = {field: getattr(found, field) for field in Arrays._fields if field not in ("num_classes", "notes")}
+        checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
+        source = " ".join(str(found.source).split()) if found.source else f"{name}, of the user's own"
+        return _dataset(name, checked, source)
+
+    return Source(read)
 
 
-_NAMED: dict[str, Callable[[str, pathlib.Path], Dataset]] = {
-    "mnist_embedded": _mnist_embedded,
-    "mnist_by_writer": _mnist_by_writer,
-    "cifar10": _cifar10,
-    "femnist": _femnist,
-}
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a data set comes from, and what is known of it before it is read.
+
+    Attributes:
+        read: (name, data folder) -> the data set, checked.
+        shape: (height, width, channels) of its images; None: not known.
+        classes: how many labels it has; None: not known.
+        has_writers: whether it says who wrote each image; None: not known.
+    """
+
+    read: Callable[[str, pathlib.Path], Dataset]
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    has_writers: bool | None = None
+
+
+_TFDS = Form("tfds:NAME", lambda name: re.fullmatch(r"tfds:\w[\w/.:-]*", name) is not None, Source(_from_tfds))
+_FILE = Form(
+    "the path of a file that ends in .npz",
+    lambda name: re.fullmatch(r".+\.npz", name) is not None and "\0" not in name,
+    Source(_from_file),
+)
+
+DATA_SETS: Registry[Source] = Registry(
+    "data.name",
+    {
+        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False),
+        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True),
+        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False),
+        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True),
+    },
+    _plugin,
+    (_TFDS, _FILE),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prfl_jax.clock import find_close_rule
 from prfl_jax.density.choices import DENSITIES, evidence_needed, find_density
 from prfl_jax.system.errors import refuse
 
@@ -31,7 +32,8 @@ def tiers(flat: Mapping[str, Any]) -> None:
     policy = find_density(name)
     if policy.uses_tiers and not flat["density.tiers"]:
         raise refuse("density.tiers", (), f"at least one density with density.name={name!r}")
-    if policy.needs_first_times and flat["window.close"] != "all" and not flat["window.first_waits_for_all"]:
+    waits = find_close_rule(flat["window.close"]).waits_for_all(1)
+    if policy.needs_first_times and not waits and not flat["window.first_waits_for_all"]:
         allowed = f"True with density.name={name!r}, which needs every client's first round time"
         raise refuse("window.first_waits_for_all", False, allowed)
 

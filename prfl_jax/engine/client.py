@@ -1,4 +1,4 @@
-"""One client: its local round, and what the server makes of the result. The engine maps this over slots."""
+"""The work of one client on the device: its local round, and what the server takes of its update."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class AcceptedUpdate(NamedTuple):
 
 
 class Client:
-    """The work of one client, for one model, loss and layout.
+    """The work of one client; the engine maps `train` and `received` over the slots of its arrays.
 
     Args:
       task: what is the same for every client and round.

@@ -1,4 +1,4 @@
-"""What a config says of the six seams, resolved into objects before any array is made; the engine made from them."""
+"""`Method`: the objects that a config's names stand for, found and fitted to one model before any array is made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import jax
 
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
-from prfl_jax.clock import SYNCHRONOUS
+from prfl_jax.clock import find_close_rule
+from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
@@ -39,14 +40,25 @@ from prfl_jax.system.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What the config says of the six seams, resolved: no array is made yet."""
+    """The resolved choices of one config.
+
+    Attributes:
+      model, loss: what is trained.
+      layout: which leaves of the model have masks.
+      submodels: the sub-models of the rule `submodel.name` for this model.
+      importance: how pruning scores are made; None where nothing is pruned.
+      scores: (weights, squares) -> pruning scores, for a rule that is `scored`; else None.
+      work: what a client does in a round.
+      clients_axis, train: `engine.clients` and `engine.train`, with `auto` resolved.
+      matmul: what products are computed in, as JAX names it; None: JAX's default.
+    """
 
     model: Any
     layout: Layout
     submodels: Submodels
     loss: Any
-    importance: Importance | None  # None where nothing is pruned
-    scores: Callable[..., Any] | None  # of sub-models by importance
+    importance: Importance | None
+    scores: Callable[..., Any] | None
     work: LocalWork
     clients_axis: str
     train: str
@@ -67,8 +79,12 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
     Raises:
       UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
-    if config.data.normalize == "cifar10" and input_shape[-1] != 3:
-        raise UserError(f"config.data.normalize='cifar10': the images are {input_shape}; allowed with 3 channels")
+    normalization = NORMALIZATIONS.find(config.data.normalize)
+    if not normalization.takes(input_shape[-1]):
+        raise UserError(
+            f"config.data.normalize={config.data.normalize!r}: the images are {input_shape}; "
+            f"allowed with {normalization.channels} channels"
+        )
     sizes = Sizes(
         evaluated=tuple(sorted({images_each(n, config.eval.batch_size, place(config).count) for n in images if n})),
         trained=(config.local.batch_size,),
@@ -102,7 +118,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         axis = "map" if on_cpu else "vmap"
     if train == "auto":
         # a core is filled by one client; clients' own gradients are kept for none that has not arrived
-        waits = on_cpu or axis == "map" or config.window.close in SYNCHRONOUS or uploads_squares(config)
+        waits = on_cpu or axis == "map" or find_close_rule(config.window.close).synchronous or uploads_squares(config)
         train = "arrival" if waits else "pending"
     return Method(
         model=model,
@@ -169,7 +185,7 @@ def slots(config: Any) -> int:
 
 
 def models_at_once(config: Any, method: Method) -> int | None:
-    """Models on the device at a time, where they lie with the host; else None."""
+    """How many models are on the device at a time, where they are kept in the host's memory; else None."""
     if config.engine.models == "device":
         return None
     return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
@@ -186,7 +202,7 @@ def slots_key(config: Any) -> str:
 
 
 def place(config: Any) -> Placement:
-    """The slots of a config on the devices there are; on one where models lie with the host.
+    """The slots of a config on the available devices; on one device where models are kept in the host's memory.
 
     Raises:
       UserError: they cannot be placed so.
@@ -194,4 +210,4 @@ def place(config: Any) -> Placement:
     if config.engine.models == "host" and not multi_process.alone():
         raise UserError("config.engine.models='host': allowed is device where several processes make a run")
     devices = 1 if config.engine.models == "host" else config.engine.devices
-    return Placement.of(slots(config), devices, everyone=config.window.close in SYNCHRONOUS)
+    return Placement.of(slots(config), devices, everyone=find_close_rule(config.window.close).synchronous)

@@ -1,7 +1,7 @@
-"""The host side of a chunk: clock, densities and aggregation weights become a `Plan`.
+"""The planner: on the host, turns windows of the clock, densities and aggregation weights into rows of a `Plan`.
 
-Nothing here depends on what is learned: inside an interval densities are constant, so
-the clock may run ahead of the device. Host values only; imports no jax.
+Nothing here depends on what is learned: inside an interval densities are constant, so the clock may run ahead of the
+device. Host values only; imports no JAX.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 
 from prfl_jax.aggregate import AggregationWeights, CloseContext, Slot, find_aggregation, weights_of
 from prfl_jax.aggregate.cycles import Cycles
-from prfl_jax.clock import SYNCHRONOUS, Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
+from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.clock.faults import LEFT
-from prfl_jax.clock.faulty_clock import waits_for_all
 from prfl_jax.density import DensityPolicy
 from prfl_jax.engine.plan import LocalRound, Plan, make_row
 
@@ -28,9 +27,9 @@ class PlannedWindow:
     """One window, ready for the device.
 
     Attributes:
-      window: what the clock says happened.
+      window: what happened in it, from the clock.
       rows: its rows of the plan; the last one closes the window.
-      percents: density (percent) of each of its dispatches.
+      density_pct: density of each of its dispatches, whole percents.
       staleness: tau of each arrival, n - 1 - n'(i).
       weights: `[S]` weights of the slots at its close.
     """
@@ -43,7 +42,7 @@ class PlannedWindow:
 
 
 class Slots:
-    """Which slot of the device's arrays each client has, S in all.
+    """The slot of the device's arrays that each client has, of S slots in all.
 
     Where everybody takes part a client's slot is its number. In a cohort it gets the lowest one that is free when it
     is dispatched, and gives it back when it arrives or fails.
@@ -71,7 +70,7 @@ class Slots:
         return slot
 
     def weights(self, by_client: np.ndarray, arrived: Mapping[int, int]) -> np.ndarray:
-        """`[S]` of `[M]`; in a cohort only this window's arrivals, at the slots they came in, can have any."""
+        """`[S]` weights of `[M]`; in a cohort only this window's arrivals have any, at their slots."""
         if not self._cohort:
             return by_client
         out = np.zeros(self.number)
@@ -92,12 +91,11 @@ class Planner:
 
     Args:
       clock: from the config; this object drives it.
-      policy: the density policy, told of every arrival.
+      policy: the density policy, which observes every arrival.
       aggregation: `config.aggregation`.
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
-      window: `config.window`.
-      ahead: an arrival that is not trained yet has all trained that are in flight.
+      ahead: where an arrival is not trained yet, all clients in flight are trained in its row.
     """
 
     def __init__(
@@ -108,21 +106,18 @@ class Planner:
         local: Any,
         dt_ref_s: float,
         p: np.ndarray,
-        window: Any,
         ahead: bool = False,
     ) -> None:
         self.clock, self.policy = clock, policy
         self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
         self._choice = find_aggregation(aggregation.name)
-        self._window = window
-        # how many arrivals close a window, where that is what does
-        self._k: int | None = {"k_arrivals": window.k, "each_arrival": 1}.get(window.close)
+        self._rule = clock.rule
         clients = len(p)
         self._cycles = Cycles(clients)
-        self._places = Slots(clients, window.cohort)
+        self._places = Slots(clients, clock.rule.cohort)
         self._upcoming: collections.deque[Window] = collections.deque()
         self._slots: list[Slot | None] = [None] * clients
-        self._rounds = np.zeros(clients, np.int64)  # local rounds each client has done
+        self._rounds = np.zeros(clients, np.int64)  # that each client has done
         self._round_s = np.zeros(clients)  # and their round times, summed
         self._in_flight: dict[int, LocalRound] = {}  # by slot
         self._ahead = ahead
@@ -150,7 +145,7 @@ class Planner:
         return local.lr * local.lr_decay ** (dispatched_s / (self._dt_ref_s * local.lr_decay_rounds))
 
     def take(self) -> PlannedWindow:
-        """Takes the next window: its rows, weights and bytes; tells the density policy of its arrivals."""
+        """Takes the next window: its rows, weights and bytes; passes its arrivals to the density policy."""
         window = self.peek()
         self._upcoming.popleft()
         density_pct = self.policy.density_pct
@@ -161,7 +156,7 @@ class Planner:
         arrived_pct: list[int] = []
         sent = self._send([d for d in window.dispatches if not d.on_arrival], density_pct)
         on_arrival = collections.deque(d for d in window.dispatches if d.on_arrival)
-        # A row dispatches first and takes arrivals then, so whoever is dispatched in the middle of the
+        # A row dispatches first and takes arrivals then, so a client that is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
         again: list[Dispatch] = []
         for arrival in _endings(window):
@@ -190,19 +185,19 @@ class Planner:
         return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots)
 
     def _send(self, dispatches: Sequence[Dispatch], density_pct: np.ndarray) -> list[tuple[int, int]]:
-        """(slot, percent) of each dispatch, whose round is known from here on."""
+        """(slot, density in percent) of each dispatch; notes its local round as in flight."""
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, percent = self._places.take(client), int(density_pct[client])
-            turn = LocalRound(slot, client, index, self.learning_rate(time_s), density_pct=percent)
-            self._in_flight[slot] = turn
+            local_round = LocalRound(slot, client, index, self.learning_rate(time_s), density_pct=percent)
+            self._in_flight[slot] = local_round
             if self._ahead:
-                self._waiting[slot] = turn
+                self._waiting[slot] = local_round
             out.append((slot, percent))
         return out
 
     def _drop(self, failure: Failure, again: list[Dispatch]) -> list[Dispatch]:
-        """Forgets a turn that has failed; returns who of `again`, which is not sent yet, still has to be."""
+        """Removes a round that has failed; returns the dispatches of `again` that still have to be sent."""
         left = [dispatch for dispatch in again if dispatch.client != failure.client]
         if len(left) == len(again):
             slot = self._places.give(failure.client)
@@ -213,7 +208,7 @@ class Planner:
     def _row(
         self, sent: Sequence[tuple[int, int]], arrivals: Sequence[LocalRound], closing: AggregationWeights | None = None
     ) -> Plan:
-        """A row of the plan, which trains all that wait for it where one of its arrivals does."""
+        """A row of the plan; it trains all rounds that wait for training if one of its arrivals does."""
         train: list[LocalRound] = []
         if any(arrival.slot in self._waiting for arrival in arrivals):
             train = [self._waiting[slot] for slot in sorted(self._waiting)]
@@ -221,26 +216,27 @@ class Planner:
         return make_row(self._places.number, sent, arrivals, closing, train)
 
     def _close(self, window: Window) -> AggregationWeights:
-        """Enters the window's arrivals into the books; the weights of its aggregation."""
+        """Notes the window's arrivals; returns the weights of its aggregation."""
         for arrival in window.arrivals:
             self._rounds[arrival.client] += 1
             self._round_s[arrival.client] += arrival.round_s
             self._slots[arrival.client] = Slot(arrival.version, window.index)
-        waits = self._window.close in SYNCHRONOUS or waits_for_all(self._window, window.index)
+        rule = self._rule
+        waits = rule.close_rule.synchronous or rule.waits_for_all(window.index)
         cycle_s, step_s = None, None
-        if self._window.close != "fixed" and not waits:
+        if not rule.close_rule.fixed_length and not waits:
             self._cycles.add(window)
             cycle_s, step_s = self._cycles.mean_s, self._cycles.step_s(self._taking_part(window))
         mean_s = np.where(self._rounds > 0, self._round_s / np.maximum(self._rounds, 1), np.nan)
         seen = CloseContext(
-            window.index, window.arrivals, self._slots, self._p, mean_s, self._window.dt_s,
-            waits=waits, k=self._k, cycle_s=cycle_s, step_s=step_s,
+            window.index, window.arrivals, self._slots, self._p, mean_s, rule.dt_s,
+            waits=waits, k=rule.arrivals, cycle_s=cycle_s, step_s=step_s,
         )  # fmt: skip
         return weights_of(self._choice, self._aggregation, seen)
 
     def _taking_part(self, window: Window) -> set[int]:
-        """Who had a round in the window and has not left in it; asked before its own turns are entered."""
-        there = {turn.client for turn in self._in_flight.values()}
+        """Clients that had a round in the window and have not left in it; called before its dispatches are noted."""
+        there = {one.client for one in self._in_flight.values()}
         there.update(dispatch.client for dispatch in window.dispatches)
         left_s = {failure.client: failure.ended_s for failure in window.failures if failure.kind == LEFT}
         back = {d.client for d in window.dispatches if d.client in left_s and d.time_s >= left_s[d.client]}
@@ -275,7 +271,7 @@ class Planner:
         self._round_s = np.array(state["round_s"], np.float64)
         self._cycles.from_state(state["cycles"])
         self._in_flight = {slot: LocalRound(slot, *rest) for slot, *rest in state["in_flight"]}
-        if self._ahead:  # what was trained is not saved, but what it is trained from
+        if self._ahead:  # results of training are not saved, only what they follow from
             self._waiting = dict(self._in_flight)
         return self
 

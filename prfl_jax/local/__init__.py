@@ -1,5 +1,8 @@
 """Local work: what a client does with the model it was sent. What is exported imports no JAX; `sgd` does."""
 
+import warnings
+from typing import Any
+
 from prfl_jax.local.choices import CHECKS, LOCAL_WORKS, find_local
 from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
 
@@ -14,3 +17,13 @@ __all__ = [
     "LocalWork",
     "find_local",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1."""
+    if name == "make_local_round":
+        warnings.warn("prfl_jax.local.make_local_round is now in prfl_jax.local.sgd", DeprecationWarning, stacklevel=2)
+        from prfl_jax.local.sgd import make_local_round
+
+        return make_local_round
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,15 +17,14 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from prfl_jax.models import module_checks
+from prfl_jax.models.choices import MODELS
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
 from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.models.matmul_conv import plain_convolutions
 from prfl_jax.models.module_checks import Sizes
-from prfl_jax.models.nets import VGG11, Conv2
 from prfl_jax.models.nnx_adapter import nnx_functions
 from prfl_jax.models.training_switch import build_switch, call_switch
 from prfl_jax.models.variables import Functions, Params, whole
-from prfl_jax.registry import find_object
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.jax_settings import fixed as fixed_settings
@@ -117,11 +116,11 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:
         raise UserError(f"config.model.classes: {classes}; allowed: at least the data's {data_classes} classes")
-    builtin = {"conv2": Conv2, "vgg11": VGG11}
-    if cfg.name in builtin:
-        module = builtin[cfg.name](classes=classes, width=cfg.width, init_name=cfg.init)
-        return wrap_linen(cfg.name, module, input_shape, classes)
-    return wrap_module(cfg.name, find_object(cfg.name, "config.model.name"), input_shape, classes, sizes)
+    module = MODELS.find(cfg.name)
+    if cfg.name in MODELS:
+        made = module(classes=classes, width=cfg.width, init_name=cfg.init)
+        return wrap_linen(cfg.name, made, input_shape, classes)
+    return wrap_module(cfg.name, module, input_shape, classes, sizes)
 
 
 def wrap_module(
@@ -148,7 +147,7 @@ def wrap_module(
         return dataclasses.replace(model, warnings=module_checks.check_once(asked, sizes or Sizes()))
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise _not_taken(name, input_shape, error) from error
 
 
@@ -165,14 +164,14 @@ def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[in
         outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
         is_linen = issubclass(module, nn.Module)
         gets_rngs = "rngs" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-        told = build_switch(module.__init__, call_switch(name, module, input_shape)(True)[1])  # type: ignore[misc]
-        first = told(False) if is_linen else {}
+        switches = build_switch(module.__init__, call_switch(name, module, input_shape)(True)[1])  # type: ignore[misc]
+        first = switches(False) if is_linen else {}
 
         def make(rngs: Any = None, **switches: Any) -> Any:
             given = {"rngs": rngs} if gets_rngs and not is_linen else {}
             try:
                 return module(**outputs, **first, **switches, **given)
-            except (Exception, SystemExit) as error:  # whatever a user's own code raises
+            except (Exception, SystemExit) as error:  # whatever a user's code raises
                 what, said = outputs or "nothing", _first_line(error)
                 raise UserError(f"config.model.name: {name!r} cannot be built from {what}: {said}") from error
 
@@ -187,7 +186,7 @@ def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: in
         return _checked(name, linen_functions(name, module, input_shape), input_shape, classes)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise _not_taken(name, input_shape, error) from error
 
 
@@ -252,7 +251,7 @@ def _forward_flop(model: Model) -> FlopCount:
 def save_model(path: str, params: Params) -> None:
     """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic.
 
-    Fixed variables lie beside them under `@fixed/`; of types that NumPy lacks (bfloat16) as float32, which holds them.
+    Fixed variables are beside them under `@fixed/`; of types that NumPy lacks (bfloat16) as float32, which holds them.
     """
     arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
     arrays = {key: leaf.astype(np.float32) if leaf.dtype.kind == "V" else leaf for key, leaf in arrays.items()}

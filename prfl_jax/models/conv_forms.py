@@ -73,7 +73,7 @@ def _wide_rows(
     images: jax.Array, padding: Padding, kw: int, width: int, stride: int = 1, dilation: int = 1,
     more: tuple[int, int] = (0, 0),
 ) -> jax.Array:  # fmt: skip
-    """`[H, B, W', kw C]`: the rows that a row of the kernel sees then lie together, and need no copy."""
+    """`[H, B, W', kw C]`: the rows that a row of the kernel reads are then contiguous and need no copy."""
     images = jnp.transpose(padded(images, padding, more), (1, 0, 2, 3))
     return _beside([_every(images, 2, j * dilation, width, stride) for j in range(kw)])
 

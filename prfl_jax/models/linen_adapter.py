@@ -34,16 +34,16 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
       input_shape: `(H, W, C)`.
 
     Raises:
-      UserError: its `__call__` needs what nobody can tell it.
-      Exception: whatever the user's own code raises.
+      UserError: its `__call__` has an argument that is not known.
+      Exception: whatever the user's code raises.
     """
-    told = call_switch(name, type(module), input_shape)
-    fields = fields_switch(module, told(True)[1])
+    switches_for = call_switch(name, type(module), input_shape)
+    fields = fields_switch(module, switches_for(True)[1])
     by_mode = {train: module.clone(**found) if (found := fields(train)) else module for train in (False, True)}
 
     @with_matmul_conv
     def variables(key: jax.Array) -> dict[str, Any]:
-        by_place, options = told(False)
+        by_place, options = switches_for(False)
         rngs = {"params": key, "dropout": key}
         made = by_mode[False].init(rngs, jnp.zeros((1, *input_shape)), *by_place, **options)
         return {kind: tree for kind, tree in nn.meta.unbox(dict(made)).items() if kind not in THROWN_AWAY}
@@ -60,7 +60,7 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     def call(tree: Params, x: jax.Array, train: bool, rngs: dict[str, jax.Array] | None) -> tuple[Any, Any, Any]:
         """(outputs, fixed variables before, and after)."""
         params, before = parts(tree, kinds)
-        by_place, options = told(train)
+        by_place, options = switches_for(train)
         # what is written is not kept: `module_checks` has found that it is what was there
         mutable: Any = list(before) or False
         out = by_mode[train].apply({"params": params, **before}, x, *by_place, rngs=rngs, mutable=mutable, **options)
@@ -111,7 +111,7 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
 def _watched() -> Iterator[tuple[set[str], list[str], list[str], list[type]]]:
     """While a module is traced: (random collections asked for, those drawn of, silent dropout layers, classes called).
 
-    Flax tells nobody which collections a module uses, so its scope's two methods are watched for that time.
+    Flax does not report which collections a module uses, so two methods of its scope are observed meanwhile.
     """
     names: set[str] = set()
     drawn: list[str] = []

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prfl_jax.models.choices import LOSSES
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -23,5 +25,9 @@ def softmax_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def make_loss(name: str) -> Loss:
-    """The loss that `config.model.loss` names, `sigmoid` or `softmax`."""
-    return {"sigmoid": sigmoid_loss, "softmax": softmax_loss}[name]
+    """The loss that `model.loss` names.
+
+    Raises:
+      UserError: there is no such loss.
+    """
+    return LOSSES.find(name)

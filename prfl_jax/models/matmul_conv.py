@@ -1,4 +1,4 @@
-"""Replaces `lax.conv_general_dilated` by slices and matrix products; the fastest form is chosen by shape.
+"""Computes convolutions as slices and matrix products (`conv_forms`) instead of `lax.conv`.
 
 On CPU, `lax.conv` inside a loop (`scan`, `map`, `while`) is 10 or more times slower
 than this, and a per-client kernel under `vmap` becomes a grouped convolution, which
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ ROWS, ROW_SIZE = 5, 64
 # inside the image.
 CHANNELS, INSIDE = 32, 0.7
 
+# Arguments of `lax.conv_general_dilated` after the padding, in their order; those that matrix products follow.
+_OPTIONS = tuple(inspect.signature(lax.conv_general_dilated).parameters)[4:]
+_UNDERSTOOD = ("rhs_dilation", "precision", "preferred_element_type")
 
 _plain = contextvars.ContextVar("plain convolutions", default=False)
 
@@ -50,14 +54,8 @@ def matmul_conv(
     rhs: jax.Array,
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    batch_group_count: int = 1,
-    precision: Any = None,
-    preferred_element_type: Any = None,
-    **others: Any,
+    *more: Any,
+    **options: Any,
 ) -> jax.Array:
     """Drop-in for `jax.lax.conv_general_dilated`.
 
@@ -70,36 +68,23 @@ def matmul_conv(
     Args:
       lhs: images `[B, H, W, C]`.
       rhs: kernel `[kh, kw, C, O]`.
+      window_strides, padding, more, options: those of `jax.lax.conv_general_dilated`, by place or by name.
 
     Returns:
       `[B, H', W', O]`.
     """
+    options |= zip(_OPTIONS, more, strict=False)
+    rhs_dilation, precision, preferred_element_type = (options.get(name) for name in _UNDERSTOOD)
     plain = (
         lhs.ndim == 4
         and len(window_strides) == 2
-        and feature_group_count == 1
-        and batch_group_count == 1
-        and all(value is None for value in others.values())  # such as out_sharding
-        and (lhs_dilation is None or all(d == 1 for d in lhs_dilation))
-        and _is_nhwc_hwio(lhs.shape, rhs.shape, dimension_numbers)
+        and all(_is_default(name, value) for name, value in options.items())  # such as out_sharding
+        and _is_nhwc_hwio(lhs.shape, rhs.shape, options.get("dimension_numbers"))
         and lhs.shape[3] == rhs.shape[2]  # if not, lax says what is wrong
     )
 
     def general() -> jax.Array:
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation=lhs_dilation,
-            rhs_dilation=rhs_dilation,
-            dimension_numbers=dimension_numbers,
-            feature_group_count=feature_group_count,
-            batch_group_count=batch_group_count,
-            precision=precision,
-            preferred_element_type=preferred_element_type,
-            **others,
-        )
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
     if not plain or _plain.get():
         return general()
@@ -142,6 +127,15 @@ def _fewer_multiplications(
     return None
 
 
+def _is_default(name: str, value: Any) -> bool:
+    """Whether an option of `lax.conv_general_dilated` asks for nothing that a plain convolution is not."""
+    if name in (*_UNDERSTOOD, "dimension_numbers"):
+        return True
+    if name == "lhs_dilation":
+        return value is None or all(d == 1 for d in value)
+    return value is None or (name in ("feature_group_count", "batch_group_count") and value == 1)
+
+
 def _is_nhwc_hwio(lhs_shape: tuple[int, ...], rhs_shape: tuple[int, ...], dimension_numbers: Any) -> bool:
     """Whether the layout is images NHWC, kernel HWIO, output NHWC (lax's own default is NCHW)."""
     numbers = lax.conv_dimension_numbers(lhs_shape, rhs_shape, dimension_numbers)
@@ -151,8 +145,8 @@ def _is_nhwc_hwio(lhs_shape: tuple[int, ...], rhs_shape: tuple[int, ...], dimens
 def with_matmul_conv(function: Callable[..., Any]) -> Callable[..., Any]:
     """Runs `function` with every linen `Conv` that chose no convolution of its own using `matmul_conv`.
 
-    This is how a user's own module gets it without knowing of it. flax.nnx modules
-    are converted by `build.py` instead.
+    So a user's module gets it without a change. flax.nnx modules are converted by
+    `nnx_adapter.py` instead.
     """
 
     def interceptor(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:

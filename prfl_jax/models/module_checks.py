@@ -80,7 +80,7 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
 
     Raises:
       UserError: the module cannot be used; one line.
-      Exception: what the user's own code raises in training, or for one of the batches.
+      Exception: what the user's code raises in training, or for one of the batches.
     """
     functions, key = module.functions, root_key(0)
     params, fixed = jax.eval_shape(lambda: (functions.init(key), functions.fixed(key)))
@@ -163,7 +163,7 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
 
     @jax.jit
     def evaluate(tree: Params, x: jax.Array, seed: Any) -> jax.Array:
-        with jax.default_matmul_precision("highest"):  # nothing is told apart from rounding otherwise
+        with jax.default_matmul_precision("highest"):  # else nothing could be distinguished from rounding
             return functions.apply(tree, x, False, jax.random.key(seed))
 
     asked = _Asked(module, evaluate, rng)
@@ -327,15 +327,15 @@ _RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNOREC
 def _warnings(module: Module, trained: int) -> list[str]:
     """Warnings about dropout that does nothing in training."""
     noise, begin = module.functions.noise(trained), f"config.model.name: {module.name!r}"
-    told = f"; if it should, let its __call__ take one of {WORDS}"
+    advice = f"; if it should, let its __call__ take one of {WORDS}"
     if noise.silent:
         layers = ", ".join(noise.silent[:3]) + (", ..." if len(noise.silent) > 3 else "")
-        return [f"{begin} has dropout that drops nothing in training ({layers}){told}"]
+        return [f"{begin} has dropout that drops nothing in training ({layers}){advice}"]
     if noise.drawn:
         return []
     for kind in sorted(noise.classes, key=str):
         if not kind.__module__.startswith("flax.") and (name := _dropout_in(kind)):
-            return [f"{begin} names {name} but draws no random numbers in training{told}"]
+            return [f"{begin} names {name} but draws no random numbers in training{advice}"]
     return []
 
 

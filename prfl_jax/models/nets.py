@@ -7,24 +7,14 @@ two hidden dense layers of 512, 9,750,922 parameters with 10 outputs.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from prfl_jax.models.architectures import ARCHITECTURES, Architecture, scaled
+from prfl_jax.models.choices import INITS
 from prfl_jax.models.matmul_conv import matmul_conv
 from prfl_jax.models.products import dot_general
-
-
-def uniform(bound: float) -> Any:
-    """Uniform in [-bound, bound]."""
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 def max_pool2(x: jax.Array) -> jax.Array:
@@ -44,20 +34,14 @@ def max_pool2(x: jax.Array) -> jax.Array:
 
 
 def conv(x: jax.Array, features: int, size: int, init: str, name: str) -> jax.Array:
-    """A SAME convolution with bias. `init`: release (PyTorch's default, bias too) | he | flax."""
-    bound = 1.0 / math.sqrt(size * size * x.shape[-1])
-    kernel_init = {
-        "release": uniform(bound),
-        "he": nn.initializers.he_uniform(),
-        "flax": nn.initializers.lecun_normal(),
-    }[init]
-    bias_init = uniform(bound) if init == "release" else nn.initializers.zeros
+    """A SAME convolution with bias; `init` is a choice of `model.init`."""
+    bound, choice = 1.0 / math.sqrt(size * size * x.shape[-1]), INITS.find(init)
     return nn.Conv(
         features,
         (size, size),
         padding="SAME",
-        kernel_init=kernel_init,
-        bias_init=bias_init,
+        kernel_init=choice.kernel(bound),
+        bias_init=choice.conv_bias(bound),
         conv_general_dilated=matmul_conv,
         name=name,
     )(x)
@@ -65,11 +49,7 @@ def conv(x: jax.Array, features: int, size: int, init: str, name: str) -> jax.Ar
 
 def dense(x: jax.Array, features: int, init: str, release_bound: float, name: str) -> jax.Array:
     """A dense layer with zero bias; `release_bound` is the release's uniform bound for its kernel."""
-    kernel_init = {
-        "release": uniform(release_bound),
-        "he": nn.initializers.he_uniform(),
-        "flax": nn.initializers.lecun_normal(),
-    }[init]
+    kernel_init = INITS.find(init).kernel(release_bound)
     return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general, name=name)(x)
 
 

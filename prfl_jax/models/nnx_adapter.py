@@ -29,11 +29,11 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
       input_shape: `(H, W, C)`.
 
     Raises:
-      UserError: its `__call__` needs what nobody can tell it.
-      Exception: whatever the user's own code raises.
+      UserError: its `__call__` has an argument that is not known.
+      Exception: whatever the user's code raises.
     """
-    told = call_switch(name, module_class, input_shape)
-    built_with = build_switch(module_class.__init__, told(True)[1])  # type: ignore[misc]
+    switches_for = call_switch(name, module_class, input_shape)
+    built_with = build_switch(module_class.__init__, switches_for(True)[1])  # type: ignore[misc]
 
     def build(key: jax.Array, train: bool) -> Any:
         rngs = nnx.Rngs(jax.random.fold_in(key, 2), params=key, dropout=jax.random.fold_in(key, 1))
@@ -71,11 +71,11 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
         return module
 
     def apply(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> Any:
-        by_place, options = told(train)
+        by_place, options = switches_for(train)
         return as_float32(ready(tree, train, key)(x, *by_place, **options))
 
     def rewritten(tree: Params, x: jax.Array, train: bool, key: jax.Array) -> dict[str, tuple[Any, Any]]:
-        module, (by_place, options) = ready(tree, train, key), told(train)
+        module, (by_place, options) = ready(tree, train, key), switches_for(train)
         before = _values(module)
         module(x, *by_place, **options)
         after = _values(module)
@@ -88,7 +88,7 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
         found: list[Noise] = []
 
         def trace(tree: Params, x: jax.Array) -> Any:
-            module, (by_place, options) = ready(tree, True, root_key(0)), told(True)
+            module, (by_place, options) = ready(tree, True, root_key(0)), switches_for(True)
             layers = {
                 "/".join(map(str, path)): part
                 for path, part in nnx.iter_graph(module)

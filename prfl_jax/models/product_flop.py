@@ -59,7 +59,7 @@ def taps_met(size: int, taps: int, places: int, stride: int, before: int, spread
     """(tap, output) pairs along one axis that are multiplied.
 
     Zeros around the image count as pixels: a SAME convolution has as many products at the border as elsewhere. In a
-    transposed convolution, where `spread - 1` zeros lie between the pixels, only taps on pixels count.
+    transposed convolution, with `spread - 1` zeros between the pixels, only taps on pixels count.
 
     Args:
       size: pixels.

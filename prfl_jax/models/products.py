@@ -26,7 +26,7 @@ def _forward(a: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ja
 def _backward(operands: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     a, w = operands
     fixed = lax.optimization_barrier
-    if w.size > 4 * a.size:  # few rows (a dense layer): w is most of the traffic and stays as it lies
+    if w.size > 4 * a.size:  # few rows (a dense layer): w is most of the traffic and is not transposed
         return fixed(w @ fixed(g.T)).T, fixed(a.T) @ g
     if a.size > g.size + w.size:  # many rows (the columns of a convolution)
         return g @ w.T, fixed(fixed(g.T) @ a).T

@@ -123,17 +123,17 @@ def _of(parameter: inspect.Parameter, train: bool) -> Any:
     return setting(parameter.name, parameter.default, parameter.annotation, train)
 
 
-def build_switch(function: Any, told_in_call: Iterable[str]) -> Callable[[bool], dict[str, Any]]:
+def build_switch(function: Any, in_call: Iterable[str]) -> Callable[[bool], dict[str, Any]]:
     """Training switches that the making of a module takes: train -> named arguments.
 
     Args:
       function: `__init__`.
-      told_in_call: names of switches of its `__call__`, which are not told twice unless they have to be.
+      in_call: names of switches of its `__call__`, which are not set a second time unless they have no default.
     """
-    told = {same_name(name) for name in told_in_call}
+    known = {same_name(name) for name in in_call}
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
     takes = [p for p in parameters(function)[1:] if p.kind not in kinds]
-    takes = [p for p in takes if p.default is NONE or same_name(p.name) not in told]
+    takes = [p for p in takes if p.default is NONE or same_name(p.name) not in known]
 
     def arguments(train: bool) -> dict[str, Any]:
         values = {p.name: _of(p, train) for p in takes}
@@ -142,10 +142,10 @@ def build_switch(function: Any, told_in_call: Iterable[str]) -> Callable[[bool],
     return arguments
 
 
-def fields_switch(module: Any, told_in_call: Iterable[str]) -> Callable[[bool], dict[str, Any]]:
+def fields_switch(module: Any, in_call: Iterable[str]) -> Callable[[bool], dict[str, Any]]:
     """As `build_switch`, for the fields of a linen instance, by the values they have."""
-    told = {same_name(name) for name in told_in_call}
-    names = [name for name in getattr(module, "__dataclass_fields__", {}) if same_name(name) not in told]
+    known = {same_name(name) for name in in_call}
+    names = [name for name in getattr(module, "__dataclass_fields__", {}) if same_name(name) not in known]
 
     def arguments(train: bool) -> dict[str, Any]:
         values = {name: setting(name, getattr(module, name, NONE), NONE, train) for name in names}

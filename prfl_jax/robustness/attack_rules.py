@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prfl_jax.clock.draws import LIARS
+from prfl_jax.clock.draws import MALICIOUS
 from prfl_jax.registry import Registry
 
 if TYPE_CHECKING:
@@ -95,6 +95,6 @@ def malicious_clients(attack: Any, clients: int, seed: int) -> tuple[int, ...]:
         return ()
     chosen: Sequence[int] = attack.clients
     if not chosen:
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, LIARS))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed % 2**64, MALICIOUS))))
         chosen = rng.choice(clients, attack.number, replace=False).tolist()
     return tuple(sorted(chosen))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prfl_jax.aggregate.weights import CLIENT_WEIGHTS
+from prfl_jax.data import SIGNALS
 from prfl_jax.density import evidence_needed, prunes_by
 from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.robustness.attack_rules import ATTACKS
@@ -50,7 +51,8 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if LOCAL_WORKS.find(local := flat["local.name"]).reads_labels:
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
         raise refuse("local.name", local, allowed)
-    if flat["eval.signal"] == "heldout" and evidence_needed(flat["density.name"], flat["stop_early"]):
+    evidence = evidence_needed(flat["density.name"], flat["stop_early"])
+    if evidence and SIGNALS.find(flat["eval.signal"]).held_out:
         allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
         raise refuse("eval.signal", "heldout", allowed)
     importance = flat["submodel.importance"]

@@ -53,7 +53,7 @@ def checksums(tree: Any) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint holds: state as NumPy arrays that nobody else changes, and host values (as JSON has them)."""
+    """What a checkpoint holds: state as NumPy arrays of its own, and host values as JSON has them."""
 
     state: Any
     host: dict[str, Any]
@@ -68,9 +68,9 @@ class Restored:
     messages: list[str]
 
 
-# Orbax's background writers of one process share state: experiments in several threads (`together.py`) take turns.
+# Orbax's background writers of one process share state: experiments in several threads (`batched_runs.py`) take turns.
 _turn = threading.RLock()
-_writer: list[ocp.CheckpointManager] = []  # who was the last to begin, if it is not known to have finished
+_writer: list[ocp.CheckpointManager] = []  # the last one that began to write, unless it is known to have finished
 
 
 def _finish_others(own: ocp.CheckpointManager) -> None:
@@ -87,7 +87,7 @@ class Checkpoints:
       bucket: where each is brought to, if anywhere.
 
     Raises:
-      UserError: they cannot be written; here and in all that follows.
+      UserError: they cannot be written; in the constructor and in every method.
     """
 
     def __init__(self, folder: Path, keep: int, bucket: Bucket | None = None) -> None:
@@ -112,7 +112,7 @@ class Checkpoints:
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes it as the next number."""
-        # whatever has such a name: a link that leads nowhere is no checkpoint, but it is in the way
+        # whatever has such a name: a dangling link is no checkpoint, but it blocks the name
         numbers = [int(path.name) for path in self._folder.iterdir() if path.name.isdecimal()]
         number = max([*self._manager.all_steps(), *numbers], default=0) + 1
         args = ocp.args.Composite(
@@ -135,7 +135,7 @@ class Checkpoints:
 
         Args:
           like: a pytree of `ShapeDtypeStruct`s as saved.
-          misses: says of a checkpoint's host values what there is not to go on with them, if anything.
+          misses: returns what a checkpoint's host values lack for a resume; None where they are complete.
 
         Raises:
           UserError: there are checkpoints, but none can be read; nothing is changed then.
@@ -194,7 +194,7 @@ class Checkpoints:
         return target.name
 
     def wait(self) -> None:
-        """Until everything is on the disk, and in the bucket."""
+        """Waits until everything is on the disk and in the bucket."""
         with self._telling(), _turn:
             self._manager.wait_until_finished()
         if self._bucket is not None:
@@ -208,7 +208,7 @@ class Checkpoints:
 
 
 class SharedCheckpoints:
-    """The checkpoints of a run in one or several processes: the lead reads and writes, the others are told."""
+    """The checkpoints of a run in one or several processes: the lead reads and writes and broadcasts to the others."""
 
     def __init__(self, folder: Path, keep: int, bucket: Bucket | None = None) -> None:
         self._own = multi_process.on_process_zero(lambda: Checkpoints(folder, keep, bucket), None)

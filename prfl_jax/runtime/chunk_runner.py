@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax.clock import after
+from prfl_jax.clock import after, find_dispatch_rule
 from prfl_jax.engine.plan import MAX_ROWS, stack_rows
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.engine.state import ChunkOutput
@@ -96,7 +96,8 @@ class ChunkRunner:
             # The model at the end of the last window answers a grid point before the next close.
             grid_point = after(upcoming.end_s, run.at.grid * config.eval_every_s)
             # A window has at most a row for each arrival and two more.
-            full = rows + 1 + (len(upcoming.arrivals) + 1 if config.window.dispatch == "on_arrival" else 0) > MAX_ROWS
+            on_arrival = find_dispatch_rule(config.window.dispatch).on_arrival
+            full = rows + 1 + (len(upcoming.arrivals) + 1 if on_arrival else 0) > MAX_ROWS
             if over or grid_point or full or upcoming.index > config.rounds:
                 break
             planned.append(planner.take())

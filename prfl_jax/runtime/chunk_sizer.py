@@ -1,4 +1,4 @@
-"""How long the next chunk will take, learned from those before it."""
+"""The chunk sizer: how many windows the next chunk may have, from how long the last ones took."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ChunkSizer:
         return amount <= 2.0 * self._last_work and amount * self._unit_s <= self._chunk_s
 
     def at_most_s(self, amount: float) -> float:
-        """Seconds that so much work takes at the slowest pace seen; infinity before anything was."""
+        """Seconds that so much work takes at the slowest pace observed; infinity before the first chunk."""
         return math.inf if math.isnan(self._slowest_s) else amount * self._slowest_s
 
     def observe(self, amount: float, took_s: float) -> None:
-        """A chunk has taken so long."""
+        """Takes the work of a chunk and the seconds it took."""
         self._last_work, self._unit_s = amount, took_s / amount
         self._slowest_s = self._unit_s if math.isnan(self._slowest_s) else max(self._slowest_s, self._unit_s)

@@ -1,4 +1,4 @@
-"""The clock alone: windows, densities and bytes of a config without any training."""
+"""Runs the clock alone: windows, densities and bytes of a config, without training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Dens
 
 
 def _until_all_left(coming: Iterator[Window], clock: Clock, horizon_s: float | None) -> Iterator[Window]:
-    """The windows; with a horizon to the last that closes, where all clients leave for good."""
+    """The windows; with a horizon they end with the last that closes where all clients leave for good."""
     try:
         yield from coming
     except NobodyLeft:
@@ -66,7 +66,7 @@ def _until_all_left(coming: Iterator[Window], clock: Clock, horizon_s: float | N
 
 
 def run_clock(config: Any, windows: int, size: ModelSize | None = None) -> dict[str, Any]:
-    """Runs the clock of a config for so many windows.
+    """Runs the clock of a config for a number of windows.
 
     Densities follow from times only: without accuracies no client recovers and the stop rule
     never fires.

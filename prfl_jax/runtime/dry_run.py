@@ -10,7 +10,7 @@ import jax
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.clock import COUNTED
+from prfl_jax.clock import rule_from_config
 from prfl_jax.density import evidence_needed, find_density
 from prfl_jax.engine.memory import check_memory, image_bytes, state_bytes
 from prfl_jax.engine.method import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
@@ -81,7 +81,7 @@ def estimate(config: Any) -> Estimate:
     clients = tuple(len(c) for c in split.clients)
 
     # where clients are alike a window is an arrival of many at one moment: several rounds of each client, then
-    turns = min(_ROUNDS * len(clients), 10 * _CLOCK_WINDOWS) if config.window.close in COUNTED else 0
+    turns = min(_ROUNDS * len(clients), 10 * _CLOCK_WINDOWS) if rule_from_config(config).arrivals else 0
     windows = min(max(_CLOCK_WINDOWS, turns), config.rounds)
     clock = run_clock(config, windows, method.size)
     total = config.rounds

@@ -70,7 +70,7 @@ class Simulation:
         self._warn(f"data.name={self.dataset.name}: {note}" for note in self.dataset.notes)
         self.split = data_room.split(self.dataset, config.data, clients, config.local.batch_size, seed)
         needed = evidence_needed(config.density.name, config.stop_early)
-        if needed and config.eval.signal == "heldout" and not len(self.split.holdout):
+        if needed and data_room.SIGNALS.find(config.eval.signal).held_out and not len(self.split.holdout):
             raise UserError(
                 f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
@@ -144,7 +144,7 @@ class Simulation:
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
         ahead = self.method.train == "pending"
-        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, config.window, ahead)
+        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""
@@ -253,7 +253,7 @@ class Simulation:
         test = make_eval_set(d.x_test[rows], d.y_test[rows], batch, self.placement)
         if not evidence_needed(self.config.density.name, self.config.stop_early):
             return test, None
-        if self.config.eval.signal == "test":
+        if not data_room.SIGNALS.find(self.config.eval.signal).held_out:
             return test, test
         held = self.split.holdout
         return test, make_eval_set(d.x_train[held], d.y_train[held], batch, self.placement) if len(held) else None

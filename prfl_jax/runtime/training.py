@@ -1,4 +1,4 @@
-"""What scripts/train.py does: a run, the strategies it is compared with, the summary."""
+"""The main function of scripts/train.py: runs an experiment and the strategies compared with it, prints the summary."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def train(
     variants: Variants | None = None,
     tensorboard: bool = False,
 ) -> int:
-    """Runs (or goes on with) an experiment and its comparisons; returns the exit code.
+    """Runs (or resumes) an experiment and its comparisons; returns the exit code.
 
     Args:
       config: validated.
@@ -154,12 +154,12 @@ def train(
             with open_workdir(folder, to_dict(config), config_hash(config)) as locked:
                 return _train(experiment, locked, guard, tensorboard)
         except Interrupted as signal:
-            print(f"\n{signal}: saved in {folder}; to go on: {again}", file=sys.stderr)
+            print(f"\n{signal}: saved in {folder}; to resume: {again}", file=sys.stderr)
             leave(128 + signal.signum)
 
 
 def _watch(path: Path, tensorboard: bool) -> Any:
-    """What is told of a run's records, in the process that leads."""
+    """Receivers of a run's records, in the lead process."""
     from prfl_jax.system import multi_process
 
     if not tensorboard or not multi_process.leads():
@@ -170,7 +170,7 @@ def _watch(path: Path, tensorboard: bool) -> Any:
 
 
 def _say_not_taken_over(configs: Mapping[str, Any]) -> None:
-    """What runs that are compared with cannot have of these runs, each line once."""
+    """Warns of choices of these runs that a compared strategy cannot have; prints each line once."""
     lines = dict.fromkeys(line for config in configs.values() for line in not_taken_over(config, validate))
     for line in lines:
         print(line, file=sys.stderr)
@@ -200,7 +200,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
 
 
 def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboard: bool) -> int:
-    """All at once, then those they are compared with; a line for each."""
+    """Runs all experiments in one batch, then the compared strategies; prints a line for each."""
     from prfl_jax.report.names import duration_text, headline_name
     from prfl_jax.runtime.batched_runs import run_batched
 

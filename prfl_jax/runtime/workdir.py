@@ -1,4 +1,4 @@
-"""A run's folder, on this machine or in a bucket: whose it is, and that only one run writes there."""
+"""The folder of a run, here or in a bucket: which run it belongs to, and a lock that keeps other processes out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from prfl_jax.system.files import cannot, check_letters, user_path, write_text
 
 
 def check_place(path: str | os.PathLike[str]) -> str | None:
-    """The address, where a run's folder lies in a bucket.
+    """The address of a run's folder in a bucket; None where the folder is local.
 
     Raises:
-      UserError: it cannot be a run's folder, whatever lies there.
+      UserError: it cannot be a run's folder, whatever it holds.
     """
     url = bucket_url(path)
     if url is None:
@@ -74,15 +74,15 @@ class Workdir:
 
     @property
     def address(self) -> Any:
-        """What the user knows the folder by: `path`, or an `etils.epath.Path` into the bucket."""
+        """The folder as the user names it: `path`, or an `etils.epath.Path` into the bucket."""
         return self.path if self.bucket is None else self.bucket.root
 
     def inside(self, name: str) -> str | Path:
-        """A place of its own for another run within this one."""
+        """A folder inside this one for another run."""
         return self.path / name if self.bucket is None else f"{self.bucket.url}/{name}"
 
     def put(self) -> None:
-        """Brings what is new to the bucket, where there is one."""
+        """Uploads what is new to the bucket, if there is one."""
         if self.bucket is not None:
             self.bucket.put()
 
@@ -92,7 +92,7 @@ class Workdir:
             write_text(self.path / "config.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def _check(self, config: dict[str, Any], config_hash: str) -> bool:
-        """Whether a run of this config has been here; raises UserError where somebody else has. Writes nothing."""
+        """Whether the folder holds a run of this config; raises UserError where it holds another. Writes nothing."""
         file = self.path / "config.json"
         try:
             names = sorted(path.name for path in self.path.iterdir())  # first: config.json is a run's first file
@@ -114,7 +114,7 @@ class Workdir:
         return True
 
     def close(self) -> None:
-        """Releases the folder; what lies in a bucket is not needed here any more."""
+        """Releases the folder; the local copy of a bucket's folder is removed."""
         if self.bucket is not None:
             self.bucket.close()
             shutil.rmtree(self.path, ignore_errors=True)
@@ -130,7 +130,7 @@ class Workdir:
 
 
 class Scratch:
-    """A folder of a process that does not lead (see `processes.py`); it is removed in the end."""
+    """A folder of a process that does not lead (see `multi_process.py`); it is removed in the end."""
 
     bucket = None
 
@@ -143,7 +143,7 @@ class Scratch:
         return self.path / name
 
     def put(self) -> None:
-        """Nothing: the process that leads does it."""
+        """Does nothing; the lead process uploads."""
 
     def __enter__(self) -> Scratch:
         return self

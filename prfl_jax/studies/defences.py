@@ -1,4 +1,4 @@
-"""What `scripts/defences.py` does: clients that flip signs, every defence against them, and its cost without them."""
+"""The study of scripts/defences.py: clients that flip signs, every defence against them, and what a defence costs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import check_folder, write_text
 from prfl_jax.system.signals import Interrupted, InterruptGuard, leave
 
-LIARS = 2  # of ten, drawn by seed
+MALICIOUS = 2  # of ten, drawn by seed
 CLIP_NORM = 0.5
-# Honest updates are shorter from the third round on, lies four times as long are not.
+# Honest updates are shorter from the third round on; attacked ones, four times as long, are not.
 DEFENCES: dict[str, dict[str, Any]] = {
     "mean": {},
     "clip": {"aggregation.clip_norm": CLIP_NORM},
@@ -38,11 +38,11 @@ TITLES = {
 }
 ATTACKS: dict[str, dict[str, Any]] = {
     "nobody": {},
-    "flip1": {"attack.name": "sign_flip", "attack.number": LIARS, "attack.scale": 1.0},
-    "flip4": {"attack.name": "sign_flip", "attack.number": LIARS, "attack.scale": 4.0},
+    "flip1": {"attack.name": "sign_flip", "attack.number": MALICIOUS, "attack.scale": 1.0},
+    "flip4": {"attack.name": "sign_flip", "attack.number": MALICIOUS, "attack.scale": 4.0},
 }
 ATTACK_TITLES = {
-    "nobody": "nobody lies",
+    "nobody": "no attack",
     "flip1": "2 of 10 flip signs",
     "flip4": "2 of 10 flip signs, four times as long",
 }
@@ -68,9 +68,9 @@ class Attacked(Column):
         c.model.width, c.model.classes, c.model.size_mb = 0.5, 62, 26.5
         c.local.lr, c.window.dt_s = 0.5, 7.0
         c.density.interval, c.density.patience, c.density.min_delta = 10, 2, 0.005
-        c.aggregation.byzantine = LIARS
+        c.aggregation.byzantine = MALICIOUS
         if self.strategy == "prfl":
-            c.submodel.importance = "weight"  # sums of squared updates are what liars make them
+            c.submodel.importance = "weight"  # malicious clients control the sums of squared updates
         if self.small:
             c.rounds, c.data.name, c.data.partition, c.data.train_limit = 4, "mnist_embedded", "iid", 600
             c.model.width, c.local.steps, c.data.test_limit = 0.05, 1, 100
@@ -111,7 +111,7 @@ def defences(names: Sequence[str], seeds: int, out: Path, work: Path, size: str 
         try:
             Runner(out, work, None, guard).run(wanted(under, lambda column: column.methods, seeds))
         except Interrupted as signal:
-            print(f"\n{signal}: what was done is saved; to go on: {guard.go_on}", file=sys.stderr)
+            print(f"\n{signal}: what was done is saved; to resume: {guard.again}", file=sys.stderr)
             leave(128 + signal.signum)
     text = table(names, reports_of(under, out))
     write_text(out / "defences.md", text)
@@ -120,14 +120,14 @@ def defences(names: Sequence[str], seeds: int, out: Path, work: Path, size: str 
 
 
 def table(names: Sequence[str], reports: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> str:
-    """Test accuracy at the end, mean of the seeds and each of them; and what a defence costs where nobody lies."""
+    """Test accuracy at the end, mean of the seeds and each of them; and what a defence costs without an attack."""
     lines = []
     for name in names:
         heads = [ATTACK_TITLES[attack] for attack in ATTACKS]
         lines += [
             f"**{name}**, {ROUNDS[name]} windows",
             "",
-            f"| | {' | '.join(heads)} | cost where nobody lies, points |",
+            f"| | {' | '.join(heads)} | cost without an attack, points |",
         ]
         lines.append("|---|" + "---|" * (len(heads) + 1))
         base = _accuracies(reports.get((f"{name}_nobody", "mean"), []))

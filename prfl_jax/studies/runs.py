@@ -1,4 +1,4 @@
-"""The runs behind the tables: which are done, and running what is missing."""
+"""Makes the runs behind the tables: finds those that are done and runs those that are missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prfl_jax.system.signals import InterruptGuard
 
 CAREFUL = 0.5  # of the speed that `--dry_run` assumes, before anything was measured
 OVERHEAD_S = 15.0  # starting, compiling, drawing
-_TAIL = 100_000  # bytes at the end of a metrics file, in which its last window lies
+_TAIL = 100_000  # bytes at the end of a metrics file, which hold its last window
 
 # What tables and figures take from a report.
 _NEEDED: dict[str, type | tuple[type, ...]] = {
@@ -65,7 +65,7 @@ class Run:
         return out / "runs" / f"{self.name}.json"
 
     def workdir(self, work: Path) -> Path:
-        """Where it goes on if it was interrupted."""
+        """The folder in which an interrupted run is resumed."""
         return work / f"{self.name}-{config_hash(self.config())[:12]}"
 
 
@@ -112,7 +112,7 @@ class Runner:
 
     Args:
       out: folder of the reports.
-      work: folder of the workdirs; a run that was interrupted goes on there.
+      work: folder of the workdirs; an interrupted run is resumed there.
       budget_s: no run is started that would not end within so many s from now; None: no limit.
       guard: hears of signals.
     """
@@ -132,7 +132,7 @@ class Runner:
         Several processes may be given the same runs and folders: each passes over what another has under way.
 
         Raises:
-          Interrupted: a signal came; the run under way goes on when the same command is given again.
+          Interrupted: a signal came; the same command resumes the run under way.
           UserError: a data set or a report cannot be read.
         """
         from prfl_jax.runtime.dry_run import estimate
@@ -191,7 +191,9 @@ class Runner:
             report = experiment.run(locked, guard=self._guard).report
             _set_aside(file)
             write_report(file, report)
-            shutil.rmtree(folder, ignore_errors=True)  # while it is locked: nobody may begin there in between
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # while it is locked, so that no other process begins there in between
         # programs of one run are of no use to the next; a process has room for some hundred of them
         jax.clear_caches()
         gc.collect()

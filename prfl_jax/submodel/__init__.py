@@ -3,6 +3,9 @@
 What is exported is NumPy only, as are `layers` and `leading`, which the clock uses; import the others directly.
 """
 
+import warnings
+from typing import Any
+
 from prfl_jax.submodel.choices import CHECKS, SUBMODELS, find_submodel
 from prfl_jax.submodel.given import GivenSize
 from prfl_jax.submodel.rule import Network, Submodel, SubmodelRule, Submodels
@@ -23,3 +26,11 @@ __all__ = [
     "find_submodel",
     "to_percent",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1."""
+    if name == "SCORES":
+        warnings.warn("prfl_jax.submodel.SCORES is now IMPORTANCES", DeprecationWarning, stacklevel=2)
+        return {kind: IMPORTANCES.find(kind).scores for kind in IMPORTANCES}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ Arrays = tuple[Any, ...]  # NumPy's or JAX's, one a prunable leaf
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What a rule is told of a model.
+    """The model that a rule is fitted to.
 
     Attributes:
       shapes: of all leaves, by path, in the order of `jax.tree.leaves`.

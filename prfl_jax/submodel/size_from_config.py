@@ -5,19 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from prfl_jax.data import DATA_SETS
 from prfl_jax.submodel.choices import find_submodel
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.rule import Network
 from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.system.errors import UserError
-
-# (height, width, channels) and classes of the data sets that ship or are built here.
-DATA_SHAPES = {
-    "mnist_embedded": ((28, 28, 1), 10),
-    "mnist_by_writer": ((28, 28, 1), 10),
-    "femnist": ((28, 28, 1), 62),
-    "cifar10": ((32, 32, 3), 10),
-}
 
 
 def model_size_from_config(config: Any) -> ModelSize:
@@ -28,13 +21,13 @@ def model_size_from_config(config: Any) -> ModelSize:
     Raises:
       UserError: a model or data set whose shapes are not tabulated, a size that is not positive.
     """
-    if config.data.name not in DATA_SHAPES:
+    source = DATA_SETS.known(config.data.name)
+    if source is None or source.shape is None or source.classes is None:
         raise UserError(
             f"data.name: the image shape of {config.data.name!r} is not known without reading it; "
-            f"use one of {', '.join(DATA_SHAPES)}"
+            f"use one of {', '.join(DATA_SETS)}"
         )
-    shape, classes = DATA_SHAPES[config.data.name]
-    layers = layer_table(config.model.name, shape, config.model.classes or classes, config.model.width)
+    layers = layer_table(config.model.name, source.shape, config.model.classes or source.classes, config.model.width)
     rule = find_submodel(config.submodel)
     kernels = {f"{layer.name}/kernel": layer.kernel for layer in layers}
     biases = {f"{layer.name}/bias": layer.kernel[-1:] for layer in layers}

@@ -1,4 +1,4 @@
-"""What a sweep has found: a table of the best settings, the importance of each key, one JSON."""
+"""Writes the outcome of a sweep: a table of the best settings, the importance of each key, one JSON."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _entry(number: int, tries: list[optuna.trial.FrozenTrial]) -> dict[str, Any]
 
 
 def _importance(study: optuna.Study) -> dict[str, float] | None:
-    """PED-ANOVA, shares of 1; None where there is too little to tell."""
+    """PED-ANOVA, shares of 1; None where there are too few trials."""
     done = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if math.isfinite(t.value or 0.0)]
     finite = optuna.create_study(direction=study.direction)
     finite.add_trials(done)

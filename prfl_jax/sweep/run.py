@@ -1,4 +1,4 @@
-"""What scripts/sweep.py does: workers on this machine, and the table at the end."""
+"""The main function of scripts/sweep.py: starts workers on this machine and prints the table at the end."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _run(base: Any, sweep: Sweep) -> int:
                 other.terminate()
             for other in others:
                 other.wait()
-            print(f"\n{signal}: trials are saved in {sweep.out}; to go on: {guard.go_on}", file=sys.stderr)
+            print(f"\n{signal}: trials are saved in {sweep.out}; to resume: {guard.again}", file=sys.stderr)
             leave(128 + signal.signum)
     for other in others:
         other.wait()
@@ -70,7 +70,7 @@ def _run(base: Any, sweep: Sweep) -> int:
 
 
 def _prepared(base: Any, sweep: Sweep) -> Any:
-    """The config with nobody to compare with, and the objective's level among its thresholds."""
+    """The config without strategies to compare with, and the objective's level among its thresholds."""
     base = base.copy_and_resolve_references()
     level = Objective.of(sweep.objective).level
     base.compare = ()

@@ -1,4 +1,4 @@
-"""What a sweep is: its flags, checked."""
+"""The settings of a sweep, from its flags, checked."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def _at_home(url: str | None) -> str | None:
 
 
 def _identify(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
-    """Refuses to go on with another sweep under the same name."""
+    """Raises UserError where the database holds another sweep under the same name."""
     mine = {
         "--config": config_hash(base), "--space": space.to_json(), "--sampler": sweep.sampler,
         "--pruner": sweep.pruner, "--objective": sweep.objective,
@@ -121,7 +121,7 @@ def _plan(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     """TPE; the trials of a grid and random ones have their values already. Repeatable with one worker only."""
     mine = seed + int(os.environ.get(WORKER, 0))
-    # liars: what others have under way is not chosen again
+    # constant_liar: a setting that another worker is running is not chosen again
     return optuna.samplers.TPESampler(seed=mine % 2**32, n_startup_trials=STARTUP, constant_liar=True)
 
 

@@ -1,4 +1,4 @@
-"""One trial: an experiment in a folder of its own, which a retry goes on with."""
+"""Runs one trial: an experiment in a folder of its own, which a retry resumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Surplus(Exception):
 
 
 class Failed(Exception):
-    """A trial that cannot be run; the sweep goes on without it."""
+    """A trial that cannot be run; the sweep continues without it."""
 
 
 def planned(trial: FrozenTrial) -> bool:
@@ -131,13 +131,13 @@ class TrialRunner:
 
     def _watch(self, trial: optuna.Trial, config: Any) -> Callable[[dict[str, Any]], None]:
         """Tells Optuna of each evaluation; raises TrialPruned where the trial is given up."""
-        told: set[int] = set()
+        reported: set[int] = set()
 
         def watch(record: dict[str, Any]) -> None:
-            if record["kind"] != "eval" or round(record["t_s"]) in told:
+            if record["kind"] != "eval" or round(record["t_s"]) in reported:
                 return
             step, accuracy = round(record["t_s"]), record[config.eval.model]["accuracy"]
-            told.add(step)
+            reported.add(step)
             trial.report(self._objective.midway(accuracy), step)
             if trial.should_prune():
                 raise optuna.TrialPruned(f"given up after {step} simulated s")

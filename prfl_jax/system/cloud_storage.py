@@ -1,9 +1,9 @@
-"""A workdir in a bucket: a folder of this machine, brought there after every checkpoint.
+"""Keeps a workdir in a bucket: a local folder that is uploaded after every checkpoint.
 
 Object stores have no appending, renaming or locking, so a run works in a local folder as ever. What is new there after
 a checkpoint is put into the bucket under the same names, and last `workdir.json`, which lists what belongs to the run:
-until that one object is replaced, the bucket holds the run as it was. It also names who writes. A machine that goes on
-with a run puts itself there, and the one before, should it still be alive, stops at its next checkpoint.
+until that one object is replaced, the bucket holds the run as it was. It also names the machine that writes. A machine
+that resumes a run enters itself there, and the previous one, if it is still alive, stops at its next checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prfl_jax.system.files import cannot, system_error
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}  # what etils needs for each scheme
 INDEX = "workdir.json"
-_CLAIMED = ("config.json", "metrics.jsonl", "report.json")  # without an index these are somebody else's
+_CLAIMED = ("config.json", "metrics.jsonl", "report.json")  # without an index these belong to another run
 _POLL_S = 0.05
 
 
@@ -93,7 +93,7 @@ class Bucket:
                 self._there[name] = _signature(file)
 
     def put(self, keep: int | None = None) -> None:
-        """Brings what is new in the folder into the bucket, and takes the run over the first time.
+        """Uploads what is new in the folder, and takes the run over the first time.
 
         Args:
           keep: so many checkpoints, the last ones; None: all.
@@ -104,7 +104,7 @@ class Bucket:
         index = self._index()
         if self._owned and (index or {}).get("owner", {}).get("token") != self._me["token"]:
             other = (index or {}).get("owner", {}).get("host")
-            raise UserError(f"--workdir={self.url}: {other} goes on with this run now; this process has stopped")
+            raise UserError(f"--workdir={self.url}: {other} has resumed this run; this process has stopped")
         files = {name: _signature(self.folder / name) for name in self._names(keep)}
         for name, signature in files.items():
             if self._there.get(name) != signature:
@@ -196,7 +196,7 @@ class Bucket:
         said = (str(error).strip().splitlines() or [""])[0][:200]
         return UserError(
             f"--workdir={self.url}: the bucket refuses ({type(error).__name__}: {said}); once it answers, the same "
-            "command goes on from what is there"
+            "command resumes the run from there"
         )
 
 

@@ -1,4 +1,4 @@
-"""The folder of compiled programs, as JAX keeps it: what a killed process left half done is taken away.
+"""Repairs JAX's cache of compiled programs: files that a killed process left incomplete are removed.
 
 JAX writes a program (`KEY-cache`) and then when it was last used (`KEY-atime`). Of one without the other it makes an
 error whenever it looks for room, and then keeps no program any more; a program that is cut short it neither reads nor
@@ -96,7 +96,7 @@ def _read_index(file: Path) -> dict[str, list[int]]:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether it can be unpacked; a form that cannot be told here counts as whole, JAX knows better."""
+    """Whether it can be unpacked; an unknown format counts as whole, since JAX may know it."""
     unpack = _unpacker(content)
     if unpack is None:
         return True
@@ -131,7 +131,7 @@ def cannot_keep(folder: Path, why: object) -> str:
 
 
 def tell_once(folder: Path) -> None:
-    """What JAX warns of, whenever a program cannot be read or written, becomes one line a process."""
+    """Turns JAX's warnings of programs that cannot be read or written into one line per process."""
     before, told = warnings.showwarning, False
 
     def show(message: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a process says on stdout and stderr, where those may be closed, strange or gone; nothing else is imported."""
+"""Writes to stdout and stderr, also where they are closed or have a narrow encoding; imports nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TextIO
 
-# told of a reader that has gone (SIGPIPE), by whom it may be acted on later; None: BrokenPipeError is raised
+# called when the reader of a stream has gone (SIGPIPE), so that the run can end in order; None: BrokenPipeError is
+# raised
 on_hangup: Callable[[int], None] | None = None
 _GONE = (errno.EIO, errno.EBADF, errno.ENXIO)  # a terminal that was closed
 _nowhere: TextIO | None = None
@@ -42,14 +43,14 @@ def is_terminal(stream: Any) -> bool:
 
 
 def say(text: str) -> None:
-    """A line on stderr, where it can be written."""
+    """Writes a line to stderr, if that is possible."""
     with contextlib.suppress(OSError, ValueError):
         errors().write(f"{text}\n")
         errors().flush()
 
 
 def flush() -> None:
-    """Both streams, as far as they can be."""
+    """Flushes both streams, as far as possible."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

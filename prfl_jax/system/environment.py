@@ -1,4 +1,4 @@
-"""What a report says about where it was made."""
+"""Records the machine, the versions and the device of a run for its report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compiled_for() -> list[str]:
     """The abilities of the CPU that XLA makes programs for, as a small program of its own names them.
 
     They are the processor's, less those that XLA_FLAGS takes away (`--xla_cpu_max_isa`). Empty for an accelerator, and
-    where the program does not tell.
+    where the program does not say.
     """
     if jax.default_backend() != "cpu":
         return []
@@ -46,7 +46,7 @@ def compiled_for() -> list[str]:
     return sorted(name[1:].decode() for name in found[0].split(b",") if name.startswith(b"+")) if found else []
 
 
-# The widest first.
+# from the widest to the narrowest
 _LEVELS = {
     "amx": ("amx-tile",),
     "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
@@ -77,9 +77,9 @@ def numeric_machine() -> dict[str, Any]:
 
 
 def machine_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for a run that goes on elsewhere, if anything differs."""
+    """A line for a run that is resumed on another machine; none if nothing differs."""
     changed = [f"{name} was {before[name]}, is {now[name]}" for name in before if before[name] != now.get(name)]
-    return [f"another machine goes on with this run ({'; '.join(changed)}): last bits may differ"] if changed else []
+    return [f"this run is resumed on another machine ({'; '.join(changed)}): last bits may differ"] if changed else []
 
 
 def device() -> dict[str, Any]:
@@ -107,7 +107,7 @@ def flags() -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float | None:
-    """Peak MB of the device where it tells (GPU, TPU), else of this process."""
+    """Peak MB of the device where it reports them (GPU, TPU), else of this process."""
     stats = jax.devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 1e6

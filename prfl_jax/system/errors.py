@@ -1,10 +1,10 @@
-"""The exceptions that mean "the user can mend this", and the form of their one line."""
+"""The exceptions for mistakes that the user can correct, and the one-line form of their text."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in a config, a flag, a file or a folder.
+    """A mistake in a config, a flag, a file or a folder, which the user can correct.
 
     Its text is one line that names the key or the file, the value, and what is
     allowed or what to run. Scripts print it and leave with exit code 2.
@@ -16,7 +16,7 @@ class InUse(UserError):
 
 
 class NobodyLeft(UserError):
-    """A window waits for a client and none will ever be there."""
+    """A window waits for a client, but no client is left that could arrive."""
 
 
 MOST_LETTERS = 120  # of a value or a key in a message

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files atomically, and gives advice for errors of the file system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from prfl_jax.system.errors import UserError
 
-_ROOM = "make room there, then the same command goes on"
-_ALLOW = "let this user write there, then the same command goes on"
-_MOVE = "move away what is there, then the same command goes on"
+_ROOM = "free some space there, then give the same command again"
+_ALLOW = "let this user write there, then give the same command again"
+_MOVE = "move away what is there, then give the same command again"
 # what to do where the system refuses a file
 ADVICE = {
     errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
@@ -25,7 +25,7 @@ ADVICE = {
 
 
 def system_error(error: BaseException) -> int | None:
-    """The `errno` of an error that the system is behind, also where a library tells of it in words only."""
+    """The `errno` behind an error of the operating system, also where a library reports it in words only."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     return next((number for number in ADVICE if os.strerror(number) in str(error)), None)
@@ -39,7 +39,7 @@ def cannot(path: str | os.PathLike[str], what: str, error: BaseException) -> Use
     """
     number = system_error(error)
     said = os.strerror(number) if number else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    advice = ADVICE.get(number, "mend that, then the same command goes on") if number else "then try again"
+    advice = ADVICE.get(number, "correct that, then give the same command again") if number else "then try again"
     return UserError(f"{os.fspath(path)}: cannot {what} ({said}); {advice}")
 
 
@@ -67,7 +67,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a whole file or none."""
+    """Writes a file as a whole, or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -76,7 +76,7 @@ def user_path(flag: str, path: str | os.PathLike[str]) -> Path:
     """A path as the user means it: `~` and `~NAME` are homes, wherever a shell leaves them as they are.
 
     Raises:
-      UserError: nobody has that name; names the flag.
+      UserError: there is no user of that name; the text names the flag.
     """
     text = os.fspath(path)
     home = os.path.expanduser(text)

@@ -1,4 +1,4 @@
-"""Memory that this machine has left (no JAX)."""
+"""How much memory this machine has left (no JAX)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def host_available() -> int | None:
-    """Bytes of memory that the host can give, swap not counted; None where it does not tell."""
+    """Bytes of memory that the host can give, swap not counted; None where the system does not report it."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:

@@ -1,7 +1,7 @@
-"""Models stacked over clients, wherever they lie: on the device, or in the host's memory beside it.
+"""Keeps models stacked over clients on the device, or in the host's memory beside it.
 
-What lies with the host is moved a model at a time, inside the compiled program, and keeps its place when it is written.
-Where it lies is part of an array's type there, so the same code serves both.
+Models in the host's memory are moved one at a time, inside the compiled program, and stay there when they are written.
+The memory is part of an array's type, so the same code serves both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Host seconds, with compiling told apart from running."""
+"""Measures host seconds, those of compiling apart from those of running."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""JAX's settings around a run: those that are fixed here, and those that its numbers may depend on.
+"""JAX's settings during a run: those that are fixed here, and those that its numbers may depend on.
 
 `fixed` is entered around all of the package's own work, in every thread that does some: what it fixes is then
 what this package means it to be, whether the environment, `jax.config.update` or a context manager says otherwise.
-All other settings are the user's. Those that might change numbers are in the report (`settings`), and a run goes on,
-or several processes make one, only where they are alike.
+All other settings are the user's. Those that might change numbers are in the report (`settings`), and a run is
+resumed, or made by several processes, only where they are equal.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FIXED: dict[str, Any] = {
     "no_execution": False,
     "transfer_guard": "allow",
     "array_garbage_collection_guard": "allow",
-    "debug_key_reuse": False,  # the key of a round is given to several collections, which Flax tells apart
+    "debug_key_reuse": False,  # the key of a round is given to several collections, which Flax distinguishes
 }
 
 # Cannot change a number: where programs are kept, what is said or checked, how processes find one another, and which
-# devices there are (`device` of the report says which were used; a run may go on with another number of them).
+# devices there are (`device` of the report says which were used; a run may be resumed with another number of them).
 _HARMLESS = re.compile(
     r"jax_(compilation_cache|persistent_cache|raise_persistent_cache|explain_cache|enable_compilation_cache).*"
     r"|jax_(log|debug_log|distributed_debug|dump_ir|include_|traceback|tracer_error|pprint|hlo_source|source_url).*"
@@ -123,7 +123,7 @@ def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> tuple[str,
 
 
 def check_settings(saved: Mapping[str, Any]) -> None:
-    """Raises UserError where a run that began with `saved` would go on under another setting."""
+    """Raises UserError where a run that began with `saved` would be resumed under another setting."""
     found = difference(saved, settings())
     if found is not None:
         name, before, now = found

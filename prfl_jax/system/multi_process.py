@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 def start(coordinator: str, count: int, index: int) -> None:
-    """Joins the other processes; before anything else of JAX.
+    """Joins the other processes; to be called before anything else of JAX.
 
     Args:
       coordinator: HOST:PORT at which the first process listens.
@@ -67,7 +67,7 @@ def leads() -> bool:
 
 
 def broadcast(value: Value) -> Value:
-    """The lead's value (as JSON has it) in every process."""
+    """Sends the lead's value (as JSON has it) to every process."""
     if alone():
         return value
     text = np.frombuffer(json.dumps(value).encode() if leads() else b"", np.uint8)
@@ -79,17 +79,17 @@ def broadcast(value: Value) -> Value:
 
 
 def share_arrays(tree: Any) -> Any:
-    """The lead's NumPy arrays in every process; the others give arrays of the same shapes."""
+    """Sends the lead's NumPy arrays to every process; the others give arrays of the same shapes."""
     return tree if alone() else jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it holds in any process."""
+    """Whether a condition holds in any process."""
     return flag if alone() else bool(np.asarray(multihost_utils.process_allgather(np.int32(flag))).any())
 
 
 def on_process_zero(function: Callable[[], Value], otherwise: Value) -> Value:
-    """Calls `function` in the lead alone; a UserError there is everybody's. Others get `otherwise`."""
+    """Calls `function` in the lead alone; a UserError there is raised in every process. Others return `otherwise`."""
     if alone():
         return function()
     value, problem = otherwise, None
@@ -98,13 +98,13 @@ def on_process_zero(function: Callable[[], Value], otherwise: Value) -> Value:
             value = function()
         except UserError as error:
             problem = str(error)
-    if (told := broadcast(problem)) is not None:
-        raise UserError(told)
+    if (found := broadcast(problem)) is not None:
+        raise UserError(found)
     return value
 
 
 def fetch(array: Any) -> np.ndarray:
-    """All of an array that may lie with several processes, as NumPy."""
+    """All of an array that may be spread over several processes, as NumPy."""
     if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
         return np.asarray(multihost_utils.process_allgather(array, tiled=True))
     return np.asarray(array)

@@ -1,4 +1,4 @@
-"""Lines for the user that are neither errors nor results: on stderr, each once a process."""
+"""Prints notices for the user, which are neither errors nor results, to stderr, each once a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which code, on which machine (no JAX): what every report names."""
+"""Which code made a report, on which machine (no JAX)."""
 
 from __future__ import annotations
 

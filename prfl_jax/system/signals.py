@@ -1,8 +1,8 @@
-"""SIGTERM, Ctrl-C and what warns of an end: remembered, and acted on between pieces of work.
+"""Handles SIGTERM, Ctrl-C and warnings of preemption: a signal is noted, and acted on between pieces of work.
 
-Python runs signal handlers only between bytecodes of the main thread, so while XLA
-compiles none runs, for a minute sometimes. A thread of its own hears of the signal at
-once and ends the process where nothing would be lost by it.
+Python runs signal handlers only between bytecodes of the main thread, so none runs
+while XLA compiles, which may take a minute. A separate thread is notified of the signal
+at once and ends the process where nothing would be lost.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def leave(code: int) -> NoReturn:
 
 
 class InterruptGuard:
-    """While entered, the first of `_SIGNALS` is only remembered; SIGTERM or SIGINT after one of those act as usual.
+    """A context in which the first of `_SIGNALS` is only noted; SIGTERM or SIGINT after SIGTERM or SIGINT act as usual.
 
     A warning may come twice (a shell sends SIGHUP on, a scheduler SIGTERM after it) and ends nothing that is being
     saved. A signal that the process was started to ignore, as by nohup, stays ignored. A reader of stdout or stderr
     that has gone counts as SIGPIPE.
 
     Args:
-      go_on: the command that goes on, for the message of a process that ends at once.
+      again: the command that resumes, for the message of a process that ends at once.
     """
 
-    def __init__(self, go_on: str = "the same command") -> None:
-        self.go_on = go_on
+    def __init__(self, again: str = "the same command") -> None:
+        self.again = again
         self._signum: int | None = None
         self._before: dict[int, Any] = {}
         self._nothing_to_save = threading.Event()
@@ -71,7 +71,7 @@ class InterruptGuard:
 
     @contextmanager
     def nothing_to_save(self) -> Iterator[None]:
-        """While inside, a signal ends the process at once: what there is lies on the disk already."""
+        """While inside, a signal ends the process at once: everything is on the disk already."""
         self.check()
         self._nothing_to_save.set()
         try:
@@ -88,7 +88,7 @@ class InterruptGuard:
         while number := os.read(reader, 1):
             if number[0] in _SIGNALS and self._nothing_to_save.is_set():
                 name = signal.Signals(number[0]).name
-                console.say(f"\n{name}: nothing new to save; to go on: {self.go_on}")
+                console.say(f"\n{name}: nothing new to save; to resume: {self.again}")
                 leave(128 + number[0])
         os.close(reader)
 

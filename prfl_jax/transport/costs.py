@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from prfl_jax.clock.types import Costs
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
+from prfl_jax.transport.byte_rules import find_byte_rule
 
-# values of `transport.bytes`
-BYTE_RULES = ("counted", "density")
 _PASSES = 3.0  # forward, and twice as much backward
 
 
@@ -28,11 +27,10 @@ def make_costs(
 
     Args:
       size: the whole model.
-      density_pct: [M] densities, whole density_pct.
+      density_pct: [M] densities, whole percents.
       samples_per_round: samples one client trains on in a round; a number or [M].
       flop_s: [M] FLOP/s of the clients; () means that computing takes 0 s.
-      byte_rule: `counted`: the values a sub-model has, and its mask once; `density`: density x model
-        bytes, no masks (the paper's).
+      byte_rule: name of `transport.bytes`.
       flop_share: [M] share of the prunable leaves' forward FLOP that each sub-model has; None: what `size` says.
       squares_up: the client also uploads a squared gradient for each weight it holds.
 
@@ -40,26 +38,19 @@ def make_costs(
       UserError: an unknown rule, a speed that is not positive.
       ValueError: `flop_s` without `size.layer_flop`, or arrays of another length.
     """
-    if byte_rule not in BYTE_RULES:
-        raise UserError(f"transport.bytes: {byte_rule!r} is not one of {', '.join(BYTE_RULES)}")
+    rule = find_byte_rule(byte_rule)
     density_pct = np.asarray(density_pct, dtype=np.int64)
-    sent, values, masks = {}, {}, {}
-    for percent in np.unique(density_pct).tolist():
-        if byte_rule == "counted":
-            values[percent], masks[percent] = size.value_bytes(percent), size.mask_bytes(percent)
-            sent[percent] = size.sent_bytes(percent)
-        else:
-            sent[percent] = values[percent] = size.density_bytes(percent)
-            masks[percent] = 0
-    down = np.array([sent[percent] for percent in density_pct.tolist()], dtype=np.int64)
-    mask = np.array([masks[percent] for percent in density_pct.tolist()], dtype=np.int64)
+    down, up, mask = (_by_client(of, size, density_pct) for of in (rule.down, rule.up, rule.mask))
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
-    up = np.array([values[percent] for percent in density_pct.tolist()], dtype=np.int64)
     if squares_up:
-        up += np.array(
-            [round(size.count(percent) * size.bytes_per_value) for percent in density_pct.tolist()], np.int64
-        )
+        up += _by_client(lambda size, percent: round(size.count(percent) * size.bytes_per_value), size, density_pct)
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
+
+
+def _by_client(bytes_of: Callable[[ModelSize, int], int], size: ModelSize, density_pct: np.ndarray) -> np.ndarray:
+    """`[M]` bytes, of the density of each client."""
+    found = {percent: bytes_of(size, percent) for percent in np.unique(density_pct).tolist()}
+    return np.array([found[percent] for percent in density_pct.tolist()], np.int64)
 
 
 def _compute_s(

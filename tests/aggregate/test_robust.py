@@ -1,4 +1,4 @@
-"""Rules that outvote liars, against loops over clients and weights in float64."""
+"""Robust aggregations against loops over clients and weights in float64."""
 
 import functools
 import itertools
@@ -39,7 +39,7 @@ def chosen_by_krum(buffer, masks, weights, f, count):
             for name, place in places() if name not in PRUNED or masks[name][i][place]
         )
     ]  # fmt: skip
-    n = int((np.asarray(weights) > 0).sum())  # those that show themselves as liars are among them
+    n = int((np.asarray(weights) > 0).sum())  # clients whose values are not finite are among them
     if n < 2 * f + 3:
         return []
     scores = {}
@@ -86,12 +86,12 @@ def test_equals_the_definition(rule, clients, f):
         rng = np.random.default_rng((seed, clients, f))
         old, buffer, masks, bits = setting(clients, rng, density)
         weights = rng.random(clients).astype(np.float32) * (rng.random(clients) < 0.8)
-        liar = rng.integers(clients)
+        bad = rng.integers(clients)
         if seed == 1:
             for name in SHAPES:
-                buffer[name][liar] = np.nan
+                buffer[name][bad] = np.nan
         if seed == 2:
-            buffer["dense"][liar] = np.where(masks["dense"][liar], np.inf, 0)
+            buffer["dense"][bad] = np.where(masks["dense"][bad], np.inf, 0)
         got = run(rule, old, buffer, bits, weights, np.float32(eta), f)
         want, kept = oracle(rule, old, buffer, masks, weights, eta, f)
         assert int(got.kept) == kept
@@ -125,14 +125,14 @@ def test_many_clients_are_sorted_likewise(rule):
 
 
 @pytest.mark.parametrize("rule", ("trimmed_mean", "multi_krum"))
-def test_with_no_liar_expected_both_means_are_maskfedavg(rule):
+def test_with_f_0_both_means_are_maskfedavg(rule):
     old, buffer, masks, bits = setting(6, np.random.default_rng(1), 0.5)
     weights = np.full(6, 1 / 6, np.float32)
     got = run(rule, old, buffer, bits, weights, np.float32(0.7), 0)
     tiny.close(got.params, maskfedavg(LAYOUT, old, buffer, bits, weights, 0.7))
 
 
-def test_f_liars_cannot_leave_the_range_of_the_honest():
+def test_f_malicious_clients_cannot_leave_the_range_of_the_honest():
     rng = np.random.default_rng(5)
     old, buffer, masks, _ = setting(9, rng, 1.0)
     honest = {name: models[2:].copy() for name, models in buffer.items()}

@@ -29,7 +29,7 @@ def close(config, window, slots, p, arrivals=(), round_s=None, dt_s=7.0):
     """`arrivals` are (client, version)."""
     came = [Arrival(client, 0, version, 0.0, 0.0, 0.0, 1.0, 0) for client, version in arrivals]
     mean_s = np.full(len(p), np.nan) if round_s is None else np.asarray(round_s, float)
-    return AGGREGATIONS[config.name].close(config, CloseContext(window, came, slots, p, mean_s, dt_s))
+    return AGGREGATIONS.find(config.name).close(config, CloseContext(window, came, slots, p, mean_s, dt_s))
 
 
 def slot_weights(config, window, slots, p):

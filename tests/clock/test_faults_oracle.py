@@ -63,7 +63,7 @@ def setting(seed, clients, contention, rule):
     return network, costs, random_faults(rng, clients)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", list(TRANSPORTS))
 @any_rule
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.integers(3, 7), st.booleans(), FEW)
@@ -115,7 +115,7 @@ def fitting(rule, clients):
 
 
 any_clock = given(
-    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(TRANSPORTS)
+    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(list(TRANSPORTS))
 )
 
 
@@ -175,7 +175,9 @@ def test_resume_is_exact(seed, clients, contention, rule, transport):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(TRANSPORTS))
+@given(
+    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(list(TRANSPORTS))
+)
 def test_without_faults_it_is_the_clock_to_the_bit(seed, clients, contention, rule, transport):
     rule = fitting(rule, clients)
     if rule.close == "deadline":
@@ -213,7 +215,7 @@ def test_methods_meet_the_same_faults(seed, contention):
     "rule", [r for r in RULES if r.close != "fixed"], ids=lambda r: f"{r.close}-{r.dispatch}-{r.cohort}"
 )
 @settings(deadline=None, max_examples=15)
-@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from(TRANSPORTS))
+@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from(list(TRANSPORTS)))
 def test_a_clock_that_ended_is_restored_at_its_end(rule, seed, clients, transport):
     """The window that never closes has dispatched, and moved in time: nothing of it is run once more."""
     rule = fitting(rule, clients)

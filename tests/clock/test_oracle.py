@@ -34,7 +34,7 @@ def compare(clock, oracle, windows, change):
         assert abs(window.bytes_up - up) <= slack
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", list(TRANSPORTS))
 @pytest.mark.parametrize(
     "rule", RULES, ids=lambda rule: f"{rule.close}-{rule.dispatch}-{rule.first_waits_for_all}-{rule.cohort}"
 )

@@ -39,7 +39,7 @@ def plain(windows):
 
 
 any_clock = given(
-    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(TRANSPORTS)
+    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(list(TRANSPORTS))
 )
 
 
@@ -83,7 +83,7 @@ def test_time_runs_forward_and_every_dispatch_arrives_once(seed, clients, conten
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(TRANSPORTS))
+@given(st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(list(TRANSPORTS)))
 def test_bytes_are_conserved(seed, clients, contention, transport):
     """When everything has arrived, the counters hold exactly what was ordered: to the byte."""
     network, costs = setting(seed, clients, contention)
@@ -99,7 +99,7 @@ def test_bytes_are_conserved(seed, clients, contention, transport):
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.integers(0, 2**32), st.sampled_from(TRANSPORTS), st.booleans())
+@given(st.integers(0, 2**32), st.sampled_from(list(TRANSPORTS)), st.booleans())
 def test_bytes_over_many_short_windows_add_up(seed, transport, contention):
     """Windows that cut every transfer in pieces count the same bytes as one that cuts none."""
     network, costs = setting(seed, 4, contention)
@@ -121,7 +121,7 @@ def _only_once(dispatch):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(TRANSPORTS),
+    st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.sampled_from(RULES), st.sampled_from(list(TRANSPORTS)),
     st.integers(0, 14), FEW,
 )  # fmt: skip
 def test_resume_is_exact(seed, clients, contention, rule, transport, cut, few):

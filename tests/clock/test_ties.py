@@ -240,7 +240,7 @@ def test_staleness_at_sigma_0_is_that_of_a_tiny_sigma(made):
 @pytest.mark.parametrize("made", [Clock, FaultyClock])
 @pytest.mark.parametrize("rule", RULES, ids=name)
 @settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**32), st.sampled_from(TRANSPORTS))
+@given(st.integers(0, 2**32), st.sampled_from(list(TRANSPORTS)))
 def test_resume_among_ties_is_exact(rule, made, seed, transport):
     """Also where a window of length 0 comes next."""
     own, costs, rule = rounded(*fractions(seed, 5), rule)

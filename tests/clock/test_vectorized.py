@@ -1,4 +1,4 @@
-"""Windows as arrays (`clock/quiet.py`) equal windows by events, to the bit, also where it changes in between."""
+"""Windows as arrays (`clock/vectorized.py`) equal windows by events, to the bit, also where it changes in between."""
 
 import dataclasses
 import json
@@ -44,13 +44,13 @@ def run(arguments, costs, many, cut=None):
             if number in (6, 11):
                 it.set_costs(costs[number // 5])
             windows.append(dataclasses.asdict(it.next_window()))
-            quiet.append(it._quiet is not None)
+            quiet.append(it._vectorized is not None)
             if number == cut:
                 it = Clock.from_state(*arguments, json.loads(json.dumps(it.to_state(), allow_nan=False)))
         return windows, quiet
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", list(TRANSPORTS))
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.close}-{rule.first_waits_for_all}-{rule.cohort}")
 @settings(deadline=None, max_examples=12)
 @given(st.integers(0, 2**32), st.integers(3, 8), st.sampled_from(SERVERS), st.booleans(), st.integers(1, 14))
@@ -81,7 +81,7 @@ def test_many_clients_take_the_arrays_and_few_do_not():
     def made(clients, rule):
         flat = np.full(clients, 1_000_000)
         costs = Costs(flat, 0 * flat, flat, np.zeros(clients), np.full(clients, 100))
-        return Clock(Network((1.0,) * clients, (4.0,) * clients, 1e3, 1e3), rule, "one_copy", 0, costs)._quiet
+        return Clock(Network((1.0,) * clients, (4.0,) * clients, 1e3, 1e3), rule, "one_copy", 0, costs)._vectorized
 
     assert made(63, WindowRule()) is None and made(64, WindowRule()) is not None
     assert made(64, WindowRule(dispatch="on_arrival")) is None

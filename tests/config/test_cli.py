@@ -16,7 +16,7 @@ from prfl_jax.config.canonical import flatten
 from prfl_jax.config.schema import RULES
 from prfl_jax.system.errors import UserError
 
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "base.py")
 QUICKSTART = ROOT / "configs" / "quickstart.py"
 
 SCRIPT = '''

@@ -115,7 +115,7 @@ def test_a_deadline_takes_the_place_of_windows_that_wait():
     for name in ("fedasyn", "fedasync", "fedbuff", "prfl"):
         found, own = other(config, name), strategies.row(name)["window.close"]
         assert found.config.window.close == own
-        assert found.lacks == (f"window.close='deadline' (its windows, {own}, wait for nobody who is late)",)
+        assert found.lacks == (f"window.close='deadline' (its windows, {own}, wait for no client that is late)",)
     ours = tiny.config("prfl", window__close="deadline")  # instead of fixed windows, here and there
     assert other(ours, "prfl_norecover").config.window.close == "deadline"
     assert other(ours, "fedavg").config.window.close == "deadline"

@@ -16,7 +16,8 @@ from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.plan import LocalRound, make_row, stack_rows
 from prfl_jax.system.errors import UserError
 
-RUN = ["prfl", "fedbuff", "heterofl_windowed", "fedavg"]  # each kernel and kind of sub-model, and a robust rule
+# each kernel and kind of sub-model, levels that change in every window, and a robust rule
+RUN = ["prfl", "fedbuff", "heterofl_windowed", "fedrolex", "fedavg"]
 
 
 @pytest.fixture(scope="module")

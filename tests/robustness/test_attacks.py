@@ -1,4 +1,4 @@
-"""Clients that lie, what the server does about it, and what privacy costs: functions, and whole runs."""
+"""Attacks, the update filter, robust aggregation and the privacy accountant: functions, and whole runs."""
 
 import json
 import math
@@ -43,29 +43,33 @@ def attack(name, scale):
     return make_attack(SimpleNamespace(name=name, scale=scale))
 
 
-def test_a_liar_tells_what_its_lie_says_and_an_honest_client_the_truth():
+def test_malicious_clients_send_the_attack_and_honest_ones_their_model():
     assert attack("none", 2.0) is None
     for name in ATTACKS.with_trait(lambda rule: rule is not None):
         tiny.same(attack(name, 2.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(False), KEY), TRAINED)
-    told = attack("sign_flip", 2.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
-    tiny.close(told, {"b": SENT["b"] - 0.6, "w": jnp.where(MASKS[0], -0.3, 0.0)})
-    told = attack("nan", 1.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
-    assert np.isnan(told["b"]).all() and np.isnan(told["w"][MASKS[0]]).all() and (told["w"][~MASKS[0]] == 0).all()
-    told = attack("noise", 5.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
-    assert (told["w"][~MASKS[0]] == 0).all()
-    assert 3.5 < np.std(np.asarray(told["w"] - SENT["w"])[MASKS[0]]) < 6.5
+    received = attack("sign_flip", 2.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
+    tiny.close(received, {"b": SENT["b"] - 0.6, "w": jnp.where(MASKS[0], -0.3, 0.0)})
+    received = attack("nan", 1.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
+    assert (
+        np.isnan(received["b"]).all()
+        and np.isnan(received["w"][MASKS[0]]).all()
+        and (received["w"][~MASKS[0]] == 0).all()
+    )
+    received = attack("noise", 5.0).apply(LAYOUT, SENT, TRAINED, MASKS, jnp.array(True), KEY)
+    assert (received["w"][~MASKS[0]] == 0).all()
+    assert 3.5 < np.std(np.asarray(received["w"] - SENT["w"])[MASKS[0]]) < 6.5
     labels = attack("label_flip", 1.0).labels(jnp.array([0, 3, 9]), jnp.array(True), 10)
     assert labels.tolist() == [9, 6, 0]
     assert attack("label_flip", 1.0).labels(jnp.array([0, 3, 9]), jnp.array(False), 10).tolist() == [0, 3, 9]
 
 
-def test_the_table_of_lies_is_what_the_config_allows():
+def test_attack_name_allows_the_registry():
     for name in ATTACKS:
         assert RULES["attack.name"].accepts(name)
     assert RULES["attack.name"].allowed == ATTACKS.allowed == "one of none, sign_flip, noise, nan, label_flip"
 
 
-def test_who_lies_is_drawn_by_seed_or_said():
+def test_malicious_clients_are_drawn_by_seed_or_listed():
     drawn = [
         malicious_clients(tiny.config(attack__name="nan", attack__number=2).attack, 10, seed) for seed in range(30)
     ]
@@ -94,11 +98,11 @@ def test_an_update_is_shortened_to_the_norm_and_no_further():
 
 def test_what_is_not_finite_is_rejected():
     for bad in (jnp.nan, jnp.inf, 1e30):
-        told = {"b": TRAINED["b"], "w": TRAINED["w"].at[0, 0].set(bad)}
-        out, verdict = UpdateFilter(1.0, 0.0, False)(LAYOUT, SENT, told, MASKS, KEY)
+        received = {"b": TRAINED["b"], "w": TRAINED["w"].at[0, 0].set(bad)}
+        out, verdict = UpdateFilter(1.0, 0.0, False)(LAYOUT, SENT, received, MASKS, KEY)
         assert verdict == REJECTED
         tiny.same(out, SENT)
-        out, verdict = UpdateFilter(None, 0.0, True)(LAYOUT, SENT, told, MASKS, KEY)
+        out, verdict = UpdateFilter(None, 0.0, True)(LAYOUT, SENT, received, MASKS, KEY)
         assert verdict == REJECTED and np.isnan(out["b"]).all() and np.isnan(out["w"]).all()
 
 
@@ -116,8 +120,8 @@ def test_noise_is_added_once_to_each_weight_that_is_held():
 
 
 def test_with_noise_nobody_sees_what_was_rejected():
-    told = jax.tree.map(lambda w: w * jnp.nan, TRAINED)
-    out, verdict = UpdateFilter(1.0, 0.5, False)(LAYOUT, SENT, told, MASKS, KEY)
+    received = jax.tree.map(lambda w: w * jnp.nan, TRAINED)
+    out, verdict = UpdateFilter(1.0, 0.5, False)(LAYOUT, SENT, received, MASKS, KEY)
     assert verdict == REJECTED and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
     difference = np.asarray(out["w"] - SENT["w"])[np.asarray(MASKS[0])]
     assert 0.3 < difference.std() < 0.7  # an update of nothing, and its noise
@@ -163,40 +167,42 @@ def test_the_report_tells_the_client_that_released_most():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ("fedavg", "prfl"))
-def test_updates_that_are_no_numbers_end_plain_averaging_and_no_defence(strategy):
-    liars = {**SEVEN, **TWO, "attack__name": "nan"}
-    plain = tiny.run(strategy, **liars)
+def test_nan_updates_end_plain_averaging_and_no_defence(strategy):
+    under_attack = {**SEVEN, **TWO, "attack__name": "nan"}
+    plain = tiny.run(strategy, **under_attack)
     assert plain.report["ended"]["how"] == "not_finite"
     assert plain.report["attack"] == {"name": "nan", "scale": 3.0, "clients": [1, 4]} and "defence" not in plain.report
     for name in {"fedavg": ("trimmed_mean", "multi_krum", None), "prfl": ("median", "krum")}[strategy]:
         defence = {"aggregation__clip_norm": 1.0} if name is None else {"aggregation__name": name, **SAFE}
-        ran = tiny.run(strategy, **liars, **defence)
+        ran = tiny.run(strategy, **under_attack, **defence)
         assert ran.report["ended"]["how"] == "rounds", (name, ran.report["ended"])
-        lies = [c for window in ran.of("window") for c in window["arrivals"] if c in (1, 4)]
-        told = [c for window in ran.of("window") for c in window["rejected"]]
-        assert told == lies and ran.report["defence"]["rejected"] == len(lies) > 0
-        assert [c["rejected"] for c in ran.report["clients"]] == [lies.count(c) for c in range(7)]
+        malicious = [c for window in ran.of("window") for c in window["arrivals"] if c in (1, 4)]
+        rejected = [c for window in ran.of("window") for c in window["rejected"]]
+        assert rejected == malicious and ran.report["defence"]["rejected"] == len(malicious) > 0
+        assert [c["rejected"] for c in ran.report["clients"]] == [malicious.count(c) for c in range(7)]
         kept = ran.report["defence"]["kept_fraction"]
-        assert kept is None if name is None else kept < 0.9  # liars that show do not stop the training
+        assert (
+            kept is None if name is None else kept < 0.9
+        )  # malicious clients that are rejected do not stop the training
         jsonschema.validate(ran.report, load_schema())
-        assert f"{len(lies)} rejected" in summary_text(ran.report)
+        assert f"{len(malicious)} rejected" in summary_text(ran.report)
         assert "2 of 7 clients attack (nan): 1, 4" in summary_text(ran.report)
 
 
-def test_the_run_without_liars_and_checks_says_nothing_of_them():
+def test_runs_without_attack_and_filter_do_not_report_them():
     ran = tiny.run("prfl")
     assert not {"attack", "defence", "privacy"} & ran.report.keys()
     assert not any({"clipped", "rejected", "kept"} & window.keys() for window in ran.of("window"))
 
 
 @pytest.mark.slow
-def test_a_large_lie_moves_the_mean_far_and_the_median_little():
-    """Distance of the server model from that of the same run without liars."""
+def test_a_large_attack_moves_the_mean_far_and_the_median_little():
+    """Distance of the server model from that of the same run without malicious clients."""
     apart = {}
     for name in ("fedavg", "median"):
         settings = {**SEVEN, "rounds": 1, "aggregation__name": name}
-        honest, lied = tiny.run("fedavg", **settings), tiny.run("fedavg", **settings, **TWO, attack__name="noise")
-        apart[name] = norm(jax.tree.map(np.subtract, lied.params, honest.params))
+        honest, attacked = tiny.run("fedavg", **settings), tiny.run("fedavg", **settings, **TWO, attack__name="noise")
+        apart[name] = norm(jax.tree.map(np.subtract, attacked.params, honest.params))
     assert apart["fedavg"] > 10 * apart["median"] > 0
 
 
@@ -237,7 +243,7 @@ def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
 
 
 @pytest.mark.slow
-def test_a_stopped_run_with_liars_goes_on_to_the_same_report(tmp_path):
+def test_a_resumed_run_under_attack_gives_the_same_report(tmp_path):
     changes = {
         **SEVEN,
         **TWO,
@@ -257,7 +263,7 @@ def test_a_stopped_run_with_liars_goes_on_to_the_same_report(tmp_path):
 
 
 @pytest.mark.slow
-def test_seeds_together_have_their_own_liars(tmp_path):
+def test_batched_seeds_have_their_own_malicious_clients(tmp_path):
     changes = {
         **SEVEN,
         "attack__name": "sign_flip",
@@ -291,17 +297,17 @@ def test_an_honest_update_that_is_rejected_does_not_end_the_run():
     assert ran.report["ended"]["how"] == "rounds" and ran.report["defence"]["rejected"] == 21
 
 
-def test_epsilon_of_little_noise_and_many_releases_is_told_at_once():
+def test_epsilon_of_little_noise_and_many_releases_is_computed_at_once():
     mu = math.sqrt(1000) / 0.1  # for so large a mu it is mu^2 / 2 + mu times the normal quantile of 1 - delta
     assert privacy.spent(0.1, 1e-5, 1000) == pytest.approx(mu**2 / 2 + 4.265 * mu, rel=1e-3)
 
 
 def test_label_flips_take_their_mask_of_labels_along():
-    # HeteroFL leaves out outputs of labels that a client lacks: a liar seems to have those it flips to
+    # HeteroFL leaves out outputs of labels that a client lacks: a malicious client reports to have those it flips to
     present = jnp.array([True, False, False, True, True])
-    liar = attack("label_flip", 1.0)
-    assert liar.present(present, jnp.array(True)).tolist() == [True, True, False, False, True]
-    assert liar.present(present, jnp.array(False)).tolist() == present.tolist()
+    flip = attack("label_flip", 1.0)
+    assert flip.present(present, jnp.array(True)).tolist() == [True, True, False, False, True]
+    assert flip.present(present, jnp.array(False)).tolist() == present.tolist()
     assert attack("nan", 1.0).present(present, jnp.array(True)).tolist() == present.tolist()
 
 
@@ -326,14 +332,14 @@ GOOD = Aggregation(median, each_once, staleness=False, arrivals_alone=True, leas
         ("PLAIN", "gives a dict; allowed: robust.Robust(a pytree like held.params, an int32), as it has least"),
     ],
 )
-def test_a_mistake_in_a_kernel_of_ones_own_is_told_before_the_run(tmp_path, name, said):
+def test_a_mistake_in_the_kernel_of_a_plugin_is_refused_before_the_run(tmp_path, name, said):
     (tmp_path / "mine.py").write_text(OWN_KERNELS)
     with pytest.raises(UserError) as error:
         tiny.simulation("fedavg", aggregation__name=f"{tmp_path}/mine.py:{name}")
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_robust_kernel_of_ones_own_is_as_the_packages(tmp_path):
+def test_a_robust_kernel_of_a_plugin_equals_the_built_in(tmp_path):
     (tmp_path / "mine.py").write_text(OWN_KERNELS)
     settings = {**SEVEN, **TWO, "attack__name": "nan", "rounds": 4}
     own = tiny.run_experiment(

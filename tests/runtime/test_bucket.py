@@ -105,7 +105,7 @@ def test_who_goes_on_last_writes(experiment, tmp_path, monkeypatch):
     second = Workdir(URL, config, key)
     before = fake_bucket.content()
     (first.path / "report.json").write_text("{}")
-    with pytest.raises(UserError, match=f"--workdir={URL}: .* goes on with this run now; this process has stopped"):
+    with pytest.raises(UserError, match=f"--workdir={URL}: .* has resumed this run; this process has stopped"):
         first.put()
     assert fake_bucket.content() == before
     second.put()

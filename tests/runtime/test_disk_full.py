@@ -55,7 +55,10 @@ def test_files_that_find_no_room(experiment, whole, tmp_path, capsys, size, name
     said = capsys.readouterr().err
     assert "Traceback" not in said and "Exception" not in said
     assert said.startswith("train.py: ") and len(said.splitlines()) == 1, said
-    assert f"{folder}/{names}: cannot be written" in said and "make room there, then the same command goes on" in said
+    assert (
+        f"{folder}/{names}: cannot be written" in said
+        and "free some space there, then give the same command again" in said
+    )
     again = experiment.run(folder, progress=False)
     assert comparable(again.report) == comparable(whole.report)
     tiny.same(again.params, whole.params)
@@ -88,4 +91,4 @@ def test_a_small_disk_of_its_own(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"code": 2, "same": True}
     assert len(done.stderr.splitlines()) == 1 and "disk/run/checkpoints: cannot be written" in done.stderr, done.stderr
-    assert "No space left on device); make room there, then the same command goes on" in done.stderr
+    assert "No space left on device); free some space there, then give the same command again" in done.stderr

@@ -336,7 +336,7 @@ def test_a_signal_while_the_run_starts_is_answered_at_once(how, tmp_path):
     begin = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - begin < 10
-    assert process.returncode == 128 + how and "to go on:" in err and "Traceback" not in err
+    assert process.returncode == 128 + how and "to resume:" in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -354,7 +354,7 @@ def test_signals_and_the_same_command_again(how, tmp_path):
     else:
         assert time.monotonic() - begin < 10
         assert process.returncode == 128 + how
-        assert "to go on:" in err and str(folder) in err and "Traceback" not in err
+        assert "to resume:" in err and str(folder) in err and "Traceback" not in err
     done = finish(call)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pathlib
+import re
 
 import pytest
 
@@ -25,9 +28,17 @@ def test_every_row_is_complete_and_makes_a_valid_config(name):
     assert flatten(cfg).items() >= strategies.ROWS[name].items()
 
 
-def test_a_method_is_six_choices_and_a_source():
+def test_a_method_is_six_choices_a_source_and_a_constant():
     names = [field.name for field in dataclasses.fields(strategies.Method)]
-    assert names == ["submodel", "density", "aggregation", "window", "transport", "local", "source"]
+    assert names == ["submodel", "density", "aggregation", "window", "transport", "local", "source", "staleness_a"]
+
+
+def test_each_family_has_a_file_with_its_paper():
+    folder = pathlib.Path(strategies.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "method", "table"}
+    families = {stem: importlib.import_module(f"prfl_jax.strategies.{stem}") for stem in files}
+    assert {name for family in families.values() for name in family.METHODS} == set(strategies.METHODS)
+    assert all(re.search(r"\([^)]*20\d\d[^)]*\)", family.__doc__) for family in families.values())
 
 
 def test_the_default_config_is_the_row_prfl():

@@ -1,5 +1,6 @@
 """FedRolex: the window of kept channels moves in every window, wraps around, and trains as a network cut out."""
 
+import dataclasses
 import types
 
 import jax
@@ -13,7 +14,7 @@ from prfl_jax.engine.plan import MAX_ROWS, stack_rows
 from prfl_jax.local import LocalSettings
 from prfl_jax.local.sgd import make_local_round
 from prfl_jax.models import build_model, make_loss
-from prfl_jax.submodel import SUBMODELS, ModelSize, Network
+from prfl_jax.submodel import SUBMODELS, ModelSize, Network, SubmodelRule
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.leading import leading_size
@@ -21,6 +22,21 @@ from prfl_jax.submodel.masks import apply_masks, unpack_masks
 
 SHAPE, WIDTH = (28, 28, 1), 0.1
 LAYERS = layer_table("conv2", SHAPE, 10, WIDTH)
+
+
+class Mine(SubmodelRule):
+    """A rule as a plugin: the built-in sizes and levels, and masks made from the weights and levels at the dispatch."""
+
+    channels = known_networks = True
+
+    def fit(self, network, name):
+        def masks(levels, weights, percent):
+            return tuple(level <= percent for level in levels)
+
+        return dataclasses.replace(SUBMODELS.find("rolling").fit(network, name), masks=masks)
+
+
+MINE = Mine()
 
 
 def model():
@@ -141,3 +157,9 @@ def test_a_run_differs_from_heterofls_from_the_first_partial_model_on():
     assert rolled[0]["loss"] == fixed[0]["loss"]  # full models
     assert [w["client_bytes_down"] for w in rolled] == [w["client_bytes_down"] for w in fixed]
     assert all(one["loss"] != other["loss"] for one, other in zip(rolled[2:], fixed[2:], strict=True))
+
+
+def test_a_rule_of_any_kind_may_be_a_plugin():
+    mine = tiny.run("fedrolex", submodel__name="tests.submodel.test_rolling:MINE")
+    tiny.same(mine.params, tiny.run("fedrolex").params)
+    assert mine.of("window") == tiny.run("fedrolex").of("window")

@@ -1,4 +1,4 @@
-"""LEAF's JSON layout: files of `users`, `num_samples` and `user_data`.
+"""Reads LEAF's JSON files of `users`, `num_samples` and `user_data`.
 
 Each file is one object; `user_data[user]` holds `x`, a list of images of 28 x 28
 floats in [0, 1] row by row, background 1, and `y`, their labels 0 .. 61. A user may be
@@ -82,7 +82,7 @@ def parts(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
     Returns:
         `{"train": ..., "test": ...}` where the folder has both; `{"all": ...}` where the
-        files lie in it, or in its `all_data`.
+        files are in it, or in its `all_data`.
 
     Raises:
         UserError: there is no such folder or no JSON file in it.

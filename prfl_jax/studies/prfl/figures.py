@@ -1,4 +1,4 @@
-"""The paper's figures from reports and from the clock's event log, as PNG and SVG."""
+"""Draws the paper's figures from reports and from the clock's event log, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
+from prfl_jax.clock import find_dispatch_rule
 from prfl_jax.report.names import strategy_name
 from prfl_jax.report.series import value_at
 from prfl_jax.runtime.clock_only import clock_alone
@@ -50,7 +51,7 @@ def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[flo
       One entry a round and client (`client`, the seconds at which it was `dispatched`, had `downloaded`,
       `computed`, `arrived`, and the `closed` window's end), and the ends of the windows.
     """
-    at_close = config.window.dispatch == "window_end"
+    at_close = not find_dispatch_rule(config.window.dispatch).on_arrival
     rounds, ends = [], []
     _, _, coming = clock_alone(config)
     for window in itertools.islice(coming, windows):
@@ -158,7 +159,7 @@ def _panel(ax: Axes, column: Column, methods: Sequence[str], reports: Reports, t
             f" {100 * threshold:g} %", (1, 100 * threshold), xycoords=("axes fraction", "data"), fontsize=7, va="center"
         )
     top = max([*(max(mean, default=0) for mean in means), 100 * max(column.thresholds)])
-    # A quarter of the way, at least: the start is alike for all, and what matters lies near the thresholds.
+    # A quarter of the way, at least: the start is alike for all, and what matters is near the thresholds.
     low = min([*(mean[len(mean) // 4] for mean in means if mean), 100 * min(column.thresholds)])
     ax.set_ylim(max(0.0, low - 0.1 * (top - low) - 2), min(100.0, top + 0.1 * (top - low) + 1))
     ax.set_ylabel("test accuracy (%)")

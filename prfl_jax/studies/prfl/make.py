@@ -1,4 +1,4 @@
-"""What `scripts/reproduce.py` does: the runs that are missing, then tables and figures from all there are."""
+"""The main function of scripts/reproduce.py: makes the missing runs, then tables and figures from all there are."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def reproduce(request: Request) -> int:
     chosen = list(WHAT) if request.what == "all" else [request.what]
     methods = methods_for(chosen, request.only, preset.columns)
     runs = wanted(preset.columns, methods, request.seeds)
-    reports_of(preset.columns, out)  # a file that is no report is told before anything is run
+    reports_of(preset.columns, out)  # a file that is no report is refused before anything is run
     if any(load(run, out) is None for run in runs):
         check_folder("--work", work)
     left_out = []
@@ -117,7 +117,7 @@ def reproduce(request: Request) -> int:
             with guard.nothing_to_save():
                 render(chosen, preset, out, request.seeds)
         except Interrupted as signal:
-            print(f"\n{signal}: what was done is saved; to go on: {guard.go_on}", file=sys.stderr)
+            print(f"\n{signal}: what was done is saved; to resume: {guard.again}", file=sys.stderr)
             leave(128 + signal.signum)
     for run in left_out:
         print(f"not run, it would not have ended in time: {run.name}")

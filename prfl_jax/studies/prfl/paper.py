@@ -1,4 +1,4 @@
-"""What the paper printed (PR-FL, Tables III to V), for the columns beside ours."""
+"""The numbers that the PR-FL paper printed (Tables III to V), for the columns beside ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is run: the columns of a preset (data, model, network, horizon, thresholds) and the methods in each."""
+"""The runs of each preset: columns (data, model, network, horizon, thresholds) and the methods in each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Column:
         c.seed = seed
         c.rounds = ENDLESS
         c.eval.thresholds = self.thresholds
-        c.aggregation.staleness_a = 0.6  # PR-FL's for everybody, FedAsync too, whose own default is 0.5
+        c.aggregation.staleness_a = 0.6  # PR-FL's value for all methods, FedAsync too, whose own default is 0.5
         self.change(c)
         return c
 

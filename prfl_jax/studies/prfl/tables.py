@@ -1,4 +1,4 @@
-"""The paper's tables from reports, its numbers and ours side by side, as Markdown and CSV."""
+"""Makes the paper's tables from reports, its numbers and ours side by side, as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def table5(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
 
 
 def void(method: str, reports: Sequence[Mapping[str, Any]], prfl: Sequence[Mapping[str, Any]]) -> str:
-    """Why noRecover says nothing here: PR-FL had not recovered either, or nobody knows; empty where it counts."""
+    """Why noRecover's row says nothing here: PR-FL had not recovered either, or it is not known; else empty."""
     if method != "prfl_norecover":
         return ""
     unknown = sorted({r["seed"] for r in reports} - {r["seed"] for r in prfl})

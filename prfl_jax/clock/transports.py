@@ -1,0 +1,110 @@
+"""Transports (`transport.name`): which streams the server makes of a batch of dispatches. Both clock paths use them.
+
+What a dispatch costs in bytes before its transport is `prfl_jax.transport`; how streams share the server's rate is
+`transfers.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from prfl_jax.clock.types import Costs
+from prfl_jax.registry import Registry, wrong
+from prfl_jax.system.errors import UserError
+
+
+class Transport:
+    """How sub-models get to the clients; a custom transport is an object of a subclass.
+
+    By default the clients that are dispatched from one version of the model take what they need from one stream: its
+    sub-models are nested, so each is the beginning of the largest.
+
+    Attributes:
+      shares: clients may take from a stream together; False: each dispatch is a stream of its own.
+      smallest_first: streams of a batch are sent in the order of their first client's bytes; False: of `streams`.
+      whole_model: all clients receive the same bytes, so it takes density 1 for everybody.
+      sends_mask: a client is sent its mask with its first dispatch under new costs.
+    """
+
+    shares = True
+    smallest_first = False
+    whole_model = False
+    sends_mask = True
+
+    def streams(self, group: np.ndarray) -> np.ndarray:
+        """`[M]` integers: clients of one version that have the same number share a stream.
+
+        Args:
+          group: `[M]` integers, equal for clients whose sub-models are the same (`Costs.group`).
+        """
+        return np.zeros_like(group)
+
+    def charge(self, costs: Costs) -> Costs:
+        """What is sent in fact, of `costs`: fewer bytes for a transport that compresses, for instance."""
+        return costs
+
+    def apply(self, costs: Costs) -> Costs:
+        """What the clock sends: bytes as charged, no masks where none are sent, and `streams` as `group`.
+
+        Raises:
+          UserError: the result is for another number of clients.
+        """
+        charged = self.charge(costs)
+        mask_bytes = charged.mask_bytes if self.sends_mask else np.zeros_like(charged.mask_bytes)
+        sent = dataclasses.replace(charged, mask_bytes=mask_bytes, group=self.streams(charged.group))
+        if len(sent.group) != len(costs.group):
+            raise UserError(
+                f"config.transport.name: {type(self).__name__}.charge gives costs of {len(sent.group)} clients; "
+                f"allowed is {len(costs.group)}"
+            )
+        return sent
+
+
+class Delta(Transport):
+    """One stream per version: increments of the nested sub-models in ascending order (Algorithm 3, Eq. 12, 13)."""
+
+
+class OneCopy(Transport):
+    """One stream per version: all take the same copy of a model that all clients share."""
+
+    whole_model = True
+
+
+class Distinct(Transport):
+    """One stream per version and distinct sub-model, the smallest first."""
+
+    smallest_first = True
+
+    def streams(self, group: np.ndarray) -> np.ndarray:
+        return group
+
+
+class Unicast(Transport):
+    """One stream per dispatch; the client with the lowest id first."""
+
+    shares = False
+
+
+def _accept(name: str, found: object) -> Transport:
+    """A plugin as a transport."""
+    if not isinstance(found, Transport):
+        allowed = "an object of a subclass of prfl_jax.clock.Transport"
+        raise wrong("config.transport.name", name, found, allowed)
+    return found
+
+
+# values of `transport.name`
+TRANSPORTS: Registry[Transport] = Registry(
+    "transport.name", {"delta": Delta(), "distinct": Distinct(), "one_copy": OneCopy(), "unicast": Unicast()}, _accept
+)
+
+
+def find_transport(name: str | Transport) -> Transport:
+    """The transport that `transport.name` names, a built-in or a plugin; a transport itself is returned as it is.
+
+    Raises:
+      UserError: there is no such transport, or the plugin cannot be loaded or is none.
+    """
+    return name if isinstance(name, Transport) else TRANSPORTS.find(name)

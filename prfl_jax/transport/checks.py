@@ -1,0 +1,21 @@
+"""The check of a config that ties the transport to the densities; `config/validate.py` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prfl_jax.clock import TRANSPORTS, find_transport
+from prfl_jax.density import FullDensity, find_density
+from prfl_jax.system.errors import refuse
+
+
+def whole_model(flat: Mapping[str, Any]) -> None:
+    """A transport that sends one copy to all takes density 1 for everybody."""
+    name, density = flat["transport.name"], flat["density.name"]
+    if find_density(density) is not FullDensity and find_transport(name).whole_model:
+        *others, last = TRANSPORTS.with_trait(lambda transport: not transport.whole_model)
+        raise refuse("transport.name", name, f"{', '.join(others)} or {last} with density.name={density!r}")
+
+
+CHECKS = (whole_model,)

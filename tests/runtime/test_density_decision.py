@@ -1,0 +1,84 @@
+"""What is measured on held-out data before a density decision: what the policy asks for, and nothing else."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import tiny
+
+from prfl_jax.density import BalancedDensity
+from prfl_jax.engine.evaluate import Evaluator
+from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.runtime.scoring import Scorer
+from prfl_jax.system.signals import Interrupted
+
+STOPS = {"stop_early": True, "rounds": 60, "density__patience": 1, "density__min_delta": 0.9}
+MEASURED = {"client_accuracy", "client_loss", "server_accuracy"}
+
+
+class ByLoss(BalancedDensity):
+    """Time balance that also looks at losses."""
+
+    needs = frozenset({"client_loss"})
+
+    def consider(self, evidence):
+        assert evidence.client_loss.shape == (4,)
+        assert evidence.client_accuracy is None and evidence.server_accuracy is None
+
+
+def measured(ran):
+    return [record.keys() & MEASURED for record in ran.of("interval")]
+
+
+def test_a_method_that_asks_for_nothing_evaluates_nothing():
+    assert tiny.simulation("fedavg").eval_sets()[1] is None
+    assert tiny.simulation("prfl").eval_sets()[1] is not None
+    for name in ("fedavg", "clients"):
+        with mock.patch.object(Scorer, name, side_effect=AssertionError("evaluated")):
+            ran = tiny.run_experiment(Experiment(tiny.config("fedavg")))
+    assert ran.of("interval") == [] and ran.report["stop_rule"] is None and ran.of("eval")
+
+
+def test_time_balance_decides_without_accuracies():
+    with mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated")):
+        ran = tiny.run_experiment(Experiment(tiny.config("prfl_norecover")))
+    assert measured(ran) == [set(), set()] and min(ran.of("interval")[-1]["percents"]) < 100
+
+
+def test_prfl_asks_for_clients_and_server():
+    assert measured(tiny.run("prfl")) == [{"client_accuracy", "server_accuracy"}] * 2
+
+
+@pytest.mark.parametrize(("strategy", "lowest"), [("fedavg", 100), ("prfl_norecover", 99)])
+def test_stop_early_without_recovery_asks_for_the_server_alone(strategy, lowest):
+    """The run ends when the server's accuracy stops improving, also if densities are below 1."""
+    ran = tiny.run(strategy, **STOPS)
+    assert ran.report["ended"]["how"] == "stop_rule" and ran.report["windows"] == 6
+    assert measured(ran) == [{"server_accuracy"}] * 2
+    assert [record["stop"] for record in ran.of("interval")] == [False, True]
+    assert min(ran.of("interval")[-1]["percents"]) <= lowest
+
+
+def test_a_policy_by_losses_gets_each_slots_loss(tmp_path):
+    config = tiny.config("prfl", density__name="tests.runtime.test_density_decision:ByLoss", rounds=9)
+    slot, losses = Evaluator.slot, []
+
+    def watched(*arguments, **keywords):
+        scores = slot(*arguments, **keywords)
+        losses.append(scores.mean_loss)
+        return scores
+
+    with mock.patch.object(Evaluator, "slot", watched):
+        ran = tiny.run_experiment(Experiment(config))
+    assert measured(ran) == [{"client_loss"}] * 3
+    seen = [loss for record in ran.of("interval") for loss in record["client_loss"]]
+    assert len(seen) == 12 and np.isfinite(seen).all()
+    assert set(seen) == set(losses)  # a slot that did not change is not evaluated again
+    experiment = Experiment(config)
+    with pytest.raises(Interrupted):
+        experiment.run(tmp_path, progress=False, guard=tiny.StopAt(8))
+    with mock.patch("prfl_jax.runtime.experiment.run_figure"):
+        resumed = tiny.Ran(experiment, experiment.run(tmp_path, progress=False))
+    assert resumed.of("interval") == ran.of("interval")
