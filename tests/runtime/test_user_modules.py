@@ -141,7 +141,7 @@ def test_devices_change_neither_counts_nor_loss():
         assert also == counts and as_well == pytest.approx(loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("net,batch", [("OwnBatch", 50), ("InLargeBatches", 40), ("InLargeBatches", 50)])
+@pytest.mark.parametrize("net,batch", [("OwnBatch", 50), slow("InLargeBatches", 40), slow("InLargeBatches", 50)])
 def test_a_net_that_looks_across_its_batch_is_refused_before_the_run(net, batch):
     c = config(net, eval__batch_size=batch)
     for begin in (describe, Simulation):
