@@ -9,6 +9,7 @@ from paths import ROOT
 
 PACKAGE = ROOT / "prfl_jax"
 MOST_LINES, MOST_CLASS_LINES, MOST_ARGUMENTS, MOST_ROOT_MODULES = 400, 250, 8, 5
+MOST_NAME = 60  # characters of a test function
 
 # From the top down; an arrow (import) may go to the same layer or to a lower one. BUILD.md says why it is so.
 LAYERS = (
@@ -114,3 +115,13 @@ def too_large(path):
 
 def test_files_classes_and_signatures_are_small():
     assert [problem for path in SOURCES for problem in too_large(path)] == []
+
+
+def test_names_of_tests_can_be_scanned():
+    found = [
+        node.name
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert len(found) > 500 and [name for name in found if len(name) > MOST_NAME] == []

@@ -345,7 +345,7 @@ def test_a_data_set_is_checked(tmp_path, body, says):
 # --- resume ---
 
 
-def test_a_run_does_not_go_on_after_a_file_of_ones_own_was_edited(tmp_path):
+def test_a_run_is_not_resumed_after_a_plugin_file_was_edited(tmp_path):
     file = tmp_path / "mine.py"
     text = "from prfl_jax.density import BalancedDensity\n\n\nclass Mine(BalancedDensity):\n    pass\n"
     file.write_text(text)

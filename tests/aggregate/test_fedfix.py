@@ -72,7 +72,7 @@ def asynchronous(items, waits=lambda n: False):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_where_arrivals_close_windows_the_weights_are_the_authors(name):
+def test_weights_are_the_authors_where_arrivals_close_windows(name):
     items = planned(60, **OTHERS[name])
     waits = (lambda n: n <= 2) if name == "release" else (lambda n: False)
     for item, want in zip(items, asynchronous(items, waits), strict=True):

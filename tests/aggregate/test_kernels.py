@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from prfl_jax.aggregate import AGGREGATIONS, REGISTRY, Aggregation, AggregationKernel
+from prfl_jax.aggregate import AGGREGATIONS, Aggregation, AggregationKernel
 from prfl_jax.aggregate import stacked as stacked_module
 from prfl_jax.aggregate.kernels import AllModels, Arrivals, CloseInputs, MaskedMean, PlainMean, RunningSum, ServerStep
 from prfl_jax.aggregate.plugin_check import check_kernel
@@ -116,10 +116,10 @@ def test_a_function_of_all_models_is_given_what_was_entered():
 
 
 def test_traits_of_the_choices():
-    assert REGISTRY.with_trait(lambda one: not one.buffered) == ["fedavg", "mixing", "fedfix", "fedbuff"]
+    assert AGGREGATIONS.with_trait(lambda one: not one.buffered) == ["fedavg", "mixing", "fedfix", "fedbuff"]
     robust = ["median", "trimmed_mean", "krum", "multi_krum"]
     for trait in ("robust", "at_once"):
-        assert REGISTRY.with_trait(lambda one, trait=trait: getattr(one, trait)) == robust
+        assert AGGREGATIONS.with_trait(lambda one, trait=trait: getattr(one, trait)) == robust
     assert all(choice.device.counts_kept == choice.robust for choice in AGGREGATIONS.values())
     two_models = {name for name, choice in AGGREGATIONS.items() if not choice.one_model(1.0)}
     assert two_models == {"buffered_maskfedavg", "unbuffered_maskfedavg", "counted"}
@@ -177,7 +177,7 @@ MOMENTUM = choice(Momentum())
 
 
 def test_a_kernel_of_a_plugin_may_keep_what_it_needs():
-    kernel = REGISTRY.find("tests.aggregate.test_kernels:MOMENTUM").device
+    kernel = AGGREGATIONS.find("tests.aggregate.test_kernels:MOMENTUM").device
     held = enter(kernel, begin(kernel), [0], 1.0)
     first = close(kernel, held)
     held = enter(kernel, held._replace(total=first.total), [1], 1.0)

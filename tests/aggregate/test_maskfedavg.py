@@ -80,7 +80,7 @@ def test_more_clients_than_are_unrolled():
     )
 
 
-def test_where_nobody_holds_a_weight_a_server_learning_rate_does_not_move_it():
+def test_server_lr_does_not_move_a_weight_that_nobody_holds():
     old, buffer, masks, bits = setting(3, np.random.default_rng(1), 0.2)
     weights = np.array([0.2, 0.3, 0.5], np.float32)
     new = aggregate(old, buffer, bits, weights, 0.4)
@@ -95,7 +95,7 @@ def test_a_held_weight_of_zero_counts():
     assert float(new["dense"][1, 1]) == pytest.approx(0.75 * buffer["dense"][1, 1, 1], rel=1e-6)
 
 
-def test_masks_agree_with_the_papers_eq_6_where_no_weight_is_zero():
+def test_masks_agree_with_eq_6_where_no_weight_is_zero():
     rng = np.random.default_rng(3)
     old, buffer, masks, bits = setting(4, rng, 0.4)
     assert all((buffer[name][masks[name]] != 0).all() for name in PRUNED)
@@ -107,7 +107,7 @@ def test_masks_agree_with_the_papers_eq_6_where_no_weight_is_zero():
     tiny.close(new, algorithm_2(old, buffer, inferred, s, 1.0), 1e-6)
 
 
-def test_empty_slots_and_slots_that_weigh_nothing_are_as_if_they_were_not_there():
+def test_empty_slots_and_slots_of_weight_0_change_nothing():
     rng = np.random.default_rng(4)
     old, buffer, masks, bits = setting(4, rng)
     for name in SHAPES:

@@ -105,7 +105,7 @@ def test_a_slot_ages_while_others_are_refreshed():
     assert old == sorted(old, reverse=True) and len(set(old)) == len(old)
 
 
-def test_an_empty_slot_weighs_nothing_and_an_empty_buffer_gives_no_weights():
+def test_empty_slots_weigh_0_and_empty_buffers_give_no_weights():
     p = np.array([0.2, 0.3, 0.5])
     weights = slot_weights(cfg(), 1, [None, Slot(0, 1), None], p)
     np.testing.assert_array_equal(weights, [0, 1, 0])

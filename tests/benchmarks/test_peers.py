@@ -96,7 +96,7 @@ def test_without_the_loop_there_are_times_and_no_ratios(suite):
 
 
 @pytest.mark.processes
-def test_an_environment_that_cannot_be_made_is_said_and_not_tried_by_the_suite(tmp_path, monkeypatch):
+def test_an_environment_that_cannot_be_made_is_reported(tmp_path, monkeypatch):
     (tmp_path / "impossible.txt").write_text("--no-index\nno-such-package-of-that-name\n")
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
     monkeypatch.setattr(peers, "PEERS", {LOOP: Peer("loop", "w.py", "impossible.txt")})
@@ -106,7 +106,7 @@ def test_an_environment_that_cannot_be_made_is_said_and_not_tried_by_the_suite(t
 
 
 @pytest.mark.processes
-def test_an_environment_is_made_once_and_again_when_its_requirements_change(tmp_path, monkeypatch):
+def test_an_environment_is_made_again_for_other_requirements(tmp_path, monkeypatch):
     file = tmp_path / "nothing.txt"
     file.write_text("# nothing\n")
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
@@ -171,7 +171,7 @@ def test_a_worker_draws_cohorts_and_batches(tmp_path):
 
 
 @pytest.mark.processes
-def test_our_worker_takes_the_same_steps_as_one_client_after_another(tmp_path):
+def test_our_worker_steps_as_one_client_after_another(tmp_path):
     """A round of all users is the mean of what each makes of the first model; the loss says so."""
     work = dataclasses.replace(TINY, users=2, cohort=2, images=4, steps=1, batch_size=4)
     work.write(tmp_path / "w.npz", False, 1)

@@ -88,7 +88,7 @@ def chunks():
 
 
 @pytest.mark.slow
-def test_a_chunk_dispatches_sub_models_and_trains_without_aggregating(chunks):
+def test_a_chunk_dispatches_and_trains_without_aggregating(chunks):
     work, method = chunks.work, chunks.method
     before = jax.tree.map(np.asarray, chunks.state.params)
     chunks.dispatch()

@@ -79,7 +79,7 @@ def test_unicast_sends_to_the_first_client_first():
     assert arrivals(window) == [(0, 2.0), (1, 3.0)]
 
 
-def test_a_slow_client_takes_from_the_buffer_while_the_server_goes_on():
+def test_a_slow_client_downloads_while_the_server_continues():
     # The server sends 8 MB within 2 s for the fast client; the slow one needs 8 s for the same bytes.
     net = network([4.0, 1.0], server_up=4.0)
     clock = Clock(net, WindowRule("fixed", dt_s=1.0, first_waits_for_all=False), "delta", 0, costs([8, 8]))

@@ -83,7 +83,7 @@ def test_repeated_upload_counts_once_and_takes_up_both_links():
     assert bytes_of(second)[2] == 16
 
 
-def test_each_kind_has_its_own_draw_and_the_first_that_strikes_counts():
+def test_each_kind_has_its_own_draw_and_the_first_counts():
     def fates(**chances):
         drawn = FaultDraws(7, Faults(**chances))
         return [drawn.of(client, k)[0] for client in range(20) for k in range(100)]
@@ -101,7 +101,7 @@ def test_each_kind_has_its_own_draw_and_the_first_that_strikes_counts():
 # --- coming and leaving ---
 
 
-def test_leaving_in_the_middle_of_a_download_stops_what_it_alone_needs():
+def test_leaving_during_a_download_stops_what_it_alone_needs():
     """0 takes 4 MB until 2 s, then 1 alone drives the stream, at 1 MB/s, until it leaves at 4 s."""
     sizes = dict(down=[4, 8], up=[2, 2], compute=[1, 1])
     window = clock(presence(ALWAYS, [(0.0, 4.0)]), sizes=sizes).next_window()
@@ -152,7 +152,7 @@ def test_a_mask_that_was_not_received_is_sent_again():
         assert it.next_window().dispatches[0].bytes_down == again * MB
 
 
-def test_who_comes_back_is_dispatched_at_the_next_start_or_at_once():
+def test_returning_clients_are_dispatched_at_the_next_start():
     there = presence(ALWAYS, [(0.0, 4.0), (9.0, 1e9)])
     it = clock(there)
     starts = [[(d.client, d.time_s) for d in it.next_window().dispatches] for _ in range(3)]
@@ -165,7 +165,7 @@ def test_who_comes_back_is_dispatched_at_the_next_start_or_at_once():
     assert it.next_window().arrivals[0][:2] == (1, 1)
 
 
-def test_who_failed_is_dispatched_again_at_once_with_dispatch_on_arrival():
+def test_failed_clients_are_dispatched_at_once_on_arrival():
     faults, first_two = Faults(dropout=0.5), ["dropout", None]
     seed = next(s for s in range(99) if [FaultDraws(s, faults).of(0, k)[0] for k in (0, 1)] == first_two)
     rule, sizes = WindowRule("each_arrival", dispatch="on_arrival"), dict(down=[8], up=[2], compute=[1])
@@ -184,7 +184,7 @@ def test_a_window_opens_when_somebody_is_there():
     assert [(d.client, d.time_s) for d in second.dispatches] == [(0, 11.0), (1, 11.0)]
 
 
-def test_fixed_windows_may_be_empty_and_the_first_waits_for_whoever_is_there():
+def test_fixed_windows_may_be_empty_but_the_first_waits():
     it = clock(presence([(0.0, 7.0), (16.0, 1e9)], [(0.0, 8.0)]), rule=WindowRule("fixed", dt_s=5.0))
     windows = [it.next_window() for _ in range(4)]
     assert [w.end_s for w in windows] == [8.0, 13.0, 18.0, 23.0]  # 1 leaves at 8 s without an update
@@ -204,7 +204,7 @@ def test_a_cohort_is_drawn_among_those_that_are_there():
     assert times[:4] == [(1, 0.0), (1, 5.0), (1, 10.0), (1, 15.0)] and (2, 20.0) in times
 
 
-def test_nobody_who_can_arrive_closes_a_window_that_asks_for_more():
+def test_a_window_closes_where_nobody_else_can_arrive():
     it = clock(presence([(0.0, 7.0)], ALWAYS), rule=WindowRule("k_arrivals", k=2))
     first, second = it.next_window(), it.next_window()
     assert (first.end_s, len(first.arrivals)) == (11.0, 2)
@@ -314,7 +314,7 @@ def test_a_transfer_takes_exactly_as_long_as_through_the_trace():
     assert (a.downloaded_s, a.arrived_s) == (4.0, 7.0)
 
 
-def test_before_its_first_line_a_trace_has_its_first_value_and_after_the_last_its_last():
+def test_a_trace_keeps_its_first_and_last_values_outside_it():
     trace = Trace([3.0, 4.0], [2.0, 5.0])
     assert trace.rate(0.0, 6.0) == 2.0 and trace.rate(0.0, 8.0) == 2.0 and trace.rate(9.0, 1e9) == 5.0
     assert trace.rate(1.0, 11.0) == pytest.approx(11 / 4)  # 6 by 4 s, and 5 more
@@ -422,7 +422,7 @@ def test_a_config_without_faults_has_the_plain_clock():
         assert clock_from_config(config(**changes), state).to_state() == state
 
 
-def test_a_client_without_a_round_time_keeps_density_1_until_it_has_one():
+def test_clients_without_a_round_time_keep_density_1():
     """In the first window client 1, which is slow, fails: no policy knows its time."""
     net, sizes = network([8.0, 1.0, 2.0]), dict(down=[8] * 3, up=[8] * 3)
     for name in ("full", "time_balance", "recovery", "tiers", "tiers_recovery"):

@@ -22,7 +22,8 @@ from prfl_jax.clock import (
     WindowRule,
     clock,
 )
-from prfl_jax.config.validate import config_hash, to_dict, validate
+from prfl_jax.config.canonical import config_hash, to_dict
+from prfl_jax.config.validate import validate
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system.errors import UserError
 

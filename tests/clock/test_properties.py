@@ -143,7 +143,7 @@ def test_same_seed_same_windows_and_another_seed_others():
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_kth_transfer_has_the_same_draw_under_every_rule_and_transport():
+def test_the_kth_transfer_has_one_draw_under_every_rule():
     """Alone on the network, a round's length is compute + sizes / (speed x the k-th draws)."""
     network, costs = setting(11, 4, contention=False)
     network = dataclasses.replace(network, server_up=1e6, server_down=1e6, server_sigma=0.0)

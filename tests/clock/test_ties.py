@@ -157,7 +157,7 @@ def unicast(up, down, server_up, server_down, rule, compute=None, contention=Tru
     return network, rule, "unicast", 0, costs
 
 
-def test_of_two_uploads_that_begin_at_one_moment_the_lower_id_goes_first():
+def test_of_two_simultaneous_uploads_the_lower_id_goes_first():
     """1/10 + 2/10 s and 3/10 s: client 0 has the server (1 MB/s) until 1.3 s, then client 1 until 2.3 s."""
     assert 1 / 10 + 0.2 != 1 / (10 / 3)
     setting = unicast((2.0, 1.0), (10.0, 10 / 3), 1000.0, 1.0, WindowRule("all"), compute=[0.2, 0.0])
@@ -177,7 +177,7 @@ def test_groups_of_moments_are_not_chained():
     assert not ties.after(base * (1 + 0.9e-12), base) and ties.after(base * (1 + 1.1e-12), base)
 
 
-def test_an_arrival_at_the_end_of_a_window_up_to_rounding_belongs_to_it():
+def test_an_arrival_at_a_windows_end_belongs_to_it():
     """Rounds of .3 s in windows of .1 s: .3 and .1 + .1 + .1 differ in the last bit; all arrive in every third."""
     assert 0.1 + 0.1 + 0.1 > 0.3
     for dispatch in ("window_end", "on_arrival"):

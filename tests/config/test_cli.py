@@ -106,14 +106,14 @@ def test_text_is_read_in_the_type_of_its_key(key, text, value):
         ("clients.up_mb_s", "(" * 5000),
     ],
 )
-def test_text_of_a_wrong_type_names_key_value_and_what_is_allowed(key, text):
+def test_text_of_a_wrong_type_is_refused_with_what_is_allowed(key, text):
     with pytest.raises(UserError) as info:
         cli.parse_value(key, text)
     assert str(info.value).startswith(f"config.{key}='{text[:20]}")
     assert str(info.value).endswith(f": allowed is {RULES[key].allowed}")
 
 
-def test_overrides_apply_in_order_and_the_config_is_checked_and_locked():
+def test_overrides_apply_in_order_to_a_checked_locked_config():
     cfg = cli.load_config(QUICKSTART, [("rounds", "5"), ("window.dt_s", "3"), ("rounds", "6")])
     assert (cfg.rounds, cfg.window.dt_s) == (6, 3.0)
     with pytest.raises(AttributeError):
@@ -141,7 +141,7 @@ def test_a_file_may_override_its_row(tmp_path):
     assert cli.load_config(path, {"strategy": "fedavg"}).window.close == "all"
 
 
-def test_a_wrong_type_in_the_file_can_be_mended_on_the_command_line(tmp_path):
+def test_a_flag_can_correct_a_wrong_type_of_the_file(tmp_path):
     path = config_file(tmp_path, "c.rounds = True")
     assert refusal(path) == "config.rounds=True: allowed is an integer from 1 to 1000000000"
     assert cli.load_config(path, {"rounds": "4"}).rounds == 4

@@ -24,7 +24,7 @@ def other(config, name):
 
 
 @pytest.mark.parametrize("own", strategies.ROWS)
-def test_a_row_that_is_not_overridden_is_compared_with_rows_as_they_are(own):
+def test_an_unchanged_row_is_compared_with_unchanged_rows(own):
     config = tiny.config(own)
     for name in strategies.ROWS:
         if SUBMODELS.find(strategies.METHODS[name].submodel).known_networks:  # of the built-in networks only
@@ -93,7 +93,7 @@ def test_a_defence_cannot_take_the_place_of_what_is_no_mean(name):
     assert found.lacks == (f"aggregation.name='median' (its own, {own}, is no weighted mean of models)",)
 
 
-def test_a_defence_that_the_other_keys_forbid_is_left_out_with_the_reason():
+def test_a_forbidden_defence_is_left_out_with_the_reason():
     config = tiny.config("fedavg", aggregation__name="median", aggregation__byzantine=1)
     found = other(config, "prfl")  # which prunes by squared updates
     assert found.config.aggregation.name == "buffered_maskfedavg"
@@ -129,7 +129,7 @@ def test_any_other_override_counts_where_both_rows_agree():
     assert fedavg.transport.name == "one_copy"  # another choice in its row
 
 
-def test_the_config_itself_does_not_change_and_lines_name_each_that_lacks():
+def test_the_config_does_not_change_and_what_lacks_is_named():
     config = tiny.config(
         "fedavg", aggregation__name="median", aggregation__byzantine=0, window__close="deadline",
         compare=("fedavg", "fedbuff", "prfl_syn"),

@@ -83,7 +83,7 @@ def test_a_tuple_by_client_is_checked_without_one_entry_for_each(key):
     ],
 )
 @pytest.mark.parametrize("faults", [{}, dict(faults__dropout=0.1)])
-def test_a_window_that_would_hold_arrivals_without_end_is_refused(changes, words, faults, monkeypatch):
+def test_a_window_with_endless_arrivals_is_refused(changes, words, faults, monkeypatch):
     monkeypatch.setattr(clock_module, "MOST_DISPATCHES", 2000)
     config = tiny.config("fedbuff", window__dispatch="on_arrival", **changes, **faults)
     validate(config)

@@ -50,7 +50,7 @@ def test_default_config_is_valid():
 
 
 @pytest.mark.parametrize(("key", "bad"), [(key, bad) for key, (_, bads) in VALUES.items() for bad in bads])
-def test_malformed_value_is_refused_naming_key_value_and_what_is_allowed(key, bad):
+def test_a_malformed_value_is_refused_with_what_is_allowed(key, bad):
     text = error(put(default_config(), key, bad))
     assert text == f"config.{key}={bad!r}: allowed is {RULES[key].allowed}"
 

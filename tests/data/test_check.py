@@ -106,7 +106,7 @@ def test_images_that_are_none_are_refused_by_every_source(load, name, fault):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "embedded"])
-def test_train_and_test_images_are_of_one_shape_and_neither_is_empty(load, name):
+def test_train_and_test_images_have_one_shape_and_are_some(load, name):
     with pytest.raises(UserError, match=r"x_train is \[40, 8, 8, 1\] and x_test \[12, 8, 9, 1\]: images must be"):
         load(name, good() | {"x_test": np.ones((TEST, 8, 9), np.uint8)})
     for part in ("train", "test"):
@@ -168,7 +168,7 @@ def test_images_without_a_label_are_left_out_and_counted(load, name):
 
 
 @pytest.mark.parametrize("name", [*FILES, "function"])
-def test_minus_one_of_ones_own_data_may_be_a_class_and_is_refused(load, name):
+def test_label_minus_one_of_plugin_data_is_refused(load, name):
     arrays = good(classes=2)
     with pytest.raises(UserError, match=r"y_train holds -1, allowed are 0\.\..*20 of 40 are negative.*from 0"):
         load(name, arrays | {"y_train": 2 * arrays["y_train"] - 1})

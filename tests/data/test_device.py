@@ -168,7 +168,7 @@ def test_crop_flip_against_a_loop():
     assert 15 < sum(f for _, _, f in found) < 45  # of 60 at one half
 
 
-def test_augmentation_is_keyed_by_step_and_client_and_leaves_the_choice_of_images():
+def test_augmentation_is_keyed_by_step_and_client():
     data = some_data(shape=(8, 8, 3))
     plain = [batches(data, KEY, 0, n, 1, 20, "unit", "none") for n in range(4)]
     varied = [batches(data, KEY, 0, n, 1, 20, "unit", "crop_flip") for n in range(4)]

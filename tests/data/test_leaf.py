@@ -76,7 +76,7 @@ def test_shards_of_one_writer_are_joined_and_it_is_said(tmp_path, capfd):
     ]
 
 
-def test_an_undivided_writer_in_several_shards_gives_every_tenth_of_all_its_images(tmp_path, capfd):
+def test_a_writer_in_several_shards_gives_every_tenth_image(tmp_path, capfd):
     """Seven and eight images: the tenth is the third of the second file, though no file has ten."""
     a, b = some(0, 7), some(1, 8)
     write(tmp_path / "leaf/all_data_0.json", {"f0": a})

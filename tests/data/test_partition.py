@@ -90,7 +90,7 @@ def test_split_leaves_numpys_global_generator_alone():
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
-def test_holdout_is_the_same_for_every_partition_of_the_whole_set_and_capped():
+def test_the_holdout_is_the_same_for_every_partition():
     data = toy(0, 1000)
     held = [split(data, settings_for(kind), 6, 5, 9).holdout for kind in ("iid", "dirichlet", "labels", "fedmp")]
     for other in held[1:]:
@@ -197,7 +197,7 @@ def test_fedmp_rest_comes_from_all_other_labels():
         assert held[0] > 20  # 400 over nine labels: 44 each, deviation about 6
 
 
-def test_fedmp_level_is_the_number_of_lacking_classes_where_there_are_many():
+def test_the_fedmp_level_is_the_number_of_lacking_classes():
     labels = np.repeat(np.arange(62), 40)
     parts = P.fedmp(labels, 10, 20, 62, np.random.default_rng(1))
     assert [len(np.unique(labels[p])) for p in parts] == [42] * 10
@@ -276,7 +276,7 @@ def test_large_writers_are_halved_and_the_others_left(writers, over):
     assert split_in_two == large
 
 
-def test_tested_are_the_chosen_writers_where_they_wrote_test_images():
+def test_the_test_set_is_that_of_the_chosen_writers():
     who = np.repeat(np.arange(12) * 2, 30).astype(np.int32)
     data = dataclasses.replace(toy(0, len(who)), writer_train=who, x_test=np.zeros((9, 2, 2, 1), np.uint8))
     data = dataclasses.replace(data, y_test=np.zeros(9, np.int32))

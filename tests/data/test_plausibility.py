@@ -118,7 +118,7 @@ def strange_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_line_is_said_once_a_process_on_stderr_and_is_in_the_report(strange_file, tmp_path, capsys, monkeypatch):
+def test_a_warning_is_printed_once_and_is_in_the_report(strange_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(notices, "_said", set())
     config = tiny.config("fedavg", rounds=2, data__name=str(strange_file), data__train_limit=300, data__test_limit=50)
     first = Experiment(copy.deepcopy(config))

@@ -201,7 +201,7 @@ def images(data: dict) -> dict[bytes, tuple[int, str]]:
     }
 
 
-def test_femnist_is_prepared_and_read_where_tensorflow_cannot_be_imported(tmp_path):
+def test_femnist_is_prepared_without_tensorflow(tmp_path):
     leaf = tmp_path / "leaf"
     train = images(write_leaf(leaf / "train" / "a.json", {"f0002_10": 6, "f0000_14": 4}, 0))
     train |= images(write_leaf(leaf / "train" / "b.json", {"f0001_41": 5}, 1))
@@ -232,7 +232,7 @@ np.savez({str(tmp_path / "seen.npz")!r}, **seen)
         }
 
 
-def test_femnist_undivided_keeps_every_tenth_image_of_a_writer_for_testing(tmp_path):
+def test_femnist_undivided_tests_every_tenth_image_of_a_writer(tmp_path):
     data = write_leaf(tmp_path / "leaf" / "all_data" / "all.json", {"f1": 20, "f0": 35}, 0)
     prepare.prepare_femnist(tmp_path / "leaf", tmp_path)
     got = load(config("femnist", tmp_path), 0)
@@ -284,7 +284,7 @@ def test_leaf_files_are_checked(tmp_path):
     fails(one([good], [0]), r"no \*\.json in its folder test")
 
 
-def test_script_makes_mnist_by_writer_and_reports_mistakes_in_one_line(tmp_path, mnist):
+def test_the_script_makes_mnist_by_writer(tmp_path, mnist):
     folder, _ = mnist
     done = run_script("--what=mnist_by_writer", f"--mnist_dir={folder}", f"--data_dir={tmp_path / 'data'}")
     assert done.returncode == 0, done.stderr

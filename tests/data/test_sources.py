@@ -30,7 +30,7 @@ def arrays(seed=0, shape=(8, 8)):
     }
 
 
-def test_importing_data_loads_neither_jax_nor_tensorflow_datasets():
+def test_importing_data_loads_neither_jax_nor_tfds():
     heavy = ("jax", "tensorflow_datasets", "mlxtend")
     code = f"import sys, prfl_jax.data; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -163,7 +163,7 @@ def test_unknown_names(name):
         load(config(name), 0)
 
 
-def test_cifar10_prepared_by_tensorflow_datasets_is_looked_for_where_there_is_no_npz(tmp_path):
+def test_cifar10_of_tfds_is_read_where_there_is_no_npz(tmp_path):
     (tmp_path / "cifar10").mkdir()
     with pytest.raises(UserError, match=r"t\.builder\('cifar10'"):
         load(config("cifar10", tmp_path), 0)

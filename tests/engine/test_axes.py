@@ -86,7 +86,7 @@ def test_each_client_is_sent_the_server_model_under_its_own_mask(rows):
             tiny.same(after.sent[layer]["bias"][client], before.params[layer]["bias"])
 
 
-def test_an_arrival_fills_its_slot_with_the_mask_it_was_sent_and_no_other_slot(rows):
+def test_an_arrival_fills_its_own_slot_with_the_mask_it_was_sent(rows):
     before, after, losses = rows
     for client, percent in ((0, 20), (1, 60), (2, 100)):
         for k, (update, w) in enumerate(zip(kernels(after.buffer, client), kernels(before.params), strict=True)):

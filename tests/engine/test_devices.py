@@ -90,7 +90,7 @@ def test_more_devices_than_there_are_is_refused():
     assert Placement.of(3).count == min(3, jax.device_count())
 
 
-def test_cores_that_count_as_devices_are_used_where_every_window_has_everyone(monkeypatch):
+def test_cores_are_devices_where_every_window_has_all_clients(monkeypatch):
     class Core:
         platform = "cpu"
 

@@ -111,7 +111,7 @@ def test_memory_grows_linearly_with_the_clients():
 
 
 @pytest.mark.parametrize("strategy", ["prfl", "fedbuff"])
-def test_stored_in_bfloat16_the_stacks_are_half_and_training_goes_on(strategy):
+def test_stacks_in_bfloat16_take_half_the_memory(strategy):
     whole, half = (tiny.simulation(strategy, engine__store=kind) for kind in ("float32", "bfloat16"))
     counts = [memory.state_bytes(jax.eval_shape(s.engine.init_state, s.init_key)) for s in (whole, half)]
     for name in memory.STACKS:

@@ -35,7 +35,7 @@ def same_windows(got, want):
 @pytest.mark.parametrize("method", slow_except(KINDS, "prfl"))
 @pytest.mark.parametrize("group", slow_except([0, 3], 3))
 def test_one_after_another_and_in_groups(method, group):
-    """`test_engine_axes.py` has all at once, for every method."""
+    """`test_axes.py` has all at once, for every method."""
     axis = "vmap" if group else "map"
     ahead = tiny.run(method, engine__train="pending", engine__clients=axis, engine__group=group, **STEADY)
     on_arrival = tiny.run(method, engine__train="arrival", **STEADY)
@@ -123,7 +123,7 @@ def test_a_cohort_and_seeds_together(tmp_path):
         tiny.close(finished.params, want.params, 1e-5)
 
 
-def test_it_costs_a_model_a_client_in_memory_and_nothing_in_checkpoints():
+def test_a_model_a_client_in_memory_and_none_in_checkpoints():
     shapes = {}
     for train in ("pending", "arrival"):
         simulation = tiny.simulation("fedbuff", engine__train=train)

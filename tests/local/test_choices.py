@@ -71,7 +71,7 @@ def test_what_is_no_local_work_is_refused_in_one_line(name, says):
         ("heterofl", "magnitude_sgd", "sgd, or submodel.name='magnitude'"),
     ],
 )
-def test_a_local_work_is_refused_with_sub_models_that_it_cannot_train(strategy, name, allowed):
+def test_a_local_work_is_refused_with_unsuitable_sub_models(strategy, name, allowed):
     assert refused(strategy, local__name=name) == f"config.local.name='{name}': allowed is {allowed}"
 
 

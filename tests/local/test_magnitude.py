@@ -108,7 +108,7 @@ def largest(weights, size, percent):
     return masks
 
 
-def test_the_engine_sends_the_largest_weights_of_the_present_model():
+def test_the_engine_sends_the_largest_present_weights():
     simulation = tiny.simulation("fiarse")
     method, planner = simulation.method, simulation.new_planner()
     state, data, partial = simulation.init_state(simulation.init_key), simulation.device_data(), []
@@ -131,7 +131,7 @@ def test_the_engine_sends_the_largest_weights_of_the_present_model():
     assert (second[0] != third[0]).any()
 
 
-def test_values_go_up_and_values_with_a_new_mask_come_down_each_time():
+def test_values_go_up_and_values_with_a_new_mask_come_down():
     size = tiny.simulation("fiarse").method.size
     costs = make_costs(size, np.array([100, 50, 6]), 1.0)
     bitmap = -(-size.prunable // 8)
@@ -144,7 +144,7 @@ def test_values_go_up_and_values_with_a_new_mask_come_down_each_time():
             assert down == make_costs(size, np.array([sent[client]]), 1.0).down_bytes[0]
 
 
-def test_a_run_differs_from_leading_channels_and_from_masks_of_the_dispatch():
+def test_a_run_differs_from_other_rules_for_masks():
     net = dict(model__name="conv2", model__width=0.1)
     losses = [
         [w["loss"] for w in ran.of("window")]

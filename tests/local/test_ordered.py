@@ -28,7 +28,7 @@ def widths(own, key=KEY, steps=200, tiers=TIERS):
 
 
 @pytest.mark.parametrize(("own", "may"), [(100, TIERS), (25, (25, 13, 6)), (70, (70, 50, 25, 13, 6)), (3, (3,))])
-def test_a_step_draws_among_the_tiers_up_to_the_clients_own_density(own, may):
+def test_a_step_draws_among_tiers_up_to_the_clients_density(own, may):
     drawn = widths(own)
     assert set(drawn) == set(may)
     for width in may:  # all with the same probability: within five standard deviations
@@ -36,7 +36,7 @@ def test_a_step_draws_among_the_tiers_up_to_the_clients_own_density(own, may):
         assert abs(drawn.count(width) / 200 - share) <= 5 * np.sqrt(share * (1 - share) / 200)
 
 
-def test_a_draw_depends_on_the_key_of_the_round_and_the_step_alone():
+def test_a_draw_depends_on_the_rounds_key_and_the_step_alone():
     drawn = widths(100)
     assert drawn == widths(100) and drawn[:3] == widths(100, steps=3)
     assert drawn[7] == int(draw_width(TIERS, 100, KEY, 7))  # one step by itself, not jitted
@@ -59,7 +59,7 @@ def setting(percent):
     return task, given, layers, (x, y)
 
 
-def test_training_equals_that_of_the_network_cut_out_at_each_steps_width():
+def test_training_equals_the_network_cut_out_at_each_step():
     percent = 50
     task, given, layers, (x, y) = setting(percent)
     run = jax.jit(lambda params: find_local("ordered_sgd").round(task, given._replace(params=params)))
@@ -84,7 +84,7 @@ def test_channels_beyond_the_widths_drawn_keep_their_values():
         assert not np.asarray(after)[level > 50].any()
 
 
-def test_runs_differ_from_heterofls_and_follow_the_draws_of_the_seed():
+def test_runs_differ_from_heterofl_and_follow_the_seed():
     fjord = [w["loss"] for w in tiny.run("fjord").of("window")]
     for other in (tiny.run("heterofl"), tiny.run("heterofl", local__name="sgd")):
         assert [w["arrivals"] for w in other.of("window")] == [w["arrivals"] for w in tiny.run("fjord").of("window")]

@@ -117,7 +117,7 @@ def test_a_long_round_is_the_same_steps_one_batch_at_a_time(more, monkeypatch):
     assert float(got.loss) == pytest.approx(float(want.loss), rel=1e-5)
 
 
-def test_the_program_of_many_steps_is_no_longer_than_that_of_some():
+def test_the_program_of_many_steps_is_as_long_as_of_some():
     def equations(steps):
         simulation = tiny.simulation("fedavg", local__steps=steps)
         state = jax.eval_shape(simulation.engine.init_state, simulation.init_key)

@@ -73,7 +73,7 @@ def test_equals_lax_with_both_gradients(name, data):
         ((16, 16, 32), (1, 1), 1),
     ],
 )
-def test_each_shape_takes_the_form_with_the_fewest_multiplications_that_pays(image, kernel, products):
+def test_each_shape_takes_the_form_with_fewest_multiplications(image, kernel, products):
     x, k = jnp.ones((2, *image)), jnp.ones((*kernel, image[2], 8))
     names = primitives(lambda x, k: matmul_conv(x, k, (1, 1), "SAME", dimension_numbers=NHWC), x, k)
     assert names.count("dot_general") == products and "conv_general_dilated" not in names
@@ -104,7 +104,7 @@ def test_rounding_in_float32_is_that_of_the_plain_sum(image, kernel):
     assert max(ours) < 3 * max(plain) and max(ours) < 3e-6
 
 
-def test_the_share_of_taps_inside_an_image_counts_what_by_tap_multiplies():
+def test_the_share_of_taps_inside_an_image():
     assert conv_forms.inside((2, 2), (2, 2), (3, 3), ((1, 1), (1, 1))) == pytest.approx(16 / 36)
     assert conv_forms.inside((4, 4), (4, 4), (3, 3), ((1, 1), (1, 1))) == pytest.approx(100 / 144)
     assert conv_forms.inside((5, 5), (3, 3), (3, 3), ((0, 0), (0, 0))) == 1

@@ -31,7 +31,7 @@ def model_of(name):
 
 
 @pytest.mark.parametrize(("name",), every_third([(name,) for name in (*MODULES, *NNX)]))
-def test_the_count_is_xlas_of_the_program_with_its_loops_written_out(name):
+def test_the_count_is_xlas_with_loops_written_out(name):
     model, image = model_of(name), jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
     with plain_convolutions():
         whole = without_loops(lambda p, x: model.apply(p, x, True, jax.random.key(0)), model.shapes(), image)
@@ -98,7 +98,7 @@ class NnxConv(nnx.Module):
 
 
 @pytest.mark.slow
-def test_a_same_convolution_counts_the_border_in_full_however_it_is_written():
+def test_a_same_convolution_counts_the_border_in_full():
     """As the tables of the built-in networks do; of XLA's count that is the one of an image with its border."""
     counts = [wrap_module("it", module, (28, 28, 1), 10).leaf_flop for module in (LinenConv, NnxConv)]
     assert counts[0]["Conv_0/kernel"] == counts[1]["conv/kernel"] == 112_896
@@ -312,7 +312,7 @@ def test_pruned_layers_are_discounted_by_what_each_holds():
     assert len(layout.prunable) == len(size.layer_flop)
 
 
-def test_a_module_that_cannot_be_counted_is_refused_with_flop_s_alone():
+def test_uncountable_modules_are_refused_with_flop_s_alone():
     changes = {"model__name": "tests.models.test_flop_count:Whitened"}
     assert tiny.simulation(**changes).method.model.flop.unknown
     with pytest.raises(UserError, match="config.clients.flop_s: the FLOP of '.*Whitened' cannot be counted") as caught:

@@ -47,7 +47,7 @@ def agree(lhs, rhs, *args, **kwargs):
     dilation=st.one_of(st.none(), st.tuples(pair, pair)),
     padding=paddings,
 )
-def test_equals_lax_for_any_shape_stride_padding_and_kernel_dilation(size, kernel, strides, dilation, padding):
+def test_equals_lax_for_any_shape_stride_padding_dilation(size, kernel, strides, dilation, padding):
     with jax.enable_x64(True):
         lhs, rhs = drawn(size, 0), drawn((*kernel[:2], size[3], kernel[2]), 1)
         call = dict(rhs_dilation=dilation, dimension_numbers=NHWC)
@@ -83,7 +83,7 @@ def test_a_result_without_pixels_has_laxs_shape():
         agree(drawn((1, 2, 2, 1), 0), drawn((5, 5, 1, 2), 1), (1, 1), "VALID", dimension_numbers=NHWC)
 
 
-def test_channels_that_do_not_fit_are_refused_as_lax_refuses_them():
+def test_channels_that_do_not_fit_are_refused_as_by_lax():
     x, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 1, 1))
     with pytest.raises(ValueError, match="feature dimension"):
         matmul_conv(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
@@ -97,7 +97,7 @@ def test_precision_and_type_of_the_result_are_passed_on():
     np.testing.assert_array_equal(out, lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **call))
 
 
-def test_under_vmap_each_client_has_its_own_kernel_and_no_grouped_convolution_appears():
+def test_vmap_over_kernels_makes_no_grouped_convolution():
     with jax.enable_x64(True):
         x, kernels = drawn((3, 2, 5, 5, 2), 0), drawn((3, 3, 3, 2, 4), 1)
 
@@ -110,7 +110,7 @@ def test_under_vmap_each_client_has_its_own_kernel_and_no_grouped_convolution_ap
         assert "conv_general_dilated" not in primitives(conv(matmul_conv), x, kernels)
 
 
-def test_interception_leaves_a_convolution_of_the_users_own_choice_alone():
+def test_interception_keeps_a_users_own_convolution():
     seen = []
 
     def own(*args, **kwargs):

@@ -248,7 +248,7 @@ def test_nothing_to_train_is_refused():
     refused(Nothing, "has no params to train")
 
 
-def test_a_model_too_large_to_be_computed_is_not_asked_and_says_so(monkeypatch):
+def test_a_model_too_large_to_compute_is_not_checked(monkeypatch):
     """Its memory is refused later, in a line; before, nothing is allocated."""
     monkeypatch.setattr(module_checks, "_asked_before", [])
     monkeypatch.setattr(module_checks, "host_available", lambda: 1000)

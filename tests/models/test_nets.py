@@ -154,7 +154,7 @@ def test_max_pool_equals_flaxs(height, width):
 
 
 @pytest.mark.parametrize("name,shape", [("vgg11", (28, 28, 1)), ("conv2", (3, 28, 1))])
-def test_images_too_small_for_the_poolings_are_refused_in_one_line(name, shape):
+def test_images_too_small_for_the_poolings_are_refused(name, shape):
     with pytest.raises(UserError, match=rf"config.model.name: '{name}' .*{shape[0]}.*too small") as caught:
         build(name, shape, 10)
     assert "\n" not in str(caught.value)

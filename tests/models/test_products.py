@@ -120,7 +120,7 @@ def test_vmap_over_clients():
         ("tpu", "bfloat16", "bfloat16"),
     ],
 )
-def test_what_products_are_computed_in_has_a_name_for_each_backend(backend, matmul, name):
+def test_the_precision_of_products_is_named_for_each_backend(backend, matmul, name):
     assert products.precision_name(matmul, backend) == name
     with jax.default_matmul_precision(name):
         assert jax.config.jax_default_matmul_precision == name

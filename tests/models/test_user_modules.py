@@ -140,7 +140,7 @@ def mixed():
 
 
 @pytest.mark.slow
-def test_a_linen_module_and_its_gradient_are_what_they_are_by_themselves(mixed):
+def test_a_linen_module_and_its_gradient_are_unchanged(mixed):
     model, params = mixed
     key = jax.random.key(5)
 

@@ -115,7 +115,7 @@ def test_time_to_accuracy_is_the_first_grid_second_at_or_above():
     assert report["time_to_accuracy_curves"]["fedavg"] == {"0.8": 25.0, "0.9": 75.0, "0.805": 25.0}
 
 
-def test_the_headline_chooses_model_times_worst_client_and_clients_accuracy():
+def test_what_the_headline_model_chooses():
     report = report_of(small_run(), 2, headline="fedavg")
     assert report["final"]["accuracy"] == 0.91 and report["time_to_accuracy"]["0.9"] == 75.0
     assert report["worst_client"] == {"client": 0, "accuracy": 0.6}
@@ -197,7 +197,7 @@ def test_records_through_the_file_give_the_same_report(tmp_path):
     assert report_of(read_metrics(tmp_path / "metrics.jsonl"), 10) == report_of(simulated_run(windows=60), 10)
 
 
-def test_another_strategy_is_compared_at_the_last_second_both_reached(validator):
+def test_strategies_are_compared_at_the_last_common_second(validator):
     other = report_of(small_run_without_end(), 2, headline="fedavg")
     records = [record for record in small_run() if record.get("t_s") != 75.0]
     report = report_of(records, 2, compare={"fedavg": other})

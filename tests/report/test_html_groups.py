@@ -113,7 +113,7 @@ def test_a_seed_that_is_there_twice_counts_once(tmp_path):
     assert f"{100 * mean:.1f} %" in text and text.count("again: not in the mean") == 2 and "2 seeds" in text
 
 
-def test_runs_that_others_are_compared_with_are_as_long_as_those_and_still_one(tmp_path):
+def test_compared_runs_are_as_long_as_those_and_count_once(tmp_path):
     """`compare` sets each run's horizon to where its own run ended; that is no setting of the method."""
     for seed in (0, 1, 2):
         report = make(tmp_path, "unused", "fedavg", seed=seed, changes={"horizon_s": 500.0 + seed, "rounds": 10**9})

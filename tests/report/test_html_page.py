@@ -126,7 +126,7 @@ def test_mistakes_of_the_user(folder, tmp_path):
         assert code == 2 and words in said and said.count("\n") == 1
 
 
-def test_a_browser_draws_it_hides_a_curve_and_has_nothing_to_complain_of(folder, tmp_path, browser):
+def test_a_browser_draws_the_page_and_hides_a_curve(folder, tmp_path, browser):
     page = tmp_path / "page.html"
     write_page(find_runs([str(folder)]), page, "Three <runs>")
     browser.get(page.as_uri())

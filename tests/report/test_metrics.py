@@ -31,7 +31,7 @@ def test_numbers_return_to_the_bit(values, count):
     assert read["count"] == count
 
 
-def test_single_precision_returns_as_the_same_single_precision_number(path):
+def test_float32_numbers_are_read_back_exactly(path):
     losses = np.float32([0.1, 1 / 3, 1e-38])
     with MetricsWriter(path) as writer:
         writer.write(window(1, loss=losses, best=np.float32(0.7), arrivals=np.arange(3), hit=np.bool_(True)))
@@ -117,7 +117,7 @@ def test_a_whole_line_without_its_line_end_is_taken_as_cut(path):
     assert kinds_and_windows(path)[-1] == ("end", 5)
 
 
-def test_a_file_shorter_than_the_checkpoint_says_is_refused_and_left(path):
+def test_a_file_shorter_than_its_checkpoint_is_refused(path):
     write_run(path)
     before = path.read_bytes()
     with MetricsWriter(path) as writer:

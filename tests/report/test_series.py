@@ -106,7 +106,7 @@ def test_what_is_still_too_long_is_thinned_further():
     assert len(report["clients"]) < 1000 and report["clients"][-1]["client"] == 999
 
 
-def test_thinned_curves_keep_their_ends_and_exact_times_to_accuracy():
+def test_thinned_curves_keep_ends_and_times_to_accuracy():
     report = report_of(curve(100_000), 10, thresholds=(0.99,))
     times = report["curves"]["mask"]["t_s"]
     assert (times[0], times[-1]) == (1 / 3, 100_000 / 3) and len(times) <= 1001

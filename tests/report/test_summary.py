@@ -28,7 +28,7 @@ def row(text, start):
     return line.split()
 
 
-def test_the_accuracy_table_shows_both_models_and_the_other_strategy(prfl, fedavg):
+def test_the_accuracy_table_has_both_models_and_strategies(prfl, fedavg):
     text = summary_text(prfl)
     entry = prfl["compare"]["fedavg"]
     assert f"at {entry['t_s']:,.0f} s" in text and entry["t_s"] == 5600.0
@@ -64,7 +64,7 @@ def test_a_threshold_that_was_not_reached_is_never():
     assert "99.9 % after" in text and row(text, "PR-FL, MaskFedAvg model *")[-1] == "never"
 
 
-def test_the_clients_table_has_speed_updates_density_and_recovery(prfl):
+def test_columns_of_the_clients_table(prfl):
     text = summary_text(prfl)
     slow = prfl["clients"][9]
     expected = ["9", "0.4", f"{slow['updates']:,}", f"{slow['staleness_mean']:.2f}", "0.08"]
@@ -109,7 +109,7 @@ def test_how_the_run_ended(prfl, how, said):
     assert said in summary_text({**prfl, "ended": {"how": how, "detail": None, "client": None, "window": 400}})
 
 
-def test_a_loss_that_was_not_finite_is_told_with_window_and_client():
+def test_a_loss_that_is_not_finite_names_window_and_client():
     end = {"kind": "end", "how": "not_finite", "detail": "try a smaller local.lr " * 8, "client": 3, "window": 2}
     text = summary_text(report_of([end], 10))
     assert "a loss was not finite in window 2 at client 3: try" in text.replace("\n  ", " ")

@@ -208,7 +208,7 @@ def test_a_large_attack_moves_the_mean_far_and_the_median_little():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ("median", "krum"))
-def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
+def test_map_groups_and_training_ahead_agree_under_attack(name):
     settings = {
         **SEVEN,
         **TWO,
@@ -231,7 +231,7 @@ def test_one_after_another_groups_and_ahead_of_arrivals_are_alike(name):
 
 
 @pytest.mark.slow
-def test_noise_and_clipping_do_not_depend_on_how_clients_are_trained():
+def test_noise_and_clipping_are_the_same_by_map_and_ahead():
     settings = {**SEVEN, "aggregation__clip_norm": 0.05, "privacy__noise_multiplier": 0.1, "rounds": 10}
     one = tiny.run("fedbuff", **settings, engine__clients="map")
     other = tiny.run("fedbuff", **settings, engine__clients="vmap", engine__train="pending")

@@ -166,7 +166,7 @@ def test_experiments_in_one_process(tmp_path):
 
 
 @pytest.mark.processes
-def test_the_command_says_which_model_and_its_comparison_saves_its_own(tmp_path):
+def test_the_command_names_the_model_that_each_run_saves(tmp_path):
     """`scripts/train.py` with --seeds: each line names the model; `compare` has the same headline."""
     file = tmp_path / "config.py"
     file.write_text(
@@ -198,7 +198,7 @@ def test_the_command_says_which_model_and_its_comparison_saves_its_own(tmp_path)
         assert right / count == pytest.approx(other["final"]["accuracy"], abs=1e-12)
 
 
-def test_a_type_that_numpy_cannot_save_comes_back_with_its_values(tmp_path):
+def test_a_type_that_numpy_cannot_save_is_read_back(tmp_path):
     params = {"Dense_0": {"kernel": np.array([1.5, -0.0078125, 3e38], ml_dtypes.bfloat16), "bias": np.float32(2)}}
     save_model(str(tmp_path / "model.npz"), params)
     loaded = prfl_jax.load_model(tmp_path / "model.npz")
@@ -208,7 +208,7 @@ def test_a_type_that_numpy_cannot_save_comes_back_with_its_values(tmp_path):
         prfl_jax.load_model(tmp_path / "none.npz")
 
 
-def test_reports_from_before_the_files_were_named_are_still_reports():
+def test_reports_without_names_of_model_files_are_valid():
     validate = pytest.importorskip("jsonschema").Draft202012Validator(load_schema()).validate
     report = dict(tiny.run("prfl").report)
     validate(report)

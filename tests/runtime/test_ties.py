@@ -16,7 +16,7 @@ ALIKE = dict(
 )
 
 
-def test_fedasync_with_equal_clients_takes_one_arrival_after_the_other(tmp_path):
+def test_fedasync_with_equal_clients_takes_arrivals_in_turn(tmp_path):
     """Report, figure and page of it; staleness 0 + 1 + 2 + 3 and then 3 each, on average 2.7 in 20 windows."""
     done = Experiment(tiny.config("fedasync", rounds=20, eval_every_s=5.0, **ALIKE)).run(tmp_path, progress=False)
     records = list(read_metrics(tmp_path / "metrics.jsonl"))
@@ -33,7 +33,7 @@ def test_fedasync_with_equal_clients_takes_one_arrival_after_the_other(tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedasync", "fedbuff"])
-def test_a_run_that_is_stopped_between_windows_of_length_0_goes_on_to_the_bit(strategy, tmp_path):
+def test_a_run_stopped_between_windows_of_length_0_is_resumed(strategy, tmp_path):
     changes = dict(rounds=10, engine__chunk_windows=1, eval_every_s=5.0, **ALIKE)
     whole = tiny.run(strategy, **changes)
     for checks in range(1, 40, 3):  # another signal whenever it goes on

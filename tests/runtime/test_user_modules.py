@@ -141,8 +141,8 @@ def test_devices_change_neither_counts_nor_loss():
         assert also == counts and as_well == pytest.approx(loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("net,batch", [("OwnBatch", 50), slow("InLargeBatches", 40), slow("InLargeBatches", 50)])
-def test_a_net_that_looks_across_its_batch_is_refused_before_the_run(net, batch):
+@pytest.mark.parametrize("net,batch", [("OwnBatch", 50), ("InLargeBatches", 40), ("InLargeBatches", 50)])
+def test_nets_that_look_across_their_batch_are_refused(net, batch):
     c = config(net, eval__batch_size=batch)
     for begin in (describe, Simulation):
         with pytest.raises(UserError, match="looks across its batch in evaluation") as caught:
@@ -170,7 +170,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("strategy", slow_except(["fedavg", "prfl"], "fedavg"))
 @pytest.mark.parametrize("net", slow_except(NETS, "OneNumber", "HasNoGradient", "NoParams", "Vectors"))
-def test_what_a_dry_run_takes_runs(net, strategy):
+def test_what_a_dry_run_accepts_runs(net, strategy):
     """Past an interval's end, where sub-models are chosen; what is refused, is before anything is trained."""
     c = config(net, strategy, **SHORT | {"rounds": 4})
     says = REFUSED.get((net, strategy))

@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another(method, computi
 
 @each_pace
 @each_method
-def test_methods_that_are_compared_share_partition_start_and_network(method, computing):
+def test_compared_methods_share_partition_start_and_network(method, computing):
     own, fedavg = tiny.run(method, **computing), tiny.run("fedavg", **tiny.small_model(method), **computing)
     assert own.report["partition"] == fedavg.report["partition"]
     assert own.of("eval")[0]["mask"] == fedavg.of("eval")[0]["mask"]  # the initial model
@@ -203,7 +203,7 @@ def test_hinge_with_a_huge_b_is_constant(method):
 
 @each_pace
 @each_method
-def test_updates_staleness_and_windows_of_the_report_are_those_of_the_records(method, computing):
+def test_the_report_counts_what_the_records_say(method, computing):
     ran = tiny.run(method, **computing)
     windows, report = ran.of("window"), ran.report
     sent_at = [0] * 4  # the window after which each client was last sent a model

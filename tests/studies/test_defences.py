@@ -9,7 +9,7 @@ from prfl_jax.studies import defences as study
 from prfl_jax.system.errors import UserError
 
 
-def test_every_config_is_possible_and_differs_in_its_attack_and_defence_alone():
+def test_configs_are_valid_and_differ_in_attack_and_defence():
     for column in study.columns(["fedavg", "prfl"]):
         plain = column.config("mean", 0)
         for defence in column.methods:

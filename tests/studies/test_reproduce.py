@@ -47,7 +47,7 @@ def test_the_papers_numbers_stand_where_the_paper_has_them():
     assert set(paper.MAIN + paper.ABLATIONS + paper.EXTRAS) == set(METHODS)
 
 
-def test_three_densities_by_the_real_clock_are_the_papers_example():
+def test_three_densities_by_the_clock_are_the_papers_example():
     assert tables.example_ratio() == pytest.approx(1.99)
 
 
@@ -57,7 +57,7 @@ PRESETS = {"smoke": presets.smoke(), "cpu": presets.cpu(), "full": presets.full(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_config_is_valid_and_methods_differ_in_their_row_alone(name):
+def test_configs_are_valid_and_methods_differ_in_their_row(name):
     for column in PRESETS[name].columns:
         rows = {}
         for method in column.methods:
@@ -136,7 +136,7 @@ def done(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_what_is_done_is_not_run_again_and_what_is_deleted_is_run_alone(done, monkeypatch):
+def test_finished_runs_are_kept_and_deleted_ones_made_again(done, monkeypatch):
     out, todo = done
     made = []
     monkeypatch.setattr(runs.Runner, "_one", lambda self, run: made.append(run.name))
@@ -159,7 +159,7 @@ def test_another_config_is_another_run(done):
     assert runs.load(runs.Run(tiny_column(patience=7), "prfl", 0), out) is None
 
 
-def test_a_report_from_before_a_key_existed_counts_where_the_key_has_its_default():
+def test_reports_without_a_new_key_count_at_its_default():
     config = load_config(ROOT / "configs/quickstart.py")
     saved = json.loads(json.dumps(to_dict(config)))
     assert same_run(saved, config)
@@ -188,7 +188,7 @@ def test_a_budget_starts_no_run_that_would_not_end(done, tmp_path, monkeypatch):
     assert runner.expected_s(flop) == pytest.approx(15 + 100)
 
 
-def test_what_an_interrupted_run_has_behind_it_is_not_counted_again(done, tmp_path):
+def test_windows_of_an_interrupted_run_are_counted_once(done, tmp_path):
     _, todo = done
     folder = todo[0].workdir(tmp_path)
     assert runs.share_done(todo[0], tmp_path) == 0.0

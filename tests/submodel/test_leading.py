@@ -33,7 +33,7 @@ def model(width, name="conv2", shape=SHAPE):
     return build_model(cfg, shape, 10)
 
 
-def test_rates_are_heterofls_own_where_densities_are_whole_percents():
+def test_rates_at_whole_percents_are_those_of_heterofl():
     assert [rate(p) for p in (100, 50, 25, 13, 6)] == [1, 0.5, 0.25, 0.125, 0.0625]
     assert [rate(p) for p in range(1, 101)] == sorted(rate(p) for p in range(1, 101))
     assert [kept(512, p) for p in (100, 50, 25, 13, 6, 1)] == [512, 256, 128, 64, 32, 6]
@@ -67,7 +67,7 @@ def test_levels_are_the_first_channels_of_every_layer(percent, name, shape):
 
 @pytest.mark.parametrize("percent,width", [(100, 1.0), (50, 0.5), (25, 0.25), (13, 0.125), (6, 0.0625)])
 @pytest.mark.parametrize("name,shape", [("conv2", (28, 28, 1)), slow("vgg11", (32, 32, 3))])
-def test_bytes_and_flop_are_those_of_a_network_that_is_really_so_narrow(percent, width, name, shape):
+def test_bytes_and_flop_are_those_of_the_narrow_network(percent, width, name, shape):
     size = leading_size(layer_table(name, shape, 10, 1.0), 4.0)
     small, full = model(width, name, shape), model(1.0, name, shape)
     assert size.count(percent) == small.num_parameters() and size.count(100) == size.total

@@ -111,7 +111,7 @@ percent_lists = st.lists(st.integers(1, 100), min_size=1, max_size=DENSITIES, un
 
 @settings(deadline=None, max_examples=30)
 @given(percent_lists, st.integers(0, 2**32 - 1))
-def test_merging_a_prefix_of_the_split_gives_the_sub_model_to_the_bit(density_pct, seed):
+def test_merging_a_prefix_of_the_split_gives_the_sub_model(density_pct, seed):
     rng = np.random.default_rng(seed)
     params, levels = random_params(rng), random_levels(rng, density_pct)
     padded = np.array(density_pct + [density_pct[-1]] * (DENSITIES - len(density_pct)), np.int32)
@@ -159,7 +159,7 @@ def test_what_is_sent_is_what_the_clock_charges(density_pct, seed):
 
 
 @pytest.mark.parametrize("kind", ["server_sq_grad", "client_sq_grad", "product"])
-def test_importance_is_the_mean_over_the_arrivals_that_held_the_weight(kind):
+def test_importance_is_the_mean_over_arrivals_with_the_weight(kind):
     rng = np.random.default_rng(4)
     shapes = [LAYOUT.shapes[i] for i in LAYOUT.prunable]
     importance = init_importance(LAYOUT, IMPORTANCES.find(kind))

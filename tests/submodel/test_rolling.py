@@ -73,7 +73,7 @@ def channel_masks(layers, paths, percent, shift):
 
 
 @pytest.mark.parametrize(("name", "shape", "width"), [("conv2", SHAPE, 0.1), ("vgg11", (32, 32, 3), 0.05)])
-def test_masks_are_the_channels_from_the_window_s_number_on_and_wrap_around(name, shape, width):
+def test_masks_roll_with_the_windows_number_and_wrap_around(name, shape, width):
     layers = layer_table(name, shape, 10, width)
     rule, paths = submodels(layers)
     levels, advance = rule.levels, jax.jit(rule.advance)
@@ -86,7 +86,7 @@ def test_masks_are_the_channels_from_the_window_s_number_on_and_wrap_around(name
         assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(before, levels, strict=True))
 
 
-def test_a_layer_is_back_where_it_began_after_as_many_windows_as_it_has_channels():
+def test_a_layer_is_back_after_as_many_windows_as_channels():
     rule, paths = submodels()
     bias = paths.index("conv1/bias")
     levels = rule.levels
@@ -152,7 +152,7 @@ def test_the_engine_sends_other_channels_in_every_window(windows):
     assert partial >= 10
 
 
-def test_a_run_differs_from_heterofls_from_the_first_partial_model_on():
+def test_a_run_differs_from_heterofl_from_the_first_sub_model_on():
     rolled, fixed = tiny.run("fedrolex").of("window"), tiny.run("heterofl", local__name="sgd").of("window")
     assert rolled[0]["loss"] == fixed[0]["loss"]  # full models
     assert [w["client_bytes_down"] for w in rolled] == [w["client_bytes_down"] for w in fixed]

@@ -89,7 +89,7 @@ def test_jax_config_changes_no_number_either(tmp_path, plain, before, after):
 
 
 @pytest.mark.slow
-def test_experiments_in_one_process_work_by_the_same_settings_to_the_end(tmp_path):
+def test_batched_runs_keep_the_fixed_settings_to_the_end(tmp_path):
     """Also in the chunk that the others run when one of them has ended: seed 1 goes on after seed 0."""
     configs = [tiny.config(rounds=rounds, seed=seed) for seed, rounds in enumerate((3, 8))]
 
@@ -119,7 +119,7 @@ def test_the_root_key_is_that_of_the_seed(seed):
         np.testing.assert_array_equal(np.asarray(jax.random.key_data(key)), want)
 
 
-def test_every_setting_of_jax_is_fixed_recorded_or_cannot_change_a_number():
+def test_every_jax_setting_is_fixed_recorded_or_harmless():
     """One that a new JAX brings is recorded until somebody has looked at it."""
     recorded = jax_settings.settings()
     left = {name for name in jax.config.values if name not in recorded}
