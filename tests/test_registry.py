@@ -167,6 +167,7 @@ def test_an_aggregation_of_ones_own_does_what_the_package_s_does():
     alike({"aggregation__name": "tests.test_registry:STEP"}, strategy="fedbuff")
 
 
+@pytest.mark.slow
 def test_a_kernel_of_ones_own_gets_all_models():
     mine = tiny.run("prfl_fedavg", aggregation__name="tests.test_registry:MEAN")
     tiny.close(mine.params, tiny.run("prfl_fedavg").params, 1e-5)

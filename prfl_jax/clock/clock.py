@@ -52,9 +52,7 @@ class Clock:
             raise ValueError(f"window.close={rule.close} cuts clients off, which takes a FaultyClock")
         clients = network.num_clients
         rule.check_clients(clients)
-        self.network = network
-        self.rule = rule
-        self._seed = seed
+        self.network, self.rule, self._seed = network, rule, seed
         self._transport = find_transport(transport)
         self._transfers = Transfers(network, self._transport, seed)
         self._try_again = 0  # windows after which the vectorized clock is tried again
@@ -63,10 +61,8 @@ class Clock:
         self._vectorized = VectorizedClock(network, self._transport, seed) if self._may_vectorize else None
         self._server_up = LogNormals(seed, SERVER_UP, network.server_sigma)
         self._server_down = LogNormals(seed, SERVER_DOWN, network.server_sigma)
-        self._time_s = 0.0
-        self._windows = 0
+        self._time_s, self._windows = 0.0, 0
         self._index = [0] * clients  # dispatches of each client so far
-        self._mask_due = [True] * clients
         self._drawn = 0  # cohorts and parts of cohorts so far
         self._waiting: list[int] = [] if rule.cohort else list(range(clients))  # for the next start, by id
         self._due = rule.cohort  # how many are drawn then
@@ -271,12 +267,9 @@ class Clock:
         return clock
 
     def _load(self, state: dict[str, Any]) -> None:
-        self._time_s = state["time_s"]
-        self._windows = state["windows"]
-        self._index = list(state["index"])
-        self._mask_due = list(state["mask_due"])
-        self._waiting = list(state["waiting"])
-        self._due, self._drawn = state["due"], state["drawn"]
+        self._time_s, self._windows = state["time_s"], state["windows"]
+        self._index, self._mask_due = list(state["index"]), list(state["mask_due"])
+        self._waiting, self._due, self._drawn = list(state["waiting"]), state["due"], state["drawn"]
         if state["quiet"] is None:
             self._vectorized = None
         elif self._vectorized is not None:

@@ -59,13 +59,12 @@ class Transfers:
     def __init__(self, network: Network, transport: Transport, seed: int) -> None:
         self.flights: dict[int, Flight] = {}  # by client
         self.events = 0  # handled so far, by this object
-        self._transport = transport
+        self._transport, self.batch = transport, 0
         self._down = LogNormals(seed, CLIENT_DOWN, network.client_sigma)
         self._up = LogNormals(seed, CLIENT_UP, network.client_sigma)
         self._down_speed = [_MB * float(speed) for speed in network.client_down]
         self._up_speed = [_MB * float(speed) for speed in network.client_up]
-        self._queue: list[tuple] = []
-        self._numbers = itertools.count()
+        self._queue, self._numbers = list[tuple](), itertools.count()
         self._sending = Link(network.contention, self._queue, _SENT, self._numbers)
         self._receiving = Link(network.contention, self._queue, RECEIVED, self._numbers)
         self._joinable: dict[tuple[int, int], Stream] = {}  # by (version, the transport's number of the stream)
@@ -74,7 +73,6 @@ class Transfers:
         self._landing: list[Flight] = []  # their uploads have ended at this instant
         self._landed: list[Flight] = []  # ... whose turn has not come, by client id
         self._moment_s = 0.0  # the earliest of those that the last instant ties with
-        self.batch = 0
 
     @property
     def links(self) -> tuple[Link, Link]:

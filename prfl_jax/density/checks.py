@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from prfl_jax.clock import find_close_rule
+from prfl_jax.data import SIGNALS
 from prfl_jax.density.choices import DENSITIES, evidence_needed, find_density
+from prfl_jax.submodel import SUBMODELS
 from prfl_jax.system.errors import refuse
 
 
 def submodel(flat: Mapping[str, Any]) -> None:
     """Densities below 1 need sub-models."""
     name = flat["density.name"]
-    if flat["submodel.name"] == "full" and not find_density(name).stays_full:
+    if not find_density(name).stays_full and not SUBMODELS.find(flat["submodel.name"]).partial:
         full = " or ".join(repr(name) for name in DENSITIES.with_trait(lambda policy: policy.stays_full))
-        raise refuse("density.name", name, f"{full} with submodel.name='full'")
+        raise refuse("density.name", name, f"{full} with submodel.name={flat['submodel.name']!r}")
 
 
 def cohort(flat: Mapping[str, Any]) -> None:
@@ -43,8 +45,8 @@ def held_out(flat: Mapping[str, Any]) -> None:
     name = flat["density.name"]
     if not evidence_needed(name, flat["stop_early"]):
         return
-    if flat["eval.signal"] == "heldout" and flat["data.holdout_fraction"] == 0:
-        allowed = f"in (0, 1) with eval.signal='heldout' and density.name={name!r} or stop_early=True"
+    if SIGNALS.find(flat["eval.signal"]).held_out and flat["data.holdout_fraction"] == 0:
+        allowed = f"in (0, 1) with eval.signal={flat['eval.signal']!r} and density.name={name!r} or stop_early=True"
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
 
 

@@ -83,7 +83,7 @@ def test_one_arrival_without_the_axis_of_a_group_adds_the_same():
     tiny.same(kernel.add(begin(kernel), one).total, enter(kernel, begin(kernel), [1], 0.25).total)
 
 
-def test_buffers_keep_the_latest_update_of_each_slot_and_drop_padding():
+def test_buffers_keep_the_latest_update_of_each_slot():
     for kernel in (MaskedMean(), PlainMean(), AllModels(lambda stacked: stacked.params)):
         held = enter(kernel, begin(kernel), [2, SLOTS])
         tiny.same(at(held.buffer, 2), at(MODELS, 2))

@@ -132,7 +132,7 @@ def test_with_f_0_both_means_are_maskfedavg(rule):
     tiny.close(got.params, maskfedavg(LAYOUT, old, buffer, bits, weights, 0.7))
 
 
-def test_f_malicious_clients_cannot_leave_the_range_of_the_honest():
+def test_f_malicious_clients_stay_in_the_range_of_the_honest():
     rng = np.random.default_rng(5)
     old, buffer, masks, _ = setting(9, rng, 1.0)
     honest = {name: models[2:].copy() for name, models in buffer.items()}

@@ -11,6 +11,7 @@ from clock_random import FEW, RULES, random_costs, random_network
 from faults_oracle import FaultyOracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marked import slow_except
 
 from prfl_jax.clock import TRANSPORTS, Clock, Faults, FaultyClock, WindowRule, link
 from prfl_jax.clock.traces import Presence, Trace
@@ -63,7 +64,7 @@ def setting(seed, clients, contention, rule):
     return network, costs, random_faults(rng, clients)
 
 
-@pytest.mark.parametrize("transport", list(TRANSPORTS))
+@pytest.mark.parametrize("transport", slow_except(TRANSPORTS, "delta", "unicast"))
 @any_rule
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.integers(3, 7), st.booleans(), FEW)

@@ -181,7 +181,7 @@ def test_a_custom_transport_equals_the_built_in(name, built_in, faults, many):
     assert windows_of(rule, HERE + name, faults=faults, many=many, server=40.0, cut=7)[0] == expected
 
 
-def test_arrays_are_used_for_a_custom_rule_whose_close_is_known_at_the_opening_and_for_no_other():
+def test_arrays_are_used_where_a_custom_close_is_known_at_once():
     used = {
         name: windows_of(WindowRule(HERE + name, dt_s=0.8), HERE + "SUB_MODELS", many=0, server=1e4)[1]
         for name in ("EVERY_DT", "HALF", "EVENTS")

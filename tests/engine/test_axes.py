@@ -35,7 +35,7 @@ def test_map_and_vmap_and_training_ahead_agree_after_20_windows(strategy):
         assert len({len(w["arrivals"]) for w in by_map.of("window")}) > 1  # some absent, some not
 
 
-@pytest.mark.parametrize("strategy", ["prfl", "fedbuff"])
+@pytest.mark.parametrize("strategy", slow_except(["prfl", "fedbuff"], "fedbuff"))
 # of four clients: each, an incomplete last group, more than all
 @pytest.mark.parametrize("group", slow_except([1, 3, 9], 3))
 def test_groups_of_any_size_agree(strategy, group):

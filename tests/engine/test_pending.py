@@ -32,7 +32,7 @@ def same_windows(got, want):
     assert got.of("interval") == want.of("interval")
 
 
-@pytest.mark.parametrize("method", slow_except(KINDS, "prfl", "fedasync"))
+@pytest.mark.parametrize("method", slow_except(KINDS, "prfl"))
 @pytest.mark.parametrize("group", slow_except([0, 3], 3))
 def test_one_after_another_and_in_groups(method, group):
     """`test_axes.py` has all at once, for every method."""

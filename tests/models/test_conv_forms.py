@@ -33,7 +33,7 @@ def sizes(images, kernel, padding):
     return tuple(images[1 + k] + sum(padding[k]) - kernel[k] + 1 for k in range(2))
 
 
-@pytest.mark.parametrize("name", slow_except(FORMS, "by_row", "joined"))
+@pytest.mark.parametrize("name", slow_except(FORMS, "by_row"))
 @settings(deadline=None, max_examples=8)
 @given(data=st.data())
 def test_equals_lax_with_both_gradients(name, data):

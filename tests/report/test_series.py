@@ -87,6 +87,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_report_stays_below_1_mb(case, tmp_path):
     clients, records = CASES[case]

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from marked import slow_except
 
 from prfl_jax.data.device import draw_batches
 from prfl_jax.engine import planner
@@ -43,7 +42,8 @@ def everybody_kept(config):
         return tiny.run_experiment(Experiment(config))
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "fedbuff"))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_slots_that_are_handed_on_change_nothing(method):
     ran = tiny.run(method, **changes(method))
     kept = everybody_kept(tiny.config(method, **changes(method)))

@@ -77,7 +77,7 @@ def run(name):
     return tiny.run(method, **changes)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", slow_except(RUNS, "prfl", "fedasync", "deadline", "cohort"))
 def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     ran = run(name)
     jsonschema.Draft202012Validator(load_schema()).validate(ran.report)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from paths import HELPERS, ROOT
 
+pytestmark = pytest.mark.processes
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HELPERS)])}
 
 

@@ -139,6 +139,7 @@ def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whol
     same(experiment.run(tmp_path / "run", progress=False), whole)
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again(experiment, whole, tmp_path):
     for _ in range(60):
         try:

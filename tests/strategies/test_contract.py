@@ -187,7 +187,10 @@ def test_reports_of_other_runs_follow_the_schema(method):
         follows_the_schema(method, ran)
 
 
-@pytest.mark.parametrize("method", [n for n, row in METHODS.items() if AGGREGATIONS.find(row.aggregation).staleness])
+STALENESS = [n for n, row in METHODS.items() if AGGREGATIONS.find(row.aggregation).staleness]
+
+
+@pytest.mark.parametrize("method", slow_except(STALENESS, *[name for name in STALENESS if name in MAIN]))
 def test_hinge_with_a_huge_b_is_constant(method):
     hinge = tiny.run(method, aggregation__staleness="hinge", aggregation__staleness_b=1e9)
     constant = tiny.run(method, aggregation__staleness="constant")

@@ -191,6 +191,7 @@ def test_a_signal_saves_the_trial_and_plans_it_again(space_file, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_taken_and_never_heard_of_is_lost(space_file, tmp_path):
     """Its worker died before the first heartbeat."""
     from prfl_jax.sweep import study as study_room

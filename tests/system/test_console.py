@@ -106,8 +106,11 @@ def test_a_closed_pipe_is_quiet(tmp_path):
     assert done.stdout == "141\n" and done.stderr == ""
 
 
-# The script, in which the import of one module takes long: it says that it has begun, and waits.
+# The script, in which the import of one module takes long: it says that it has begun, and waits. Tests that run in the
+# background of a shell ignore SIGINT, and so would the script.
 SLOW_IMPORT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import prfl_jax.system.early, os, sys, time, runpy
 class Slow:
     def find_spec(self, name, path=None, target=None):
@@ -126,10 +129,8 @@ def test_ctrl_c_during_imports_is_quiet(script, module):
     call = [sys.executable, "-c", SLOW_IMPORT, module, f"scripts/{script}.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        call, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a test run in the background of a shell ignores SIGINT, and so would the script
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
+        call, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.read(1) == "."
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]

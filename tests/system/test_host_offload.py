@@ -54,7 +54,7 @@ def test_reading_and_writing_slots_is_as_on_the_device(slots):
         slow("prfl", ALL),
         slow("prfl_fedavg", {}),
         slow("fedbuff", {"engine__train": "pending"}),
-        ("fedbuff", {"engine__train": "pending", **GROUPS}),
+        slow("fedbuff", {"engine__train": "pending", **GROUPS}),
         slow("heterofl_windowed", {"engine__store": "bfloat16"}),
     ],
 )
