@@ -5,7 +5,7 @@
 The runs are a short one of every strategy, with faults off and on, and the first 40 windows of the quickstart;
 they take about three minutes a commit on two CPU cores. A run that exists under --out is not repeated. The exit
 code is 1 if a run differs. `--ignore=report.config_hash,record.mask.loss` ignores keys of reports and records,
-for changes made on purpose.
+`--ignore=records.interval` all records of a kind, for changes made on purpose.
 """
 
 from __future__ import annotations

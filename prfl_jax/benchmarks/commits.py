@@ -106,11 +106,19 @@ def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[
 
     Args:
       ignore: `report.KEY` and `record.KEY`, dotted, that are not compared; a group's name stands for all of it.
+        `records.KIND` leaves all records of a kind out.
     """
     a, b = (_flat(comparable(json.loads((run / "report.json").read_text())), "report") for run in (old, new))
     for key in _unequal(a, b, ignore):
         yield f"{key}: {str(a.get(key, '(absent)'))[:80]} / {str(b.get(key, '(absent)'))[:80]}"
-    records = [[_flat(record, "record") for record in read_metrics(run / "metrics.jsonl")] for run in (old, new)]
+    records = [
+        [
+            _flat(record, "record")
+            for record in read_metrics(run / "metrics.jsonl")
+            if f"records.{record['kind']}" not in ignore
+        ]
+        for run in (old, new)
+    ]
     if len(records[0]) != len(records[1]):
         yield f"{len(records[0])} / {len(records[1])} records"
     for number, (a, b) in enumerate(zip(*records, strict=False), 1):
