@@ -17,6 +17,7 @@ The rooms with a public interface:
 - `prfl_jax.clock`: the simulated network, windows and faults (NumPy only)
 - `prfl_jax.submodel`, `prfl_jax.density`, `prfl_jax.aggregate`, `prfl_jax.transport`, `prfl_jax.local`: five of the
   six choices of a method (the sixth, the window, is the clock's)
+- `prfl_jax.robustness`: attacks by malicious clients, the server's update filter, the privacy accountant
 - `prfl_jax.report`, `prfl_jax.sweep`: what a run leaves; searches over settings
 - `prfl_jax.startup`: settings that must be made before JAX is imported
 
