@@ -1,4 +1,4 @@
-"""Sets what must be set before JAX starts: a cache of compiled programs, a device for each core of a CPU, log levels.
+"""Settings that must be made before JAX is imported: compiled-program cache, one device for each CPU core, log level.
 
 Importing the package sets nothing; who wants the same from Python calls `before_jax` before
 JAX is imported. Nothing here imports JAX.

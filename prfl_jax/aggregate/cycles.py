@@ -1,4 +1,4 @@
-"""How often clients contribute where arrivals, and not the clock, close windows (NumPy only)."""
+"""Mean times between dispatches and between closes, where arrivals close windows (NumPy only); used by FedFix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MaskFedAvg (Algorithm 2, Eq. 6-11) and FedAvg of the buffer, over clients stacked as `[M, ...]`.
+"""Device functions of MaskFedAvg (Algorithm 2, Eq. 6-11) and of FedAvg over the buffer; clients stacked as `[M, ...]`.
 
 One fused loop over clients reads each stored model once; the mask accumulator lives
 only inside the fusion.

@@ -1,4 +1,4 @@
-"""Benchmarks of the device side: `kernels` times it, beside PyTorch (`torch_worker`) where that is installed.
+"""Benchmarks: kernels, whole rounds beside other simulators, roofline, devices; comparison of commits; kill test.
 
 `scripts/benchmark.py` is the command. Nothing is imported here: the PyTorch process
 must not load JAX.

@@ -1,4 +1,4 @@
-"""The suite `axes`: times the orders of training, one client after another or in groups, at arrival or ahead of it.
+"""The suite `axes` times ways to train the clients: one after another or in groups, on arrival or ahead of it.
 
 Two kinds of windows: one in which all clients arrive, and as many as there are clients, in each of which one arrives.
 On an accelerator also what products are computed in. The ways run in turn, each on the same rounds of the same clients.

@@ -1,4 +1,4 @@
-"""The suite `devices`: times windows with few and many arrivals on one device and on several.
+"""The suite `devices` times windows with few and with many arrivals, on one device and on several.
 
 Clients stay on their devices, so in a window in which few of them arrive one device may have more than its share, or
 all. Which clients arrive is drawn anew for each run, the same for every number of devices, and runs alternate.

@@ -1,4 +1,4 @@
-"""Makes the runs of one commit: a process of its own, with that commit's folder first in PYTHONPATH.
+"""Runs the experiments of one commit in a process of its own, with that commit's folder first in PYTHONPATH.
 
 Called by `commits.py` as `python commit_worker.py OUT < cases.json`, in the commit's folder. Uses only
 `prfl_jax.load_config` and `prfl_jax.Experiment`, so that it runs with older and newer commits alike.

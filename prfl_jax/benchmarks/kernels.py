@@ -1,4 +1,4 @@
-"""The suite `kernels`: times local training against PyTorch, aggregation, levels, dispatch, evaluation.
+"""The suite `kernels` times local training (beside PyTorch), aggregation, pruning levels, dispatch and evaluation.
 
 Every call here is one of the package's own jitted calls, on Conv2 with 62 outputs and
 ten clients (`workload.py`).

@@ -1,4 +1,4 @@
-"""Kills a small run at random moments, resumes it, and compares it with the same run left alone.
+"""Kills a small run at random moments, resumes it, and compares its end with that of an uninterrupted run.
 
 What has to agree to the bit: the report (less what speaks of the host), every record, the final model.
 """

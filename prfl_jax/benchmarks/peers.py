@@ -1,4 +1,4 @@
-"""The suite `peers`: times whole rounds of FedAvg, here and in other simulators, on the same work and in turn.
+"""The suite `peers` times whole rounds of FedAvg in prfl_jax and in other simulators, on the same workload, in turn.
 
 Each peer is a worker in `scripts/peers/` (`Conversation` there), run by the Python of an environment of its own that is
 made from a requirements file beside it. No framework is imported here.

@@ -1,4 +1,4 @@
-"""The suite `roofline`: each kernel's time beside the least that this machine could take for it.
+"""The suite `roofline` compares each kernel's time with the least that this machine's matmul peak and memory allow.
 
 The floor is the larger of FLOP over the measured matmul peak and least bytes over the measured bandwidth of memory,
 every input read once and every output written once, whatever the kernel really moves. A convolution is counted with

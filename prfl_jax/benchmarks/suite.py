@@ -1,4 +1,4 @@
-"""The main function of scripts/benchmark.py: runs a suite, prints its table, writes its JSON file."""
+"""Runs one suite of `scripts/benchmark.py`, prints its table, writes its JSON file and history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alternating measurements of several functions, and the rows of a table made from them."""
+"""Times functions in alternating order, and makes the rows of a benchmark's table from the times."""
 
 from __future__ import annotations
 

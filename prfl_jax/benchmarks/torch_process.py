@@ -1,4 +1,4 @@
-"""Starts `torch_worker` in a process and asks it for rounds."""
+"""Starts the PyTorch worker process (`torch_worker`) and asks it for rounds through a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch loop over the same clients, in its own process that waits on a pipe between rounds.
+"""The PyTorch reference of the suite `kernels`: local rounds of the same clients, in a process of its own.
 
     python -m prfl_jax.benchmarks.torch_worker FILE.npz
 

@@ -1,4 +1,4 @@
-"""A process that measures itself: it reads one line per request and answers with one line of JSON."""
+"""The protocol of benchmark workers: a process that times itself, one request line in, one line of JSON out."""
 
 from __future__ import annotations
 

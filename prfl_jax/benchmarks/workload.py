@@ -1,4 +1,4 @@
-"""The workload of the benchmarks: Conv2, ten clients, random images; a few hundredths of it for a smoke test."""
+"""The workload of the suite `kernels`: Conv2, ten clients, random images; a small form for smoke tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock: windows, one after another, over the fluid network of `transfers.py`."""
+"""`Clock`: simulates windows one after another, event by event, over the network of `transfers.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random factors by key: the k-th draw of a source depends on nothing but (seed, purpose, source, k).
+"""Keyed random factors of speeds: the k-th draw of a source depends only on (seed, purpose, source, k).
 
 So methods that are compared meet the same network (common random numbers), and a resumed
 run needs no generator's state.

@@ -1,4 +1,4 @@
-"""One direction of the server's connection: how its rate is shared among streams, by strict priority."""
+"""One direction of the server's connection: streams get its rate by strict priority, and no rate is left unused."""
 
 from __future__ import annotations
 

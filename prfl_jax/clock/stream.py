@@ -1,4 +1,4 @@
-"""A stream of bytes that the server sends or receives, and the clients that take from it."""
+"""One stream of bytes through the server, and the clients that receive or send it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ties: moments that differ by rounding alone are one moment.
+"""Ties: two moments that differ only by rounding count as one moment, and its events are ordered by client id.
 
 Moments within `TOLERANCE` of the earliest of a group tie with it; a later moment begins another group, so groups are
 not chained. Within a group the order is by client id, everywhere.

@@ -1,4 +1,4 @@
-"""Recorded traces, read from CSV files: clients' link speeds over time, and when each client is available."""
+"""Reads recorded networks from CSV files: link speeds over time, and the times at which clients are available."""
 
 from __future__ import annotations
 

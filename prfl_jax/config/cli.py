@@ -1,4 +1,4 @@
-"""The command line that the scripts share: `--config=FILE`, `--config.a.b=value`, errors in one line.
+"""The command line of the scripts: `--config=FILE`, `--config.a.b=value`, `--help`, errors in one line (exit code 2).
 
 A script defines its own absl flags and ends with `cli.run_with_config(main)` (or
 `cli.run(main)` where it needs no config). Every mistake of the user, whether in a

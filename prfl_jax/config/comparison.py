@@ -1,4 +1,4 @@
-"""Makes the config of a strategy that a run is compared with: its row, and this run's overrides where they apply.
+"""Makes the config of a strategy that a run is compared with: its row, plus this run's overrides where they apply.
 
 Nothing here imports jax.
 """

@@ -1,4 +1,4 @@
-"""The default config: every key of an experiment, its default, its unit.
+"""Defaults: every key of a config with its default, its unit and its meaning.
 
 A config is an `ml_collections.ConfigDict` made by `default_config()`, changed by
 a file under `configs/` and by `--config.a.b=value`. `schema.py` holds what each

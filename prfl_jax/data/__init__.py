@@ -1,4 +1,4 @@
-"""Images, how clients share them, and how batches are drawn on the device.
+"""Data: image data sets, partitions of the training images over clients, batches drawn on the device.
 
 `load` reads a data set by name, `split` shares its training images over the clients. What is exported is NumPy only:
 `prfl_jax.data.device` alone needs JAX, and tensorflow-datasets is imported when one of its data sets is asked for.

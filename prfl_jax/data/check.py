@@ -1,4 +1,4 @@
-"""Checks the arrays of a data set, whatever it was read from."""
+"""Checks a data set from any source: types and shapes of images, range of labels, sizes of the splits."""
 
 from __future__ import annotations
 

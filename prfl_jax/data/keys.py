@@ -1,4 +1,4 @@
-"""Random generators of NumPy: one for each purpose, from the experiment's seed."""
+"""NumPy random generators, one for each purpose, derived from the experiment's seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a data set from a `.npz` file and refuses a malformed one."""
+"""Reads a data set from a `.npz` file, without running code that the file might contain (no pickles)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds what can be trained on but looks like a mistake in a data set; a line of text for each finding."""
+"""Warnings about data sets that are usable but look like a mistake, one line of text each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts the files that the authors of a data set publish into those that `load` reads."""
+"""Prepares data sets (MNIST by writer, CIFAR-10, FEMNIST) from the files that their authors publish."""
 
 from __future__ import annotations
 

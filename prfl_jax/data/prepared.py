@@ -1,4 +1,4 @@
-"""Reads data sets that tensorflow-datasets has prepared in a folder; TensorFlow is not needed."""
+"""Reads data sets that tensorflow-datasets has prepared in a folder, without TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The device side of a run: the jitted chunk of windows, its plan, the evaluation, and where arrays lie."""
+"""The device side of a run: the plan of a chunk, the jitted chunk, evaluation, memory and placement on devices."""

@@ -1,4 +1,4 @@
-"""The work of one client on the device: its local round, and what the server takes of its update."""
+"""One client's arrival on the device: its local round, attack, update filter and entry into the buffer."""
 
 from __future__ import annotations
 

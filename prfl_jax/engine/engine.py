@@ -1,4 +1,4 @@
-"""The device side: one jitted, buffer-donating call runs a whole chunk of windows.
+"""`Engine`: runs a whole chunk of windows in one jitted call, whose state buffers are donated.
 
 Clients are stacked as `[S, ...]`. Nothing goes to the host inside a chunk: which client arrives when, with what weight
 and learning rate, comes as small arrays in a `Plan`. A client is trained from the model it was sent, but not before its

@@ -1,4 +1,4 @@
-"""`Method`: the objects that a config's names stand for, found and fitted to one model before any array is made."""
+"""Resolves the six choices of a config into objects (`Method`), before any array is made, and makes the engine."""
 
 from __future__ import annotations
 

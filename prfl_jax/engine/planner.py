@@ -1,4 +1,4 @@
-"""The planner: on the host, turns windows of the clock, densities and aggregation weights into rows of a `Plan`.
+"""Plans a chunk on the host: the clock's windows, densities and aggregation weights become a `Plan`.
 
 Nothing here depends on what is learned: inside an interval densities are constant, so the clock may run ahead of the
 device. Host values only; imports no JAX.

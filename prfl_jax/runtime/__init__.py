@@ -1,1 +1,1 @@
-"""A run from its config to its report: experiment, simulation, loop through simulated time, checkpoints, records."""
+"""From a config to a report: experiment, simulation, the loop through simulated time, checkpoints, records, workdir."""

@@ -1,4 +1,4 @@
-"""Checkpoints between chunks: device state by Orbax, host state as JSON beside it.
+"""Saves and restores checkpoints between chunks: device state by Orbax, host state as JSON beside it.
 
 Each save has a checksum of every array and of the host state. A newest checkpoint that cannot
 be read, whose checksums differ, or which lacks part of the metrics file it was made after, is

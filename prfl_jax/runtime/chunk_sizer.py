@@ -1,4 +1,4 @@
-"""The chunk sizer: how many windows the next chunk may have, from how long the last ones took."""
+"""Estimates how long the next chunk will take from the chunks before it, to choose its number of windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the clock alone: windows, densities and bytes of a config, without training."""
+"""Runs the clock of a config without training: windows, densities, bytes (`scripts/clock.py`)."""
 
 from __future__ import annotations
 

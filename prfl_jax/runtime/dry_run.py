@@ -1,4 +1,4 @@
-"""What a run would need, from shapes and the clock alone: nothing is trained, no image is put on a device."""
+"""`--dry_run`: prints what a run would need, from shapes and the clock alone; trains nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of one experiment, built from its config: data, model, clock, densities, engine.
+"""`Simulation`: builds the parts of an experiment from its config: data, model, clock, densities, engine.
 
 `Simulation` holds the parts and the arrays' way to the device and back; `loop.py` runs them through simulated time.
 """

@@ -1,4 +1,4 @@
-"""The main function of scripts/train.py: runs an experiment and the strategies compared with it, prints the summary."""
+"""Trains what `scripts/train.py` asks for: a run, the strategies it is compared with, the printed summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run, here or in a bucket: which run it belongs to, and a lock that keeps other processes out."""
+"""The folder of a run, local or in a bucket: its lock, its ownership by one config, its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strategies: the table of methods, each a row of six choices by name (the window seam: docs/clock.md)."""
+"""The table of methods: each strategy is a row of six choices, by name (docs/methods.md, docs/clock.md)."""
 
 from prfl_jax.strategies.table import (
     METHODS,

@@ -1,4 +1,4 @@
-"""PR-FL and its ablations.
+"""PR-FL (Ma 2024): nested sub-models, densities from round times, recovery, buffered MaskFedAvg; and its ablations.
 
 Chengjie Ma, "Federated Learning based on Pruning and Recovery" (2024): Algorithms 1-3, and the ablations of section
 IV-E. Clients get nested sub-models whose densities balance the round times (Eq. 2-4) and recover where a client stops

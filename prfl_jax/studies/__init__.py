@@ -1,1 +1,1 @@
-"""The paper's tables and figures, measured here and set beside what it printed."""
+"""Studies: the papers' tables and figures measured here, beside the printed numbers; a comparison of defences."""

@@ -1,4 +1,4 @@
-"""The study of scripts/defences.py: clients that flip signs, every defence against them, and what a defence costs."""
+"""Compares defences with and without malicious clients that flip the signs of updates (`scripts/defences.py`)."""
 
 from __future__ import annotations
 

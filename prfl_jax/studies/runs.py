@@ -1,4 +1,4 @@
-"""Makes the runs behind the tables: finds those that are done and runs those that are missing."""
+"""Runs the missing runs of a study, and finds those that are done; several processes share the work."""
 
 from __future__ import annotations
 

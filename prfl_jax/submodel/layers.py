@@ -1,4 +1,4 @@
-"""Layer shapes of the two models, without JAX: the clock needs sizes and FLOP, not weights."""
+"""Layer shapes of the two built-in models without JAX, for sizes and FLOP in the clock."""
 
 from __future__ import annotations
 

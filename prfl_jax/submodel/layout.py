@@ -1,4 +1,4 @@
-"""Which leaves of a model can be pruned, and how large each is."""
+"""`Layout`: which leaves of a model can be pruned, their shapes and sizes, and the conversion from and to trees."""
 
 from __future__ import annotations
 

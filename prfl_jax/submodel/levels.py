@@ -1,4 +1,4 @@
-"""Prune_model (Algorithm 1, line 23): importance scores to nested sub-models, as levels.
+"""Prunes (Algorithm 1, line 23): turns importance scores into nested sub-models, one level per weight.
 
 Each layer first keeps its own top `min_percent` share, then the best of all layers
 together are added up to each density's exact count, so no layer empties. Thresholds

@@ -1,4 +1,4 @@
-"""Masks: one level per weight for what is sent, packed bits for what is held.
+"""Masks of sub-models: levels (one int8 per weight) for what is sent, packed bits for what a slot holds.
 
 A level is the smallest density (percent) whose sub-model includes the weight, so a
 client's mask is `level <= percent` (nested sub-models, PR-FL). A slot keeps the mask

@@ -1,4 +1,4 @@
-"""How large a model is, and how large its nested sub-models are (NumPy only).
+"""Sizes of a model and of its nested sub-models: values, bytes, FLOP of each density (NumPy only).
 
 Densities are snapped to whole percents (`percent`, 1..100), so one int8 level per
 weight describes every client's mask. The counts here are exact: the level kernel

@@ -1,4 +1,4 @@
-"""Algorithm 3 (Eq. 12-13): split a model into increments, merge a prefix of them, count them."""
+"""The delta split (Algorithm 3, Eq. 12-13): splits a model into increments, merges a prefix of them, counts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: many trials of one experiment over a space of config keys, on Optuna."""
+"""Sweeps: many trials of one experiment over a space of config keys, with Optuna (`scripts/sweep.py`)."""
 
 from prfl_jax.sweep.settings import Sweep
 

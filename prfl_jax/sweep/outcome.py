@@ -1,4 +1,4 @@
-"""Writes the outcome of a sweep: a table of the best settings, the importance of each key, one JSON."""
+"""The outcome of a sweep: a table of the best settings, the importance of each key, `sweep.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main function of scripts/sweep.py: starts workers on this machine and prints the table at the end."""
+"""Runs a sweep: starts its workers on this machine and prints its outcome (`scripts/sweep.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a sweep, from its flags, checked."""
+"""`Sweep`: the checked flags of a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The space of a sweep: config keys, and the values that each may take."""
+"""The space of a sweep: which config keys are searched, and the values or the range of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study behind a sweep: planned trials in a database, and workers that take them.
+"""The Optuna study of a sweep: plans its trials in a database, and lets workers take them.
 
 All trials are planned at the start, as waiting trials: the whole grid, random values drawn by the trial's number, or,
 for TPE, trials whose values are chosen when they begin. A worker takes the next one that waits. So any number of

@@ -1,4 +1,4 @@
-"""Runs one trial: an experiment in a folder of its own, which a retry resumes."""
+"""Runs one trial of a sweep in a folder of its own; a retry resumes it there."""
 
 from __future__ import annotations
 

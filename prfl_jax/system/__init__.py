@@ -1,1 +1,1 @@
-"""What is not federated learning: errors, files, signals, processes, the environment."""
+"""Everything that is not federated learning: errors, files, signals, processes, cloud storage, environment."""

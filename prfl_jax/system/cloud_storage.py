@@ -1,4 +1,4 @@
-"""Keeps a workdir in a bucket: a local folder that is uploaded after every checkpoint.
+"""A workdir in a bucket: a local folder whose new files are uploaded after every checkpoint.
 
 Object stores have no appending, renaming or locking, so a run works in a local folder as ever. What is new there after
 a checkpoint is put into the bucket under the same names, and last `workdir.json`, which lists what belongs to the run:

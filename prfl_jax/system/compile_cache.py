@@ -1,4 +1,4 @@
-"""Repairs JAX's cache of compiled programs: files that a killed process left incomplete are removed.
+"""Sets up JAX's cache of compiled programs on disk, and repairs what a killed process left half written.
 
 JAX writes a program (`KEY-cache`) and then when it was last used (`KEY-atime`). Of one without the other it makes an
 error whenever it looks for room, and then keeps no program any more; a program that is cut short it neither reads nor

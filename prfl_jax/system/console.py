@@ -1,4 +1,4 @@
-"""Writes to stdout and stderr, also where they are closed or have a narrow encoding; imports nothing else."""
+"""Prints to stdout and stderr even where these are closed, broken or of another encoding; imports nothing else."""
 
 from __future__ import annotations
 

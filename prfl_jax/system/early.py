@@ -1,4 +1,4 @@
-"""Imported by the scripts before anything else: usable output streams, and a quiet end by Ctrl-C.
+"""First import of every script: makes the standard streams safe to write to, and Ctrl-C during imports quiet.
 
 What is imported afterwards takes seconds, in which Python's KeyboardInterrupt would show a traceback or be taken for
 an error of a package that is being imported.

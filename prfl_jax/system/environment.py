@@ -1,4 +1,4 @@
-"""Records the machine, the versions and the device of a run for its report."""
+"""Describes the machine and the software in a report: devices, processor, instructions, versions, JAX settings."""
 
 from __future__ import annotations
 

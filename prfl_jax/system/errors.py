@@ -1,4 +1,4 @@
-"""The exceptions for mistakes that the user can correct, and the one-line form of their text."""
+"""`UserError`, for mistakes that the user can correct, and `refuse`, which words it in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes files atomically, and gives advice for errors of the file system."""
+"""Writes files atomically (whole or not at all), and words errors about paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory this machine has left (no JAX)."""
+"""The memory that is available on this machine, in bytes (no JAX)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps models stacked over clients on the device, or in the host's memory beside it.
+"""Keeps models stacked over clients in the host's memory, and moves single models to the device and back.
 
 Models in the host's memory are moved one at a time, inside the compiled program, and stay there when they are written.
 The memory is part of an array's type, so the same code serves both.

@@ -1,4 +1,4 @@
-"""Measures host seconds, those of compiling apart from those of running."""
+"""Measures host seconds, with compilation apart from running."""
 
 from __future__ import annotations
 

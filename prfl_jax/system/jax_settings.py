@@ -1,4 +1,4 @@
-"""JAX's settings during a run: those that are fixed here, and those that its numbers may depend on.
+"""Fixes the JAX settings that change numbers during a run, and lists all others that might, for the report.
 
 `fixed` is entered around all of the package's own work, in every thread that does some: what it fixes is then
 what this package means it to be, whether the environment, `jax.config.update` or a context manager says otherwise.

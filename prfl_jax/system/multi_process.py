@@ -1,4 +1,4 @@
-"""One run in several processes: all run the same program on their own devices, the first (the lead) reads and writes.
+"""One run in several processes: each trains on its own devices; process 0 reads and writes, and broadcasts.
 
 Everything that steers a run must be the same in all of them. What depends on files, on the host's
 clock or on signals is therefore the lead's, or agreed upon, here. With one process all of this is

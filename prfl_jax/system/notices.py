@@ -1,4 +1,4 @@
-"""Prints notices for the user, which are neither errors nor results, to stderr, each once a process."""
+"""Prints warnings and notices for the user on stderr, each once in a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which code made a report, on which machine (no JAX)."""
+"""The commit, package versions and machine that every report names (no JAX)."""
 
 from __future__ import annotations
 

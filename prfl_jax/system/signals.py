@@ -1,4 +1,4 @@
-"""Handles SIGTERM, Ctrl-C and warnings of preemption: a signal is noted, and acted on between pieces of work.
+"""Handles SIGTERM, Ctrl-C and warning signals: remembered, and acted on between chunks, so that a checkpoint is saved.
 
 Python runs signal handlers only between bytecodes of the main thread, so none runs
 while XLA compiles, which may take a minute. A separate thread is notified of the signal

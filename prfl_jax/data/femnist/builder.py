@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder of FEMNIST, without TensorFlow: plain tensors, ArrayRecord files."""
+"""The tensorflow-datasets builder of FEMNIST by writer; works without TensorFlow (plain tensors, ArrayRecord files)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads LEAF's JSON files of `users`, `num_samples` and `user_data`.
+"""Reads a data set in LEAF's JSON layout: files with `users`, `num_samples` and `user_data`.
 
 Each file is one object; `user_data[user]` holds `x`, a list of images of 28 x 28
 floats in [0, 1] row by row, background 1, and `y`, their labels 0 .. 61. A user may be

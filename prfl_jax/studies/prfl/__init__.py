@@ -1,1 +1,1 @@
-"""The tables and figures of the PR-FL paper, from runs of this package."""
+"""The tables and figures of the PR-FL paper, made from runs of this package (`scripts/reproduce.py`)."""

@@ -1,4 +1,4 @@
-"""Draws the paper's figures from reports and from the clock's event log, as PNG and SVG."""
+"""Draws the PR-FL paper's figures from reports and from the clock's event log, as PNG and SVG."""
 
 from __future__ import annotations
 

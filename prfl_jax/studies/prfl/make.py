@@ -1,4 +1,4 @@
-"""The main function of scripts/reproduce.py: makes the missing runs, then tables and figures from all there are."""
+"""Runs what `scripts/reproduce.py` asks for and is missing, then makes tables and figures from all runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that the PR-FL paper printed (Tables III to V), for the columns beside ours."""
+"""The numbers printed in the PR-FL paper (Tables III to V), for the columns beside ours."""
 
 from __future__ import annotations
 

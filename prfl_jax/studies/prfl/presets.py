@@ -1,4 +1,4 @@
-"""The runs of each preset: columns (data, model, network, horizon, thresholds) and the methods in each."""
+"""Presets of the PR-FL study: settings (data, model, network, horizon, thresholds) and the methods run in each."""
 
 from __future__ import annotations
 

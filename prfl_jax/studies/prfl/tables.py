@@ -1,4 +1,4 @@
-"""Makes the paper's tables from reports, its numbers and ours side by side, as Markdown and CSV."""
+"""Makes the PR-FL paper's tables from reports, its numbers beside ours, as Markdown and CSV."""
 
 from __future__ import annotations
 
