@@ -65,4 +65,5 @@ def _clients_at_a_close(flat: Mapping[str, Any]) -> tuple[int, str]:
     return cohort, f"window.cohort={cohort}"
 
 
+# run by `config/validate.py`
 CHECKS = (cohorts, recovering_densities, robust_aggregation)

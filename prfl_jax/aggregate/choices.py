@@ -148,6 +148,7 @@ def _accept(name: str, found: Any) -> Aggregation:
     return found
 
 
+# the choices of `aggregation.name`
 AGGREGATIONS: registry.Registry[Aggregation] = registry.Registry(
     "aggregation.name",
     {

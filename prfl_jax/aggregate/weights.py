@@ -105,6 +105,7 @@ class ClientWeight:
     from_data_size: bool = False
 
 
+# the choices of `aggregation.client_weight`
 CLIENT_WEIGHTS = Registry(
     "aggregation.client_weight",
     {

@@ -56,4 +56,5 @@ def faults(flat: Mapping[str, Any]) -> None:
             raise refuse("faults.leave_s", flat["faults.leave_s"], allowed)
 
 
+# run by `config/validate.py`
 CHECKS = (window, cohort, faults)

@@ -43,4 +43,5 @@ def _batches(flat: Mapping[str, Any]) -> None:
         raise refuse("data.train_limit", limit, f"None or at least {least}, one batch for every client")
 
 
+# run by `config/validate.py`
 CHECKS = (_channels, _writers, _batches)

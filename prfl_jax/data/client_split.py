@@ -25,6 +25,7 @@ class Signal:
     held_out: bool
 
 
+# the choices of `eval.signal`
 SIGNALS: Registry[Signal] = Registry("eval.signal", {"heldout": Signal(True), "test": Signal(False)})
 
 

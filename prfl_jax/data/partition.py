@@ -302,6 +302,7 @@ def _plugin(name: str, function: Any) -> Partition:
     return Partition(deal)
 
 
+# the choices of `data.partition`
 PARTITIONS: Registry[Partition] = Registry(
     "data.partition",
     {

@@ -33,6 +33,7 @@ class Normalization:
         return self.channels in (None, channels)
 
 
+# the choices of `data.normalize`
 NORMALIZATIONS: Registry[Normalization] = Registry(
     "data.normalize",
     {
@@ -48,6 +49,7 @@ NORMALIZATIONS: Registry[Normalization] = Registry(
 # (key, images `[B, H, W, C]` uint8, the pixel around them) -> changed images of the same shape; None: no change
 Augmentation = Callable[[Any, Any, Any], Any]
 
+# the choices of `data.augment`
 AUGMENTATIONS: Registry[Augmentation | None] = Registry(
     "data.augment", {"none": None, "crop_flip": Lazy("prfl_jax.data.device:crop_flip")}
 )

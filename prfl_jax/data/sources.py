@@ -209,6 +209,7 @@ _FILE = Form(
     Source(_from_file),
 )
 
+# the choices of `data.name`
 DATA_SETS: Registry[Source] = Registry(
     "data.name",
     {

@@ -50,4 +50,5 @@ def held_out(flat: Mapping[str, Any]) -> None:
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
 
 
+# run by `config/validate.py`
 CHECKS = (submodel, cohort, tiers, held_out)

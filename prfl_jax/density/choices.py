@@ -29,6 +29,7 @@ def _accept(spec: str, found: Any) -> type[DensityPolicy]:
     return found
 
 
+# the choices of `density.name`
 DENSITIES: registry.Registry[type[DensityPolicy]] = registry.Registry(
     "density.name",
     {

@@ -42,6 +42,7 @@ def _step(present: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     return present * (1.0 - 0.9 * (1.0 - ratio))
 
 
+# the choices of `density.rule`
 RULES: Registry[BalanceRule] = Registry(
     "density.rule",
     {

@@ -54,7 +54,7 @@ class EngineConfig:
       aggregation: how arrivals become the next server model.
       importance: how pruning scores are made, None where nothing is pruned.
       work, local: what a client does in a round, and the settings of a round.
-      matmul, attack, update_filter: as for `Client`.
+      normalize, augment, matmul, attack, update_filter: as for `Client`.
       byzantine: f, how many clients may be malicious.
     """
 

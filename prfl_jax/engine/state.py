@@ -66,5 +66,6 @@ class ChunkOutput(NamedTuple):
 STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained")
 STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
 _EACH = PartitionSpec(None, AXIS)
+# how the arrays of a plan lie on several devices
 PLAN_SPEC = Plan(**{name: ALL if name in ("close", "server_lr", "keep") else _EACH for name in Plan._fields})
 OUTPUT_SPEC = ChunkOutput(_EACH, _EACH, ALL)

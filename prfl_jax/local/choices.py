@@ -37,6 +37,7 @@ def _accept(name: str, found: Any) -> LocalWork:
     return found
 
 
+# the choices of `local.name`
 LOCAL_WORKS: Registry[LocalWork] = Registry(
     _KEY,
     {
@@ -78,4 +79,5 @@ def _has_a_proximal_term(flat: Mapping[str, Any]) -> None:
         raise refuse("local.prox_mu", flat["local.prox_mu"], f"> 0 with local.name={name!r}")
 
 
+# run by `config/validate.py`
 CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_fits_the_submodels, _has_a_proximal_term)

@@ -20,17 +20,22 @@ __all__ = ["ATTACKS", "Attack", "AttackRule", "make_attack", "malicious_clients"
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """A kind of attack and its scale (`config.attack`)."""
+    """The attack of a config, as it acts on one client.
+
+    Attributes:
+      rule: what is done to labels and model.
+      scale: `attack.scale`.
+    """
 
     rule: AttackRule
     scale: float
 
     def labels(self, y: jax.Array, malicious: jax.Array, classes: int) -> jax.Array:
-        """`[...]` labels that a client trains on; `malicious` is whether it is a malicious one."""
+        """`[...]` labels that a client trains on, of its own `y` `[...]`; `malicious` is a bool scalar."""
         return jnp.where(malicious, self.rule.labels(y, classes), y)
 
     def present(self, present: jax.Array, malicious: jax.Array) -> jax.Array:
-        """`[labels]` bool: labels that a client reports to have, from those that it has."""
+        """`[labels]` bool: labels a client reports, of those `present` `[labels]`; `malicious` is a bool scalar."""
         labels = jnp.arange(present.shape[-1])
         reported = jnp.zeros_like(present).at[self.rule.labels(labels, len(labels))].set(present)
         return jnp.where(malicious, reported, present)
@@ -44,7 +49,14 @@ class Attack:
         malicious: jax.Array,
         key: jax.Array,
     ) -> Any:
-        """The model that a client sends back; 0 where its masks hold no weight."""
+        """The model that a client sends back; 0 where its masks hold no weight.
+
+        Args:
+          sent, trained: the model that it was sent, and what its training made of that.
+          masks: bool, one array a prunable leaf.
+          malicious: bool scalar, whether the client attacks.
+          key: of random attacks.
+        """
         attacked = self.rule.apply(sent, trained, self.scale, key)
         received = jax.tree.map(lambda false, true: jnp.where(malicious, false, true), attacked, trained)
         return apply_masks(layout, received, masks)

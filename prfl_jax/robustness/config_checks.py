@@ -61,4 +61,5 @@ def privacy(flat: Mapping[str, Any]) -> None:
         raise refuse("submodel.importance", importance, allowed)
 
 
+# run by `config/validate.py`
 CHECKS = (attack, privacy)

@@ -28,6 +28,7 @@ def _accept(name: str, found: Any) -> SubmodelRule:
     return found
 
 
+# the choices of `submodel.name`
 SUBMODELS: Registry[SubmodelRule] = Registry(
     _KEY,
     {"nested": Nested(), "leading": Leading(), "rolling": Rolling(), "magnitude": Magnitude(), "full": Submodel()},
@@ -53,4 +54,5 @@ def _layers_are_known(flat: Mapping[str, Any]) -> None:
         raise refuse(_KEY, name, f"{' or '.join(others)} with a model that is not one of {known}")
 
 
+# run by `config/validate.py`
 CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_layers_are_known,)

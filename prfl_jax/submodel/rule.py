@@ -136,18 +136,22 @@ class Submodel(SubmodelRule):
 
     @property
     def partial(self) -> bool:
+        """Whether there are scores or levels."""
         return self.scored or self.channels
 
     @property
     def scored(self) -> bool:
+        """Whether there are scores."""
         return self.scores is not None
 
     @property
     def channels(self) -> bool:
+        """Whether there are levels."""
         return self.levels is not None
 
     @property
     def fixed_levels(self) -> bool:
+        """Whether there are levels, which hold during the whole run."""
         return self.levels is not None
 
     def scoring(self, importance: Importance) -> Callable[[Arrays, Arrays], Arrays] | None:

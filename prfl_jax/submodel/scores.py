@@ -51,6 +51,7 @@ def weight_times_squares(weights: Arrays, squares: Arrays) -> Arrays:
     return tuple(abs(weight) * square for weight, square in zip(weights, squares, strict=True))
 
 
+# the choices of `submodel.importance`
 IMPORTANCES: Registry[Importance] = Registry(
     "submodel.importance",
     {

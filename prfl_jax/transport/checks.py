@@ -18,4 +18,5 @@ def whole_model(flat: Mapping[str, Any]) -> None:
         raise refuse("transport.name", name, f"{', '.join(others)} or {last} with density.name={density!r}")
 
 
+# run by `config/validate.py`
 CHECKS = (whole_model,)
