@@ -25,7 +25,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the clone this package runs from, with `+changes` if it was edited; None outside one."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
     try:
         if not (here / ".git").exists():
             return None

@@ -18,7 +18,7 @@ from prfl_jax.system.files import check_folder, user_path
 from prfl_jax.system.signals import Interrupted, InterruptGuard, leave
 
 WHAT = ("table3", "table4", "table5", "fig8", "fig9", "fig10")
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def preset_named(name: str) -> Preset:
