@@ -161,6 +161,7 @@ def test_the_page_of_methods_has_every_row():
         cells[0]: cells[1:] for cells in re.findall(r"^\| `(\w+)`" + r" \| ([^|]+)" * 6 + r" \|$", text, re.MULTILINE)
     }
     for name, method in strategies.METHODS.items():
+        assert name in rows, f"docs/methods.md has no row `{name}`"
         submodel, density, aggregation, window, transport, local = rows[name]
         written = (submodel, density, aggregation, transport, local)
         assert written == (method.submodel, method.density, method.aggregation, method.transport, method.local), name

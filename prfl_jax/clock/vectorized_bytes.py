@@ -1,4 +1,4 @@
-"""For `VectorizedClock`: whether the server is fast enough in a window, and the bytes that move in it."""
+"""For `VectorizedClock`: whether the server's rates suffice for a window's streams, and the bytes that move in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and flights of `VectorizedClock`: its arrays, made from the objects of the events and back into them."""
+"""Converts between the arrays of `VectorizedClock` and the streams and flights of the event-by-event clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of a config that tie keys of no single room together: lengths of tuples, and the engine's keys.
+"""Checks across keys that belong to no seam: the lengths of tuples by client, and the keys of `engine`.
 
 `validate.py` runs them. The rules of the other keys stand beside the choices that make them, in the rooms.
 """

@@ -39,7 +39,8 @@ def validate(cfg: config_dict.ConfigDict) -> None:
         try:
             compared(cfg, name, validate)
         except UserError as e:
-            raise UserError(f"config.compare={name!r} cannot run with the other keys: {e}") from None
+            text = f"config.compare={name!r} cannot run with the other keys ({e}); or give config.compare=()"
+            raise UserError(text) from None
 
 
 def all_checks() -> Iterator[Callable[[Mapping[str, Any]], None]]:

@@ -1,4 +1,4 @@
-"""The density seam: which share of the model each client trains, decided after windows I, 2I, ... (NumPy only).
+"""The density seam: which share of the model each client trains, decided after every `density.interval` windows.
 
 `base.py` has the contract, `policies.py` the built-in policies, `choices.py` the table of `density.name`.
 """

@@ -1,4 +1,4 @@
-"""Early stopping: fires when an accuracy has stopped improving (Algorithm 1, lines 1, 9 and 17).
+"""Early stopping: fires when an accuracy has stopped improving (PR-FL, Algorithm 1, lines 1, 9 and 17).
 
 The paper leaves `early_stopping()` open; the rule here is patience with a least improvement.
 """

@@ -1,4 +1,4 @@
-"""One client's arrival on the device: its local round, attack, update filter and entry into the buffer."""
+"""`Client`: the device functions of one client: its local round, its attack, and the filter of its update."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ class Client:
             batches=self._batches(turn, data, keys),
             lr=turn.lr,
             key=_own(keys.dropout, turn),
+            client=turn.client,
             density_pct=turn.density_pct,
             present=self._present(data, turn.client) if self._work.reads_labels else None,
         )

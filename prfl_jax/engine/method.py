@@ -1,4 +1,4 @@
-"""Resolves the six choices of a config into objects (`Method`), before any array is made, and makes the engine."""
+"""Resolves the six choices of a config into objects (`ResolvedMethod`) before any array is made; makes the engine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from prfl_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class ResolvedMethod:
     """The resolved choices of one config.
 
     Attributes:
@@ -70,7 +70,7 @@ class Method:
         return self.submodels.size
 
 
-def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images: Sequence[int] = ()) -> Method:
+def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images: Sequence[int] = ()) -> ResolvedMethod:
     """Model, layout and sizes of a validated config.
 
     Args:
@@ -120,7 +120,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         # a core is filled by one client; clients' own gradients are kept for none that has not arrived
         waits = on_cpu or axis == "map" or find_close_rule(config.window.close).synchronous or uploads_squares(config)
         train = "arrival" if waits else "pending"
-    return Method(
+    return ResolvedMethod(
         model=model,
         layout=layout,
         submodels=submodels,
@@ -134,7 +134,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
     )
 
 
-def make_engine(config: Any, method: Method, placement: Placement | None = None) -> Engine:
+def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None = None) -> Engine:
     """The device side of a validated config; no array is made yet."""
     return Engine(
         method.model,
@@ -184,7 +184,7 @@ def slots(config: Any) -> int:
     return config.window.cohort or config.clients.number
 
 
-def models_at_once(config: Any, method: Method) -> int | None:
+def models_at_once(config: Any, method: ResolvedMethod) -> int | None:
     """How many models are on the device at a time, where they are kept in the host's memory; else None."""
     if config.engine.models == "device":
         return None

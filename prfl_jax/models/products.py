@@ -1,4 +1,4 @@
-"""A matrix product for dense layers whose gradients are fast on CPU.
+"""The matrix product of dense layers, with gradients that are fast on CPU; names of product precisions.
 
 The gradients of `a @ w` contract the first axes of two matrices (`a^T g`) or the last
 ones (`g w^T`). XLA's CPU kernels are slower there than at a plain product, up to half

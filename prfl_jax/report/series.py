@@ -1,4 +1,4 @@
-"""Thins long series while they are read, and looks up values in them."""
+"""Thins long curves and record lists of a report while they are read, and looks up values in them."""
 
 from __future__ import annotations
 

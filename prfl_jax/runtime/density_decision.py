@@ -1,4 +1,4 @@
-"""The end of an interval (Algorithm 1, lines 6-24): measure what the density policy needs, let it decide, prune."""
+"""The end of an interval (PR-FL, Algorithm 1, lines 6-24): measures what the density policy needs, decides, prunes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import rule_from_config
 from prfl_jax.density import evidence_needed, find_density
 from prfl_jax.engine.memory import check_memory, image_bytes, state_bytes
-from prfl_jax.engine.method import Method, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
+from prfl_jax.engine.method import ResolvedMethod, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system.errors import UserError
@@ -44,7 +44,7 @@ class Estimate:
       memory: what is needed and what there is, in words.
     """
 
-    method: Method
+    method: ResolvedMethod
     source: str
     notes: tuple[str, ...]
     clients: tuple[int, ...]

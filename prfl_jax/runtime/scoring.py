@@ -1,4 +1,4 @@
-"""Evaluates the two server models, and the clients' models in the buffer, on a data set."""
+"""`Scorer`: evaluates the server model by MaskFedAvg, the one by FedAvg, and the clients' models in the buffer."""
 
 from __future__ import annotations
 

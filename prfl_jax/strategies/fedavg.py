@@ -1,4 +1,4 @@
-"""FedAvg: every round waits for all clients and averages their full models by the size of their data.
+"""FedAvg: every round waits for all clients and averages their full models by `aggregation.client_weight`.
 
 McMahan, Moore, Ramage, Hampson and Aguera y Arcas, "Communication-Efficient Learning of Deep Networks from
 Decentralized Data" (AISTATS 2017). `full_models` makes the rows of other methods that train full models.

@@ -1,4 +1,4 @@
-"""What a method is: `Method`, a row of six choices by name, and `WindowChoice`, the choice of its windows."""
+"""`Method`: one row of the table of strategies, six choices by name; `WindowChoice`, the choice of its windows."""
 
 from __future__ import annotations
 

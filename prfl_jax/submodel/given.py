@@ -1,4 +1,4 @@
-"""Sub-models from levels that are given once, for any model: their check and their sizes (NumPy only)."""
+"""Checks levels (the smallest density that holds each value) that a rule gives once for any model; sizes from them."""
 
 from __future__ import annotations
 
