@@ -103,7 +103,7 @@ def test_background_is_what_most_border_pixels_are():
 
 
 def test_evaluation_changes_no_image():
-    plain, varied = (tiny.simulation("fedavg", data__augment=kind) for kind in ("none", "crop_flip"))
+    plain, varied = (tiny.simulation("prfl", data__augment=kind) for kind in ("none", "crop_flip"))
     params = jax.tree.map(np.array, plain.init_state(plain.init_key).params)
     for a, b in zip(plain.eval_sets(), varied.eval_sets(), strict=True):
         assert a is not None and b is not None

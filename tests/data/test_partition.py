@@ -314,7 +314,9 @@ def test_who_has_no_batch_is_named():
         split(toy(0, 100), settings_for("iid"), 5, 19, 0)
     with pytest.raises(UserError, match=r"data\.holdout_fraction=1\.0: 100 held-out images leave none"):
         split(toy(0, 100), settings_for("iid", holdout_fraction=1.0), 5, 2, 0)
-    with pytest.raises(UserError, match="allowed are iid, dirichlet, labels, writer, writer_iid, fedmp"):
+    with pytest.raises(
+        UserError, match="allowed is one of iid, dirichlet, labels, writer, writer_iid, fedmp, or module:object"
+    ):
         split(toy(0, 100), settings_for("random"), 5, 2, 0)
 
 

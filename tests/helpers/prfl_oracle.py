@@ -119,7 +119,7 @@ class Oracle:
     def run(self, windows):
         for number in range(1, windows + 1):
             self.window(number)
-            if number % self.config.density.interval == 0:
+            if number % self.config.density.interval == 0 and self.config.density.name != "full":
                 self.interval()
 
     def window(self, number):

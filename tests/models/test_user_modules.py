@@ -265,7 +265,12 @@ def test_a_module_that_cannot_be_used_is_refused_in_one_line(module, says):
     assert str(caught.value).startswith("config.model.name: 'theirs' ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["no_such_module_anywhere:Net", "tiny:NoSuchNet", "conv3", "no/such/file.py:Net"])
+def test_an_unknown_network_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match="config.model.name='conv3': allowed is one of conv2, vgg11, or module:object"):
+        build_model(ConfigDict(dict(name="conv3", classes=None, width=1.0, init="release")), SHAPE, 10)
+
+
+@pytest.mark.parametrize("name", ["no_such_module_anywhere:Net", "tiny:NoSuchNet", "no/such/file.py:Net"])
 def test_an_unknown_module_is_refused_in_one_line(name):
     with pytest.raises(UserError, match=f"config.model.name: '{name}' cannot be loaded") as caught:
         build_model(ConfigDict(dict(name=name, classes=None, width=1.0, init="release")), SHAPE, 10)

@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_of_any_of_them_is_told(tmp_path, capsys):
 
 def test_what_is_compiled_has_to_be_alike(tmp_path):
     configs = [tiny.config("fedavg"), tiny.config("fedavg", local__steps=3)]
-    with pytest.raises(UserError, match="--vary: what is compiled of work differs"):
+    with pytest.raises(UserError, match="--vary: what is compiled of local differs"):
         together(configs, tmp_path)
     with pytest.raises(UserError, match="clients.number or window.cohort differs"):
         together([tiny.config("fedavg"), tiny.config("fedavg", window__cohort=2)], tmp_path)
@@ -161,7 +161,7 @@ def test_one_call_trains_all(tmp_path):
     run = BatchedRuns._run_if_all_asked
 
     def counted(self):
-        if self._there and self._asked.keys() == self._there:
+        if self._running and self._asked.keys() == self._running:
             calls.append(len(self._asked))
         run(self)
 

@@ -93,7 +93,7 @@ def test_fedavg_of_a_cohort_is_the_mean_of_its_clients():
 def first_round_of(client):
     """What one client makes of the first model in its first round."""
     sim = tiny.simulation("fedavg", **TEN)
-    state, work = sim.init_state(sim.init_key), sim.engine.config.work
+    state, work = sim.init_state(sim.init_key), sim.engine.config.local
     data, config = sim.device_data(), sim.config
     x, y = draw_batches(
         data, sim.keys.data, client, 0, work.steps, work.batch_size, config.data.normalize, config.data.augment

@@ -214,7 +214,7 @@ def test_a_run_that_is_gone_on_with_ends_where_all_have_left_too(tmp_path):
     experiment = Experiment(tiny.config("fedasync", horizon_s=40.0, **leave))
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         with pytest.raises(Interrupted):
-            experiment.run(tmp_path / "run", guard=tiny.StopAt(15), progress=False)
+            experiment.run(tmp_path / "run", guard=tiny.StopAt(11), progress=False)  # of twelve
         report = experiment.run(tmp_path / "run", progress=False).report
     whole = tiny.run("fedasync", horizon_s=40.0, **leave).report
     assert (whole["windows"], whole["bytes_up"]) == (10, 80_000_000)
