@@ -70,27 +70,32 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
     def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
         return jnp.mean(loss(model.apply(p, batch_x, True, step_key), batch_y))
 
-    def loss_and_gradient(p: Any, batch_x: jax.Array, batch_y: jax.Array, number: jax.Array) -> tuple[jax.Array, Any]:
+    def loss_and_gradient(
+        p: Any, batch_x: jax.Array, batch_y: jax.Array, number: jax.Array
+    ) -> tuple[jax.Array, Any, tuple[jax.Array, ...] | None]:
+        """(loss, gradient, the step's own masks)."""
         step_key = jax.random.fold_in(given.key, number)
         if anew is None:
-            return jax.value_and_grad(batch_loss)(p, batch_x, batch_y, step_key)
+            return *jax.value_and_grad(batch_loss)(p, batch_x, batch_y, step_key), None
         leaves = jax.tree.leaves(p)
         here = anew(tuple(leaves[i] for i in layout.prunable), number)
         value, gradient = jax.value_and_grad(batch_loss)(apply_masks(layout, p, here.masks), batch_x, batch_y, step_key)
         gradient = apply_masks(layout, gradient, here.masks)
         if here.factors is not None:
             gradient = layout.map_pruned(gradient, here.factors, jnp.multiply)
-        return value, gradient
+        return value, gradient, here.masks
 
     def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
         p, momentum, squares = carry
-        value, gradient = loss_and_gradient(p, *batch)
+        value, gradient, own = loss_and_gradient(p, *batch)
         if settings.square_gradients:
             kept = layout.select(masked(gradient))
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
         if mu:
             gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
         update, momentum = trace.update(gradient, momentum)
+        if own is not None:  # momentum and the proximal term must not move what the step does not train
+            update = apply_masks(layout, update, own)
         p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
         return (p, momentum, squares), value
 

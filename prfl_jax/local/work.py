@@ -91,9 +91,9 @@ class LocalInput(NamedTuple):
       batches: of its own images.
       lr: float32 scalar, the learning rate of the whole round.
       key: of this client's round (from the seed, the client and how many rounds it had begun before).
-      client: int32 scalar, the client's number.
       density_pct: int32 scalar, the density (percent) of the sub-model.
       present: `[classes]` bool, labels that the client has; None unless the work `reads_labels`.
+      client: int32 scalar, the client's number.
     """
 
     params: Any
@@ -101,9 +101,9 @@ class LocalInput(NamedTuple):
     batches: Batches
     lr: jax.Array
     key: jax.Array
-    client: Any = 0
     density_pct: Any = 100
     present: Any = None
+    client: Any = 0
 
 
 class LocalResult(NamedTuple):

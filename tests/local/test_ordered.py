@@ -11,6 +11,7 @@ from cut_network import train
 
 from prfl_jax.local import Batches, LocalInput, LocalSettings, LocalTask, find_local
 from prfl_jax.local.ordered import draw_width
+from prfl_jax.local.sgd import StepMasks, sgd_round
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
@@ -89,3 +90,25 @@ def test_runs_differ_from_heterofl_and_follow_the_seed():
     for other in (tiny.run("heterofl"), tiny.run("heterofl", local__name="sgd")):
         assert [w["arrivals"] for w in other.of("window")] == [w["arrivals"] for w in tiny.run("fjord").of("window")]
         assert fjord[0] != other.of("window")[0]["loss"] and fjord[3] != other.of("window")[3]["loss"]
+
+
+@pytest.mark.parametrize("settings", [dict(momentum=0.9), dict(prox_mu=0.5), dict(momentum=0.9, prox_mu=0.5)])
+def test_momentum_and_proximal_term_move_only_what_a_step_trains(settings):
+    """Two steps by hand: all four weights, then only the first; gradients are 1, in float64."""
+    layout = Layout.of({"w": jax.ShapeDtypeStruct((4, 1), jnp.float32)}, channels=True)
+    model = types.SimpleNamespace(apply=lambda p, x, training, key: x @ p["w"])
+    task = LocalTask(model, lambda logits, y: logits[:, 0], layout, LocalSettings(2, 1, **settings))
+    x, y = np.ones((2, 1, 4), np.float32), np.zeros((2, 1), np.int32)
+    batches = Batches(one=lambda k: (x[k], y[k]), all=lambda: (x, y))
+    sent, masks = {"w": jnp.ones((4, 1))}, (jnp.ones((4, 1), bool),)
+    levels = jnp.asarray([[1], [26], [51], [76]])
+    result = sgd_round(
+        task,
+        LocalInput(sent, masks, batches, jnp.float32(0.1), KEY),
+        lambda weights, number: StepMasks((levels <= jnp.asarray([100, 25])[number],)),
+    )
+    momentum, mu = settings.get("momentum", 0.0), settings.get("prox_mu", 0.0)
+    want = np.ones(4) - 0.1  # the proximal term is 0 at the model that was sent
+    second = 1.0 + mu * (want[0] - 1.0) + momentum * 1.0
+    want[0] -= 0.1 * second
+    np.testing.assert_allclose(np.asarray(result.params["w"])[:, 0], want, rtol=1e-6)
