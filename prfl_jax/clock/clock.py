@@ -147,7 +147,7 @@ class Clock:
             if opened.enough and upcoming > until(close_s):
                 break
             if upcoming == math.inf:
-                raise RuntimeError(f"window {number} cannot close: nothing is in flight")
+                raise self.rule.never_closes(number)
             now = max(now, min(upcoming, close_s))
             here = self._transfers.settle(now, most, close_s)
         end = max(now, opened.limit_s)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 from prfl_jax.clock.dispatch_rules import find_dispatch_rule
@@ -147,12 +148,16 @@ def check_condition(found: object, settings: WindowSettings, opening: Opening) -
     Raises:
       UserError: no `CloseCondition`, a time that is not finite, or a negative number of clients.
     """
-    if not (isinstance(found, CloseCondition) and -math.inf < found.limit_s < math.inf and found.need >= 0):
+    good = isinstance(found, CloseCondition) and isinstance(found.limit_s, Real) and isinstance(found.need, Real)
+    if not (good and -math.inf < found.limit_s < math.inf and found.need >= 0):  # type: ignore[attr-defined]
         raise UserError(
             f"config.window.close={settings.close!r}: in window {opening.number} condition gives {one_line(found)}; "
             "allowed is a CloseCondition of a finite limit_s and a need of at least 0"
         )
-    return found
+    assert isinstance(found, CloseCondition)
+    if isinstance(found.need, int) or not math.isfinite(found.need):
+        return found
+    return CloseCondition(found.limit_s, math.ceil(found.need))  # a NumPy integer, or a float
 
 
 class Fixed(CloseRule):

@@ -122,6 +122,8 @@ class FaultyClock(Clock):
         """To the next event, or to the close that it ties with: the time, and the arrivals."""
         upcoming = self._transfers.peek()
         if upcoming == math.inf:
+            if self.rule.is_plugin and self._faults.presence is None:  # nobody ever leaves, so it is the rule's mistake
+                raise self.rule.never_closes(number)
             self._over = (
                 f"config.faults.leave_s, config.faults.availability: from {now:g} simulated s on nobody is there, and "
                 f"window {number} waits for somebody; allowed: somebody who stays, fewer rounds, a horizon_s, or "

@@ -7,11 +7,13 @@ What a dispatch costs in bytes before its transport is `prfl_jax.transport`; how
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from prfl_jax.clock.types import Costs
-from prfl_jax.registry import Registry, wrong
+from prfl_jax.registry import Registry, call, one_line, wrong
 from prfl_jax.system.errors import UserError
 
 
@@ -32,6 +34,7 @@ class Transport:
     smallest_first = False
     whole_model = False
     sends_mask = True
+    plugin_name = ""  # the value of `transport.name`, where it was loaded from a user's file
 
     def streams(self, group: np.ndarray) -> np.ndarray:
         """`[M]` integers: clients of one version that have the same number share a stream.
@@ -49,17 +52,34 @@ class Transport:
         """What the clock sends: bytes as charged, no masks where none are sent, and `streams` as `group`.
 
         Raises:
-          UserError: the result is for another number of clients.
+          UserError: a plugin fails, or its `charge` gives no costs of M clients, or its `streams` no integers `[M]`.
         """
-        charged = self.charge(costs)
+        clients = len(costs.group)
+        charged = self._called(self.charge, costs)
+        if not isinstance(charged, Costs):
+            raise self._wrong("charge", one_line(charged), f"Costs of {clients} clients")
+        if len(charged.group) != clients:
+            raise self._wrong("charge", f"costs of {len(charged.group)} clients", str(clients))
         mask_bytes = charged.mask_bytes if self.sends_mask else np.zeros_like(charged.mask_bytes)
-        sent = dataclasses.replace(charged, mask_bytes=mask_bytes, group=self.streams(charged.group))
-        if len(sent.group) != len(costs.group):
-            raise UserError(
-                f"config.transport.name: {type(self).__name__}.charge gives costs of {len(sent.group)} clients; "
-                f"allowed is {len(costs.group)}"
-            )
-        return sent
+        group = self._called(lambda: np.asarray(self.streams(charged.group)))
+        if group.dtype.kind not in "iu" or group.shape != (clients,):
+            given = f"{one_line(group)} (shape {group.shape}, {group.dtype})"
+            raise self._wrong("streams", given, f"integers of shape ({clients},)")
+        return dataclasses.replace(charged, mask_bytes=mask_bytes, group=group)
+
+    @property
+    def _key(self) -> str:
+        return f"config.transport.name={self.plugin_name!r}" if self.plugin_name else "config.transport.name"
+
+    def _called(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns; of a plugin, whatever it raises becomes a `UserError`."""
+        if not self.plugin_name:
+            return function(*args)
+        with np.errstate(invalid="ignore"):  # NaN as bytes: `Costs` refuses it
+            return call("config.transport.name", self.plugin_name, function, *args)
+
+    def _wrong(self, what: str, gives: str, allowed: str) -> UserError:
+        return UserError(f"{self._key}: {type(self).__name__}.{what} gives {gives}; allowed is {allowed}")
 
 
 class Delta(Transport):
@@ -92,6 +112,7 @@ def _accept(name: str, found: object) -> Transport:
     if not isinstance(found, Transport):
         allowed = "an object of a subclass of prfl_jax.clock.Transport"
         raise wrong("config.transport.name", name, found, allowed)
+    vars(found)["plugin_name"] = name  # for errors; not by setattr, which a frozen dataclass refuses
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from prfl_jax.clock import guard
 from prfl_jax.clock.close_rules import (
+    CLOSE_RULES,
     WAIT_FOR_ALL,
     CloseCondition,
     CloseRule,
@@ -32,7 +34,10 @@ class WindowRule(WindowSettings):
 
     def __post_init__(self) -> None:
         rule, dispatch = self.close_rule, self.dispatch_rule
-        rule.check(self)
+        if self.is_plugin:
+            guard.call_rule(self.close, rule.check, self)
+        else:
+            rule.check(self)
         if self.cohort < 0:
             raise UserError(f"window.cohort: {self.cohort} is below 0")
         if rule.synchronous and dispatch.on_arrival:
@@ -53,7 +58,14 @@ class WindowRule(WindowSettings):
     @functools.cached_property
     def arrivals(self) -> int | None:
         """The number of arrivals with which every window closes, whoever they are from; None: it may have others."""
+        if self.is_plugin:
+            return guard.check_arrivals(self.close, guard.call_rule(self.close, self.close_rule.arrivals, self))
         return self.close_rule.arrivals(self)
+
+    @functools.cached_property
+    def is_plugin(self) -> bool:
+        """Whether the close rule is a plugin, whose mistakes are the user's."""
+        return self.close not in CLOSE_RULES
 
     @property
     def most_at_once(self) -> int | None:
@@ -83,16 +95,33 @@ class WindowRule(WindowSettings):
     def waits_for_all(self, number: int) -> bool:
         """Whether a window waits until every client in flight at its opening has arrived, or cannot."""
         first = number == 1 and self.first_waits_for_all and self.close_rule.first_may_wait
-        return first or self.close_rule.waits_for_all(number)
+        if first:
+            return True
+        if self.is_plugin:
+            return bool(guard.call_rule(self.close, self.close_rule.waits_for_all, number))
+        return self.close_rule.waits_for_all(number)
 
     def condition(self, opening: Opening) -> CloseCondition | None:
         """When a window closes, as far as it is known at its opening; None: it has to be simulated by events."""
-        found = self._of(opening).condition(self, opening)
+        rule = self._of(opening)
+        if self.is_plugin:
+            found = guard.call_rule(self.close, rule.condition, self, opening)
+        else:
+            found = rule.condition(self, opening)
         return None if found is None else check_condition(found, self, opening)
 
     def open(self, opening: Opening) -> OpenWindow:
         """A window, to be simulated event by event."""
-        return self._of(opening).open(self, opening)
+        rule = self._of(opening)
+        if not self.is_plugin or rule is WAIT_FOR_ALL:
+            return rule.open(self, opening)
+        return guard.GuardedWindow(self.close, opening, guard.call_rule(self.close, rule.open, self, opening))
+
+    def never_closes(self, number: int) -> Exception:
+        """The error for a window that waits although nothing is in flight (to be raised): a plugin's, or a bug."""
+        if self.is_plugin:
+            return guard.never_closes(self.close, number)
+        return RuntimeError(f"window {number} cannot close: nothing is in flight")
 
     def _of(self, opening: Opening) -> CloseRule:
         return WAIT_FOR_ALL if self.waits_for_all(opening.number) else self.close_rule
