@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -35,6 +36,12 @@ class Decision:
     mean_times: np.ndarray
     triggered: np.ndarray
     stop: bool
+
+    @property
+    def percents(self) -> np.ndarray:
+        """`density_pct` by its name of version 0.1."""
+        warnings.warn("Decision.percents is now density_pct", DeprecationWarning, stacklevel=2)
+        return self.density_pct
 
 
 class DensityPolicy:
@@ -74,6 +81,11 @@ class DensityPolicy:
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             cls.needs = cls.needs | {"client_accuracy"}
         cls.recovers = bool(cls.needs & OF_CLIENTS)
+        decide = cls.__dict__.get("decide")
+        if decide is not None:
+            asked = [one for one in inspect.signature(decide).parameters.values() if one.default is one.empty]
+            if len(asked) > 2:  # self, and what version 0.1 passed
+                raise TypeError(f"{cls.__name__}.decide is given one Evidence, not client_accuracy, server_accuracy")
 
     def __init__(self, config: Any, num_clients: int) -> None:
         self.times = TimeBalance(config.rule, num_clients, config.interval)

@@ -326,3 +326,17 @@ def test_running_percents_follow_each_dispatch():
     assert running.take(window([(0, 0), (1, 0), (0, 1)], [(0, 0)]), np.array([100, 100])) == [100]
     # 0's second and 1's first were sent at 100; 0's third at 40.
     assert running.take(window([(0, 2)], [(1, 0), (0, 1), (0, 2)]), np.array([40, 30])) == [100, 100, 40]
+
+
+def test_a_policy_with_the_former_decide_is_refused_at_its_definition():
+    with pytest.raises(TypeError, match="Old.decide is given one Evidence, not client_accuracy, server_accuracy"):
+
+        class Old(DensityPolicy):
+            def decide(self, client_accuracy, server_accuracy):
+                return super().decide(client_accuracy, server_accuracy)
+
+
+def test_the_former_name_of_a_decisions_densities_is_known():
+    decision = DensityPolicy(config(), 2).decide()
+    with pytest.warns(DeprecationWarning, match="density_pct"):
+        assert decision.percents.tolist() == decision.density_pct.tolist()
