@@ -17,6 +17,7 @@ from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
 from prfl_jax.local import LocalSettings, LocalWork, find_local
+from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.products import precision_name
@@ -127,7 +128,7 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         loss=make_loss(config.model.loss),
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
-        work=find_local(config.local.name),
+        work=checked_work(config, find_local(config.local.name), model, layout, submodels.levels),
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),

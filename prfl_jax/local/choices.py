@@ -15,7 +15,8 @@ from prfl_jax.local.scaled import scaled_round, without_absent
 from prfl_jax.local.work import LocalInput, LocalResult, LocalTask, LocalWork
 from prfl_jax.registry import Registry
 from prfl_jax.submodel import SUBMODELS
-from prfl_jax.system.errors import refuse
+from prfl_jax.submodel.rule import SubmodelRule
+from prfl_jax.system.errors import UserError, refuse
 
 _KEY = "local.name"
 
@@ -30,11 +31,19 @@ def _accept(name: str, found: Any) -> LocalWork:
     """A plugin as a local work.
 
     Raises:
-      UserError: it is none, or its `round` cannot be called.
+      UserError: it is none, or its `round`, `counted` or `fits` cannot be called.
     """
     if not isinstance(found, LocalWork) or not callable(found.round):
         raise registry.wrong(f"config.{_KEY}", name, found, "a prfl_jax.local.LocalWork with a function round")
+    if found.counted is not None and not callable(found.counted):
+        raise _wrong_field(name, "counted", found.counted, "a function (task, masks, present) -> masks, or None")
+    if not callable(found.fits):
+        raise _wrong_field(name, "fits", found.fits, "a function (rule) -> bool")
     return found
+
+
+def _wrong_field(name: str, field: str, found: Any, allowed: str) -> UserError:
+    return UserError(f"config.{_KEY}: {field} of {name!r} is {registry.one_line(found)}; allowed: {allowed}")
 
 
 # the choices of `local.name`
@@ -67,8 +76,15 @@ def find_local(name: str) -> LocalWork:
 
 def _fits_the_submodels(flat: Mapping[str, Any]) -> None:
     name, submodel = flat[_KEY], flat["submodel.name"]
-    if not find_local(name).fits(SUBMODELS.find(submodel)):
-        fitting = SUBMODELS.with_trait(find_local(name).fits)
+    work = find_local(name)
+
+    def fits(rule: SubmodelRule) -> bool:
+        if not registry.is_own(name):
+            return work.fits(rule)
+        return bool(registry.call(f"config.{_KEY}", name, lambda: bool(work.fits(rule))))
+
+    if not fits(SUBMODELS.find(submodel)):
+        fitting = SUBMODELS.with_trait(fits)
         others = " or ".join(repr(one) for one in fitting) or "any of the built-in ones"
         raise refuse(_KEY, name, f"sgd, or submodel.name={others}")
 

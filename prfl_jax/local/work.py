@@ -126,7 +126,7 @@ class LocalWork:
 
     Attributes:
       round: (task, given) -> the client's update; called under `jax.jit`, for one client or under `vmap`. Masked values
-        must stay exactly 0.
+        must stay exactly 0; those of a plugin are set to 0 after it (`plugin_check.py`).
       counted: (task, masks, present) -> the masks with which the update enters the average; None: those it was sent.
       reads_labels: whether it needs `LocalInput.present`.
       fits: whether the work is possible with sub-models of a rule.

@@ -1,0 +1,157 @@
+"""Refuses a plugin of `local.name` whose round returns no update of its model; it traces and runs nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prfl_jax import registry
+from prfl_jax.density import prunes
+from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
+from prfl_jax.models import make_loss
+from prfl_jax.models.build import Model
+from prfl_jax.submodel import IMPORTANCES, to_percent
+from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.masks import apply_masks
+from prfl_jax.system.errors import UserError
+from prfl_jax.system.jax_settings import root_key
+
+KEY, MODEL = "config.local.name", "a pytree like given.params"
+_FLOAT, _INT = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def checked_work(config: Any, work: LocalWork, model: Model, layout: Layout, levels: Any) -> LocalWork:
+    """The work that a run takes: a built-in one as it is, a plugin after its check and with its update masked.
+
+    Args:
+      config: of the run, validated.
+      levels: as in `LocalTask`.
+
+    Raises:
+      UserError: the plugin cannot be traced, or returns something else than `LocalResult` says.
+    """
+    name = config.local.name
+    if not registry.is_own(name):
+        return work
+    task = LocalTask(model, make_loss(config.model.loss), layout, _settings(config, work), levels)
+    masks = tuple(jax.ShapeDtypeStruct(shape, jnp.bool_) for shape in _shapes(task))
+    present = jax.ShapeDtypeStruct((task.model.classes,), jnp.bool_) if work.reads_labels else None
+    _check_round(name, work, task, masks, present)
+    if work.counted is not None:
+        _check_counted(name, work.counted, task, masks, present)
+
+    def masked(task: LocalTask, given: LocalInput) -> LocalResult:
+        result = work.round(task, given)
+        layout = task.layout
+        squares = result.squares and tuple(
+            jnp.where(m, s, 0.0) for m, s in zip(given.masks, result.squares, strict=True)
+        )
+        return result._replace(params=apply_masks(layout, result.params, given.masks), squares=squares)
+
+    return dataclasses.replace(work, round=masked)
+
+
+def _settings(config: Any, work: LocalWork) -> LocalSettings:
+    """The settings of a run's local rounds; equal to those that `engine.method.make_engine` makes."""
+    return LocalSettings(
+        steps=config.local.steps,
+        batch_size=config.local.batch_size,
+        momentum=config.local.momentum,
+        prox_mu=config.local.prox_mu,
+        unroll=config.engine.unroll,
+        square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
+        widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
+    )
+
+
+def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, ...], present: Any) -> None:
+    """Traces one client's round and checks its result."""
+
+    def whole(params: Any, fixed: Any, masks: Any, numbers: tuple[Any, Any, Any], key: Any, present: Any) -> Any:
+        lr, client, density_pct = numbers
+        given = LocalInput(params, masks, _batches(task), lr, key, client, density_pct, present)
+        return work.round(dataclasses.replace(task, model=task.model.bound(fixed)), given)
+
+    params = task.model.shapes()
+    fixed = jax.eval_shape(lambda: task.model.fixed(root_key(0)))
+    key = jax.eval_shape(lambda: root_key(0))
+    result = registry.call(KEY, name, jax.eval_shape, whole, params, fixed, masks, (_FLOAT, _INT, _INT), key, present)
+    if not isinstance(result, LocalResult):
+        raise _refuse(name, "round", f"a {type(result).__name__}", "a prfl_jax.local.LocalResult")
+    _same_model(name, result.params, params)
+    if not _is(result.loss, (), jnp.float32):
+        raise _refuse(name, "round", f"loss of {_words(result.loss)}", "a float32 scalar")
+    if task.settings.square_gradients:
+        allowed = "a tuple of float32 in the shapes of given.masks, as settings.square_gradients is set"
+        _check_leaves(name, "round", result.squares, (task, jnp.float32), allowed)
+    elif result.squares != ():
+        raise _refuse(name, "round", _listed("squares", result.squares), "(), as settings.square_gradients is not set")
+
+
+def _check_counted(name: str, counted: Any, task: LocalTask, masks: tuple[Any, ...], present: Any) -> None:
+    """Traces `counted` and checks its masks."""
+    found = registry.call(
+        KEY, name, jax.eval_shape, lambda masks, present: counted(task, masks, present), masks, present
+    )
+    _check_leaves(name, "counted", found, (task, jnp.bool_), "a tuple of bool in the shapes of masks")
+
+
+def _check_leaves(name: str, function: str, found: Any, want: tuple[LocalTask, Any], allowed: str) -> None:
+    """Refuses what is no tuple with one array of that type for each prunable leaf."""
+    task, dtype = want
+    what, shapes = "squares" if function == "round" else "masks", _shapes(task)
+    if type(found) is not tuple or len(found) != len(shapes):
+        raise _refuse(name, function, _listed(what, found), f"{allowed} ({len(shapes)} of them)")
+    for i, (one, shape) in enumerate(zip(found, shapes, strict=True)):
+        if not _is(one, shape, dtype):
+            raise _refuse(name, function, f"{what}[{i}] of {_words(one)}", f"{allowed}, here {shape}")
+
+
+def _batches(task: LocalTask) -> Batches:
+    """Batches of zeros in a run's shapes, for tracing."""
+    settings, image = task.settings, task.model.input_shape
+
+    def zeros(*lead: int) -> tuple[jax.Array, jax.Array]:
+        return jnp.zeros((*lead, *image), jnp.float32), jnp.zeros(lead, jnp.int32)
+
+    return Batches(
+        one=lambda number: zeros(settings.batch_size), all=lambda: zeros(settings.steps, settings.batch_size)
+    )
+
+
+def _same_model(name: str, found: Any, params: Any) -> None:
+    """Refuses shapes of a model that differ from those that were sent."""
+    if str(jax.tree.structure(found)) != str(jax.tree.structure(params)):
+        kind = registry.one_line(jax.tree.structure(found))
+        raise _refuse(name, "round", f"params of another pytree, {kind}", MODEL)
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+        if not _is(got, want.shape, want.dtype):
+            raise _refuse(name, "round", f"a leaf of {_words(got)} in params for one of {_words(want)}", MODEL)
+
+
+def _shapes(task: LocalTask) -> tuple[tuple[int, ...], ...]:
+    """Of the prunable leaves."""
+    return tuple(task.layout.shapes[i] for i in task.layout.prunable)
+
+
+def _is(found: Any, shape: tuple[int, ...], dtype: Any) -> bool:
+    return getattr(found, "shape", None) == shape and getattr(found, "dtype", None) == dtype
+
+
+def _words(found: Any) -> str:
+    """An array's shape and type, or the type of what is no array."""
+    return f"shape {found.shape}, {found.dtype}" if hasattr(found, "dtype") else f"type {type(found).__name__}"
+
+
+def _listed(what: str, found: Any) -> str:
+    """What came in place of a tuple of arrays."""
+    if isinstance(found, tuple | list):
+        return f"{what} as a {type(found).__name__} of {len(found)}"
+    return f"{what} of {_words(found)}"
+
+
+def _refuse(name: str, function: str, found: str, allowed: str) -> UserError:
+    return UserError(f"{KEY}: {function} of {name!r} returns {found}; allowed: {allowed}")
