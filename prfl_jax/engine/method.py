@@ -16,8 +16,9 @@ from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
-from prfl_jax.local import LocalSettings, LocalWork, find_local
+from prfl_jax.local import LocalWork, find_local
 from prfl_jax.local.plugin_check import checked_work
+from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import build_model, make_loss
 from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.products import precision_name
@@ -153,15 +154,7 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             normalize=config.data.normalize,
             augment=config.data.augment,
             work=method.work,
-            local=LocalSettings(
-                steps=config.local.steps,
-                batch_size=config.local.batch_size,
-                momentum=config.local.momentum,
-                prox_mu=config.local.prox_mu,
-                unroll=config.engine.unroll,
-                square_gradients=method.importance is not None and method.importance.from_clients,
-                widths=tuple(map(to_percent, config.density.tiers)) if method.work.draws_widths else (),
-            ),
+            local=settings_from_config(config, method.work),
             matmul=method.matmul,
             attack=make_attack(config.attack),
             update_filter=make_update_filter(config),

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax import registry
-from prfl_jax.density import prunes
-from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
+from prfl_jax.local.settings_from_config import settings_from_config
+from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalTask, LocalWork
 from prfl_jax.models import make_loss
 from prfl_jax.models.build import Model
-from prfl_jax.submodel import IMPORTANCES, to_percent
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 from prfl_jax.system.errors import UserError
@@ -36,7 +35,7 @@ def checked_work(config: Any, work: LocalWork, model: Model, layout: Layout, lev
     name = config.local.name
     if not registry.is_own(name):
         return work
-    task = LocalTask(model, make_loss(config.model.loss), layout, _settings(config, work), levels)
+    task = LocalTask(model, make_loss(config.model.loss), layout, settings_from_config(config, work), levels)
     masks = tuple(jax.ShapeDtypeStruct(shape, jnp.bool_) for shape in _shapes(task))
     present = jax.ShapeDtypeStruct((task.model.classes,), jnp.bool_) if work.reads_labels else None
     _check_round(name, work, task, masks, present)
@@ -54,25 +53,12 @@ def checked_work(config: Any, work: LocalWork, model: Model, layout: Layout, lev
     return dataclasses.replace(work, round=masked)
 
 
-def _settings(config: Any, work: LocalWork) -> LocalSettings:
-    """The settings of a run's local rounds; equal to those that `engine.method.make_engine` makes."""
-    return LocalSettings(
-        steps=config.local.steps,
-        batch_size=config.local.batch_size,
-        momentum=config.local.momentum,
-        prox_mu=config.local.prox_mu,
-        unroll=config.engine.unroll,
-        square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
-        widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
-    )
-
-
 def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, ...], present: Any) -> None:
     """Traces one client's round and checks its result."""
 
     def whole(params: Any, fixed: Any, masks: Any, numbers: tuple[Any, Any, Any], key: Any, present: Any) -> Any:
         lr, client, density_pct = numbers
-        given = LocalInput(params, masks, _batches(task), lr, key, client, density_pct, present)
+        given = LocalInput(params, masks, _batches(task), lr, key, density_pct, present, client)
         return work.round(dataclasses.replace(task, model=task.model.bound(fixed)), given)
 
     params = task.model.shapes()

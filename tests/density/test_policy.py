@@ -328,7 +328,7 @@ def test_running_percents_follow_each_dispatch():
     assert running.take(window([(0, 2)], [(1, 0), (0, 1), (0, 2)]), np.array([40, 30])) == [100, 100, 40]
 
 
-def test_a_policy_with_the_former_decide_is_refused_at_its_definition():
+def test_a_policy_with_the_former_decide_is_refused():
     with pytest.raises(TypeError, match="Old.decide is given one Evidence, not client_accuracy, server_accuracy"):
 
         class Old(DensityPolicy):

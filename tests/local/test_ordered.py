@@ -93,7 +93,7 @@ def test_runs_differ_from_heterofl_and_follow_the_seed():
 
 
 @pytest.mark.parametrize("settings", [dict(momentum=0.9), dict(prox_mu=0.5), dict(momentum=0.9, prox_mu=0.5)])
-def test_momentum_and_proximal_term_move_only_what_a_step_trains(settings):
+def test_momentum_and_prox_move_only_what_a_step_trains(settings):
     """Two steps by hand: all four weights, then only the first; gradients are 1, in float64."""
     layout = Layout.of({"w": jax.ShapeDtypeStruct((4, 1), jnp.float32)}, channels=True)
     model = types.SimpleNamespace(apply=lambda p, x, training, key: x @ p["w"])

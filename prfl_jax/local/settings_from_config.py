@@ -1,0 +1,22 @@
+"""Makes `LocalSettings`, the settings of a run's local rounds, from a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prfl_jax.density import prunes
+from prfl_jax.local.work import LocalSettings, LocalWork
+from prfl_jax.submodel import IMPORTANCES, to_percent
+
+
+def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
+    """The settings of all local rounds of a run."""
+    return LocalSettings(
+        steps=config.local.steps,
+        batch_size=config.local.batch_size,
+        momentum=config.local.momentum,
+        prox_mu=config.local.prox_mu,
+        unroll=config.engine.unroll,
+        square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
+        widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
+    )
