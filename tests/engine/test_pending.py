@@ -97,7 +97,7 @@ def test_a_run_goes_on_exactly_and_in_either_way(method, tmp_path):
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         for name, train in (("same", "pending"), ("other", "arrival")):
             config = tiny.config(method, engine__train="pending", engine__clients="vmap")
-            for checks in (4, 7):
+            for checks in (3, 4):
                 with pytest.raises(Interrupted):
                     Experiment(config).run(tmp_path / name, guard=tiny.StopAt(checks), progress=False)
             config.engine.train = train
