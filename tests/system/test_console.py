@@ -22,6 +22,17 @@ from prfl_jax.system.signals import Interrupted, InterruptGuard
 CLOCK = [sys.executable, "scripts/clock.py", "--config=configs/table3_fedasyn.py", "--windows=20"]
 
 
+@pytest.fixture
+def signals_arrive():
+    """Signals as in the foreground of a shell: under nohup or in the background a process ignores some."""
+    handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_arrive")
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGTERM", "SIGINT"])
 def test_signals_are_remembered(name):
     number = getattr(signal, name)
@@ -35,6 +46,7 @@ def test_signals_are_remembered(name):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("signals_arrive")
 def test_a_warning_that_comes_again_ends_nothing():
     with InterruptGuard() as guard:
         for name in ("SIGHUP", "SIGHUP", "SIGTERM", "SIGUSR1"):
