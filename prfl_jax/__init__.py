@@ -27,12 +27,10 @@ The rooms with a public interface:
 
 from __future__ import annotations
 
-import importlib
+from prfl_jax.system.lazy_names import lazy_names
 
 TYPE_CHECKING = False  # as `typing` has it, which is not imported here: scripts begin with `prfl_jax.system.early`
 if TYPE_CHECKING:
-    from typing import Any
-
     from prfl_jax.config.cli import load_config
     from prfl_jax.config.defaults import default_config
     from prfl_jax.models.build import build_model, load_model, save_model
@@ -62,10 +60,4 @@ _HOMES = {
     "save_model": "models.build",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,9 @@ Names are loaded on first use, so that importing `architectures` alone does not 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prfl_jax.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from prfl_jax.models.build import Model, build_model, load_model, save_model
@@ -25,10 +26,4 @@ _HOMES = {
     "save_model": "build",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)

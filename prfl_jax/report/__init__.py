@@ -6,8 +6,9 @@ where something is drawn.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prfl_jax.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from prfl_jax.report.build import SCHEMA_VERSION, RunInfo, build_report, comparable
@@ -49,13 +50,7 @@ _HOMES = {
     "write_report": "schema",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
