@@ -92,12 +92,13 @@ def _strategies(folder: Path) -> set[str]:
     """Names of the strategies of a commit."""
     names = "from prfl_jax import strategies; print(*strategies.ROWS)"
     said = subprocess.run(
-        [sys.executable, "-c", names], check=True, capture_output=True, text=True, env=_environment(folder)
+        [sys.executable, "-c", names], check=True, capture_output=True, text=True, env=environment(folder)
     )
     return set(said.stdout.split())
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
+    """Returns the variables of a process that imports a commit's package, whatever its working directory holds."""
     return {**os.environ, "PYTHONPATH": str(folder / "files"), "PYTHONSAFEPATH": "1"}
 
 
@@ -159,7 +160,7 @@ def compare_commits(request: Request) -> int:
     for folder in folders:
         subprocess.run(
             [sys.executable, str(WORKER), str(folder)], input=json.dumps(runs), text=True, check=True,
-            cwd=folder / "files", env=_environment(folder),
+            cwd=folder / "files", env=environment(folder),
         )  # fmt: skip
     unequal = 0
     for name in runs:
