@@ -25,6 +25,7 @@ LAYERS = (
     ("submodel",),
     ("data", "models"),
     ("clock",),
+    ("tasks",),
     ("startup", "registry"),
     ("system",),
 )

@@ -1,4 +1,4 @@
-"""Checks a data set from any source: types and shapes of images, range of labels, sizes of the splits."""
+"""Checks a data set from any source: types and shapes of samples, range of targets, sizes of the splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prfl_jax.data.plausibility import looks_strange
+from prfl_jax.data.sequences import checked_series, checked_tokens, sequence_targets
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import FEATURES, SEQUENCES, SampleKind, kind_of
 
 UNLABELLED = -1  # how tensorflow-datasets marks an image without a label
 PARTS = {"train": "training", "test": "test"}  # of an array's name, and in words
@@ -20,7 +22,7 @@ Where = pathlib.Path | str
 
 
 class Arrays(NamedTuple):
-    """The arrays of a `Dataset`, in its types and shapes, its number of classes, and what looks strange in them."""
+    """The arrays of a `Dataset`, in its types and shapes, its numbers of classes and tokens, and what looks strange."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -30,47 +32,120 @@ class Arrays(NamedTuple):
     writer_train: np.ndarray | None
     writer_test: np.ndarray | None
     notes: tuple[str, ...] = ()
+    tokens: int = 0
+
+
+# what a source may hand over besides `x_train`, `y_train`, `x_test` and `y_test`
+OPTIONAL = ("writer_train", "writer_test", "length_train", "length_test", "tokens")
 
 
 def checked_arrays(
-    where: Where, found: Mapping[str, Any], num_classes: int | None, unlabelled: int | None = None
+    where: Where,
+    found: Mapping[str, Any],
+    num_classes: int | None,
+    unlabelled: int | None = None,
+    only: SampleKind | None = None,
 ) -> Arrays:
     """Arrays of a data set in the types and shapes of `Dataset`; what only looks strange is noted.
 
     Args:
         where: a file, or as an error's text begins.
-        found: `x_train`, `y_train`, `x_test`, `y_test` and, if there, `writer_train` and `writer_test`. Images are
-            uint8 `[N, H, W]` or `[N, H, W, C]`, training and test images of one shape; labels and writers whole
-            numbers `[N]`, none negative.
+        found: `x_train`, `y_train`, `x_test`, `y_test` and, if there, `writer_train`, `writer_test`, `length_train`,
+            `length_test` (steps of each sample, `[N]`) and `tokens` (how many different ones there are). Training and
+            test samples have one shape: images uint8 `[N, H, W]` or `[N, H, W, C]`, series and other numbers
+            floats `[N, F]`, `[N, T, C]`, ..., sequences of tokens whole numbers `[N, T]`. Labels and writers are
+            whole numbers `[N]`, none negative; the targets of sequences may be `[N, T]`, `PADDING` where there is none.
         num_classes: what the labels must be below; None: the largest label + 1.
-        unlabelled: the label of an image that has none; such images are left out, and counted in `notes`. None: there
+        unlabelled: the label of a sample that has none; such samples are left out, and counted in `notes`. None: there
             is no such label.
+        only: the kind that the samples must be of; None: any.
 
     Raises:
-        UserError: an array is missing (or None) or not as described, or no image of a part has a label.
+        UserError: an array is missing (or None) or not as described, or no sample of a part has a label.
     """
     there = {name: _array(where, name, value) for name, value in found.items() if value is not None}
     for name in ("x_train", "y_train", "x_test", "y_test"):
         if name not in there:
             raise UserError(f"{where}: no array {name}; expected x_train, y_train, x_test, y_test")
+    given = there["x_train"], there["x_test"]
     largest = _largest_label(where, num_classes)
     notes: list[str] = []
     for part in PARTS:
-        there[f"x_{part}"] = checked_images(where, f"x_{part}", there[f"x_{part}"])
+        there[f"x_{part}"] = _samples(where, part, there, only)
         said = _without_unlabelled(where, part, there, unlabelled)
         notes += said
         size = len(there[f"x_{part}"])
-        there[f"y_{part}"] = _numbers(where, f"y_{part}", there[f"y_{part}"], size, largest)
+        there[f"y_{part}"] = _targets(where, f"y_{part}", there[f"y_{part}"], there[f"x_{part}"], largest)
         if f"writer_{part}" in there:
             there[f"writer_{part}"] = _numbers(where, f"writer_{part}", there[f"writer_{part}"], size, 2**31 - 1)
-    train, test = there["x_train"].shape, there["x_test"].shape
-    if train[1:] != test[1:]:
-        raise UserError(f"{where}: x_train is {_shape(train)} and x_test {_shape(test)}: images must be of one shape")
+    _one_type(where, *given)
+    train, test = there["x_train"], there["x_test"]
+    if train.shape[1:] != test.shape[1:]:
+        kind = kind_of(train.dtype)
+        raise UserError(
+            f"{where}: x_train is {_shape(train.shape)} and x_test {_shape(test.shape)}: "
+            f"{kind.name if kind else 'samples'} must be of one shape"
+        )
     y_train, y_test = there["y_train"], there["y_test"]
-    classes = int(num_classes or max(y_train.max(), y_test.max()) + 1)
-    notes += looks_strange(there["x_train"], y_train, there["x_test"], y_test, classes)
+    tokens = _tokens(where, there, train, test)
+    sequence = y_train.ndim == 2 or y_test.ndim == 2
+    if sequence and y_train.ndim != y_test.ndim:
+        raise UserError(f"{where}: y_train is {_shape(y_train.shape)} and y_test {_shape(y_test.shape)}: both or none")
+    classes = int(num_classes or max(tokens if sequence else 0, y_train.max() + 1, y_test.max() + 1))
+    notes += looks_strange(train, y_train, test, y_test, classes)
     writers = there.get("writer_train"), there.get("writer_test")
-    return Arrays(there["x_train"], y_train, there["x_test"], y_test, classes, *writers, tuple(notes))
+    return Arrays(train, y_train, test, y_test, classes, *writers, tuple(notes), tokens)
+
+
+def _one_type(where: Where, train: np.ndarray, test: np.ndarray) -> None:
+    if kind_of(train.dtype) is kind_of(test.dtype):
+        return
+    other = test if train.dtype == np.uint8 else train
+    advice = f"; images are uint8 pixels{_to_bytes(other)}" if np.uint8 in (train.dtype, test.dtype) else ""
+    raise UserError(f"{where}: x_train is {train.dtype} and x_test {test.dtype}: samples must be of one type{advice}")
+
+
+def _samples(where: Where, part: str, there: Mapping[str, np.ndarray], only: SampleKind | None) -> np.ndarray:
+    """The samples of a part, with padding behind those that are shorter.
+
+    Raises:
+        UserError: they are no samples of any kind.
+    """
+    name, x, lengths = f"x_{part}", there[f"x_{part}"], there.get(f"length_{part}")
+    kind = kind_of(x.dtype)
+    if kind is FEATURES and only in (None, FEATURES):
+        return checked_series(where, name, x, lengths)
+    if kind is SEQUENCES and x.ndim <= 2 and only in (None, SEQUENCES):
+        return checked_tokens(where, name, x, lengths)
+    if lengths is not None:
+        raise UserError(f"{where}: length_{part} is given, but {name} is {x.dtype}; allowed with series and sequences")
+    return checked_images(where, name, x)
+
+
+def _targets(where: Where, name: str, y: np.ndarray, x: np.ndarray, largest: int) -> np.ndarray:
+    """Labels `[N]`, or the targets `[N, T]` of sequences."""
+    if kind_of(x.dtype) is SEQUENCES and y.shape == x.shape and y.shape[1] > 1:
+        return sequence_targets(where, name, y, largest)
+    return _numbers(where, name, y, len(x), largest)
+
+
+def _tokens(where: Where, there: Mapping[str, np.ndarray], train: np.ndarray, test: np.ndarray) -> int:
+    """How many different tokens there are; 0 where samples are no sequences.
+
+    Raises:
+        UserError: a token is out of the range that the source gives.
+    """
+    if kind_of(train.dtype) is not SEQUENCES:
+        return 0
+    largest = max(int(train.max()), int(test.max()))
+    given = there.get("tokens")
+    if given is None:
+        return largest + 1
+    if given.shape != () or not np.issubdtype(given.dtype, np.integer) or not 1 <= given <= _MOST_CLASSES:
+        raise UserError(f"{where}: tokens is {given}, allowed is a whole number from 1 to {_MOST_CLASSES}")
+    if largest >= given:
+        raise UserError(f"{where}: token {largest} is out of the vocabulary, allowed are 0..{int(given) - 1}")
+    return int(given)
 
 
 def checked_images(where: Where, name: str, x: np.ndarray) -> np.ndarray:
@@ -156,7 +231,7 @@ def _without_unlabelled(where: Where, part: str, there: dict[str, np.ndarray], m
             f"{where}: none of its {count:,} {PARTS[part]} images has a label (all are {mark}), so {what}; write its "
             "labelled images to a .npz file, a part of them as x_test and y_test, and name that"
         )
-    for name in ("x", "writer", "y"):
+    for name in ("x", "writer", "y"):  # lengths have been applied
         if f"{name}_{part}" in there:
             there[f"{name}_{part}"] = there[f"{name}_{part}"][labels != mark]
     return [f"{count:,} of {len(labels):,} {PARTS[part]} images have no label ({mark}) and are left out"]

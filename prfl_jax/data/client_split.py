@@ -69,6 +69,11 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
             full batch; the message names it.
     """
     partition = PARTITIONS.find(data_cfg.partition)
+    if dataset.sequence and partition.by_label:
+        raise UserError(
+            f"data.partition={data_cfg.partition!r}: deals samples by label, and those of {dataset.name} have a target "
+            f"at each step; allowed: {', '.join(PARTITIONS.with_trait(lambda choice: not choice.by_label))}"
+        )
     pool, test = np.arange(len(dataset.y_train)), np.arange(len(dataset.y_test))
     if partition.chosen_writers:
         pool, test = _writers_images(dataset, data_cfg.writers, data_cfg.min_images_per_writer)
@@ -87,7 +92,8 @@ def split(dataset: Dataset, data_cfg: Any, num_clients: int, batch_size: int, se
         raise UserError(f"clients.number={num_clients}: allowed is at most {len(pool)}, the images to train on")
 
     writers = None if dataset.writer_train is None else dataset.writer_train[pool]
-    images = Pool(dataset.y_train[pool], dataset.num_classes, writers)
+    labels = np.zeros(len(pool), np.int32) if dataset.sequence else dataset.y_train[pool]
+    images = Pool(labels, dataset.num_classes, writers)
     parts, extra = partition.deal(images, data_cfg, num_clients, batch_size, generator(seed, "data/partition"))
     _check_batches(parts, batch_size, data_cfg.partition)
     clients = tuple(np.sort(pool[part]) for part in parts)
@@ -140,7 +146,7 @@ def _summary(
     writers = dataset.writer_train
     return {
         "sizes": [len(rows) for rows in clients],
-        "labels": [np.bincount(dataset.y_train[rows], minlength=dataset.num_classes).tolist() for rows in clients],
+        "labels": None if dataset.sequence else [dataset.labels(rows).tolist() for rows in clients],
         "writers": None if writers is None else [len(np.unique(writers[rows])) for rows in clients],
         "holdout": len(holdout),
         "test": len(test),

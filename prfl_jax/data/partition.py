@@ -49,11 +49,13 @@ class Partition:
         deal: deals the images out, see `Deal`.
         chosen_writers: only the images of `data.writers` chosen writers are dealt out.
         splits_writers: `data.split_writers_over` applies.
+        by_label: it deals by the labels of the samples.
     """
 
     deal: Deal
     chosen_writers: bool = False
     splits_writers: bool = False
+    by_label: bool = False
 
 
 def iid(count: int, num_clients: int, rng: np.random.Generator) -> Clients:
@@ -307,11 +309,11 @@ PARTITIONS: Registry[Partition] = Registry(
     "data.partition",
     {
         "iid": Partition(_deal_iid),
-        "dirichlet": Partition(_deal_dirichlet),
-        "labels": Partition(_deal_labels),
+        "dirichlet": Partition(_deal_dirichlet, by_label=True),
+        "labels": Partition(_deal_labels, by_label=True),
         "writer": Partition(_deal_writer, chosen_writers=True, splits_writers=True),
         "writer_iid": Partition(_deal_iid, chosen_writers=True),
-        "fedmp": Partition(_deal_fedmp),
+        "fedmp": Partition(_deal_fedmp, by_label=True),
     },
     _plugin,
 )

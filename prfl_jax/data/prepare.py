@@ -16,6 +16,7 @@ from prfl_jax.data.check import Arrays, checked_arrays
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.notices import note_once, warn_once
+from prfl_jax.tasks import IMAGES
 
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -172,7 +173,7 @@ def _tell(path: pathlib.Path, arrays: Arrays) -> None:
 
 def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], num_classes: int) -> pathlib.Path:
     """Checks arrays as a run will, and writes them."""
-    _tell(path, checked_arrays(path, arrays, num_classes))
+    _tell(path, checked_arrays(path, arrays, num_classes, only=IMAGES))
     with replacing(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     return path

@@ -10,6 +10,7 @@ import numpy as np
 
 from prfl_jax.data.check import PARTS, UNLABELLED, Arrays, checked_arrays, checked_images
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import IMAGES
 
 _NPZ = "write its images and labels to a .npz file, and name that"
 
@@ -54,7 +55,7 @@ def read_femnist(folder: pathlib.Path) -> Arrays:
     found, classes, (train, test) = _read("femnist", builder, folder, run)
     _, numbers = np.unique(train + test, return_inverse=True)
     found |= {"writer_train": numbers[: len(train)], "writer_test": numbers[len(train) :]}
-    return checked_arrays("data.name=femnist", found, classes, UNLABELLED)
+    return checked_arrays("data.name=femnist", found, classes, UNLABELLED, IMAGES)
 
 
 def read_prepared(name: str, folder: pathlib.Path) -> Arrays:
@@ -75,7 +76,7 @@ def read_prepared(name: str, folder: pathlib.Path) -> Arrays:
     except Exception as e:
         raise UserError(f"data.name=tfds:{name}: not found in {folder} ({_line(e)}); {_how_to(name, folder)}") from e
     found, classes, _ = _read(f"tfds:{name}", builder, folder, _how_to(name, folder))
-    return checked_arrays(f"data.name=tfds:{name}", found, classes, UNLABELLED)
+    return checked_arrays(f"data.name=tfds:{name}", found, classes, UNLABELLED, IMAGES)
 
 
 def _how_to(name: str, folder: pathlib.Path) -> str:

