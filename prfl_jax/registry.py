@@ -25,7 +25,7 @@ WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a plugin.
 KEYS = (
     *("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name"),
-    *("window.close", "transport.name", "local.name"),
+    *("window.close", "transport.name", "local.name", "task.name"),
 )
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set

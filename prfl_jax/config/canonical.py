@@ -36,6 +36,10 @@ NOT_HASHED = frozenset(
     }
 )
 
+# Keys that came after version 0.2: hashed only where they differ from their default, which describes the run that a
+# config without them did, so that a config keeps its hash.
+HASHED_IF_CHANGED = frozenset({"task.name"})
+
 
 def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """The config as {dotted key: value}, in the order of the rules.
@@ -152,12 +156,18 @@ def assign(cfg: config_dict.ConfigDict, key: str, value: object) -> None:
 def config_hash(cfg: config_dict.ConfigDict) -> str:
     """16 hexadecimal digits that two configs share exactly if they describe the same run.
 
-    SHA-256 over canonical JSON (sorted keys, no spaces), of every key but `NOT_HASHED`.
+    SHA-256 over canonical JSON (sorted keys, no spaces), of every key but `NOT_HASHED`, and of those in
+    `HASHED_IF_CHANGED` where they have their default.
 
     Raises:
       UserError: the config is not valid key by key.
     """
-    kept = {key: value for key, value in canonical(cfg).items() if key not in NOT_HASHED}
+    defaults = flatten(default_config())
+    kept = {
+        key: value
+        for key, value in canonical(cfg).items()
+        if key not in NOT_HASHED and not (key in HASHED_IF_CHANGED and value == defaults[key])
+    }
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

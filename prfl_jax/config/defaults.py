@@ -56,7 +56,11 @@ def default_config() -> config_dict.ConfigDict:
         holdout_fraction=0.1,  # of the training data, for early-stopping signals
         holdout_max=2000,
         augment="none",  # none | crop_flip
-        normalize="unit",  # unit: x/255 | inverted: 1-x/255 | cifar10: channel mean and deviation
+        normalize="unit",  # unit: x/255, other samples as they are | inverted: 1-x/255 | cifar10 | standard: series
+    )
+    c.task = _group(
+        # classification: a label for each sample | language_model: the next token at each step, or FILE.py:object
+        name="classification",
     )
     c.model = _group(
         name="conv2",  # conv2 | vgg11 | module:object or FILE.py:object (a Flax module class)

@@ -25,6 +25,7 @@ from prfl_jax.models.choices import INITS, LOSSES, MODELS
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import UserError, shorten, shown
+from prfl_jax.tasks import TASKS
 from prfl_jax.transport import BYTE_RULES
 
 
@@ -163,6 +164,7 @@ RULES: dict[str, Rule] = {
     "model.init": _named(INITS),
     "model.size_mb": _positive(1e-6, 1e7, optional=True),
     "model.loss": _named(LOSSES),
+    "task.name": _named(TASKS),
     "clients.number": _integer(1),
     "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
     "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),

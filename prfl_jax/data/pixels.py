@@ -53,7 +53,6 @@ NORMALIZATIONS: Registry[Normalization] = Registry(
 )
 
 
-
 def standardized(x_train: np.ndarray, x_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers `[N, ..., C]` less the training samples' mean of each channel, over their deviation; NaN stays.
 

@@ -37,8 +37,8 @@ def checked_series(where: Where, name: str, x: np.ndarray, lengths: Any = None) 
     if len(wrong):
         sample, step, _ = wrong[0].tolist()
         raise UserError(
-            f"{where}: {name} holds {x.reshape(flat.shape)[tuple(wrong[0])]} in sample {sample} at step {step}; allowed: "
-            "finite numbers, and NaN for all that follows a sample's last step"
+            f"{where}: {name} holds {x.reshape(flat.shape)[tuple(wrong[0])]} in sample {sample} at step {step}; "
+            "allowed: finite numbers, and NaN for all that follows a sample's last step"
         )
     return numbers
 
@@ -78,7 +78,7 @@ def sequence_targets(where: Where, name: str, y: np.ndarray, largest: int) -> np
       UserError: a target is no whole number in `PADDING .. largest`, or there is none at all.
     """
     if not np.issubdtype(y.dtype, np.integer):
-        raise UserError(f"{where}: {name} is {y.dtype} {list(y.shape)}, expected whole numbers, a target for each token")
+        raise UserError(f"{where}: {name} is {y.dtype} {list(y.shape)}, expected whole numbers, one for each token")
     low, high = int(y.min()), int(y.max())
     if low < PADDING or high > largest:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import CLASSIFICATION, IMAGES, SampleSpec, Task, find_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,9 @@ class ResolvedMethod:
     """The resolved choices of one config.
 
     Attributes:
-      model, loss: what is trained.
+      task: what is learned.
+      model, loss: what is trained; `loss` gives one value a sample.
+      target_loss: (logits, labels) -> a value a target, for evaluation.
       layout: which leaves of the model have masks.
       submodels: the sub-models of the rule `submodel.name` for this model.
       importance: how pruning scores are made; None where nothing is pruned.
@@ -65,6 +69,8 @@ class ResolvedMethod:
     clients_axis: str
     train: str
     matmul: str | None
+    target_loss: Any
+    task: Task
 
     @property
     def size(self) -> ModelSize:
@@ -72,26 +78,31 @@ class ResolvedMethod:
         return self.submodels.size
 
 
-def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images: Sequence[int] = ()) -> ResolvedMethod:
+def resolve(
+    config: Any, sample: SampleSpec | tuple[int, ...], data_classes: int, images: Sequence[int] = ()
+) -> ResolvedMethod:
     """Model, layout and sizes of a validated config.
 
     Args:
-      images: of each set that will be evaluated: a user's module is asked whether it takes them one by one.
+      sample: what a model is given of one sample; a shape stands for an image.
+      data_classes: number of labels in the data.
+      images: samples of each set that will be evaluated: a user's module is asked whether it takes them one by one.
 
     Raises:
       UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
-    normalization = NORMALIZATIONS.find(config.data.normalize)
-    if not normalization.takes(input_shape[-1]):
+    sample = sample if isinstance(sample, SampleSpec) else SampleSpec(tuple(sample))
+    task, normalization = find_task(config.task.name), NORMALIZATIONS.find(config.data.normalize)
+    if sample.kind is IMAGES and not normalization.takes(sample.shape[-1]):
         raise UserError(
-            f"config.data.normalize={config.data.normalize!r}: the images are {input_shape}; "
+            f"config.data.normalize={config.data.normalize!r}: the images are {sample.shape}; "
             f"allowed with {normalization.channels} channels"
         )
     sizes = Sizes(
         evaluated=tuple(sorted({images_each(n, config.eval.batch_size, place(config).count) for n in images if n})),
         trained=(config.local.batch_size,),
     )
-    model = build_model(config.model, input_shape, data_classes, sizes)
+    model = build_model(config.model, sample, data_classes, sizes, task.sequence)
     if config.clients.flop_s and model.flop.unknown:
         raise UserError(
             f"config.clients.flop_s: the FLOP of {config.model.name!r} cannot be counted because of "
@@ -108,13 +119,14 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
     network = Network(
         shapes=dict(zip(layout.paths, layout.shapes, strict=True)),
         size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size),
-        layers=lambda: layer_table(config.model.name, tuple(input_shape), model.classes, config.model.width),  # type: ignore[arg-type]
+        layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
     )
     submodels = rule.fit(network, name)
     if rule.scored:
         check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
     importance = IMPORTANCES.find(config.submodel.importance)
+    target_loss = make_loss(config.model.loss)
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
     if axis == "auto":
         axis = "map" if on_cpu else "vmap"
@@ -126,13 +138,15 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         model=model,
         layout=layout,
         submodels=submodels,
-        loss=make_loss(config.model.loss),
+        loss=functools.partial(task.loss, target_loss) if task.loss is not CLASSIFICATION.loss else target_loss,
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
         work=checked_work(config, find_local(config.local.name), model, layout, submodels.levels),
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
+        target_loss=target_loss,
+        task=task,
     )
 
 

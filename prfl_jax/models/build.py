@@ -19,6 +19,7 @@ from flax import nnx, traverse_util
 from prfl_jax.models import module_checks
 from prfl_jax.models.choices import MODELS
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
+from prfl_jax.models.inputs import TOKENS, batch_shape, output_shape, zeros
 from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.models.matmul_conv import plain_convolutions
 from prfl_jax.models.module_checks import Sizes
@@ -29,6 +30,7 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.jax_settings import fixed as fixed_settings
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import SampleSpec
 
 
 def no_fixed(key: jax.Array) -> Params:
@@ -42,14 +44,16 @@ class Model:
 
     Args:
       name: what the report calls it.
-      input_shape: one sample, `(H, W, C)`.
+      input_shape: one sample, `(H, W, C)` of an image.
       classes: number of outputs.
       init: key -> params, a nested dict of float32 arrays.
-      apply: (params, x `[B, H, W, C]`, train, key or None) -> logits `[B, classes]` float32. Of a module with fixed
-        variables the params are those of `whole`.
+      apply: (params, x `[B, ...]`, train, key or None) -> logits float32, `[B, classes]` or, where `sequence`,
+        `[B, T, classes]`. Of a module with fixed variables the params are those of `whole`.
       flop: FLOP of the forward pass in training (`flop_count.py`).
       fixed: key -> its variables that are not trained (`variables.py`), of the same drawing as `init`'s params.
       warnings: what a user should know of the module, a line each.
+      spec: of a sample; None: of an image of `input_shape`.
+      sequence: whether each step of a sample has outputs.
     """
 
     name: str
@@ -60,10 +64,17 @@ class Model:
     flop: FlopCount = dataclasses.field(default_factory=FlopCount)
     fixed: Callable[[jax.Array], Params] = no_fixed
     warnings: tuple[str, ...] = ()
+    spec: SampleSpec | None = None
+    sequence: bool = False
+
+    @property
+    def sample(self) -> SampleSpec:
+        """What the model is given of one sample."""
+        return self.spec or SampleSpec(self.input_shape)
 
     @property
     def leaf_flop(self) -> dict[str, float]:
-        """Forward FLOP of each leaf, by `/`-joined path, for one image alone."""
+        """Forward FLOP of each leaf, by `/`-joined path, for one sample alone."""
         return self.flop.by_leaf()
 
     def whole(self, key: jax.Array) -> Params:
@@ -92,12 +103,19 @@ class Model:
 
 
 @fixed_settings()
-def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes: Sizes | None = None) -> Model:
-    """The model of `config.model` for images of `input_shape` and labels `0..data_classes-1`.
+def build_model(
+    cfg: Any,
+    input_shape: SampleSpec | tuple[int, ...],
+    data_classes: int,
+    sizes: Sizes | None = None,
+    sequence: bool = False,
+) -> Model:
+    """The model of `config.model` for samples of `input_shape` and labels `0..data_classes-1`.
 
     `cfg.name` is `conv2`, `vgg11`, or `module:object` / `file.py:object`: a linen or
     nnx module class or a linen instance, which need know nothing of this package. A
-    class that takes `classes` (or `num_classes`) gets it; its own initialisers are used.
+    class that takes `classes` (or `num_classes`) gets it, and the number of tokens as `tokens` (`vocab_size`,
+    `num_tokens`, `vocabulary`, `num_embeddings`); its own initialisers are used.
 
     Examples:
       >>> from prfl_jax.config import default_config
@@ -106,9 +124,10 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
 
     Args:
       cfg: the group `model` of a config.
-      input_shape: of one image, (H, W, C).
+      input_shape: of one image, (H, W, C), or the `SampleSpec` of any other sample.
       data_classes: number of labels in the data.
       sizes: batch sizes of the run; a user's module is checked with batches of these sizes.
+      sequence: whether each step of a sample has outputs.
 
     Raises:
       UserError: the module cannot be found, keeps state between calls, looks across its batch, or has too few outputs.
@@ -116,15 +135,21 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:
         raise UserError(f"config.model.classes: {classes}; allowed: at least the data's {data_classes} classes")
+    sample = input_shape if isinstance(input_shape, SampleSpec) else SampleSpec(tuple(input_shape))
     module = MODELS.find(cfg.name)
     if cfg.name in MODELS:
         made = module(classes=classes, width=cfg.width, init_name=cfg.init)
-        return wrap_linen(cfg.name, made, input_shape, classes)
-    return wrap_module(cfg.name, module, input_shape, classes, sizes)
+        return wrap_linen(cfg.name, made, sample, classes, sequence)
+    return wrap_module(cfg.name, module, sample, classes, sizes, sequence)
 
 
 def wrap_module(
-    name: str, module: Any, input_shape: tuple[int, ...], classes: int, sizes: Sizes | None = None
+    name: str,
+    module: Any,
+    sample: SampleSpec,
+    classes: int,
+    sizes: Sizes | None = None,
+    sequence: bool = False,
 ) -> Model:
     """A user's linen class or instance, or nnx class, as a `Model`; after all checks of `module_checks`.
 
@@ -138,20 +163,20 @@ def wrap_module(
     kind = module if isinstance(module, type) else type(module)
     try:
         if issubclass(kind, nn.Module):
-            made = module if isinstance(module, nn.Module) else _make(name, kind, input_shape)(classes)()
-            functions = linen_functions(name, made, input_shape)
+            made = module if isinstance(module, nn.Module) else _make(name, kind, sample)(classes)()
+            functions = linen_functions(name, made, sample)
         else:
-            functions = nnx_functions(name, kind, _make(name, kind, input_shape)(classes), input_shape)
-        model = _checked(name, functions, input_shape, classes)
-        asked = module_checks.Module(name, tuple(input_shape), classes, functions, module)
+            functions = nnx_functions(name, kind, _make(name, kind, sample)(classes), sample)
+        model = _checked(name, functions, sample, classes, sequence)
+        asked = module_checks.Module(name, sample, classes, functions, module, sequence)
         return dataclasses.replace(model, warnings=module_checks.check_once(asked, sizes or Sizes()))
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's code raises
-        raise _not_taken(name, input_shape, error) from error
+        raise _not_taken(name, sample, error) from error
 
 
-def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[int], Callable[..., Any]]:
+def _make(name: str, module: type, sample: SampleSpec) -> Callable[[int], Callable[..., Any]]:
     """From the number of classes to a constructor of the user's module, called with training switches (nnx: `rngs`).
 
     Raises:
@@ -162,9 +187,11 @@ def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[in
         # nnx's metaclass hides the signature of the class, not that of __init__
         takes = inspect.signature(module.__init__).parameters  # type: ignore[misc]
         outputs = {key: classes for key in ("classes", "num_classes") if key in takes}
+        if sample.tokens:
+            outputs |= {key: sample.tokens for key in TOKENS if key in takes}
         is_linen = issubclass(module, nn.Module)
         gets_rngs = "rngs" in takes or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-        switches = build_switch(module.__init__, call_switch(name, module, input_shape)(True)[1])  # type: ignore[misc]
+        switches = build_switch(module.__init__, call_switch(name, module, sample.words)(True)[1])  # type: ignore[misc]
         first = switches(False) if is_linen else {}
 
         def make(rngs: Any = None, **switches: Any) -> Any:
@@ -180,25 +207,28 @@ def _make(name: str, module: type, input_shape: tuple[int, ...]) -> Callable[[in
     return of
 
 
-def wrap_linen(name: str, module: Any, input_shape: tuple[int, ...], classes: int) -> Model:
+def wrap_linen(name: str, module: Any, sample: SampleSpec, classes: int, sequence: bool = False) -> Model:
     """A linen module as a `Model`, checked by its shapes alone."""
     try:
-        return _checked(name, linen_functions(name, module, input_shape), input_shape, classes)
+        return _checked(name, linen_functions(name, module, sample), sample, classes, sequence)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's code raises
-        raise _not_taken(name, input_shape, error) from error
+        raise _not_taken(name, sample, error) from error
 
 
-def _checked(name: str, functions: Functions, input_shape: tuple[int, ...], classes: int) -> Model:
+def _checked(name: str, functions: Functions, sample: SampleSpec, classes: int, sequence: bool) -> Model:
     """A `Model` after the checks of its shapes; nothing is computed."""
-    model = Model(name, tuple(input_shape), classes, functions.init, functions.apply, fixed=functions.fixed)
+    model = Model(
+        name, sample.shape, classes, functions.init, functions.apply, fixed=functions.fixed, spec=sample,
+        sequence=sequence,
+    )  # fmt: skip
 
     def outputs() -> jax.Array:
-        return model.apply(model.whole(root_key(0)), jnp.zeros((2, *input_shape)), False, None)
+        return model.apply(model.whole(root_key(0)), zeros(sample, 2), False, None)
 
     out = jax.eval_shape(outputs)
-    module_checks.check_outputs(name, classes, out, 2)
+    module_checks.check_outputs(name, output_shape(sample, classes, sequence, 2), out, sample)
     paths = flat_paths(model.shapes())
     for path, leaf in paths.items():
         if leaf.dtype != jnp.float32:
@@ -225,8 +255,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _not_taken(name: str, shape: tuple[int, ...], error: BaseException) -> UserError:
-    return UserError(f"config.model.name: {name!r} does not take images {tuple(shape)}: {_first_line(error)}")
+def _not_taken(name: str, sample: SampleSpec, error: BaseException) -> UserError:
+    return UserError(f"config.model.name: {name!r} does not take {sample.words}: {_first_line(error)}")
 
 
 def flat_paths(params: Params) -> dict[str, Any]:
@@ -240,12 +270,11 @@ def _forward_flop(model: Model) -> FlopCount:
     params, fixed = model.shapes(), jax.eval_shape(lambda: model.fixed(root_key(0)))
     tree = jax.tree.structure(params)
 
-    def forward(leaves: list[jax.Array], fixed: Params, images: jax.Array) -> jax.Array:
-        return model.apply(whole(jax.tree.unflatten(tree, leaves), fixed), images, True, root_key(0))
+    def forward(leaves: list[jax.Array], fixed: Params, x: jax.Array) -> jax.Array:
+        return model.apply(whole(jax.tree.unflatten(tree, leaves), fixed), x, True, root_key(0))
 
-    images = jax.ShapeDtypeStruct((BATCH, *model.input_shape), jnp.float32)
     with plain_convolutions():
-        return count_flop(forward, flat_paths(params), fixed, images)
+        return count_flop(forward, flat_paths(params), fixed, batch_shape(model.sample, BATCH))
 
 
 def save_model(path: str, params: Params) -> None:

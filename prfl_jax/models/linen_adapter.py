@@ -10,34 +10,35 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import errors, traverse_util
 from flax.core.scope import Scope
 
+from prfl_jax.models.inputs import batch_shape, module_input, zeros
 from prfl_jax.models.matmul_conv import with_matmul_conv
-from prfl_jax.models.training_switch import call_switch, fields_switch
+from prfl_jax.models.training_switch import call_switch, fields_switch, length_argument
 from prfl_jax.models.variables import Functions, Noise, Params, as_float32, named_key, parts, whole
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import SampleSpec
 
 THROWN_AWAY = ("intermediates", "perturbations")  # collections of what a call shows, not of what a module keeps
 _patched = threading.RLock()
 
 
-def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) -> Functions:
-    """A linen module that gets images `[B, H, W, C]`; its convolutions become matrix products by interception.
+def linen_functions(name: str, module: nn.Module, sample: SampleSpec) -> Functions:
+    """A linen module that gets samples `[B, ...]`; its convolutions become matrix products by interception.
 
     In training each collection of random numbers that the module asks for gets a key of its own; in evaluation there
     are none, unless the module asks for a key (which `module_checks` then finds to change nothing).
 
     Args:
       name: of the model, for the text of an error.
-      input_shape: `(H, W, C)`.
+      sample: what it is given.
 
     Raises:
       UserError: its `__call__` has an argument that is not known.
       Exception: whatever the user's code raises.
     """
-    switches_for = call_switch(name, type(module), input_shape)
+    switches_for, lengths = call_switch(name, type(module), sample.words), length_argument(type(module))
     fields = fields_switch(module, switches_for(True)[1])
     by_mode = {train: module.clone(**found) if (found := fields(train)) else module for train in (False, True)}
 
@@ -45,7 +46,8 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     def variables(key: jax.Array) -> dict[str, Any]:
         by_place, options = switches_for(False)
         rngs = {"params": key, "dropout": key}
-        made = by_mode[False].init(rngs, jnp.zeros((1, *input_shape)), *by_place, **options)
+        x, more = module_input(sample, lengths, zeros(sample, 1))
+        made = by_mode[False].init(rngs, x, *by_place, **options, **more)
         return {kind: tree for kind, tree in nn.meta.unbox(dict(made)).items() if kind not in THROWN_AWAY}
 
     def init(key: jax.Array) -> Params:
@@ -63,15 +65,18 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
         by_place, options = switches_for(train)
         # what is written is not kept: `module_checks` has found that it is what was there
         mutable: Any = list(before) or False
-        out = by_mode[train].apply({"params": params, **before}, x, *by_place, rngs=rngs, mutable=mutable, **options)
+        x, more = module_input(sample, lengths, x)
+        out = by_mode[train].apply(
+            {"params": params, **before}, x, *by_place, rngs=rngs, mutable=mutable, **options, **more
+        )
         return (out[0], before, out[1]) if mutable else (out, {}, {})
 
     shapes = jax.eval_shape(lambda: whole(init(root_key(0)), fixed(root_key(0))))
 
     @functools.cache
     def asked(train: bool, size: int) -> tuple[tuple[str, ...], Noise]:
-        """(collections of random numbers the module asks for with so many images, what becomes of them)."""
-        images = jax.ShapeDtypeStruct((size, *input_shape), jnp.float32)
+        """(collections of random numbers the module asks for with so many samples, what becomes of them)."""
+        batch = batch_shape(sample, size)
         known: tuple[str, ...] = ("dropout",) if train else ()
         while True:
             with _watched() as (names, drawn, silent, classes):
@@ -80,7 +85,7 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
                     return call(tree, x, train, {kind: root_key(0) for kind in known})[0]
 
                 try:
-                    jax.eval_shape(trace, shapes, images)
+                    jax.eval_shape(trace, shapes, batch)
                 except errors.InvalidRngError:
                     pass  # it is known now what it asks for
             if names <= set(known):

@@ -1,4 +1,4 @@
-"""Checks a user's module before a run: its outputs must depend on each image alone, and nothing may change by a call.
+"""Checks a user's module before a run: its outputs must depend on each sample alone, and nothing may change by a call.
 
 Small batches are checked by numbers; the run's own batches by their traced programs alone, unless those differ.
 """
@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prfl_jax.models.inputs import batch_shape, output_shape
 from prfl_jax.models.traced import fingerprint, grows_with_batch, lowest_float
 from prfl_jax.models.training_switch import WORDS
 from prfl_jax.models.variables import Functions, Params, whole
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.host_memory import host_available
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import SEQUENCES, SampleSpec
 
-FEW = 5  # images of the batch that is looked at in full
+FEW = 5  # samples of the batch that is looked at in full
 MANY = 256  # of one that is traced, where no batch of the run is known
 # How much a sample's outputs may differ between two shapes of batch, of the largest output: rounding is another there.
 ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}  # by bytes of the narrowest float; ten times that with params far from the first
@@ -48,30 +50,36 @@ class Module:
 
     Attributes:
       name: of the model, for the text of an error.
-      input_shape: `(H, W, C)`.
+      sample: what it is given of one sample.
       classes: number of outputs.
       functions: its pure functions, made by an adapter.
       source: the module or its class, whose code is searched for dropout.
+      sequence: whether each step of a sample has outputs.
     """
 
     name: str
-    input_shape: tuple[int, ...]
+    sample: SampleSpec
     classes: int
     functions: Functions
     source: Any
+    sequence: bool = False
+
+    def check_outputs(self, out: Any, size: int) -> None:
+        """As `check_outputs`, of a batch of `size` samples."""
+        check_outputs(self.name, output_shape(self.sample, self.classes, self.sequence, size), out, self.sample)
 
 
 COPIES = 8  # of the params, that `_check_numbers` has at a time, with what it draws them from
-_asked_before: list[tuple[Any, ...]] = []  # (the user's object, image, classes, sizes, warnings)
+_asked_before: list[tuple[Any, ...]] = []  # (the user's object, sample, classes, sequence, sizes, warnings)
 
 
 def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
     """Like `check`, but only once in a process for the same object and shapes: several experiments share a model."""
     for source, *shapes, warnings in _asked_before:
-        if source is module.source and shapes == [module.input_shape, module.classes, sizes]:
+        if source is module.source and shapes == [module.sample, module.classes, module.sequence, sizes]:
             return tuple(warnings)
     warnings = check(module, sizes)
-    _asked_before.append((module.source, module.input_shape, module.classes, sizes, warnings))
+    _asked_before.append((module.source, module.sample, module.classes, module.sequence, sizes, warnings))
     return warnings
 
 
@@ -86,8 +94,8 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     params, fixed = jax.eval_shape(lambda: (functions.init(key), functions.fixed(key)))
     tree = whole(params, fixed)
     for size in (1, 2, *sizes.evaluated):
-        out = jax.eval_shape(lambda t, x: functions.apply(t, x, False, None), tree, _image(module, size))
-        check_outputs(module.name, module.classes, out, size)
+        out = jax.eval_shape(lambda t, x: functions.apply(t, x, False, None), tree, _batch(module, size))
+        module.check_outputs(out, size)
     for size in sizes.trained:
         _check_training(module, params, fixed, size)
     _check_repeatable(module, tree, sizes.trained[0])
@@ -100,24 +108,25 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _image(module: Module, size: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((size, *module.input_shape), jnp.float32)
+def _batch(module: Module, size: int) -> jax.ShapeDtypeStruct:
+    return batch_shape(module.sample, size)
 
 
 def _refused(module: Module, what: str) -> UserError:
     return UserError(f"config.model.name: {module.name!r} {what}")
 
 
-def check_outputs(name: str, classes: int, out: Any, size: int) -> None:
-    """Checks that outputs are floats `[size, classes]`.
+def check_outputs(name: str, wanted: tuple[int, ...], out: Any, sample: SampleSpec) -> None:
+    """Checks that outputs are floats of the wanted shape (`inputs.output_shape`).
 
     Raises:
       UserError: the outputs have another shape or type, which the text names.
     """
-    wanted, images = (size, classes), f"{size} image{'s' if size > 1 else ''}"
+    one = sample.kind.one
+    samples = f"{wanted[0]} {one if wanted[0] == 1 or one.endswith('s') else f'{one}s'}"
     found = getattr(out, "shape", f"a {type(out).__name__}")
     if found != wanted:
-        raise UserError(f"config.model.name: {name!r} returns {found} for {images}; allowed: {wanted}")
+        raise UserError(f"config.model.name: {name!r} returns {found} for {samples}; allowed: {wanted}")
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise UserError(f"config.model.name: {name!r} returns {out.dtype} outputs; allowed: floats, one a class")
 
@@ -127,16 +136,16 @@ def _check_training(module: Module, params: Params, fixed: Params, size: int) ->
 
     def loss(p: Params, fixed: Params, x: jax.Array) -> jax.Array:
         out = module.functions.apply(whole(p, fixed), x, True, root_key(0))
-        check_outputs(module.name, module.classes, out, size)
+        module.check_outputs(out, size)
         return jnp.sum(out)
 
-    jax.eval_shape(jax.grad(loss), params, fixed, _image(module, size))
+    jax.eval_shape(jax.grad(loss), params, fixed, _batch(module, size))
 
 
 def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
     """Traces each function twice: random numbers and counters of plain Python differ between the two traces."""
-    functions, key, x = module.functions, root_key(0), _image(module, 2)
-    batch = _image(module, trained)
+    functions, key, x = module.functions, root_key(0), _batch(module, 2)
+    batch = _batch(module, trained)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "its initial values": (lambda k: (functions.init(k), functions.fixed(k)), (key,)),
         "its outputs in evaluation": (lambda t, x: functions.apply(t, x, False, None), (tree, x)),
@@ -154,7 +163,7 @@ def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
 
 
 def _check_numbers(module: Module, sizes: Sizes) -> None:
-    """Checks by computing that outputs depend on no other image, batch size or random key, and no variable changes."""
+    """Checks by computing that outputs depend on no other sample, batch size or random key, and no variable changes."""
     functions, rng = module.functions, np.random.default_rng(0)
     params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(root_key(0))
     variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
@@ -169,9 +178,9 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
     asked = _Asked(module, evaluate, rng)
     asked.check_few(trees)
     shapes = jax.eval_shape(lambda: trees[0])
-    few = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _image(module, FEW))
+    few = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _batch(module, FEW))
     for size in sorted({*sizes.evaluated, MANY} - {1, FEW}):
-        many = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _image(module, size))
+        many = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _batch(module, size))
         if not grows_with_batch(few, many, FEW, size):
             asked.check_size(trees[1], size)
 
@@ -190,7 +199,7 @@ def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
 def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator, trained: int) -> None:
     """Raises UserError where a call changes a variable, in training or evaluation."""
     for train, size in ((False, FEW), (True, trained)):
-        x = rng.normal(size=(size, *module.input_shape)).astype(np.float32)
+        x = _draw(module.sample, size, rng, normal=True)
 
         def call(tree: Params, x: Any, key: jax.Array, train: bool = train) -> Any:
             return module.functions.rewritten(tree, x, train, key)
@@ -221,32 +230,48 @@ def _numbers(array: Any) -> np.ndarray:
     return out.astype(np.float64) if not np.issubdtype(out.dtype, np.integer) and out.dtype != bool else out
 
 
+def _draw(sample: SampleSpec, size: int, rng: np.random.Generator, normal: bool) -> np.ndarray:
+    """A batch of samples: tokens, else normal values or values in [0, 1)."""
+    shape = (size, *sample.shape)
+    if sample.kind is SEQUENCES:
+        return rng.integers(0, max(sample.tokens, 1), shape, np.int32)
+    return (rng.normal(size=shape) if normal else rng.uniform(size=shape)).astype(np.float32)
+
+
 class _Asked:
-    """Evaluates one module on batches that differ in all images but one."""
+    """Evaluates one module on batches that differ in all samples but one."""
 
     def __init__(self, module: Module, evaluate: Callable[..., Any], rng: np.random.Generator) -> None:
         self._module, self._evaluate, self._rng = module, evaluate, rng
-        self._shape = module.input_shape
 
     def _out(self, tree: Params, x: np.ndarray, seed: int = 0) -> np.ndarray:
-        return np.asarray(self._evaluate(tree, x.astype(np.float32), seed), np.float64)
+        """Outputs `[B, values of a sample]`."""
+        out = np.asarray(self._evaluate(tree, x.astype(self._module.sample.dtype), seed), np.float64)
+        return out.reshape(len(x), -1)
 
-    def _images(self, number: int, size: int) -> np.ndarray:
-        """Images of several kinds: normal values, and pixels in [0, 1]."""
-        shape = (size, *self._shape)
-        return self._rng.normal(size=shape) if number % 2 else self._rng.uniform(size=shape)
+    def _samples(self, number: int, size: int) -> np.ndarray:
+        """Samples of several kinds: normal values, and values in [0, 1]."""
+        return _draw(self._module.sample, size, self._rng, normal=number % 2 == 1)
+
+    def _neighbours(self, x: np.ndarray, position: int) -> tuple[np.ndarray, ...]:
+        """Batches to put beside one sample: zeros, copies of it, large values or other tokens."""
+        if self._module.sample.kind is SEQUENCES:
+            strange = self._samples(0, len(x))
+        else:
+            strange = 30 * self._rng.normal(size=x.shape)
+        return np.zeros_like(x), np.broadcast_to(x[position], x.shape), strange
 
     def check_few(self, trees: Sequence[Params]) -> None:
-        """Checks all positions of a small batch, each image alone, and two random keys."""
-        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _image(self._module, FEW))]
+        """Checks all positions of a small batch, each sample alone, and two random keys."""
+        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _batch(self._module, FEW))]
         apart = np.zeros(FEW, int)
         for number, tree in enumerate(trees):
-            x = self._images(number, FEW)
+            x = self._samples(number, FEW)
             base = self._out(tree, x)
             if number == 0 and not np.isfinite(base).all():
                 raise _refused(
                     self._module,
-                    "gives outputs that are not finite with its initial weights, for pixels in [0, 1]; allowed: finite "
+                    "gives outputs that are not finite with its initial weights, for values in [0, 1]; allowed: finite "
                     "ones",
                 )
             noise = _distance(base, self._out(tree, x))  # 0, unless the device adds up in any order
@@ -261,15 +286,15 @@ class _Asked:
             alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in range(FEW)])
             apart += _far(base, alone, tolerance * (1 if number < 2 else 10))
         if (apart >= 2).any():
-            raise self._depends(f"outputs of an image alone and in a batch of {FEW} differ")
+            raise self._depends(f"outputs of a sample alone and in a batch of {FEW} differ")
 
     def check_size(self, tree: Params, size: int) -> None:
-        """Checks a few positions of a batch of `size` images."""
-        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _image(self._module, size))]
+        """Checks a few positions of a batch of `size` samples."""
+        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _batch(self._module, size))]
         positions = sorted({0, size // 2, size - 1})
         apart = np.zeros(len(positions), int)
         for number in range(2):
-            x = self._images(number, size)
+            x = self._samples(number, size)
             base = self._out(tree, x)
             noise = _distance(base, self._out(tree, x))
             for position in positions:
@@ -277,25 +302,25 @@ class _Asked:
             alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in positions])
             apart += _far(base[positions], alone, tolerance)
         if (apart == 2).any():
-            raise self._depends(f"outputs of an image alone and in a batch of {size} differ")
+            raise self._depends(f"outputs of a sample alone and in a batch of {size} differ")
 
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
-        """Runs the same program with other neighbours (black, copies, bright); the outputs must be equal to the bit."""
-        for others in (np.zeros_like(x), np.broadcast_to(x[position], x.shape), 30 * self._rng.normal(size=x.shape)):
+        """Runs the same program beside other samples (zeros, copies, large values); outputs must be equal to the bit."""
+        for others in self._neighbours(x, position):
             other = np.array(others)
             other[position] = x[position]
             found = _distance(base[position], self._out(tree, other)[position])
             floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
             if found > max(10 * noise, floor):
                 raise self._depends(
-                    f"the image at position {position} of {len(x)} gets outputs that differ by {found:.2g} with the "
-                    "images beside it"
+                    f"the sample at position {position} of {len(x)} gets outputs that differ by {found:.2g} with the "
+                    "samples beside it"
                 )
 
     def _depends(self, how: str) -> UserError:
         return _refused(
             self._module,
-            f"looks across its batch in evaluation: {how}; allowed: outputs of each image by itself (instead of "
+            f"looks across its batch in evaluation: {how}; allowed: outputs of each sample by itself (instead of "
             "statistics of the batch take GroupNorm or LayerNorm)",
         )
 

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
+from prfl_jax.models.inputs import batch_shape, module_input
 from prfl_jax.models.matmul_conv import convolution
-from prfl_jax.models.training_switch import NONE, build_switch, call_switch, setting
+from prfl_jax.models.training_switch import NONE, build_switch, call_switch, length_argument, setting
 from prfl_jax.models.variables import Functions, Noise, Params, as_float32, parts, text_keys, whole
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import SampleSpec
 
 
-def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input_shape: tuple[int, ...]) -> Functions:
-    """An nnx class whose modules get images `[B, H, W, C]`; its convolutions become matrix products.
+def nnx_functions(name: str, module_class: type, make: Callable[..., Any], sample: SampleSpec) -> Functions:
+    """An nnx class whose modules get samples `[B, ...]`; its convolutions become matrix products.
 
     The module is built anew in each trace, always with the same key, so that nothing in it changes. Then its params and
     fixed variables are put in, and what it draws random numbers from is taken of a module built with the step's key.
@@ -26,13 +27,13 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
     Args:
       name: of the model, for the text of an error.
       make: (**training switches, rngs=) -> a module.
-      input_shape: `(H, W, C)`.
+      sample: what its modules are given.
 
     Raises:
       UserError: its `__call__` has an argument that is not known.
       Exception: whatever the user's code raises.
     """
-    switches_for = call_switch(name, module_class, input_shape)
+    switches_for, lengths = call_switch(name, module_class, sample.words), length_argument(module_class)
     built_with = build_switch(module_class.__init__, switches_for(True)[1])  # type: ignore[misc]
 
     def build(key: jax.Array, train: bool) -> Any:
@@ -72,12 +73,14 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
 
     def apply(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> Any:
         by_place, options = switches_for(train)
-        return as_float32(ready(tree, train, key)(x, *by_place, **options))
+        x, more = module_input(sample, lengths, x)
+        return as_float32(ready(tree, train, key)(x, *by_place, **options, **more))
 
     def rewritten(tree: Params, x: jax.Array, train: bool, key: jax.Array) -> dict[str, tuple[Any, Any]]:
         module, (by_place, options) = ready(tree, train, key), switches_for(train)
         before = _values(module)
-        module(x, *by_place, **options)
+        x, more = module_input(sample, lengths, x)
+        module(x, *by_place, **options, **more)
         after = _values(module)
         return {path: (before.get(path), value) for path, value in after.items() if before.get(path) is not value}
 
@@ -95,7 +98,8 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
                 if isinstance(part, nnx.Dropout) and part.rate > 0
             }
             before, all_before = {path: _counts(part) for path, part in layers.items()}, _counts(module)
-            out = module(x, *by_place, **options)
+            x, more = module_input(sample, lengths, x)
+            out = module(x, *by_place, **options, **more)
             drew = _differ(all_before, _counts(module))
             quiet = [path for path, part in layers.items() if part.deterministic or part.rngs is not None]
             silent = [path for path in quiet if not _differ(before[path], _counts(layers[path]))]
@@ -103,7 +107,7 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
             found.append(Noise(drew, tuple(silent), classes))
             return out
 
-        jax.eval_shape(trace, shapes, jax.ShapeDtypeStruct((size, *input_shape), jnp.float32))
+        jax.eval_shape(trace, shapes, batch_shape(sample, size))
         return found[-1]
 
     return Functions(init, fixed, apply, rewritten, noise)

@@ -15,7 +15,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from prfl_jax.clock import after
 from prfl_jax.config.defaults import ENDLESS
@@ -213,11 +212,11 @@ class Loop:
         assert at.ended is not None
         record = None
         if at.ended["how"] != "not_finite":
-            classes = sim.dataset.num_classes
-            mixes = [np.bincount(sim.dataset.y_train[own], minlength=classes) for own in sim.split.clients]
+            task = sim.method.task
+            mixes = [sim.dataset.labels(own) for own in sim.split.clients] if task.by_label else []
             scores = active.test_scores()
             if all(math.isfinite(score.mean_loss) for score in scores.values()):
-                record = final_record(at.window, at.time_s, scores, mixes)
+                record = final_record(at.window, at.time_s, scores, mixes, task)
         self._save()  # before the closing records: a run that is started again writes them again
         self._checkpoints.wait()
         if record is not None:

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from prfl_jax.density import Decision, Evidence
-from prfl_jax.engine.evaluate import Scores
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.engine.state import ChunkOutput
 from prfl_jax.robustness.update_filter import CLIPPED, REJECTED
+from prfl_jax.tasks import CLASSIFICATION, Scores, Task
 
 
 def merge(rows: Sequence[ChunkOutput]) -> ChunkOutput:
@@ -87,23 +87,30 @@ def _nan_as_none(values: np.ndarray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def final_record(window: int, t_s: float, scores: dict[str, Scores], mixes: list[np.ndarray]) -> dict[str, Any]:
+def score_values(score: Scores, task: Task) -> dict[str, float]:
+    """Accuracy, mean loss and the task's metric, as records have them."""
+    values = {"accuracy": score.accuracy, "loss": score.mean_loss}
+    return values | ({task.metric.name: task.metric.value(score)} if task.metric.name not in values else {})
+
+
+def final_record(
+    window: int, t_s: float, scores: dict[str, Scores], mixes: list[np.ndarray], task: Task = CLASSIFICATION
+) -> dict[str, Any]:
     """Test scores at the end, by server model.
 
     `per_class` has the accuracy by true label. Test samples belong to no client, so `per_client` weights the accuracy
     by label with each client's own mix of labels; `worst_client` has the lowest of them.
 
     Args:
-      mixes: each client's training images by label, `[classes]` counts.
+      mixes: each client's training samples by label, `[classes]` counts; none where the task says nothing by label.
     """
     record: dict[str, Any] = {"kind": "final", "window": window, "t_s": t_s}
     for name, score in scores.items():
         own = [score.under(mix) for mix in mixes]
         worst = min(((a, c) for c, a in enumerate(own) if a is not None), default=(None, None))
         record[name] = {
-            "accuracy": score.accuracy,
-            "loss": score.mean_loss,
-            "per_class": score.per_class(),
+            **score_values(score, task),
+            "per_class": score.per_class() if task.by_label else [],
             "worst_client": {"client": worst[1], "accuracy": worst[0]},
             "per_client": own,
         }

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.engine.evaluate import EvalSet, Scores
+from prfl_jax.engine.evaluate import EvalSet
 from prfl_jax.engine.method import slots
 from prfl_jax.engine.state import State
 from prfl_jax.models.variables import whole
 from prfl_jax.runtime.simulation import Simulation
+from prfl_jax.tasks import Scores
 
 
 class Scorer:

@@ -6,10 +6,11 @@ Nothing here imports JAX before a function of the device is called.
 from prfl_jax.tasks.choices import TASKS, find_task
 from prfl_jax.tasks.sample import FEATURES, IMAGES, KINDS, PADDING, SEQUENCES, SampleKind, SampleSpec, kind_of
 from prfl_jax.tasks.scores import Scores
-from prfl_jax.tasks.task import ACCURACY, PERPLEXITY, Metric, Task
+from prfl_jax.tasks.task import ACCURACY, CLASSIFICATION, PERPLEXITY, Metric, Task
 
 __all__ = [
     "ACCURACY",
+    "CLASSIFICATION",
     "FEATURES",
     "IMAGES",
     "KINDS",

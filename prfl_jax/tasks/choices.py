@@ -7,7 +7,7 @@ from typing import Any
 from prfl_jax import registry
 from prfl_jax.registry import Registry
 from prfl_jax.tasks.language_model import LANGUAGE_MODEL
-from prfl_jax.tasks.task import Metric, Task
+from prfl_jax.tasks.task import CLASSIFICATION, Metric, Task
 
 _KEY = "task.name"
 
@@ -22,12 +22,12 @@ def _accept(name: str, found: Any) -> Task:
         raise registry.wrong(f"config.{_KEY}", name, found, "a prfl_jax.tasks.Task with a prfl_jax.tasks.Metric")
     functions = (found.loss, found.targets, found.metric.value, *([found.extra] if found.extra is not None else []))
     if not all(callable(function) for function in functions):
-        raise registry.wrong(f"config.{_KEY}", name, found, "a Task whose loss, targets, extra and metric are functions")
+        raise registry.wrong(f"config.{_KEY}", name, found, "a Task with functions for loss, targets, extra and metric")
     return found
 
 
 # the choices of `task.name`
-TASKS: Registry[Task] = Registry(_KEY, {"classification": Task(), "language_model": LANGUAGE_MODEL}, _accept)
+TASKS: Registry[Task] = Registry(_KEY, {"classification": CLASSIFICATION, "language_model": LANGUAGE_MODEL}, _accept)
 
 
 def find_task(name: str) -> Task:

@@ -1,4 +1,4 @@
-"""The task seam: `Task` says what the targets of a sample are, its loss, and the metric by which models are compared."""
+"""The task seam: `Task` says what the targets of a sample are, its loss, and the metric that compares models."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Task:
       loss: (loss of a target, logits, y) -> `[B]`, whose mean over a batch is what a step descends.
       targets: (logits, y) -> (logits `[K, classes]`, labels `[K]`, `PADDING` where there is none), which are scored.
       by_label: whether accuracy by label, and the clients' mixes of labels, say something.
-      extra: (logits `[K, classes]`, labels `[K]`) -> values `[K]` by name, summed in `Scores.sums` for the metric; None:
-        none.
+      extra: (logits `[K, classes]`, labels `[K]`) -> values `[K]` by name, which `Scores.sums` adds up for the metric;
+        None: none.
     """
 
     metric: Metric = ACCURACY
@@ -82,3 +82,6 @@ class Task:
     targets: Callable[[Any, Any], tuple[Any, Any]] = _label_targets
     by_label: bool = True
     extra: Callable[[Any, Any], Mapping[str, Any]] | None = None
+
+
+CLASSIFICATION = Task()
