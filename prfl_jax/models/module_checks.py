@@ -305,7 +305,7 @@ class _Asked:
             raise self._depends(f"outputs of a sample alone and in a batch of {size} differ")
 
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
-        """Runs the same program beside other samples (zeros, copies, large values); outputs must be equal to the bit."""
+        """Runs the same program beside other samples (zeros, copies, large values); outputs must be equal."""
         for others in self._neighbours(x, position):
             other = np.array(others)
             other[position] = x[position]
