@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 
 from prfl_jax import registry
 from prfl_jax.aggregate import Aggregation, AggregationWeights
@@ -148,12 +149,12 @@ def alike(changes, *, but=None, strategy="prfl"):
     ("mine", "built_in"),
     [
         ({"data__partition": "tests.test_registry:dealt"}, {}),
-        ({"data__name": "tests.test_registry:images"}, {}),
-        ({"density__name": "tests.test_registry:Balanced"}, {"density__name": "time_balance"}),
-        ({"density__name": "tests.test_registry:Recovers"}, {}),
+        slow({"data__name": "tests.test_registry:images"}, {}),
+        slow({"density__name": "tests.test_registry:Balanced"}, {"density__name": "time_balance"}),
+        slow({"density__name": "tests.test_registry:Recovers"}, {}),
         ({"aggregation__name": "tests.test_registry:BUFFERED"}, {}),
-        ({"submodel__name": "tests.test_registry:SQUARES"}, {}),
-        (
+        slow({"submodel__name": "tests.test_registry:SQUARES"}, {}),
+        slow(
             {"submodel__name": "tests.test_registry:SQUARES", "submodel__importance": "client_sq_grad"},
             {"submodel__importance": "client_sq_grad"},
         ),
@@ -163,6 +164,7 @@ def test_a_piece_of_ones_own_does_what_the_package_s_does(mine, built_in):
     alike(mine, but=built_in)
 
 
+@pytest.mark.slow
 def test_an_aggregation_of_ones_own_does_what_the_package_s_does():
     alike({"aggregation__name": "tests.test_registry:STEP"}, strategy="fedbuff")
 

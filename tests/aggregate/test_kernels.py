@@ -216,6 +216,7 @@ def test_kernels_that_do_not_fit_are_refused_before_a_run(kernel, says):
     assert check_kernel(SimpleNamespace(name="fedavg"), choice(kernel), LAYOUT, SHAPES, SLOTS) is None  # a built-in
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_the_kernel_of_a_plugin():
     settings = {"aggregation__name": "tests.aggregate.test_kernels:MOMENTUM", "rounds": 3}
     ran, plain = tiny.run("fedbuff", **settings), tiny.run("fedbuff", rounds=3)
