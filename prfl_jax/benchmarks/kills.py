@@ -1,4 +1,4 @@
-"""Kills a small run at random moments, resumes it, and compares its end with that of an uninterrupted run.
+"""Kills a small run at random moments, resumes it, and compares its outcome with that of an uninterrupted run.
 
 The report (without what describes the host), every record and the final model must agree to the bit.
 """
