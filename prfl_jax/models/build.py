@@ -111,7 +111,7 @@ def build_model(cfg: Any, input_shape: tuple[int, ...], data_classes: int, sizes
       sizes: batch sizes of the run; a user's module is checked with batches of these sizes.
 
     Raises:
-      UserError: the module cannot be found, keeps state between calls, looks across its batch, or has too few outputs.
+      UserError: the module cannot be found, keeps state between calls, mixes images, or has too few outputs.
     """
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:

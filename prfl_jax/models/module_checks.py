@@ -1,6 +1,7 @@
-"""Checks a user's module before a run: its outputs must depend on each image alone, and nothing may change by a call.
+"""Checks a user's module before a run: outputs may depend on their own image alone, and no call may change a variable.
 
-Small batches are checked by numbers; the run's own batches by their traced programs alone, unless those differ.
+Outputs of small batches are computed and compared. Batches of the run's own sizes are only traced, and computed where
+the traced program differs from that of a small batch.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from prfl_jax.system.errors import UserError
 from prfl_jax.system.host_memory import host_available
 from prfl_jax.system.jax_settings import root_key
 
-FEW = 5  # images of the batch that is looked at in full
-MANY = 256  # of one that is traced, where no batch of the run is known
-# How much a sample's outputs may differ between two shapes of batch, of the largest output: rounding is another there.
-ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}  # by bytes of the narrowest float; ten times that with params far from the first
-SPREADS = (0.05, 0.5, 2.0)  # of what is added to params, of their own size: a branch may begin with a factor of 0
+FEW = 5  # images of the batch in which every position is checked
+MANY = 256  # images of a batch that is traced besides the run's own sizes
+# How much an image's outputs may differ between two batch sizes, relative to the largest output: rounding differs.
+# By bytes of the narrowest float; ten times as much with params far from the initial ones.
+ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}
+SPREADS = (0.05, 0.5, 2.0)  # of noise relative to the params: with initial ones a branch may have a factor of 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Sizes:
     """Batch sizes of the coming run, as far as they are known.
 
     Attributes:
-      evaluated: of each device in evaluation.
-      trained: of a client's step.
+      evaluated: images of a batch on each device in evaluation.
+      trained: images of a client's local step.
     """
 
     evaluated: tuple[int, ...] = ()
@@ -47,10 +49,10 @@ class Module:
     """A module to be checked.
 
     Attributes:
-      name: of the model, for the text of an error.
+      name: name of the model, for error messages.
       input_shape: `(H, W, C)`.
       classes: number of outputs.
-      functions: its pure functions, made by an adapter.
+      functions: its pure functions, from an adapter.
       source: the module or its class, whose code is searched for dropout.
     """
 
@@ -61,12 +63,12 @@ class Module:
     source: Any
 
 
-COPIES = 8  # of the params, that `_check_numbers` has at a time, with what it draws them from
+COPIES = 8  # of the params that `_check_numbers` holds at a time, random numbers for them included
 _asked_before: list[tuple[Any, ...]] = []  # (the user's object, image, classes, sizes, warnings)
 
 
 def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
-    """Like `check`, but only once in a process for the same object and shapes: several experiments share a model."""
+    """Calls `check` once in a process for the same object and shapes, since several experiments may share a model."""
     for source, *shapes, warnings in _asked_before:
         if source is module.source and shapes == [module.input_shape, module.classes, sizes]:
             return tuple(warnings)
@@ -80,7 +82,7 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
 
     Raises:
       UserError: the module cannot be used; one line.
-      Exception: what the user's code raises in training, or for one of the batches.
+      Exception: raised by the user's code in training, or for one of the batches.
     """
     functions, key = module.functions, root_key(0)
     params, fixed = jax.eval_shape(lambda: (functions.init(key), functions.fixed(key)))
@@ -93,9 +95,10 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     _check_repeatable(module, tree, sizes.trained[0])
     warnings = _warnings(module, sizes.trained[0])
     need, there = COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)), host_available()
-    if there is not None and need > there:  # a run hardly fits either, and says so
-        words = f"was not asked what its outputs depend on, which takes {need / 1e9:,.0f} GB of {there / 1e9:,.1f} GB"
-        return (*warnings, f"config.model.name: {module.name!r} {words} of memory")
+    if there is not None and need > there:  # the run itself hardly fits either, and says so
+        why = f"the check takes {need / 1e9:,.0f} GB of memory, {there / 1e9:,.1f} GB are available"
+        unchecked = "is not checked for outputs that depend on other images"
+        return (*warnings, f"config.model.name: {module.name!r} {unchecked}: {why}")
     _check_numbers(module, sizes)
     return tuple(warnings)
 
@@ -123,7 +126,7 @@ def check_outputs(name: str, classes: int, out: Any, size: int) -> None:
 
 
 def _check_training(module: Module, params: Params, fixed: Params, size: int) -> None:
-    """Traces a training step's gradient."""
+    """Traces the gradient of a training step; raises what the user's code raises."""
 
     def loss(p: Params, fixed: Params, x: jax.Array) -> jax.Array:
         out = module.functions.apply(whole(p, fixed), x, True, root_key(0))
@@ -134,7 +137,7 @@ def _check_training(module: Module, params: Params, fixed: Params, size: int) ->
 
 
 def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
-    """Traces each function twice: random numbers and counters of plain Python differ between the two traces."""
+    """Traces each function twice, since random numbers and counters of plain Python differ between two traces."""
     functions, key, x = module.functions, root_key(0), _image(module, 2)
     batch = _image(module, trained)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -143,18 +146,18 @@ def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
         "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, batch, key)),
     }
     for what, (function, args) in asked.items():
-        # each as a function of its own: JAX keeps what it has traced
+        # a new function each time, since JAX caches traces
         first, second = (fingerprint(lambda *a, f=function: f(*a), *args) for _ in range(2))
         if first != second:
             raise _refused(
                 module,
-                f"does not repeat: {what} differ each time its code runs, with the same key; allowed: random numbers "
+                f"is not repeatable: {what} differ each time its code runs, with the same key; allowed: random numbers "
                 "from JAX keys (make_rng or rngs), none from NumPy or Python",
             )
 
 
 def _check_numbers(module: Module, sizes: Sizes) -> None:
-    """Checks by computing that outputs depend on no other image, batch size or random key, and no variable changes."""
+    """Computes outputs: they may depend on no other image, batch size or random key, and no variable may change."""
     functions, rng = module.functions, np.random.default_rng(0)
     params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(root_key(0))
     variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
@@ -163,7 +166,7 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
 
     @jax.jit
     def evaluate(tree: Params, x: jax.Array, seed: Any) -> jax.Array:
-        with jax.default_matmul_precision("highest"):  # else nothing could be distinguished from rounding
+        with jax.default_matmul_precision("highest"):  # so that rounding hides no dependence
             return functions.apply(tree, x, False, jax.random.key(seed))
 
     asked = _Asked(module, evaluate, rng)
@@ -177,7 +180,7 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
 
 
 def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
-    """Params with normal noise of about their own size."""
+    """Adds normal noise to params, of about `spread` times their root mean square."""
 
     def one(leaf: Any) -> np.ndarray:
         w = np.asarray(leaf, np.float32)
@@ -188,7 +191,7 @@ def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
 
 
 def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator, trained: int) -> None:
-    """Raises UserError where a call changes a variable, in training or evaluation."""
+    """Raises UserError if a call in evaluation or training changes a variable."""
     for train, size in ((False, FEW), (True, trained)):
         x = rng.normal(size=(size, *module.input_shape)).astype(np.float32)
 
@@ -211,12 +214,13 @@ def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Gen
             raise _refused(
                 module,
                 f"keeps state between calls ({names}: changed by a call in {'training' if train else 'evaluation'}), "
-                "such as batch statistics or a counter; allowed: params, and variables that stay what they are "
-                "(instead of statistics of the batch take GroupNorm or LayerNorm)",
+                "such as batch statistics or a counter; allowed: params, and variables that no call changes "
+                "(use GroupNorm or LayerNorm instead of batch statistics)",
             )
 
 
 def _numbers(array: Any) -> np.ndarray:
+    """Converts floats of any type to float64, in which NumPy can compare them."""
     out = np.asarray(array)
     return out.astype(np.float64) if not np.issubdtype(out.dtype, np.integer) and out.dtype != bool else out
 
@@ -232,12 +236,12 @@ class _Asked:
         return np.asarray(self._evaluate(tree, x.astype(np.float32), seed), np.float64)
 
     def _images(self, number: int, size: int) -> np.ndarray:
-        """Images of several kinds: normal values, and pixels in [0, 1]."""
+        """Draws `size` images: normal values if `number` is odd, else pixels in [0, 1]."""
         shape = (size, *self._shape)
         return self._rng.normal(size=shape) if number % 2 else self._rng.uniform(size=shape)
 
     def check_few(self, trees: Sequence[Params]) -> None:
-        """Checks all positions of a small batch, each image alone, and two random keys."""
+        """Checks a batch of `FEW` images: every position among other images, each image alone, and two random keys."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _image(self._module, FEW))]
         apart = np.zeros(FEW, int)
         for number, tree in enumerate(trees):
@@ -247,14 +251,14 @@ class _Asked:
                 raise _refused(
                     self._module,
                     "gives outputs that are not finite with its initial weights, for pixels in [0, 1]; allowed: finite "
-                    "ones",
+                    "outputs",
                 )
-            noise = _distance(base, self._out(tree, x))  # 0, unless the device adds up in any order
+            noise = _distance(base, self._out(tree, x))  # 0, unless the device sums in varying order
             if (found := _distance(base, self._out(tree, x, seed=1))) > 10 * noise:
                 raise _refused(
                     self._module,
-                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none, "
-                    "by one of the training switches that are known (train, deterministic, ...)",
+                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none; "
+                    "switch them off by a known training switch (train, deterministic, ...)",
                 )
             for position in range(FEW):
                 self._check_neighbours(tree, x, base, position, noise)
@@ -264,7 +268,7 @@ class _Asked:
             raise self._depends(f"outputs of an image alone and in a batch of {FEW} differ")
 
     def check_size(self, tree: Params, size: int) -> None:
-        """Checks a few positions of a batch of `size` images."""
+        """Checks the first, middle and last position of a batch of `size` images."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _image(self._module, size))]
         positions = sorted({0, size // 2, size - 1})
         apart = np.zeros(len(positions), int)
@@ -280,7 +284,7 @@ class _Asked:
             raise self._depends(f"outputs of an image alone and in a batch of {size} differ")
 
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
-        """Runs the same program with other neighbours (black, copies, bright); the outputs must be equal to the bit."""
+        """Replaces the images beside `position` (black, copies, bright): its outputs must not change, to the bit."""
         for others in (np.zeros_like(x), np.broadcast_to(x[position], x.shape), 30 * self._rng.normal(size=x.shape)):
             other = np.array(others)
             other[position] = x[position]
@@ -288,25 +292,26 @@ class _Asked:
             floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
             if found > max(10 * noise, floor):
                 raise self._depends(
-                    f"the image at position {position} of {len(x)} gets outputs that differ by {found:.2g} with the "
-                    "images beside it"
+                    f"outputs of the image at position {position} of {len(x)} change by {found:.2g} with the other "
+                    "images"
                 )
 
     def _depends(self, how: str) -> UserError:
         return _refused(
             self._module,
-            f"looks across its batch in evaluation: {how}; allowed: outputs of each image by itself (instead of "
-            "statistics of the batch take GroupNorm or LayerNorm)",
+            f"mixes the images of its batch in evaluation: {how}; allowed: outputs that depend on their own image "
+            "alone (use GroupNorm or LayerNorm instead of batch statistics)",
         )
 
 
 def _largest(values: np.ndarray) -> float:
+    """Returns the largest finite magnitude; 0 if no value is finite."""
     finite = np.abs(values[np.isfinite(values)])
     return float(finite.max(initial=0.0))
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference; infinite where one is finite and the other not."""
+    """Returns the largest difference of two arrays; infinite if only one of two values is finite."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(a - b))
@@ -314,7 +319,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
-    """1 for rows that differ by more than `tolerance` of the largest value, else 0; NaN and infinity are ignored."""
+    """Returns 1 for rows that differ by more than `tolerance` of the largest finite value, else 0."""
     with np.errstate(invalid="ignore"):
         apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
     return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)
@@ -325,7 +330,7 @@ _RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNOREC
 
 
 def _warnings(module: Module, trained: int) -> list[str]:
-    """Warnings about dropout that does nothing in training."""
+    """Returns warnings about dropout that has no effect in training."""
     noise, begin = module.functions.noise(trained), f"config.model.name: {module.name!r}"
     advice = f"; if it should, let its __call__ take one of {WORDS}"
     if noise.silent:
@@ -340,7 +345,7 @@ def _warnings(module: Module, trained: int) -> list[str]:
 
 
 def _dropout_in(kind: type) -> str | None:
-    """The name of a dropout layer in the source of a class; None if there is none, or no source."""
+    """Returns the name of a dropout layer in the source of a class; None if there is no such layer or no source."""
     try:
         lines = inspect.getsource(kind).splitlines()
     except (OSError, TypeError):
