@@ -38,6 +38,14 @@ class Balanced(BalancedDensity):
     pass
 
 
+class StaysFull(DensityPolicy):
+    stays_full = True
+
+
+class Inherits(StaysFull):
+    pass
+
+
 class NoDensities(DensityPolicy):
     def balance(self, present):
         return present * 0
@@ -274,11 +282,16 @@ def test_scores_and_levels_together_are_refused():
         ("FirstTimes", {"window__first_waits_for_all": False}, "config.window.first_waits_for_all"),
         ("FirstTimes", {"window__cohort": 2, "aggregation__name": "counted"}, "config.density.name"),
         ("Balanced", {"transport__name": "one_copy"}, "config.transport.name"),
+        ("Inherits", {"transport__name": "one_copy"}, "config.transport.name"),
     ],
 )
 def test_a_policy_says_what_it_needs(name, changes, says):
     with pytest.raises(UserError, match=says):
         validate(tiny.config(density__name=f"tests.test_registry:{name}", **changes))
+
+
+def test_a_policy_that_stays_full_may_have_one_copy():
+    validate(tiny.config(density__name="tests.test_registry:StaysFull", transport__name="one_copy"))
 
 
 def test_a_policy_without_densities_is_told(tmp_path):

@@ -38,7 +38,7 @@ def refused(module, says, sizes=None):
 
 @pytest.mark.parametrize("inner", every_fifth([(inner,) for inner in zoo.ACROSS]), ids=names(zoo.ACROSS))
 def test_a_module_that_looks_across_its_batch_is_refused(inner):
-    says = "keeps state between calls" if inner is zoo.batch_norm_of_flax else "looks across its batch in evaluation"
+    says = "keeps state between calls" if inner is zoo.batch_norm_of_flax else "mixes the samples of its batch"
     text = refused(zoo.Around(inner), says)
     assert "GroupNorm or LayerNorm" in text and "batch norm without" not in text
 
@@ -96,7 +96,7 @@ def test_state_between_calls_is_refused(module):
 
 @pytest.mark.parametrize("module", zoo.UNREPEATABLE, ids=names(zoo.UNREPEATABLE))
 def test_numbers_that_no_key_gives_are_refused(module):
-    refused(module, "does not repeat")
+    refused(module, "is not repeatable")
 
 
 def nnx_by_hand(tree, x):
@@ -256,4 +256,4 @@ def test_a_model_too_large_to_compute_is_not_checked(monkeypatch):
     monkeypatch.setattr(module_checks, "_asked_before", [])
     monkeypatch.setattr(module_checks, "host_available", lambda: 1000)
     (line,) = wrap(zoo.RateZero).warnings
-    assert line.startswith("config.model.name: 'theirs' was not asked what its outputs depend on")
+    assert line.startswith("config.model.name: 'theirs' is not checked for outputs that depend on other samples: ")
