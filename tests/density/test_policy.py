@@ -152,26 +152,26 @@ def test_full_density_asks_for_nothing_and_decides_nothing():
 
 
 @pytest.mark.parametrize("name", ["full", "time_balance", "tiers"])
-def test_stop_early_asks_for_the_servers_accuracy(name):
+def test_stop_early_asks_for_the_servers_score(name):
     """Without recovery the run may stop at any densities."""
     policy = make_density(config(name=name, patience=1), 2, stop_early=True)
-    assert policy.needs == evidence_needed(name, True) == {"server_accuracy"}
+    assert policy.needs == evidence_needed(name, True) == {"server_score"}
     assert evidence_needed(name, False) == frozenset() == make_density(config(name=name), 2).needs
     assert [window for window in range(2, 10) if policy.decides_after(window)] == [3, 6, 9]
     observe(policy, [10, 40])
-    decisions = [policy.decide(Evidence(server_accuracy=accuracy)) for accuracy in (0.5, 0.5, 0.4)]
+    decisions = [policy.decide(Evidence(server_score=score)) for score in (0.5, 0.5, 0.4)]
     assert [d.stop for d in decisions] == [False, False, True]  # the second is identical: it does not count
     assert decisions[-1].density_pct.tolist() == ([100, 100] if name == "full" else [100, 25])
 
 
 @pytest.mark.parametrize("name", ["recovery", "tiers_recovery"])
-def test_recovery_asks_for_accuracies_and_has_the_stop_rule(name):
-    needs = {"client_accuracy", "server_accuracy"}
+def test_recovery_asks_for_scores_and_has_the_stop_rule(name):
+    needs = {"client_score", "server_score"}
     assert evidence_needed(name, False) == evidence_needed(name, True) == find_density(name).needs == needs
     for slow_s, stops in ((10, [False, True]), (40, [False, False])):  # with 40 s client 1 is pruned
         policy = make_density(config(name=name, patience=1), 2)
         observe(policy, [10, slow_s])
-        assert [policy.decide(Evidence(server_accuracy=accuracy)).stop for accuracy in (0.5, 0.4)] == stops
+        assert [policy.decide(Evidence(server_score=score)).stop for score in (0.5, 0.4)] == stops
 
 
 # --- plugins ---
@@ -228,7 +228,8 @@ def test_a_plugin_of_version_0_1_still_runs():
 
 
 def test_a_plugin_that_asks_for_something_else_is_refused():
-    with pytest.raises(UserError, match="needs are among client_accuracy, client_loss, server_accuracy, not .'age'"):
+    known = "client_accuracy, client_loss, client_score, server_accuracy, server_score"
+    with pytest.raises(UserError, match=f"needs are among {known}, not .'age'"):
         find_density("tests.density.test_policy:AsksForAge")
 
 

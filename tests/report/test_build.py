@@ -234,7 +234,7 @@ def put(value, *path):
     "change",
     [
         drop("final", "accuracy"), drop("bytes_down"), drop("host", "steady_s"), drop("clients", 0, "updates"),
-        drop("curves", "mask"), drop("ended", "how"), put(2, "schema_version"), put("93 %", "final", "accuracy"),
+        drop("curves", "mask"), drop("ended", "how"), put(3, "schema_version"), put("93 %", "final", "accuracy"),
         put(1.5, "final", "accuracy"), put("lost power", "ended", "how"), put(-1, "bytes_up"), put(1, "extra"),
         put([0], "clients", 0, "densities", "percent"), put("fast", "host", "note"), put(None, "windows"),
     ],
@@ -257,10 +257,10 @@ def test_a_report_returns_from_its_file_as_it_was(tmp_path, validator):
 
 
 def test_a_report_that_json_cannot_hold_leaves_the_old_file(tmp_path):
-    write_report(tmp_path / "report.json", {"schema_version": 1})
+    write_report(tmp_path / "report.json", {"schema_version": 2})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_report(tmp_path / "report.json", {"schema_version": 1, "loss": float("nan")})
-    assert read_report(tmp_path / "report.json") == {"schema_version": 1}
+        write_report(tmp_path / "report.json", {"schema_version": 2, "loss": float("nan")})
+    assert read_report(tmp_path / "report.json") == {"schema_version": 2}
 
 
 def test_a_file_that_is_no_report_is_refused_in_one_line(tmp_path):
