@@ -35,7 +35,7 @@ def _accept(name: str, found: Any) -> Task:
     metric = found.metric.name
     if not isinstance(metric, str) or not _METRIC.fullmatch(metric) or _TAKEN.fullmatch(metric):
         allowed = "small letters, digits and _, at most 30, and no other key of a report"
-        raise UserError(f"config.{_KEY}={name!r}: has a metric named {metric!r}; allowed are {allowed}")
+        raise UserError(f"config.{_KEY}={name!r}: its metric is named {metric!r}; allowed are {allowed}")
     return found
 
 

@@ -259,6 +259,31 @@ def test_recovery_raises_the_minimum_step_by_step_until_one():
     assert decision.min_densities.tolist() == [0.05, 1.0]
 
 
+def test_recovery_follows_scores_of_which_lower_values_are_better():
+    """Perplexities fall at both clients and then stand still at client 1: only that one recovers, in the metric's unit.
+
+    Scores are minus the perplexities. With min_delta = 2 the step from 40 to 39 is none.
+    """
+    policy = make_density(config(patience=1, min_delta=2.0), 2)
+    observe(policy, [10, 40])
+    perplexities = [(90.0, 80.0), (70.0, 60.0), (50.0, 40.0), (30.0, 39.0), (20.0, 38.0), (10.0, 41.0)]
+    fired, stops = [], []
+    for pair in perplexities:
+        scores = -np.array(pair)
+        decision = policy.decide(Evidence(np.array([0.5, 0.5]), client_score=scores, server_score=scores[1]))
+        fired.append(decision.triggered.tolist())
+        stops.append(decision.stop)
+    # 39 fires against 40; 38 is the new best; 41 fires against it
+    assert fired == [[False, k in (3, 5)] for k in range(6)]
+    assert decision.density_pct.tolist() == [100, 65] and stops == [False] * 6
+
+
+def test_the_stop_rule_follows_the_servers_score():
+    policy = make_density(config(patience=1), 1)
+    stops = [policy.decide(Evidence(server_accuracy=0.1, server_score=-p)).stop for p in (90.0, 80.0, 81.0)]
+    assert stops == [False, False, True]  # the accuracy stands still, and nobody asks for it
+
+
 def test_recovered_minimum_survives_the_time_balance():
     policy = make_density(config(patience=1), 2)
     observe(policy, [10, 100])

@@ -104,7 +104,8 @@ def _compared(groups: Sequence[Group]) -> tuple[str, dict[str, Any]]:
         metric = html.escape(own[0].metric.words)
         shown[f"headline{after}"] = _plain(figures.headline(own))
         shown[f"traffic{after}"] = _plain(figures.traffic(own))
-        where = f": {html.escape(task)}" if task else ""
+        data = task.removesuffix(own[0].metric.words).removesuffix(", ")  # the heading has the metric already
+        where = f": {html.escape(data)}" if data else ""
         text += f"""
 <h2>{metric.capitalize()}{where}</h2>
 <p class="note">Click on an entry of the legend to hide a method, twice to see it alone.</p>
