@@ -107,7 +107,7 @@ def default_config() -> config_dict.ConfigDict:
         min_density=0.05,
         delta_rho=0.2,
         patience=10,  # evaluations (one per interval)
-        min_delta=0.0,
+        min_delta=0.0,  # the least improvement, in the unit of the task's metric
     )
     c.aggregation = _group(
         name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object
@@ -162,7 +162,8 @@ def default_config() -> config_dict.ConfigDict:
         model="mask",  # mask | fedavg: the headline server model
         signal="heldout",  # heldout | test: what early stopping sees
         batch_size=100,  # images per evaluation call (im2col memory grows with it)
-        thresholds=(0.8, 0.9),
+        # levels of the task's metric for the time to each; None: (0.8, 0.9) of a share, as accuracy, none of others
+        thresholds=config_dict.placeholder(tuple),
     )
     c.engine = _group(
         clients="auto",  # auto | map | vmap

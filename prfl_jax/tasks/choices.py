@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from prfl_jax import registry
 from prfl_jax.registry import Registry
+from prfl_jax.system.errors import UserError
 from prfl_jax.tasks.language_model import LANGUAGE_MODEL
 from prfl_jax.tasks.task import CLASSIFICATION, Metric, Task
 
 _KEY = "task.name"
+
+# Of a metric: what else the records, curves and comparisons of a report hold, and keys that would read as another's.
+_TAKEN = re.compile(
+    r"(t_s|model_s|window|windows|bytes_.*|client_updates|simulated_s|seed|curve|lacks|one_model|model|metric|mask|fedavg|"
+    r"(own|final|time_to)_.*|.*_curves|per_(class|client)|worst_client|score)"
+)
+_METRIC = re.compile(r"[a-z][a-z0-9_]{0,29}")
 
 
 def _accept(name: str, found: Any) -> Task:
@@ -23,6 +32,10 @@ def _accept(name: str, found: Any) -> Task:
     functions = (found.loss, found.targets, found.metric.value, *([found.extra] if found.extra is not None else []))
     if not all(callable(function) for function in functions):
         raise registry.wrong(f"config.{_KEY}", name, found, "a Task with functions for loss, targets, extra and metric")
+    metric = found.metric.name
+    if not isinstance(metric, str) or not _METRIC.fullmatch(metric) or _TAKEN.fullmatch(metric):
+        allowed = "small letters, digits and _, at most 30, and no other key of a report"
+        raise UserError(f"config.{_KEY}={name!r}: its metric is named {metric!r}; allowed are {allowed}")
     return found
 
 
