@@ -234,6 +234,7 @@ def test_every_export_is_public():
     assert all(f"`{module}`" in prfl_jax.__doc__ for module in modules if module.count(".") == 1)
 
 
+@pytest.mark.slow
 def test_the_api_reference_has_a_page_for_every_public_module(tmp_path):
     """As CI builds it, where pdoc is installed: a warning is an error."""
     pytest.importorskip("pdoc")

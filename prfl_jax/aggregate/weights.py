@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,19 @@ def staleness_weight(tau: np.ndarray, kind: str, a: float | None, b: float) -> n
         raise ValueError(f"staleness {tau.min()} is negative")
     rule = STALENESS.find(kind)
     return rule.weight(tau, rule.a if a is None else a, b)
+
+
+def aggregation_in_force(aggregation: Any, staleness_a: float) -> Any:
+    """Returns a copy of the config group `aggregation` in which every constant has its number.
+
+    Args:
+      staleness_a: the constant a of s(tau) where the group gives none (`strategies.staleness_a`).
+    """
+    group = aggregation.copy_and_resolve_references()
+    if group.staleness_a is None:
+        with group.unlocked():
+            group.staleness_a = staleness_a
+    return group
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Dataset:
         return self.y_train.ndim == 2
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """How often each label is a target of these training samples, `[num_classes]`."""
+        """How often each label is a target of the training samples `rows` `[n]`: `[num_classes]` counts."""
         y = self.y_train[rows].reshape(-1)
         return np.bincount(y[y >= 0], minlength=self.num_classes)
 

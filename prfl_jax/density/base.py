@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,6 +15,7 @@ from prfl_jax.density.evidence import OF_CLIENTS, Evidence
 from prfl_jax.density.time_balance import TimeBalance
 from prfl_jax.submodel.size import to_percent
 from prfl_jax.system.errors import UserError
+from prfl_jax.system.notices import deprecated_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Decision:
     @property
     def percents(self) -> np.ndarray:
         """`density_pct` by its name of version 0.1."""
-        warnings.warn("Decision.percents is now density_pct", DeprecationWarning, stacklevel=2)
+        deprecated_once("Decision.percents is now density_pct")
         return self.density_pct
 
 
@@ -59,7 +59,8 @@ class DensityPolicy:
         nothing causes no evaluation on held-out data.
       needs_first_times: of the class: whether the first decision needs a round time of every client.
       in_cohorts: of the class: whether the arrivals of a cohort suffice (`window.cohort`).
-      stays_full: of the class: whether every density is 1 for the whole run, so that nothing is decided or pruned.
+      stays_full: of the class: whether every density is 1 for the whole run, so that nothing is decided or pruned. It
+        is not inherited: a subclass that keeps every density at 1 declares it again.
       uses_tiers: of the class: whether it reads `density.tiers`.
       recovers: of the class: whether it needs measurements of the clients' models, and so a buffer that keeps them.
         Derived from `needs`.
@@ -76,9 +77,9 @@ class DensityPolicy:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        cls.stays_full = cls.__dict__.get("stays_full", False)
         if cls.__dict__.get("recovers") and not cls.needs & OF_CLIENTS:
-            text = f"{cls.__name__}.recovers = True is now needs = frozenset({{'client_accuracy'}})"
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            deprecated_once(f"{cls.__name__}.recovers = True is now needs = frozenset({{'client_accuracy'}})")
             cls.needs = cls.needs | {"client_accuracy"}
         cls.recovers = bool(cls.needs & OF_CLIENTS)
         decide = cls.__dict__.get("decide")
@@ -112,7 +113,7 @@ class DensityPolicy:
     @property
     def percents(self) -> np.ndarray:
         """`density_pct` by its name of version 0.1."""
-        warnings.warn("DensityPolicy.percents is now density_pct", DeprecationWarning, stacklevel=2)
+        deprecated_once("DensityPolicy.percents is now density_pct")
         return self.density_pct
 
     def observe(self, arrivals: Sequence[Arrival], density_pct: Sequence[int] | np.ndarray) -> None:
@@ -140,8 +141,7 @@ class DensityPolicy:
         """
         if not isinstance(evidence, Evidence):
             if evidence is not None or server_accuracy is not None:
-                text = "DensityPolicy.decide takes client_accuracy and server_accuracy in an Evidence"
-                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                deprecated_once("DensityPolicy.decide takes client_accuracy and server_accuracy in an Evidence")
             evidence = Evidence(client_accuracy=evidence, server_accuracy=server_accuracy)
         self.consider(evidence)
         triggered = self.recover(evidence.client_accuracy)
@@ -190,7 +190,11 @@ class DensityPolicy:
                 f"density.name: {type(self).__name__}.balance gave {' '.join(repr(wanted).split())[:80]}; "
                 f"allowed: {len(self._density_pct)} densities in (0, 1]"
             )
-        return np.array([to_percent(float(density)) for density in found], dtype=np.int64)
+        density_pct = np.array([to_percent(float(density)) for density in found], dtype=np.int64)
+        if self.stays_full and (density_pct < 100).any():
+            allowed = "1 for every client, because its class has stays_full = True"
+            raise UserError(f"density.name: {type(self).__name__}.balance gave {found.min():g}; allowed: {allowed}")
+        return density_pct
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes during a run, as JSON can hold it; `from_state` of a new policy takes it."""

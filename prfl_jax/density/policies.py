@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from prfl_jax.density.base import DensityPolicy
 from prfl_jax.density.early_stopping import EarlyStopping
 from prfl_jax.system.errors import UserError
+from prfl_jax.system.notices import deprecated_once
 
 
 class FullDensity(DensityPolicy):
@@ -18,11 +18,9 @@ class FullDensity(DensityPolicy):
     stays_full = True
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
         if FullDensity in cls.__bases__ and "stays_full" not in cls.__dict__:  # a plugin of version 0.1
-            text = f"{cls.__name__}: the base class of density policies is now DensityPolicy, not FullDensity"
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
-            cls.stays_full = False
+            deprecated_once(f"{cls.__name__}: the base class of density policies is now DensityPolicy, not FullDensity")
+        super().__init_subclass__(**arguments)
 
 
 class BalancedDensity(DensityPolicy):

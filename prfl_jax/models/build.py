@@ -130,7 +130,7 @@ def build_model(
       sequence: whether each step of a sample has outputs.
 
     Raises:
-      UserError: the module cannot be found, keeps state between calls, looks across its batch, or has too few outputs.
+      UserError: the module cannot be found, keeps state between calls, mixes images, or has too few outputs.
     """
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:

@@ -1,6 +1,7 @@
-"""Checks a user's module before a run: its outputs must depend on each sample alone, and nothing may change by a call.
+"""Checks a user's module before a run: outputs may depend on their own sample alone, and no call may change a variable.
 
-Small batches are checked by numbers; the run's own batches by their traced programs alone, unless those differ.
+Outputs of small batches are computed and compared. Batches of the run's own sizes are only traced, and computed where
+the traced program differs from that of a small batch.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from prfl_jax.system.host_memory import host_available
 from prfl_jax.system.jax_settings import root_key
 from prfl_jax.tasks import SEQUENCES, SampleSpec
 
-FEW = 5  # samples of the batch that is looked at in full
-MANY = 256  # of one that is traced, where no batch of the run is known
-# How much a sample's outputs may differ between two shapes of batch, of the largest output: rounding is another there.
-ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}  # by bytes of the narrowest float; ten times that with params far from the first
-SPREADS = (0.05, 0.5, 2.0)  # of what is added to params, of their own size: a branch may begin with a factor of 0
+FEW = 5  # samples of the batch in which every position is checked
+MANY = 256  # samples of a batch that is traced besides the run's own sizes
+# How much a sample's outputs may differ between two batch sizes, relative to the largest output: rounding differs.
+# By bytes of the narrowest float; ten times as much with params far from the initial ones.
+ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}
+SPREADS = (0.05, 0.5, 2.0)  # of noise relative to the params: with initial ones a branch may have a factor of 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Sizes:
     """Batch sizes of the coming run, as far as they are known.
 
     Attributes:
-      evaluated: of each device in evaluation.
-      trained: of a client's step.
+      evaluated: samples of a batch on each device in evaluation.
+      trained: samples of a client's local step.
     """
 
     evaluated: tuple[int, ...] = ()
@@ -49,12 +51,11 @@ class Module:
     """A module to be checked.
 
     Attributes:
-      name: of the model, for the text of an error.
+      name: name of the model, for error messages.
       sample: what it is given of one sample.
       classes: number of outputs.
-      functions: its pure functions, made by an adapter.
+      functions: its pure functions, from an adapter.
       source: the module or its class, whose code is searched for dropout.
-      sequence: whether each step of a sample has outputs.
     """
 
     name: str
@@ -69,12 +70,12 @@ class Module:
         check_outputs(self.name, output_shape(self.sample, self.classes, self.sequence, size), out, self.sample)
 
 
-COPIES = 8  # of the params, that `_check_numbers` has at a time, with what it draws them from
+COPIES = 8  # of the params that `_check_numbers` holds at a time, random numbers for them included
 _asked_before: list[tuple[Any, ...]] = []  # (the user's object, sample, classes, sequence, sizes, warnings)
 
 
 def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
-    """Like `check`, but only once in a process for the same object and shapes: several experiments share a model."""
+    """Calls `check` once in a process for the same object and shapes, since several experiments may share a model."""
     for source, *shapes, warnings in _asked_before:
         if source is module.source and shapes == [module.sample, module.classes, module.sequence, sizes]:
             return tuple(warnings)
@@ -88,7 +89,7 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
 
     Raises:
       UserError: the module cannot be used; one line.
-      Exception: what the user's code raises in training, or for one of the batches.
+      Exception: raised by the user's code in training, or for one of the batches.
     """
     functions, key = module.functions, root_key(0)
     params, fixed = jax.eval_shape(lambda: (functions.init(key), functions.fixed(key)))
@@ -101,9 +102,10 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     _check_repeatable(module, tree, sizes.trained[0])
     warnings = _warnings(module, sizes.trained[0])
     need, there = COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)), host_available()
-    if there is not None and need > there:  # a run hardly fits either, and says so
-        words = f"was not asked what its outputs depend on, which takes {need / 1e9:,.0f} GB of {there / 1e9:,.1f} GB"
-        return (*warnings, f"config.model.name: {module.name!r} {words} of memory")
+    if there is not None and need > there:  # the run itself hardly fits either, and says so
+        why = f"the check takes {need / 1e9:,.0f} GB of memory, {there / 1e9:,.1f} GB are available"
+        unchecked = "is not checked for outputs that depend on other samples"
+        return (*warnings, f"config.model.name: {module.name!r} {unchecked}: {why}")
     _check_numbers(module, sizes)
     return tuple(warnings)
 
@@ -132,7 +134,7 @@ def check_outputs(name: str, wanted: tuple[int, ...], out: Any, sample: SampleSp
 
 
 def _check_training(module: Module, params: Params, fixed: Params, size: int) -> None:
-    """Traces a training step's gradient."""
+    """Traces the gradient of a training step; raises what the user's code raises."""
 
     def loss(p: Params, fixed: Params, x: jax.Array) -> jax.Array:
         out = module.functions.apply(whole(p, fixed), x, True, root_key(0))
@@ -143,7 +145,7 @@ def _check_training(module: Module, params: Params, fixed: Params, size: int) ->
 
 
 def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
-    """Traces each function twice: random numbers and counters of plain Python differ between the two traces."""
+    """Traces each function twice, since random numbers and counters of plain Python differ between two traces."""
     functions, key, x = module.functions, root_key(0), _batch(module, 2)
     batch = _batch(module, trained)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -152,18 +154,18 @@ def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
         "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, batch, key)),
     }
     for what, (function, args) in asked.items():
-        # each as a function of its own: JAX keeps what it has traced
+        # a new function each time, since JAX caches traces
         first, second = (fingerprint(lambda *a, f=function: f(*a), *args) for _ in range(2))
         if first != second:
             raise _refused(
                 module,
-                f"does not repeat: {what} differ each time its code runs, with the same key; allowed: random numbers "
+                f"is not repeatable: {what} differ each time its code runs, with the same key; allowed: random numbers "
                 "from JAX keys (make_rng or rngs), none from NumPy or Python",
             )
 
 
 def _check_numbers(module: Module, sizes: Sizes) -> None:
-    """Checks by computing that outputs depend on no other sample, batch size or random key, and no variable changes."""
+    """Computes outputs: they may depend on no other sample, batch size or random key, and no variable may change."""
     functions, rng = module.functions, np.random.default_rng(0)
     params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(root_key(0))
     variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
@@ -172,7 +174,7 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
 
     @jax.jit
     def evaluate(tree: Params, x: jax.Array, seed: Any) -> jax.Array:
-        with jax.default_matmul_precision("highest"):  # else nothing could be distinguished from rounding
+        with jax.default_matmul_precision("highest"):  # so that rounding hides no dependence
             return functions.apply(tree, x, False, jax.random.key(seed))
 
     asked = _Asked(module, evaluate, rng)
@@ -186,7 +188,7 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
 
 
 def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
-    """Params with normal noise of about their own size."""
+    """Adds normal noise to params, of about `spread` times their root mean square."""
 
     def one(leaf: Any) -> np.ndarray:
         w = np.asarray(leaf, np.float32)
@@ -197,7 +199,7 @@ def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
 
 
 def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator, trained: int) -> None:
-    """Raises UserError where a call changes a variable, in training or evaluation."""
+    """Raises UserError if a call in evaluation or training changes a variable."""
     for train, size in ((False, FEW), (True, trained)):
         x = _draw(module.sample, size, rng, normal=True)
 
@@ -220,18 +222,19 @@ def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Gen
             raise _refused(
                 module,
                 f"keeps state between calls ({names}: changed by a call in {'training' if train else 'evaluation'}), "
-                "such as batch statistics or a counter; allowed: params, and variables that stay what they are "
-                "(instead of statistics of the batch take GroupNorm or LayerNorm)",
+                "such as batch statistics or a counter; allowed: params, and variables that no call changes "
+                "(use GroupNorm or LayerNorm instead of batch statistics)",
             )
 
 
 def _numbers(array: Any) -> np.ndarray:
+    """Converts floats of any type to float64, in which NumPy can compare them."""
     out = np.asarray(array)
     return out.astype(np.float64) if not np.issubdtype(out.dtype, np.integer) and out.dtype != bool else out
 
 
 def _draw(sample: SampleSpec, size: int, rng: np.random.Generator, normal: bool) -> np.ndarray:
-    """A batch of samples: tokens, else normal values or values in [0, 1)."""
+    """Draws a batch of samples: tokens, else normal values or values in [0, 1)."""
     shape = (size, *sample.shape)
     if sample.kind is SEQUENCES:
         return rng.integers(0, max(sample.tokens, 1), shape, np.int32)
@@ -245,16 +248,16 @@ class _Asked:
         self._module, self._evaluate, self._rng = module, evaluate, rng
 
     def _out(self, tree: Params, x: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Outputs `[B, values of a sample]`."""
+        """Returns outputs `[B, values of a sample]`."""
         out = np.asarray(self._evaluate(tree, x.astype(self._module.sample.dtype), seed), np.float64)
         return out.reshape(len(x), -1)
 
     def _samples(self, number: int, size: int) -> np.ndarray:
-        """Samples of several kinds: normal values, and values in [0, 1]."""
+        """Draws `size` samples; of numbers normal values if `number` is odd, else values in [0, 1]."""
         return _draw(self._module.sample, size, self._rng, normal=number % 2 == 1)
 
     def _neighbours(self, x: np.ndarray, position: int) -> tuple[np.ndarray, ...]:
-        """Batches to put beside one sample: zeros, copies of it, large values or other tokens."""
+        """Returns batches to put beside one sample: zeros, copies of it, large values or other tokens."""
         if self._module.sample.kind is SEQUENCES:
             strange = self._samples(0, len(x))
         else:
@@ -262,7 +265,7 @@ class _Asked:
         return np.zeros_like(x), np.broadcast_to(x[position], x.shape), strange
 
     def check_few(self, trees: Sequence[Params]) -> None:
-        """Checks all positions of a small batch, each sample alone, and two random keys."""
+        """Checks a batch of `FEW` samples: every position beside others, each sample alone, and two random keys."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _batch(self._module, FEW))]
         apart = np.zeros(FEW, int)
         for number, tree in enumerate(trees):
@@ -272,14 +275,14 @@ class _Asked:
                 raise _refused(
                     self._module,
                     "gives outputs that are not finite with its initial weights, for values in [0, 1]; allowed: finite "
-                    "ones",
+                    "outputs",
                 )
-            noise = _distance(base, self._out(tree, x))  # 0, unless the device adds up in any order
+            noise = _distance(base, self._out(tree, x))  # 0, unless the device sums in varying order
             if (found := _distance(base, self._out(tree, x, seed=1))) > 10 * noise:
                 raise _refused(
                     self._module,
-                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none, "
-                    "by one of the training switches that are known (train, deterministic, ...)",
+                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none; "
+                    "switch them off by a known training switch (train, deterministic, ...)",
                 )
             for position in range(FEW):
                 self._check_neighbours(tree, x, base, position, noise)
@@ -289,7 +292,7 @@ class _Asked:
             raise self._depends(f"outputs of a sample alone and in a batch of {FEW} differ")
 
     def check_size(self, tree: Params, size: int) -> None:
-        """Checks a few positions of a batch of `size` samples."""
+        """Checks the first, middle and last position of a batch of `size` samples."""
         tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _batch(self._module, size))]
         positions = sorted({0, size // 2, size - 1})
         apart = np.zeros(len(positions), int)
@@ -305,7 +308,7 @@ class _Asked:
             raise self._depends(f"outputs of a sample alone and in a batch of {size} differ")
 
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
-        """Runs the same program beside other samples (zeros, copies, large values); outputs must be equal."""
+        """Replaces the samples beside `position`: its outputs must not change, to the bit."""
         for others in self._neighbours(x, position):
             other = np.array(others)
             other[position] = x[position]
@@ -313,25 +316,26 @@ class _Asked:
             floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
             if found > max(10 * noise, floor):
                 raise self._depends(
-                    f"the sample at position {position} of {len(x)} gets outputs that differ by {found:.2g} with the "
-                    "samples beside it"
+                    f"outputs of the sample at position {position} of {len(x)} change by {found:.2g} with the other "
+                    "samples"
                 )
 
     def _depends(self, how: str) -> UserError:
         return _refused(
             self._module,
-            f"looks across its batch in evaluation: {how}; allowed: outputs of each sample by itself (instead of "
-            "statistics of the batch take GroupNorm or LayerNorm)",
+            f"mixes the samples of its batch in evaluation: {how}; allowed: outputs that depend on their own sample "
+            "alone (use GroupNorm or LayerNorm instead of batch statistics)",
         )
 
 
 def _largest(values: np.ndarray) -> float:
+    """Returns the largest finite magnitude; 0 if no value is finite."""
     finite = np.abs(values[np.isfinite(values)])
     return float(finite.max(initial=0.0))
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference; infinite where one is finite and the other not."""
+    """Returns the largest difference of two arrays; infinite if only one of two values is finite."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(a - b))
@@ -339,7 +343,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
-    """1 for rows that differ by more than `tolerance` of the largest value, else 0; NaN and infinity are ignored."""
+    """Returns 1 for rows that differ by more than `tolerance` of the largest finite value, else 0."""
     with np.errstate(invalid="ignore"):
         apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
     return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)
@@ -350,7 +354,7 @@ _RATE_0 = re.compile(r"dropout\w*\(\s*(rate\s*=\s*)?0(\.0*)?\s*[,)]", re.IGNOREC
 
 
 def _warnings(module: Module, trained: int) -> list[str]:
-    """Warnings about dropout that does nothing in training."""
+    """Returns warnings about dropout that has no effect in training."""
     noise, begin = module.functions.noise(trained), f"config.model.name: {module.name!r}"
     advice = f"; if it should, let its __call__ take one of {WORDS}"
     if noise.silent:
@@ -365,7 +369,7 @@ def _warnings(module: Module, trained: int) -> list[str]:
 
 
 def _dropout_in(kind: type) -> str | None:
-    """The name of a dropout layer in the source of a class; None if there is none, or no source."""
+    """Returns the name of a dropout layer in the source of a class; None if there is no such layer or no source."""
     try:
         lines = inspect.getsource(kind).splitlines()
     except (OSError, TypeError):

@@ -28,7 +28,6 @@ __all__ = [
     "ROWS",
     "Method",
     "WindowChoice",
-    "aggregation_in_force",
     "for_comparison",
     "forgotten",
     "row",
@@ -68,15 +67,6 @@ def row(name: str) -> dict[str, str | bool]:
 def staleness_a(strategy: str, kind: str) -> float:
     """The constant a of s(tau) where a config gives none: the method's, else that of the kind of staleness."""
     return METHODS[strategy].staleness_a.get(kind, STALENESS.find(kind).a)
-
-
-def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """`config.aggregation` with the number that stands for a constant which is not given."""
-    group = config.aggregation.copy_and_resolve_references()
-    if group.staleness_a is None:
-        with group.unlocked():
-            group.staleness_a = staleness_a(config.strategy, group.staleness)
-    return group
 
 
 def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:

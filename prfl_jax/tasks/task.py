@@ -47,7 +47,9 @@ def _perplexity(scores: Scores) -> float:
         return math.inf
 
 
+# share of targets that are predicted
 ACCURACY = Metric("accuracy", lambda scores: scores.accuracy)
+# exp of the mean loss of a target
 PERPLEXITY = Metric("perplexity", _perplexity, higher_is_better=False, share=False, worst=math.inf)
 
 
@@ -84,4 +86,5 @@ class Task:
     extra: Callable[[Any, Any], Mapping[str, Any]] | None = None
 
 
+# one label a sample, scored by accuracy
 CLASSIFICATION = Task()

@@ -128,7 +128,7 @@ def test_traits_of_the_choices():
 
 
 def test_the_former_name_of_stacked_updates_is_known():
-    with pytest.warns(DeprecationWarning, match="is now StackedUpdates"):
+    with pytest.warns(FutureWarning, match="is now StackedUpdates"):
         assert stacked_module.Held is stacked_module.StackedUpdates
 
 
@@ -216,6 +216,7 @@ def test_kernels_that_do_not_fit_are_refused_before_a_run(kernel, says):
     assert check_kernel(SimpleNamespace(name="fedavg"), choice(kernel), LAYOUT, SHAPES, SLOTS) is None  # a built-in
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_the_kernel_of_a_plugin():
     settings = {"aggregation__name": "tests.aggregate.test_kernels:MOMENTUM", "rounds": 3}
     ran, plain = tiny.run("fedbuff", **settings), tiny.run("fedbuff", rounds=3)

@@ -248,6 +248,7 @@ except UserError as error: sys.exit(str(error))
 """
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_is_said_in_a_line(tmp_path):
     write(tmp_path / "leaf/a.json", {"f0": some(0, 20)})
     (tmp_path / "data" / "femnist").mkdir(parents=True)

@@ -109,6 +109,7 @@ def test_python_json_and_flag_files_with_a_byte_order_mark(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_flag_files(tmp_path):
     def said(content):
         (tmp_path / "flags.txt").write_bytes(content)

@@ -198,7 +198,7 @@ def test_a_policy_may_decide_by_losses():
 
 
 def test_a_plugin_of_version_0_1_still_runs():
-    with pytest.warns(DeprecationWarning, match="Halves: the base class of density policies is now DensityPolicy"):
+    with pytest.warns(FutureWarning, match="Halves: the base class of density policies is now DensityPolicy"):
 
         class Halves(FullDensity):
             def balance(self, present):
@@ -213,7 +213,7 @@ def test_a_plugin_of_version_0_1_still_runs():
 
     assert RecoveringHalves.needs == Recovery.needs and not RecoveringHalves.stays_full
     assert not RecoveringHalves.in_cohorts and RecoveringHalves(config(), 2).decides_after(3)
-    with pytest.warns(DeprecationWarning, match="needs = frozenset"):
+    with pytest.warns(FutureWarning, match="needs = frozenset"):
 
         class Looks(BalancedDensity):
             recovers = True
@@ -222,9 +222,26 @@ def test_a_plugin_of_version_0_1_still_runs():
                 return client_accuracy < 0.5
 
     assert Looks.needs == {"client_accuracy"} and Looks.recovers
-    with pytest.warns(DeprecationWarning, match="in an Evidence"):
+    with pytest.warns(FutureWarning, match="in an Evidence"):
         decision = Looks(config(), 2).decide(np.array([0.4, 0.6]), None)
     assert decision.triggered.tolist() == [True, False]
+
+
+def test_a_subclass_stays_full_only_if_it_says_so():
+    class StaysFull(DensityPolicy):
+        stays_full = True
+
+    class Halves(StaysFull):
+        def balance(self, present):
+            return present / 2
+
+    class WrongHalves(Halves):
+        stays_full = True
+
+    assert StaysFull.stays_full and not StaysFull(config(), 2).decides_after(3)
+    assert not Halves.stays_full and Halves(config(), 2).decide().density_pct.tolist() == [50, 50]
+    with pytest.raises(UserError, match="WrongHalves.balance gave 0.5; allowed: 1 for every client, because its class"):
+        WrongHalves(config(), 2).decide()
 
 
 def test_a_plugin_that_asks_for_something_else_is_refused():
@@ -338,5 +355,5 @@ def test_a_policy_with_the_former_decide_is_refused():
 
 def test_the_former_name_of_a_decisions_densities_is_known():
     decision = DensityPolicy(config(), 2).decide()
-    with pytest.warns(DeprecationWarning, match="density_pct"):
+    with pytest.warns(FutureWarning, match="density_pct"):
         assert decision.percents.tolist() == decision.density_pct.tolist()

@@ -42,6 +42,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "model.init": ("he", ["xavier", None]),
     "model.size_mb": (26.5, [0.0, -26.5, INF]),
     "model.loss": ("softmax", ["mse"]),
+    "task.name": (None, ["regression", None, 1]),  # the other one wants other data
     "clients.number": (9, [0, -1, 10.0, None]),
     "clients.up_mb_s": ((1.0,) * 10, [(1.0, -2.0), (0.0,), (NAN,), ("1",), 5.0, None]),
     "clients.down_mb_s": ((2.0,) * 10, [(1.0, -2.0), (INF,), (True,), "fast"]),

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from marked import slow_except
 from report_records import report_of, simulated_run
 
 from prfl_jax.config.defaults import default_config
@@ -33,7 +34,7 @@ def pixels(path):
     return imread(path)
 
 
-@pytest.mark.parametrize("clients", [1, 10, 100])
+@pytest.mark.parametrize("clients", slow_except([1, 10, 100], 10))
 def test_a_readable_picture_is_written(tmp_path, clients, fedavg):
     report = report_of(simulated_run(clients=clients, windows=60, interval=5), clients)
     run_figure([report, fedavg], tmp_path / "new" / "figure.png")
@@ -133,6 +134,7 @@ def test_mean_density_against_the_obvious_one(prfl):
         assert mean == pytest.approx(np.mean(now), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_pyplot_is_not_touched():
     code = "import sys, prfl_jax.report as r; r.run_figure; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -103,6 +103,7 @@ def test_tables_say_times_ends_and_differences(folder):
     assert tables.ends(groups).count("rounds") == 3
 
 
+@pytest.mark.slow
 def test_mistakes_of_the_user(folder, tmp_path):
     with pytest.raises(UserError, match="no report there"):
         find_runs([str(tmp_path)])

@@ -13,7 +13,6 @@ from unittest import mock
 import optuna
 import pytest
 import tiny
-from marked import slow_except
 from paths import HELPERS, ROOT
 
 from prfl_jax.report import read_metrics
@@ -54,6 +53,7 @@ def no_figures():
         yield
 
 
+@pytest.mark.slow
 def test_a_grid_is_made_whole_and_a_second_call_makes_nothing(space_file, tmp_path, capsys):
     out = tmp_path / "sweep"
     base = tiny.config("fedavg", rounds=3)
@@ -158,6 +158,7 @@ def get_space():
     assert f"trial {failed[0]['trial']} failed: config.data.partition" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_time_to_a_level(space_file, tmp_path):
     out, space = tmp_path / "sweep", "def get_space(): return {'local.lr': [0.3, 1e-6]}"
     base = tiny.config("fedavg", rounds=12)
@@ -207,7 +208,8 @@ def test_a_trial_that_was_taken_and_never_heard_of_is_lost(space_file, tmp_path)
     assert [(e["state"], e["attempts"]) for e in outcome(out)["trials"]] == [("complete", 2)]
 
 
-@pytest.mark.parametrize("sampler", slow_except(["random", "tpe"], "random"))
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_ranges(space_file, tmp_path, sampler):
     space = """
 from optuna.distributions import FloatDistribution, IntDistribution
