@@ -25,7 +25,7 @@ from absl import flags
 
 from prfl_jax.config import cli
 from prfl_jax.data import prepare
-from prfl_jax.data.sources import DATA_DIR_VARIABLE
+from prfl_jax.data.dataset import DATA_DIR_VARIABLE
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 

@@ -151,6 +151,8 @@ CHOICES = {
     "data.partition": "data",
     "data.normalize": "data",
     "data.augment": "data",
+    "data.unit": "data",
+    "data.targets": "data",
     "model.name": "models",
     "model.init": "models",
     "model.loss": "models",

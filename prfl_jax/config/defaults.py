@@ -40,8 +40,9 @@ def default_config() -> config_dict.ConfigDict:
     c.stop_early = False  # True: end when the server stops improving; with recovery once all densities are 1
 
     c.data = _group(
-        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a
-        # plugin, as for the other names that say so (docs/)
+        # images: mnist_embedded | mnist_by_writer | cifar10 | femnist; texts: shakespeare | shakespeare_words | ptb
+        # | leaf_shakespeare | leaf_sent140; speech: spoken_digits; or tfds:NAME | FILE.npz | NAME_TRAIN.ts, or
+        # FILE.py:object: a plugin, as for the other names that say so (docs/)
         name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
         partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object
@@ -51,8 +52,12 @@ def default_config() -> config_dict.ConfigDict:
         writers=193,  # writer, writer_iid: how many writers (the lowest ids)
         min_images_per_writer=20,
         split_writers_over=config_dict.placeholder(int),  # writer: those with more images count as two
-        train_limit=config_dict.placeholder(int),  # use only so many training images (drawn by seed)
-        test_limit=config_dict.placeholder(int),  # likewise for test images
+        train_limit=config_dict.placeholder(int),  # use only so many training samples (drawn by seed)
+        test_limit=config_dict.placeholder(int),  # likewise for test samples
+        context=80,  # texts: tokens of a sample: the length of windows, the most of a text with a label
+        vocabulary=10_000,  # texts: words with a token of their own, the most frequent ones
+        unit="words",  # texts of leaf_sent140 and tfds:NAME: words | characters
+        targets="every",  # sequences with a target at each step: every | last: the last one alone, as a label
         holdout_fraction=0.1,  # of the training data, for early-stopping signals
         holdout_max=2000,
         augment="none",  # none | crop_flip

@@ -17,7 +17,7 @@ from typing import Any
 from prfl_jax import registry, strategies
 from prfl_jax.aggregate import AGGREGATIONS, CLIENT_WEIGHTS, STALENESS
 from prfl_jax.clock import CLOSE_RULES, DISPATCH_RULES, TRANSPORTS
-from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS
+from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS, TARGETS, UNITS
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.local import LOCAL_WORKS
@@ -154,6 +154,10 @@ RULES: dict[str, Rule] = {
     "data.min_images_per_writer": _integer(1),
     "data.train_limit": _integer(1, optional=True),
     "data.test_limit": _integer(1, optional=True),
+    "data.context": _integer(2, 10**6),
+    "data.vocabulary": _integer(1, 10**6 - 1),
+    "data.unit": _named(UNITS),
+    "data.targets": _named(TARGETS),
     "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "data.holdout_max": _integer(1),
     "data.augment": _named(AUGMENTATIONS),

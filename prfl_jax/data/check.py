@@ -11,7 +11,7 @@ import numpy as np
 from prfl_jax.data.plausibility import looks_strange
 from prfl_jax.data.sequences import checked_series, checked_tokens, sequence_targets
 from prfl_jax.system.errors import UserError
-from prfl_jax.tasks import FEATURES, SEQUENCES, SampleKind, kind_of
+from prfl_jax.tasks import FEATURES, IMAGES, PADDING, SEQUENCES, SampleKind, kind_of
 
 UNLABELLED = -1  # how tensorflow-datasets marks an image without a label
 PARTS = {"train": "training", "test": "test"}  # of an array's name, and in words
@@ -77,7 +77,8 @@ def checked_arrays(
         size = len(there[f"x_{part}"])
         there[f"y_{part}"] = _targets(where, f"y_{part}", there[f"y_{part}"], there[f"x_{part}"], largest)
         if f"writer_{part}" in there:
-            there[f"writer_{part}"] = _numbers(where, f"writer_{part}", there[f"writer_{part}"], size, 2**31 - 1)
+            noun, given_writers = noun_of(there[f"x_{part}"]), there[f"writer_{part}"]
+            there[f"writer_{part}"] = _numbers(where, f"writer_{part}", given_writers, size, 2**31 - 1, noun)
     _one_type(where, *given)
     train, test = there["x_train"], there["x_test"]
     if train.shape[1:] != test.shape[1:]:
@@ -95,6 +96,11 @@ def checked_arrays(
     notes += looks_strange(train, y_train, test, y_test, classes)
     writers = there.get("writer_train"), there.get("writer_test")
     return Arrays(train, y_train, test, y_test, classes, *writers, tuple(notes), tokens)
+
+
+def noun_of(x: np.ndarray) -> str:
+    """What samples are called in messages about their number: `images` or `samples`."""
+    return IMAGES.name if kind_of(x.dtype) is IMAGES else "samples"
 
 
 def _one_type(where: Where, train: np.ndarray, test: np.ndarray) -> None:
@@ -117,6 +123,8 @@ def _samples(where: Where, part: str, there: Mapping[str, np.ndarray], only: Sam
         return checked_series(where, name, x, lengths)
     if kind is SEQUENCES and x.ndim <= 2 and only in (None, SEQUENCES):
         return checked_tokens(where, name, x, lengths)
+    if only not in (None, IMAGES):
+        raise UserError(f"{where}: {name} is {x.dtype} {_shape(x.shape)}, expected {only.name} as {only.stored}")
     if lengths is not None:
         raise UserError(f"{where}: length_{part} is given, but {name} is {x.dtype}; allowed with series and sequences")
     return checked_images(where, name, x)
@@ -126,7 +134,7 @@ def _targets(where: Where, name: str, y: np.ndarray, x: np.ndarray, largest: int
     """Labels `[N]`, or the targets `[N, T]` of sequences."""
     if kind_of(x.dtype) is SEQUENCES and y.shape == x.shape and y.shape[1] > 1:
         return sequence_targets(where, name, y, largest)
-    return _numbers(where, name, y, len(x), largest)
+    return _numbers(where, name, y, len(x), largest, noun_of(x))
 
 
 def _tokens(where: Where, there: Mapping[str, np.ndarray], train: np.ndarray, test: np.ndarray) -> int:
@@ -177,8 +185,16 @@ def _array(where: Where, name: str, value: Any) -> np.ndarray:
         shapes = []
     if len(shapes) > 1:
         some = " and ".join(_shape(shape) for shape in shapes[:2])
-        raise UserError(f"{where}: {name} holds {len(shapes)} shapes, {some}: images must be of one shape, labels [N]")
+        given = _one_shape(value)
+        raise UserError(f"{where}: {name} holds {len(shapes)} shapes, {some}: {given} must be of one shape, labels [N]")
     raise UserError(f"{where}: {name} is no array of numbers ({said}); expected numpy arrays")
+
+
+def _one_shape(entries: Any) -> str:
+    """What the entries of a ragged array are; how series and sequences become one array."""
+    if any(np.ndim(entry) == 2 and np.asarray(entry).dtype == np.uint8 for entry in entries):
+        return IMAGES.name
+    return f"samples (padded behind the last step: series with nan, tokens with {PADDING})"
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -214,34 +230,34 @@ def _to_bytes(x: np.ndarray) -> str:
 
 
 def _without_unlabelled(where: Where, part: str, there: dict[str, np.ndarray], mark: int | None) -> list[str]:
-    """Leaves images without a label out of the arrays of one part; says how many there were.
+    """Leaves samples without a label out of the arrays of one part; says how many there were.
 
     Raises:
-        UserError: no image is left.
+        UserError: no sample is left.
     """
     labels = there[f"y_{part}"]
     if mark is None or labels.shape != there[f"x_{part}"].shape[:1]:
         return []
-    count = int(np.count_nonzero(labels == mark))
+    count, noun = int(np.count_nonzero(labels == mark)), noun_of(there[f"x_{part}"])
     if not count:
         return []
     if count == len(labels):
         what = "nothing can be scored" if part == "test" else "nothing can be trained on"
         raise UserError(
-            f"{where}: none of its {count:,} {PARTS[part]} images has a label (all are {mark}), so {what}; write its "
-            "labelled images to a .npz file, a part of them as x_test and y_test, and name that"
+            f"{where}: none of its {count:,} {PARTS[part]} {noun} has a label (all are {mark}), so {what}; write its "
+            f"labelled {noun} to a .npz file, a part of them as x_test and y_test, and name that"
         )
     for name in ("x", "writer", "y"):  # lengths have been applied
         if f"{name}_{part}" in there:
             there[f"{name}_{part}"] = there[f"{name}_{part}"][labels != mark]
-    return [f"{count:,} of {len(labels):,} {PARTS[part]} images have no label ({mark}) and are left out"]
+    return [f"{count:,} of {len(labels):,} {PARTS[part]} {noun} have no label ({mark}) and are left out"]
 
 
-def _numbers(where: Where, name: str, values: np.ndarray, size: int, largest: int) -> np.ndarray:
+def _numbers(where: Where, name: str, values: np.ndarray, size: int, largest: int, noun: str) -> np.ndarray:
     if values.shape != (size,) or not np.issubdtype(values.dtype, np.integer):
         raise UserError(
             f"{where}: {name} is {values.dtype} {_shape(values.shape)}, expected whole numbers [{size}]"
-            f"{_to_numbers(values, size)}"
+            f"{_to_numbers(values, size, noun)}"
         )
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > largest:
@@ -255,14 +271,14 @@ def _numbers(where: Where, name: str, values: np.ndarray, size: int, largest: in
     return values.astype(np.int32)
 
 
-def _to_numbers(values: np.ndarray, size: int) -> str:
+def _to_numbers(values: np.ndarray, size: int, noun: str) -> str:
     """What to do with labels or writers that are not whole numbers `[size]`."""
     if values.shape == (size, 1):
         return "; drop its second axis: values[:, 0]"
     if values.ndim == 2 and len(values) == size:
         return "; where each row marks one class: values.argmax(axis=1)"
     if values.shape != (size,):
-        return ", one for each image; images are counted along their first axis"
+        return f", one for each of the {noun}, which are counted along their first axis"
     if values.dtype == bool:
         return "; convert it: values.astype(np.int32)"
     if not np.issubdtype(values.dtype, np.floating):

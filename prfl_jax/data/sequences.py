@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,14 @@ def sequence_targets(where: Where, name: str, y: np.ndarray, largest: int) -> np
     if high == PADDING:
         raise UserError(f"{where}: {name} holds no target, all are {PADDING}")
     return y.astype(np.int32)
+
+
+def stacked(series: Sequence[np.ndarray], steps: int) -> np.ndarray:
+    """Series `[T, C]` of at most `steps` steps as one array `[N, steps, C]` float32, NaN behind shorter ones."""
+    x = np.full((len(series), steps, series[0].shape[1]), np.nan, np.float32)
+    for row, one in zip(x, series, strict=True):
+        row[: len(one)] = one
+    return x
 
 
 def _lengths(where: Where, name: str, x: np.ndarray, lengths: Any) -> np.ndarray:
