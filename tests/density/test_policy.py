@@ -276,7 +276,7 @@ def test_recovery_raises_the_minimum_step_by_step_until_one():
     assert decision.min_densities.tolist() == [0.05, 1.0]
 
 
-def test_recovery_follows_scores_of_which_lower_values_are_better():
+def test_recovery_follows_a_metric_of_which_less_is_better():
     """Perplexities fall at both clients and then stand still at client 1: only that one recovers, in the metric's unit.
 
     Scores are minus the perplexities. With min_delta = 2 the step from 40 to 39 is none.

@@ -108,7 +108,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "eval.model": ("fedavg", ["best"]),
     "eval.signal": ("test", ["train"]),
     "eval.batch_size": (50, [0, 500.0]),
-    "eval.thresholds": ((0.5,), [(0.0,), (1.0,), (80,), 0.8, None]),
+    "eval.thresholds": ((0.5,), [(NAN,), (INF,), ("0.8",), 0.8]),
     "engine.clients": ("map", ["pmap"]),
     "engine.train": ("pending", ["batch"]),
     "engine.matmul": ("tensorfloat32", ["float16", None]),

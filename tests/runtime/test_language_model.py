@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tiny
-import tiny_text
+import tokens
 
 from prfl_jax.report import load_schema
 from prfl_jax.runtime.experiment import Experiment
@@ -19,18 +19,23 @@ from prfl_jax.system.signals import Interrupted
 from prfl_jax.tasks import CLASSIFICATION, find_task
 
 jsonschema = pytest.importorskip("jsonschema")
+NAMES = ("perplexity", "accuracy")
 # Perplexities fall by about one in an interval, so that a client whose fall is below 1 recovers at once.
-CHANGES = {"rounds": 18, "density__min_delta": 1.0}
+CHANGES = {"rounds": 18, "density__min_delta": 1.0, "local__lr": 1.0}
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    return tiny_text.write_tokens(tmp_path_factory.mktemp("data") / "tokens.npz")
+    return tokens.write(tmp_path_factory.mktemp("data"))
+
+
+def config(file, strategy="prfl", **changes):
+    return tiny.config(strategy, **{**tokens.SETTINGS, "data__name": file, "eval__thresholds": (11.0, 6.0), **changes})
 
 
 @pytest.fixture(scope="module")
 def ran(file):
-    return tiny.run_experiment(Experiment(tiny_text.config(file, **CHANGES)))
+    return tiny.run_experiment(Experiment(config(file, **CHANGES)))
 
 
 def test_perplexity_is_in_records_and_report(ran):
@@ -67,7 +72,7 @@ def test_recovery_follows_the_clients_perplexity(ran):
 
 
 def test_a_resumed_run_knows_the_scores(ran, file, tmp_path):
-    experiment = Experiment(tiny_text.config(file, **CHANGES))
+    experiment = Experiment(config(file, **CHANGES))
     with pytest.raises(Interrupted):
         experiment.run(tmp_path, progress=False, guard=tiny.StopAt(9))
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
@@ -78,14 +83,14 @@ def test_a_resumed_run_knows_the_scores(ran, file, tmp_path):
 
 @pytest.mark.slow
 def test_stop_early_ends_where_perplexity_no_longer_falls(file):
-    """The accuracy of an untrained model stands still from the start; its perplexity falls, if slowly."""
+    """The accuracy falls between two intervals, which would end the run; the perplexity only falls."""
     changes = {"stop_early": True, "density__patience": 1, "rounds": 24}
-    c = tiny_text.config(file, "fedavg", **changes, density__min_delta=0.0, local__lr=0.05)
+    c = config(file, "fedavg", **changes, density__min_delta=0.0, local__lr=0.05)
     ran = tiny.run_experiment(Experiment(c))
     assert ran.report["ended"]["how"] == "rounds" and len(ran.of("interval")) == 8
-    falls = [record["server_perplexity"] for record in ran.of("interval")]
-    assert falls == sorted(falls, reverse=True)
-    c = tiny_text.config(file, "fedavg", **changes, density__min_delta=5.0, local__lr=0.05)
+    perplexity, accuracy = ([record[f"server_{name}"] for record in ran.of("interval")] for name in NAMES)
+    assert perplexity == sorted(perplexity, reverse=True) and accuracy != sorted(accuracy)
+    c = config(file, "fedavg", **changes, density__min_delta=5.0, local__lr=0.05)
     ran = tiny.run_experiment(Experiment(c))
     assert ran.report["ended"]["how"] == "stop_rule" and ran.report["windows"] == 6
 
@@ -106,10 +111,10 @@ def test_final_records_without_labels():
 @pytest.mark.slow
 def test_what_is_printed_at_the_end(file, tmp_path, capsys):
     with mock.patch("prfl_jax.runtime.experiment.run_figure"), mock.patch("prfl_jax.report.run_figure") as figure:
-        c = tiny_text.config(file, "fedavg", rounds=4, compare=("fedbuff",))
+        c = config(file, "fedavg", rounds=4, compare=("fedbuff",))
         assert train(c, "x.py", str(tmp_path / "one")) == 0
         said = capsys.readouterr().out
-        two = tiny_text.config(file, "fedavg", rounds=4)
+        two = config(file, "fedavg", rounds=4)
         assert train(two, "x.py", str(tmp_path / "two"), variants=Variants(seeds=2)) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("seed")}
     report = json.loads((tmp_path / "one" / "report.json").read_text())

@@ -13,7 +13,7 @@ from unittest import mock
 import optuna
 import pytest
 import tiny
-import tiny_text
+import tokens
 from marked import slow_except
 from paths import HELPERS, ROOT
 
@@ -183,7 +183,7 @@ def test_time_to_a_level(space_file, tmp_path):
 def test_a_language_model_is_judged_by_perplexity(space_file, tmp_path, objective):
     """The lowest perplexity at the end, or the least time to one, is best."""
     out, space = tmp_path / "sweep", "def get_space(): return {'local.lr': [1e-6, 3.0]}"
-    base = tiny_text.config(tiny_text.write_tokens(tmp_path / "tokens.npz"), "fedavg", rounds=10)
+    base = tiny.config("fedavg", **tokens.SETTINGS, data__name=tokens.write(tmp_path), rounds=10)
     assert run_sweep(base, sweep(space_file(space), out, objective=objective)) == 0
     found = outcome(out)
     assert found["direction"] == "minimize" and found["objective"] == (objective or "perplexity")
@@ -203,8 +203,7 @@ def test_a_language_model_is_judged_by_perplexity(space_file, tmp_path, objectiv
 @pytest.mark.slow
 def test_asha_gives_up_the_trials_of_high_perplexity(space_file, tmp_path):
     out, space = tmp_path / "sweep", "def get_space(): return {'local.lr': [3.0, 1e-8, 1e-7, 1e-6, 1e-5]}"
-    file = tiny_text.write_tokens(tmp_path / "tokens.npz")
-    base = tiny_text.config(file, "fedavg", rounds=30, horizon_s=160.0)
+    base = tiny.config("fedavg", **tokens.SETTINGS, data__name=tokens.write(tmp_path), rounds=30, horizon_s=160.0)
     assert run_sweep(base, sweep(space_file(space), out, pruner="asha")) == 0
     assert [entry["state"] for entry in outcome(out)["trials"]] == ["complete"] + ["pruned"] * 4
 
