@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from page_browser import wait_until
 from report_records import of_language_model, report_of, simulated_run
 
 from prfl_jax.config.defaults import default_config
@@ -179,7 +180,7 @@ def test_each_metric_has_sections_of_its_own(folder, tmp_path):
 def test_the_page_draws_the_metric_in_its_unit(folder):
     groups = [group for group in group_runs(find_runs([str(folder)])) if group.task == "perplexity"]
     figure = figures.headline(groups)
-    assert figure.layout.yaxis.type == "log" and figure.layout.yaxis.tickformat is None
+    assert figure.layout.yaxis.type == "log" and figure.layout.yaxis.tickformat == ",~g"
     assert figure.layout.yaxis.title.text == "test perplexity (MaskFedAvg model)"
     assert [b["label"] for b in figure.layout.updatemenus[1].buttons] == ["log", "linear"]
     line = next(trace for trace in figure.data if trace.meta == {"group": 0, "part": "line"})
@@ -200,3 +201,20 @@ def test_the_table_of_times_begins_with_the_easiest_level(folder):
     ends = [run.report["final"]["perplexity"] for run in groups[0].runs]
     assert f"<td>{number_text(sum(ends) / 2)} ({number_text(min(ends))}–{number_text(max(ends))})" in text
     assert "never" in text and set(load_schema()["required"]) <= groups[0].runs[0].report.keys()
+
+
+def test_a_browser_draws_both_metrics(folder, tmp_path, browser):
+    page = tmp_path / "page.html"
+    write_page(find_runs([str(folder)]), page)
+    browser.get(page.as_uri())
+    wait_until(lambda: browser.execute_script("return document.body.dataset.drawn") == "yes")
+
+    def ticks(place):
+        script = f"return [...document.querySelectorAll('#{place} .ytick')].map(one => one.textContent)"
+        return browser.execute_script(script)
+
+    assert {"50", "20", "10", "5", "2"} <= set(ticks("headline")) and all("%" in tick for tick in ticks("headline-1"))
+    buttons = browser.find_elements("css selector", "#headline .updatemenu-button")
+    next(button for button in buttons if button.text == "linear").click()
+    wait_until(lambda: "40" in ticks("headline"))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []

@@ -87,7 +87,7 @@ def _heights(groups: Sequence[Group]) -> tuple[dict[str, Any], dict[str, dict[st
     kinds: dict[str, dict[str, Any]] = {
         kind: {"yaxis.type": kind, "yaxis.autorange": True, "yaxis.dtick": dtick} for kind, dtick in ticks.items()
     }
-    return {"type": "log", "dtick": ticks["log"]}, kinds
+    return {"type": "log", "dtick": ticks["log"], "tickformat": ",~g"}, kinds
 
 
 def _near(runs: Sequence[Run]) -> list[float] | None:
