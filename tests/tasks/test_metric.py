@@ -19,6 +19,8 @@ GAIN = Metric("gain", lambda scores: 10.0, share=False)
 LATE = Task(Metric("time_to_market", lambda scores: 0.0))
 MEAN = Task(Metric("model", lambda scores: 0.0))
 LOUD = Task(Metric("Loud", lambda scores: 0.0))
+OTHER = Task(Metric("accuracy", lambda scores: scores.mean_loss))
+PADDED = Task(ACCURACY, by_label=False)
 RISK = Task(Metric("risk", lambda scores: scores.mean_loss, higher_is_better=False, share=False, worst=math.inf))
 
 
@@ -80,11 +82,12 @@ def test_thresholds_have_a_default_for_each_metric():
     validate(config("language_model", (200, 100)))
 
 
-@pytest.mark.parametrize("name", ["LATE", "MEAN", "LOUD"])
+@pytest.mark.parametrize("name", ["LATE", "MEAN", "LOUD", "OTHER"])
 def test_a_metric_may_not_take_another_keys_name(name):
     with pytest.raises(UserError, match="config.task.name='tests.tasks.test_metric:.*': its metric is named") as error:
         find_task(f"tests.tasks.test_metric:{name}")
     assert "\n" not in str(error.value)
+    assert find_task("tests.tasks.test_metric:PADDED").metric is ACCURACY
 
 
 def test_a_run_is_judged_by_a_metric_of_the_users():
