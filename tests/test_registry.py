@@ -342,7 +342,7 @@ def test_positions_may_go_unused_and_lists_will_do():
     ("body", "says"),
     [
         ("return 3", "returns a int; allowed: a prfl_jax.data.Dataset"),
-        ("return Dataset('x', x / 2, y, x, y, 2)", "x_train is float64, expected uint8"),
+        ("return Dataset('x', x / 2, y, x, y, 2)", "x_train is float64 and x_test uint8: samples must be of one type"),
         ("return Dataset('x', x, y + 1, x, y, 2)", "y_train holds 2, allowed are 0..1"),
         ("return Dataset('x', x, y[1:], x, y, 2)", "y_train is int64 [39], expected whole numbers [40]"),
         ("open('nowhere.bin')", "failed (line 9: FileNotFoundError"),

@@ -37,7 +37,7 @@ def log_mel(where: str, wave: Any, rate: int) -> np.ndarray:
     T = 1 + (n - 512) // 160 for a waveform of n samples at 16 kHz; a shorter one is filled up with zeros to one frame.
 
     Args:
-      where: as an error's text begins; it names the waveform.
+      where: as an error's text begins: what it is needed for, `: `, and which waveform it is.
       wave: `[n]` or `[n, channels]`, whose mean is taken: floats in -1 .. 1, or whole numbers of 16 bits.
       rate: samples a second.
 
@@ -53,7 +53,7 @@ def log_mel(where: str, wave: Any, rate: int) -> np.ndarray:
     if np.issubdtype(given.dtype, np.integer):
         samples /= _FULL_SCALE
     samples = samples if samples.ndim == 1 else samples.mean(axis=1)
-    package = librosa(where.partition(":")[0])
+    package = librosa(where.partition(": ")[0])
     if rate != RATE:
         samples = package.resample(samples, orig_sr=rate, target_sr=RATE)
     samples = np.pad(samples, (0, max(FFT - len(samples), 0)))

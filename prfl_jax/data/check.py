@@ -69,13 +69,15 @@ def checked_arrays(
             raise UserError(f"{where}: no array {name}; expected x_train, y_train, x_test, y_test")
     given = there["x_train"], there["x_test"]
     largest = _largest_label(where, num_classes)
+    tokens = _given_tokens(where, there)
+    largest_step = largest if num_classes is not None else (tokens or _MOST_CLASSES) - 1
     notes: list[str] = []
     for part in PARTS:
         there[f"x_{part}"] = _samples(where, part, there, only)
         said = _without_unlabelled(where, part, there, unlabelled)
         notes += said
         size = len(there[f"x_{part}"])
-        there[f"y_{part}"] = _targets(where, f"y_{part}", there[f"y_{part}"], there[f"x_{part}"], largest)
+        there[f"y_{part}"] = _targets(where, part, there, largest, largest_step)
         if f"writer_{part}" in there:
             noun, given_writers = noun_of(there[f"x_{part}"]), there[f"writer_{part}"]
             there[f"writer_{part}"] = _numbers(where, f"writer_{part}", given_writers, size, 2**31 - 1, noun)
@@ -83,12 +85,13 @@ def checked_arrays(
     train, test = there["x_train"], there["x_test"]
     if train.shape[1:] != test.shape[1:]:
         kind = kind_of(train.dtype)
+        pad = "" if kind is IMAGES else "; put padding (nan, or -1 for tokens) behind the shorter ones"
         raise UserError(
             f"{where}: x_train is {_shape(train.shape)} and x_test {_shape(test.shape)}: "
-            f"{kind.name if kind else 'samples'} must be of one shape"
+            f"{kind.name if kind else 'samples'} must be of one shape{pad}"
         )
     y_train, y_test = there["y_train"], there["y_test"]
-    tokens = _tokens(where, there, train, test)
+    tokens = _tokens(where, tokens, train, test)
     sequence = y_train.ndim == 2 or y_test.ndim == 2
     if sequence and y_train.ndim != y_test.ndim:
         raise UserError(f"{where}: y_train is {_shape(y_train.shape)} and y_test {_shape(y_test.shape)}: both or none")
@@ -130,14 +133,35 @@ def _samples(where: Where, part: str, there: Mapping[str, np.ndarray], only: Sam
     return checked_images(where, name, x)
 
 
-def _targets(where: Where, name: str, y: np.ndarray, x: np.ndarray, largest: int) -> np.ndarray:
-    """Labels `[N]`, or the targets `[N, T]` of sequences."""
+def _targets(where: Where, part: str, there: Mapping[str, np.ndarray], largest: int, largest_step: int) -> np.ndarray:
+    """Labels `[N]`, at most `largest`, or the targets `[N, T]` of sequences, at most `largest_step`.
+
+    Where the lengths of sequences are given, targets behind the last token are no targets.
+
+    Raises:
+        UserError: they are neither.
+    """
+    x, y, name = there[f"x_{part}"], there[f"y_{part}"], f"y_{part}"
     if kind_of(x.dtype) is SEQUENCES and y.shape == x.shape and y.shape[1] > 1:
-        return sequence_targets(where, name, y, largest)
+        return sequence_targets(where, name, y, x, largest_step, padded=f"length_{part}" in there)
     return _numbers(where, name, y, len(x), largest, noun_of(x))
 
 
-def _tokens(where: Where, there: Mapping[str, np.ndarray], train: np.ndarray, test: np.ndarray) -> int:
+def _given_tokens(where: Where, there: Mapping[str, np.ndarray]) -> int | None:
+    """How many different tokens a source says that there are; None: it does not say.
+
+    Raises:
+        UserError: it is no such number.
+    """
+    given = there.get("tokens")
+    if given is None:
+        return None
+    if given.shape != () or not np.issubdtype(given.dtype, np.integer) or not 0 <= given <= _MOST_CLASSES:
+        raise UserError(f"{where}: tokens is {str(given)[:40]}, allowed is a whole number from 1 to {_MOST_CLASSES}")
+    return int(given)
+
+
+def _tokens(where: Where, given: int | None, train: np.ndarray, test: np.ndarray) -> int:
     """How many different tokens there are; 0 where samples are no sequences.
 
     Raises:
@@ -146,14 +170,11 @@ def _tokens(where: Where, there: Mapping[str, np.ndarray], train: np.ndarray, te
     if kind_of(train.dtype) is not SEQUENCES:
         return 0
     largest = max(int(train.max()), int(test.max()))
-    given = there.get("tokens")
-    if given is None:
-        return largest + 1
-    if given.shape != () or not np.issubdtype(given.dtype, np.integer) or not 1 <= given <= _MOST_CLASSES:
-        raise UserError(f"{where}: tokens is {given}, allowed is a whole number from 1 to {_MOST_CLASSES}")
-    if largest >= given:
-        raise UserError(f"{where}: token {largest} is out of the vocabulary, allowed are 0..{int(given) - 1}")
-    return int(given)
+    if given == 0:  # which a data set of something else than tokens has
+        raise UserError(f"{where}: tokens is 0, allowed is a whole number from 1 to {_MOST_CLASSES}")
+    if given is not None and largest >= given:
+        raise UserError(f"{where}: token {largest} is out of the vocabulary, allowed are 0..{given - 1}")
+    return given or largest + 1
 
 
 def checked_images(where: Where, name: str, x: np.ndarray) -> np.ndarray:

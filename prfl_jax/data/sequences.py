@@ -72,14 +72,28 @@ def checked_tokens(where: Where, name: str, x: np.ndarray, lengths: Any = None) 
     return x.astype(np.int32)
 
 
-def sequence_targets(where: Where, name: str, y: np.ndarray, largest: int) -> np.ndarray:
+def sequence_targets(where: Where, name: str, y: np.ndarray, x: np.ndarray, largest: int, padded: bool) -> np.ndarray:
     """Targets of sequences as int32 `[N, T]`, `PADDING` where a step has none.
 
+    Args:
+      x: the sequences, `PADDING` behind the last token of each.
+      largest: target.
+      padded: whether targets behind a sequence's last token are left out, else refused.
+
     Raises:
-      UserError: a target is no whole number in `PADDING .. largest`, or there is none at all.
+      UserError: a target is no whole number in `PADDING .. largest` or belongs to no token, or there is none at all.
     """
     if not np.issubdtype(y.dtype, np.integer):
         raise UserError(f"{where}: {name} is {y.dtype} {list(y.shape)}, expected whole numbers, one for each token")
+    behind = (x == PADDING) & (y != PADDING)
+    if padded:
+        y = np.where(behind, PADDING, y)
+    elif behind.any():
+        sample, step = np.argwhere(behind)[0].tolist()
+        raise UserError(
+            f"{where}: {name} holds {y[sample, step]} in sequence {sample} at step {step}, behind its last token; "
+            f"allowed is {PADDING} there"
+        )
     low, high = int(y.min()), int(y.max())
     if low < PADDING or high > largest:
         raise UserError(

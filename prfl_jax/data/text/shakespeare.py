@@ -23,7 +23,7 @@ from prfl_jax.system.errors import UserError
 ROLES_TEST_SHARE = 0.2  # the end of each role's text, as large a part as LEAF's
 WORDS_TEST_SHARE = 0.1  # the end of each play
 # in brackets (perhaps never closed), underscores or asterisks
-_DIRECTION = re.compile(r"_*\\?\[[^\]]*\]_*|_[^_]*_|\*[^*]*\*|\[.*$")
+_DIRECTION = re.compile(r"_*\\?\[[^\]]*\]_*|_[^_]*_|\*[^*]*\*|_*\\?\[.*$")
 _ESCAPED = re.compile(r"\\(.)")
 
 
