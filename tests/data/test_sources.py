@@ -85,7 +85,10 @@ def test_npz_relative_absolute_with_and_without_writers(tmp_path):
     "change,message",
     [
         ({"y_test": None}, "no array y_test"),
-        ({"x_train": np.zeros((30, 8, 8), np.float32)}, "x_train is float32 and x_test uint8: samples must be of one type"),
+        (
+            {"x_train": np.zeros((30, 8, 8), np.float32)},
+            "x_train is float32 and x_test uint8: samples must be of one type",
+        ),
         ({"x_train": np.zeros((30, 8, 8), np.int64)}, "x_train is int64, expected uint8"),
         ({"x_train": np.zeros((30, 64), np.uint8)}, r"x_train is \[30, 64\]"),
         ({"x_test": np.zeros((0, 8, 8), np.uint8)}, "not empty"),

@@ -11,7 +11,7 @@ from marked import every_third, slow, slow_except
 
 from prfl_jax.models import module_checks
 from prfl_jax.models.build import load_model, save_model, wrap_module
-from prfl_jax.models.module_checks import Sizes
+from prfl_jax.models.checked_module import Sizes
 from prfl_jax.system.errors import UserError
 
 X = np.random.default_rng(0).normal(size=(3, *zoo.SHAPE)).astype(np.float32)
@@ -88,9 +88,8 @@ def test_outputs_that_are_no_numbers_or_no_floats():
 # Variables that are no params.
 
 
-@pytest.mark.parametrize("module", zoo.KEEPS_STATE, ids=names(zoo.KEEPS_STATE))
-def test_state_between_calls_is_refused(module):
-    says = "counts" if module is zoo.LinenNewInTraining else "keeps state between calls|keeps a random key"
+@pytest.mark.parametrize("module,says", zoo.KEEPS_STATE, ids=[module.__name__ for module, _ in zoo.KEEPS_STATE])
+def test_state_that_cannot_be_kept_is_refused(module, says):
     refused(module, says)
 
 
