@@ -21,7 +21,7 @@ from prfl_jax.local import LocalWork, find_local
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import build_model, make_loss
-from prfl_jax.models.module_checks import Sizes
+from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.products import precision_name
 from prfl_jax.robustness.attacks import make_attack
 from prfl_jax.robustness.update_filter import UpdateFilter
@@ -117,7 +117,7 @@ def resolve(
         )
     least = to_percent(config.density.min_density) if rule.scored else 100
     network = Network(
-        shapes=dict(zip(layout.paths, layout.shapes, strict=True)),
+        shapes=layout.param_shapes(),
         size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size),
         layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
     )
