@@ -1,0 +1,82 @@
+"""Refuses an optimiser or a schedule that a round cannot take its steps by; it traces and runs nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from prfl_jax import registry
+from prfl_jax.local.factories import OptaxFactory
+from prfl_jax.local.work import LocalSettings
+from prfl_jax.system import keyword_args
+from prfl_jax.system.errors import UserError
+
+_FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
+
+
+def check_optimizer(config: Any, settings: LocalSettings, params: Any) -> None:
+    """Traces two steps of the optimiser and one value of the schedule.
+
+    Args:
+      config: the group `local` of a config.
+      params: shapes of the model, a pytree.
+
+    Raises:
+      UserError: they cannot be traced, or give something else than steps of this model; one line.
+    """
+    if settings.optimizer is not None:
+        check_factory("local", config, settings.optimizer, params)
+    if settings.lr_schedule is not None:
+        schedule, key = settings.lr_schedule, "config.local.lr_schedule"
+        found = registry.call(key, config.lr_schedule, jax.eval_shape, schedule.factor, jnp.int32(0), settings.steps)
+        if found.shape != ():
+            raise UserError(f"{key}: {config.lr_schedule!r} gives shape {found.shape}; allowed: a scalar")
+
+
+def check_factory(group: str, config: Any, factory: OptaxFactory, params: Any) -> None:
+    """Traces two steps of the transformation that a factory makes.
+
+    Args:
+      group: of the config, `local` or `aggregation`, in which the keys `optimizer` and `optimizer_args` are.
+
+    Raises:
+      UserError: as `check_optimizer`.
+    """
+    key, args = f"config.{group}.optimizer", config.optimizer_args
+
+    def whole(params: Any, rate: Any) -> Any:
+        made = factory.make(rate)
+        if not isinstance(made, optax.GradientTransformation):
+            raise TypeError(f"it returns a {type(made).__name__}, no optax.GradientTransformation")
+        return trace_steps(made, params)
+
+    try:
+        registry.call(key, config.optimizer, jax.eval_shape, whole, params, _FLOAT)
+    except UserError as error:
+        given = "" if args == keyword_args.NONE else f"; config.{group}.optimizer_args={args!r}"
+        raise UserError(f"{error}{given}") from error
+
+
+def trace_steps(transformation: Any, params: Any) -> Any:
+    """Two steps, inside a function that is traced.
+
+    Raises:
+      TypeError: an update or a state is of another shape or type than its place.
+    """
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        params, state = carry
+        update, state = transformation.update(params, state, params)
+        if jax.tree.structure(update) != jax.tree.structure(params):
+            raise TypeError("its update is another pytree than the gradient")
+        moved = jax.tree.map(jnp.add, params, update)
+        for got, want in zip(jax.tree.leaves(moved), jax.tree.leaves(params), strict=True):
+            if (got.shape, got.dtype) != (want.shape, want.dtype):
+                raise TypeError(f"its update is {got.shape}, {got.dtype} for a gradient {want.shape}, {want.dtype}")
+        return (moved, state), None
+
+    return lax.scan(step, (params, transformation.init(params)), None, length=2)[0]
