@@ -10,12 +10,14 @@ from prfl_jax.aggregate.checks import CHECKS
 from prfl_jax.aggregate.choices import AGGREGATIONS, Aggregation, find_aggregation, weights_of
 from prfl_jax.aggregate.context import AggregationWeights, CloseContext
 from prfl_jax.aggregate.kernels import AggregationKernel
+from prfl_jax.aggregate.server_optimizers import SERVER_OPTIMIZERS, server_lr_in_force
 from prfl_jax.aggregate.weights import CLIENT_WEIGHTS, STALENESS, Slot, client_weights, staleness_weight
 
 __all__ = [
     "AGGREGATIONS",
     "CHECKS",
     "CLIENT_WEIGHTS",
+    "SERVER_OPTIMIZERS",
     "STALENESS",
     "Aggregation",
     "AggregationKernel",
@@ -24,6 +26,7 @@ __all__ = [
     "Slot",
     "client_weights",
     "find_aggregation",
+    "server_lr_in_force",
     "staleness_weight",
     "weights_of",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from prfl_jax import strategies
+from prfl_jax.aggregate import server_lr_in_force
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
 from prfl_jax.system.errors import UserError, refuse
@@ -33,6 +34,15 @@ NOT_HASHED = frozenset(
         "checkpoint.every_s",
         "checkpoint.keep",
         "compare",
+    }
+)
+
+# Keys that came after version 0.2: hashed only where they differ from their default, which describes the run that a
+# config without them did, so that a config keeps its hash.
+HASHED_IF_CHANGED = frozenset(
+    {
+        *("local.optimizer", "local.optimizer_args", "local.clip_grad_norm", "local.lr_schedule"),
+        *("aggregation.optimizer", "aggregation.optimizer_args"),
     }
 )
 
@@ -59,7 +69,8 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
-    `aggregation.staleness_a` is the number in force, given or not: here, in the hash and in the report.
+    `aggregation.staleness_a` and `aggregation.server_lr` are the numbers in force, given or not: here, in the hash and
+    in the report.
 
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.
@@ -72,6 +83,8 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     if found["aggregation.staleness_a"] is None:
         kind = found["aggregation.staleness"]
         found["aggregation.staleness_a"] = strategies.staleness_a(found["strategy"], kind)  # type: ignore[arg-type]
+    optimizer, server_lr = found["aggregation.optimizer"], found["aggregation.server_lr"]
+    found["aggregation.server_lr"] = server_lr_in_force(optimizer, server_lr)  # type: ignore[arg-type]
     return found
 
 
@@ -152,12 +165,18 @@ def assign(cfg: config_dict.ConfigDict, key: str, value: object) -> None:
 def config_hash(cfg: config_dict.ConfigDict) -> str:
     """16 hexadecimal digits that two configs share exactly if they describe the same run.
 
-    SHA-256 over canonical JSON (sorted keys, no spaces), of every key but `NOT_HASHED`.
+    SHA-256 over canonical JSON (sorted keys, no spaces), of every key but `NOT_HASHED`, and of those in
+    `HASHED_IF_CHANGED` where they have their default.
 
     Raises:
       UserError: the config is not valid key by key.
     """
-    kept = {key: value for key, value in canonical(cfg).items() if key not in NOT_HASHED}
+    defaults = flatten(default_config())
+    kept = {
+        key: value
+        for key, value in canonical(cfg).items()
+        if key not in NOT_HASHED and not (key in HASHED_IF_CHANGED and value == defaults[key])
+    }
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -86,7 +86,7 @@ def default_config() -> config_dict.ConfigDict:
         momentum=0.0,  # of sgd
         clip_grad_norm=config_dict.placeholder(float),  # a step's gradient longer than this is shortened; None: none is
         prox_mu=0.0,  # of the proximal term mu/2 |w - w_sent|^2 (FedAsync's option, FedProx)
-        lr_schedule="constant",  # over the steps of a round: constant | linear | cosine, down from lr, or FILE.py:object
+        lr_schedule="constant",  # over the steps of a round: constant | linear | cosine, or FILE.py:object
         lr_decay=1.0,  # lr * lr_decay ** (simulated time / (lr_dt_ref_s * lr_decay_rounds))
         lr_decay_rounds=10000,
         lr_dt_ref_s=config_dict.placeholder(float),  # None: window.dt_s

@@ -206,7 +206,8 @@ RULES: dict[str, Rule] = {
     "density.min_delta": _not_negative(),
     "aggregation.name": _named(AGGREGATIONS),
     "aggregation.server_lr": _number(
-        lambda v: 1e-9 <= v <= 1e12, "> 0 (from 1e-09 to 1e+12; None: by optimizer, adam and yogi 0.01, adagrad 0.1, else 1)",
+        lambda v: 1e-9 <= v <= 1e12,
+        "> 0 (from 1e-09 to 1e+12; None: by optimizer, adam and yogi 0.01, adagrad 0.1, else 1)",
         optional=True,
     ),
     "aggregation.optimizer": _named(SERVER_OPTIMIZERS),

@@ -38,13 +38,18 @@ class OptaxFactory:
 
 @functools.cache
 def of_optax(name: str) -> Callable[..., Any] | None:
-    """optax's factory of that name; None where optax has none that takes a learning rate."""
-    if re.fullmatch(r"[a-z]\w*", name) is None:
+    """optax's factory of that name; None where optax has no optimiser of it that takes a learning rate."""
+    if re.fullmatch(r"[a-z]\w*", name) is None or name.startswith(
+        "scale_by_"
+    ):  # a part of an optimiser, without its sign
         return None
     import optax
 
     found = getattr(optax, name, None)
-    return found if inspect.isfunction(found) and takes_a_rate(found) else None
+    if not inspect.isfunction(found) or not takes_a_rate(found):
+        return None
+    # what draws noise would draw the same in each round, as its state begins anew
+    return None if inspect.signature(found).parameters.keys() & {"key", "seed"} else found
 
 
 def takes_a_rate(function: Callable[..., Any]) -> bool:

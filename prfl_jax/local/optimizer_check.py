@@ -69,14 +69,20 @@ def trace_steps(transformation: Any, params: Any) -> Any:
     """
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
-        params, state = carry
-        update, state = transformation.update(params, state, params)
-        if jax.tree.structure(update) != jax.tree.structure(params):
-            raise TypeError("its update is another pytree than the gradient")
-        moved = jax.tree.map(jnp.add, params, update)
-        for got, want in zip(jax.tree.leaves(moved), jax.tree.leaves(params), strict=True):
-            if (got.shape, got.dtype) != (want.shape, want.dtype):
-                raise TypeError(f"its update is {got.shape}, {got.dtype} for a gradient {want.shape}, {want.dtype}")
-        return (moved, state), None
+        params, before = carry
+        update, state = transformation.update(params, before, params)
+        _check_alike("its update", update, params, "the gradient")
+        _check_alike("its state", state, before, "the state before")
+        return (jax.tree.map(jnp.add, params, update), state), None
 
     return lax.scan(step, (params, transformation.init(params)), None, length=2)[0]
+
+
+def _check_alike(what: str, found: Any, want: Any, words: str) -> None:
+    """Raises TypeError for another pytree, shape or type."""
+    if str(jax.tree.structure(found)) != str(jax.tree.structure(want)):
+        raise TypeError(f"{what} is another pytree than {words}")
+    for got, like in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        if (jnp.shape(got), jnp.result_type(got)) != (jnp.shape(like), jnp.result_type(like)):
+            one, other = (f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in (got, like))
+            raise TypeError(f"{what} has {one} for {other} of {words}")

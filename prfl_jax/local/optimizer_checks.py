@@ -27,7 +27,9 @@ def _arguments(flat: Mapping[str, Any]) -> None:
     factory, args = OPTIMIZERS.find(name).factory, keyword_args.parse(text)
     if factory is None:
         if args:
-            raise refuse(_ARGS, text, f"{keyword_args.NONE} with {OPTIMIZER}={name!r}, whose momentum is local.momentum")
+            raise refuse(
+                _ARGS, text, f"{keyword_args.NONE} with {OPTIMIZER}={name!r}, whose momentum is local.momentum"
+            )
         return
     why = keyword_args.misfit(factory, args, factories.RATE)
     if why is not None:
@@ -53,12 +55,14 @@ def _importance(flat: Mapping[str, Any]) -> None:
         return
     usual = {
         OPTIMIZER: OPTIMIZERS.find(flat[OPTIMIZER]).factory is None,
-        SCHEDULE: LRSCHEDULES.find(flat[SCHEDULE]).function is None,
+        SCHEDULE: LR_SCHEDULES.find(flat[SCHEDULE]).function is None,
     }
     others = " or ".join(IMPORTANCES.with_trait(lambda one: not one.from_updates))
     for key, is_usual in usual.items():
         if not is_usual:
-            words = f"{others} with {key}={flat[key]!r}: updates give squared gradients with sgd at a constant rate alone"
+            words = (
+                f"{others} with {key}={flat[key]!r}: updates give squared gradients with sgd at a constant rate alone"
+            )
             raise refuse("submodel.importance", importance, words)
 
 

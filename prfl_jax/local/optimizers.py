@@ -89,7 +89,7 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
     _accept_optimizer,
     forms=(
         Form(
-            "the name of an optax factory that takes learning_rate (adam, adamw, lion, rmsprop, adagrad, yogi and more)",
+            "the name of an optax factory that takes learning_rate (adam, adamw, lion, adagrad, yogi and more)",
             matches=lambda name: factories.of_optax(name) is not None,
             load=lambda name: Optimizer(factories.of_optax(name)),
         ),
@@ -97,7 +97,7 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
 )
 
 # the choices of `local.lr_schedule`
-LRSCHEDULES: Registry[LrSchedule] = Registry(
+LR_SCHEDULES: Registry[LrSchedule] = Registry(
     SCHEDULE,
     {"constant": LrSchedule(), "linear": LrSchedule(_linear), "cosine": LrSchedule(_cosine)},
     _accept_schedule,

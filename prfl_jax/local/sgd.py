@@ -119,7 +119,7 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
 
 def shortened(gradient: Any, most: float) -> Any:
     """The gradient times min(1, most / its global norm)."""
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     factor = jnp.minimum(1.0, most / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
     return jax.tree.map(lambda g: g * factor, gradient)
 

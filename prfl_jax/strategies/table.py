@@ -18,8 +18,9 @@ import copy
 
 from ml_collections import config_dict
 
+from prfl_jax.aggregate.server_optimizers import server_lr_in_force
 from prfl_jax.aggregate.weights import STALENESS
-from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedrolex, fiarse, fjord, heterofl, prfl
+from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedopt, fedrolex, fiarse, fjord, heterofl, prfl
 from prfl_jax.strategies.method import Method, WindowChoice
 from prfl_jax.system.errors import UserError
 
@@ -44,6 +45,7 @@ METHODS: dict[str, Method] = {
     **fedasync.METHODS,
     **fedfix.METHODS,
     **fedbuff.METHODS,
+    **fedopt.METHODS,
     **heterofl.METHODS,
     **fjord.METHODS,
     **fedrolex.METHODS,
@@ -71,11 +73,12 @@ def staleness_a(strategy: str, kind: str) -> float:
 
 
 def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """`config.aggregation` with the number that stands for a constant which is not given."""
+    """`config.aggregation` with the numbers that stand for constants which are not given."""
     group = config.aggregation.copy_and_resolve_references()
-    if group.staleness_a is None:
-        with group.unlocked():
+    with group.unlocked():
+        if group.staleness_a is None:
             group.staleness_a = staleness_a(config.strategy, group.staleness)
+        group.server_lr = server_lr_in_force(group.optimizer, group.server_lr)
     return group
 
 

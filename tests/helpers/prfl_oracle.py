@@ -15,6 +15,7 @@ import numpy as np
 
 from prfl_jax.data.device import draw_batches
 from prfl_jax.density import Evidence, make_density
+from prfl_jax.strategies import aggregation_in_force
 
 LAYERS = ("Dense_0", "Dense_1")
 
@@ -168,7 +169,7 @@ class Oracle:
 
     def add(self, came):
         """Arrivals of a window that are taken one after another, or whose changes are added."""
-        name, lr, w = self.config.aggregation.name, self.config.aggregation.server_lr, self.w
+        name, lr, w = self.config.aggregation.name, aggregation_in_force(self.config).server_lr, self.w
         for client, tau, model, update in came:
             s = (tau + 1) ** -(0.5 if self.config.strategy == "fedasync" else 0.6)
             if name == "mixing":  # FedAsync: alpha is 0.6
@@ -188,7 +189,7 @@ class Oracle:
         if not weights:
             return self.w
         total, name = sum(weights.values()), self.config.aggregation.name
-        eta = self.config.aggregation.server_lr
+        eta = aggregation_in_force(self.config).server_lr
         if name == "unbuffered_maskfedavg":  # nobuff: mixed in by the arrivals' share
             eta *= total / sum((number - slot[2]) ** -0.6 for slot in self.slots.values())
         new = {}
