@@ -11,6 +11,8 @@ import jax
 
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
+from prfl_jax.aggregate.server_check import check_server_optimizer
+from prfl_jax.aggregate.server_optimizers import step_rule
 from prfl_jax.clock import find_close_rule
 from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
@@ -18,6 +20,7 @@ from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
 from prfl_jax.local import LocalWork, find_local
+from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import build_model, make_loss
@@ -125,6 +128,9 @@ def resolve(
     if rule.scored:
         check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
+    check_server_optimizer(config.aggregation, model.shapes())
+    work = find_local(config.local.name)
+    check_optimizer(config.local, settings_from_config(config, work), model.shapes())
     importance = IMPORTANCES.find(config.submodel.importance)
     target_loss = make_loss(config.model.loss)
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
@@ -141,7 +147,7 @@ def resolve(
         loss=functools.partial(task.loss, target_loss) if task.loss is not CLASSIFICATION.loss else target_loss,
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
-        work=checked_work(config, find_local(config.local.name), model, layout, submodels.levels),
+        work=checked_work(config, work, model, layout, submodels.levels),
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
@@ -173,6 +179,7 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             attack=make_attack(config.attack),
             update_filter=make_update_filter(config),
             byzantine=config.aggregation.byzantine,
+            optimizer=step_rule(config.aggregation),
         ),
         method.submodels,
         placement,

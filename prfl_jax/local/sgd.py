@@ -1,4 +1,7 @@
-"""Local SGD on a sub-model (PR-FL, Algorithm 1, line 29), with the masks of the round or with new ones at each step."""
+"""Local SGD on a sub-model (PR-FL, Algorithm 1, line 29), with the masks of the round or with new ones at each step.
+
+Another optimiser (`LocalSettings.optimizer`) takes the place of SGD's step; gradients, masks and batches stay the same.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ Anew = Callable[[tuple[jax.Array, ...], jax.Array], StepMasks]
 
 
 def sgd_round(task: LocalTask, given: LocalInput, anew: Anew | None = None) -> LocalResult:
-    """SGD with momentum and the proximal term, `settings.steps` steps.
+    """`settings.steps` steps of SGD with momentum, or of another optimiser, with the proximal term.
 
     Few steps are compiled one after another and have their batches drawn at once; many are a loop that holds one batch
     at a time, whose loss is a running mean.
@@ -63,9 +66,12 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
     """What a round carries from step to step, and its step for `lax.scan`."""
     model, loss, layout, settings = task.model, task.loss, task.layout, task.settings
     sent, masks, lr = given.params, given.masks, given.lr
-    mu = settings.prox_mu
+    mu, most, optimizer = settings.prox_mu, settings.clip_grad_norm, settings.optimizer
     trace = optax.trace(decay=settings.momentum) if settings.momentum else optax.identity()
     masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
+
+    def rate_at(number: jax.Array) -> jax.Array:
+        return lr if settings.lr_schedule is None else lr * settings.lr_schedule.factor(number, settings.steps)
 
     def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
         return jnp.mean(loss(model.apply(p, batch_x, True, step_key), batch_y))
@@ -86,21 +92,36 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
         return value, gradient, here.masks
 
     def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
-        p, momentum, squares = carry
+        p, state, squares = carry
         value, gradient, own = loss_and_gradient(p, *batch)
         if settings.square_gradients:
             kept = layout.select(masked(gradient))
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
         if mu:
             gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
-        update, momentum = trace.update(gradient, momentum)
-        if own is not None:  # momentum and the proximal term must not move what the step does not train
+        if most is not None or optimizer is not None:  # norms and moments are of what the step trains
+            gradient = masked(gradient) if own is None else apply_masks(layout, gradient, own)
+        if most is not None:
+            gradient = shortened(gradient, most)
+        rate = rate_at(batch[-1])
+        transformation = trace if optimizer is None else optimizer.make(rate)
+        update, state = transformation.update(gradient, state, p)
+        if own is not None:  # moments, weight decay and the proximal term must not move what the step does not train
             update = apply_masks(layout, update, own)
-        p = masked(jax.tree.map(lambda w, u: w - lr * u, p, update))
-        return (p, momentum, squares), value
+        moved = (lambda w, u: w - rate * u) if optimizer is None else jnp.add
+        p = masked(jax.tree.map(moved, p, update))
+        return (p, state, squares), value
 
     squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if settings.square_gradients else ()
-    return (sent, trace.init(sent), squares), step
+    first = trace if optimizer is None else optimizer.make(lr)
+    return (sent, first.init(sent), squares), step
+
+
+def shortened(gradient: Any, most: float) -> Any:
+    """The gradient times min(1, most / its global norm)."""
+    norm = optax.tree.norm(gradient)
+    factor = jnp.minimum(1.0, most / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
+    return jax.tree.map(lambda g: g * factor, gradient)
 
 
 def make_local_round(model: Model, loss: Loss, layout: Layout, settings: LocalSettings) -> Callable[..., LocalResult]:

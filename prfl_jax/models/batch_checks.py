@@ -97,8 +97,8 @@ class BatchChecks:
             floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
             if found > max(10 * noise, floor):
                 raise self._depends(
-                    f"outputs of the {self._kind.one} at position {position} of {len(x)} change by {found:.2g} with the "
-                    f"other {self._kind.name}"
+                    f"outputs of the {self._kind.one} at position {position} of {len(x)} change by {found:.2g} with "
+                    f"the other {self._kind.name}"
                 )
 
     def _depends(self, how: str) -> UserError:

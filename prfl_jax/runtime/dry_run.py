@@ -108,7 +108,7 @@ def estimate(config: Any) -> Estimate:
 
     flop_sample = method.model.flop.total(config.local.batch_size)
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
-    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
+    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation) else 2
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     needed = evidence_needed(config.density.name, config.stop_early)

@@ -32,7 +32,7 @@ class Scorer:
     def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
         self._sim, self._check = simulation, check
         aggregation = simulation.config.aggregation
-        self.one_model = find_aggregation(aggregation.name).one_model(aggregation.server_lr)
+        self.one_model = find_aggregation(aggregation.name).one_model(aggregation)
 
     def _score(self, state: State, params: Any, data: EvalSet) -> Scores:
         return self._sim.evaluator(whole(params, state.fixed), data, self._check)

@@ -13,6 +13,7 @@ import functools
 import jax
 import numpy as np
 
+from prfl_jax.aggregate import server_lr_in_force
 from prfl_jax.data.device import draw_batches
 from prfl_jax.density import Evidence, make_density
 
@@ -68,6 +69,10 @@ def sgd(params, masks, x, y, lr, loss="sigmoid", momentum=0.0, prox_mu=0.0):
         losses.append(value)
         squares = [s + gradient[layer]["kernel"] ** 2 for s, layer in zip(squares, LAYERS, strict=True)]
     return w, np.mean(losses), squares
+
+
+def _server_lr(config):
+    return server_lr_in_force(config.aggregation.optimizer, config.aggregation.server_lr)
 
 
 def accuracy(w, x, y):
@@ -168,7 +173,7 @@ class Oracle:
 
     def add(self, came):
         """Arrivals of a window that are taken one after another, or whose changes are added."""
-        name, lr, w = self.config.aggregation.name, self.config.aggregation.server_lr, self.w
+        name, lr, w = self.config.aggregation.name, _server_lr(self.config), self.w
         for client, tau, model, update in came:
             s = (tau + 1) ** -(0.5 if self.config.strategy == "fedasync" else 0.6)
             if name == "mixing":  # FedAsync: alpha is 0.6
@@ -188,7 +193,7 @@ class Oracle:
         if not weights:
             return self.w
         total, name = sum(weights.values()), self.config.aggregation.name
-        eta = self.config.aggregation.server_lr
+        eta = _server_lr(self.config)
         if name == "unbuffered_maskfedavg":  # nobuff: mixed in by the arrivals' share
             eta *= total / sum((number - slot[2]) ** -0.6 for slot in self.slots.values())
         new = {}

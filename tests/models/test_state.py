@@ -151,8 +151,8 @@ def test_steps_of_several_clients_at_once(model, start):
     trees = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 0.1]), start)
     at_once = jax.jit(jax.vmap(model.step, in_axes=(0, 0, None)))(trees, BATCHES[:2], KEY)
     for client in range(2):
-        alone = jax.jit(model.step)(jax.tree.map(lambda leaf: leaf[client], trees), BATCHES[client], KEY)
-        tiny.close(jax.tree.map(lambda leaf: leaf[client], at_once), alone, 1e-5)
+        own, together = (jax.tree.map(lambda leaf, k=client: leaf[k], tree) for tree in (trees, at_once))
+        tiny.close(together, jax.jit(model.step)(own, BATCHES[client], KEY), 1e-5)
 
 
 # Statistics computed anew.
