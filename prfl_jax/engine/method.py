@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from prfl_jax.aggregate import find_aggregation
+from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.aggregate.server_check import check_server_optimizer
 from prfl_jax.aggregate.server_optimizers import step_rule
@@ -128,6 +128,7 @@ def resolve(
     if rule.scored:
         check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
+    check_state(config, model)
     check_server_optimizer(config.aggregation, model.shapes())
     work = find_local(config.local.name)
     check_optimizer(config.local, settings_from_config(config, work), model.shapes())
@@ -154,6 +155,37 @@ def resolve(
         target_loss=target_loss,
         task=task,
     )
+
+
+def check_state(config: Any, model: Any) -> None:
+    """Checks that a model's state, such as running statistics, can be averaged like weights.
+
+    Raises:
+      UserError: the aggregation adds updates, which could make a variance negative, or the run has an attack, a robust
+        aggregation, clipping or noise, which do not account for what statistics tell of the data.
+    """
+    if not model.has_state:
+        return
+    aggregation, has = config.aggregation, f"config.model.name={config.model.name!r} keeps running statistics"
+    choice = find_aggregation(aggregation.name)
+    if choice.updates:
+        fitting = ", ".join(AGGREGATIONS.with_trait(lambda other: not other.updates and not other.robust))
+        raise UserError(
+            f"config.aggregation.name={aggregation.name!r}: adds updates, and {has}, which may become negative so; "
+            f"allowed: {fitting}, or a model with GroupNorm or LayerNorm"
+        )
+    robust = {
+        "aggregation.name": (aggregation.name, choice.robust),
+        "aggregation.clip_norm": (aggregation.clip_norm, aggregation.clip_norm is not None),
+        "privacy.noise_multiplier": (config.privacy.noise_multiplier, bool(config.privacy.noise_multiplier)),
+        "attack.name": (config.attack.name, make_attack(config.attack) is not None),
+    }
+    for key, (value, is_set) in robust.items():
+        if is_set:
+            raise UserError(
+                f"config.{key}={value!r}: allowed with a model without statistics, since those bypass it; {has} "
+                "(take GroupNorm or LayerNorm)"
+            )
 
 
 def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None = None) -> Engine:
