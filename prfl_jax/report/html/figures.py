@@ -79,8 +79,8 @@ def _heights(groups: Sequence[Group]) -> tuple[dict[str, Any], dict[str, dict[st
     values = [value for run in runs for value in run.values if value is not None]
     if metric.share:
         near = _near(runs)
-        changes = {"all": {"yaxis.autorange": True}, f"from {near[0]:.0%}": {"yaxis.range": near}} if near else {}
-        return {"tickformat": ".0%"}, changes
+        whole: dict[str, Any] = {"yaxis.autorange": True}
+        return {"tickformat": ".0%"}, {"all": whole, f"from {near[0]:.0%}": {"yaxis.range": near}} if near else {}
     if not metric.is_logarithmic(values):
         return {}, {}
     ticks: dict[str, Any] = {"log": "D2", "linear": None}
