@@ -196,17 +196,17 @@ def test_moments_and_decay_do_not_move_what_a_step_leaves_out():
 def test_widths_that_were_not_drawn_keep_their_values_under_adamw():
     from tests.local.test_ordered import setting, widths
 
-    task, given, _, (x, y) = setting(50)
+    task, given, _, (x, y) = setting(100)
     settings = LocalSettings(2, 4, widths=(100, 50, 25, 13, 6), optimizer=of_name("adamw", ADAMW))
     task = LocalTask(task.model, task.loss, task.layout, settings, task.levels)
     batches = Batches(one=lambda k: (x[k], y[k]), all=lambda: (x[:2], y[:2]))
     result = find_local("ordered_sgd").round(task, given._replace(batches=batches))
-    widest, moved = max(widths(50, steps=2)), 0
+    widest, moved = max(widths(100, steps=2)), 0
     for level, before, after in zip(task.levels, *map(jax.tree.leaves, (given.params, result.params)), strict=True):
         before, after = np.asarray(before), np.asarray(after)
         np.testing.assert_array_equal(before[level > widest], after[level > widest])
         moved += int((before != after)[level <= widest].sum())
-    assert moved > 0 and widest < 50
+    assert moved > 0 and widest < 100
 
 
 @pytest.mark.slow
@@ -231,7 +231,9 @@ def test_a_long_round_takes_the_same_steps_in_a_loop(monkeypatch):
 
 # --- whole runs ---
 
-RUN = dict(local__optimizer="adamw", local__optimizer_args=ADAMW, local__lr=0.01, local__clip_grad_norm=0.2)
+# With Adam's eps of 1e-8 the rounding error of a gradient that is all but 0 would decide about a whole step.
+STEADY = '{"b1": 0.8, "eps": 0.001, "weight_decay": 0.3}'
+RUN = dict(local__optimizer="adamw", local__optimizer_args=STEADY, local__lr=0.01, local__clip_grad_norm=0.2)
 
 
 @pytest.mark.slow
@@ -254,7 +256,7 @@ NO_ARGS = dict(local__optimizer_args="{}")
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "lion", "rmsprop", "adagrad", "yogi"])
 def test_a_run_learns_with_another_optimiser(optimizer):
-    rates = {"adam": 0.01, "lion": 0.001, "rmsprop": 0.003, "adagrad": 0.05, "yogi": 0.03}
+    rates = {"adam": 0.01, "lion": 0.003, "rmsprop": 0.003, "adagrad": 0.1, "yogi": 0.03}
     ran = tiny.run("fedavg", rounds=25, local__optimizer=optimizer, local__lr=rates[optimizer], local__steps=5)
     accuracy = [e["mask"]["accuracy"] for e in ran.of("eval")]
     assert accuracy[0] < 0.25 and ran.report["final"]["accuracy"] > 0.5
