@@ -163,8 +163,10 @@ def test_the_page_of_methods_has_every_row():
     for name, method in strategies.METHODS.items():
         assert name in rows, f"docs/methods.md has no row `{name}`"
         submodel, density, aggregation, window, transport, local = rows[name]
-        written = (submodel, density, aggregation, transport, local)
-        assert written == (method.submodel, method.density, method.aggregation, method.transport, method.local), name
+        then = f", then {method.optimizer}" if method.optimizer != "none" else ""
+        assert aggregation == method.aggregation + then, name
+        written = (submodel, density, transport, local)
+        assert written == (method.submodel, method.density, method.transport, method.local), name
         window = rows["prfl"][3] if window == "as `prfl`" else window
         assert window.startswith(f"`{method.window.close}`"), name
         assert ("on arrival" in window) == (method.window.dispatch == "on_arrival"), name

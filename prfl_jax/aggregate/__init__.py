@@ -9,6 +9,7 @@ from prfl_jax.aggregate.checks import CHECKS
 from prfl_jax.aggregate.choices import AGGREGATIONS, Aggregation, find_aggregation, weights_of
 from prfl_jax.aggregate.context import AggregationWeights, CloseContext
 from prfl_jax.aggregate.kernels import AggregationKernel
+from prfl_jax.aggregate.server_optimizers import SERVER_OPTIMIZERS, server_lr_in_force
 from prfl_jax.aggregate.weights import (
     CLIENT_WEIGHTS,
     STALENESS,
@@ -23,6 +24,7 @@ __all__ = [
     "AGGREGATIONS",
     "CHECKS",
     "CLIENT_WEIGHTS",
+    "SERVER_OPTIMIZERS",
     "STALENESS",
     "Aggregation",
     "AggregationKernel",
@@ -32,6 +34,7 @@ __all__ = [
     "aggregation_in_force",
     "client_weights",
     "find_aggregation",
+    "server_lr_in_force",
     "staleness_weight",
     "weights_of",
 ]

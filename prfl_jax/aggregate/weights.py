@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.aggregate.server_optimizers import server_lr_in_force
 from prfl_jax.registry import Registry
 
 
@@ -100,9 +101,10 @@ def aggregation_in_force(aggregation: Any, staleness_a: float) -> Any:
       staleness_a: the constant a of s(tau) where the group gives none (`strategies.staleness_a`).
     """
     group = aggregation.copy_and_resolve_references()
-    if group.staleness_a is None:
-        with group.unlocked():
+    with group.unlocked():
+        if group.staleness_a is None:
             group.staleness_a = staleness_a
+        group.server_lr = server_lr_in_force(group.optimizer, group.server_lr)
     return group
 
 

@@ -90,8 +90,12 @@ def default_config() -> config_dict.ConfigDict:
         steps=5,
         batch_size=20,
         lr=0.25,
-        momentum=0.0,
+        optimizer="sgd",  # sgd | adam, adamw, lion, ...: a factory of optax | FILE.py:object; begins anew in each round
+        optimizer_args="{}",  # the factory's keyword arguments, the JSON text of an object: {"b1": 0.9}
+        momentum=0.0,  # of sgd
+        clip_grad_norm=config_dict.placeholder(float),  # a step's gradient longer than this is shortened; None: none is
         prox_mu=0.0,  # of the proximal term mu/2 |w - w_sent|^2 (FedAsync's option, FedProx)
+        lr_schedule="constant",  # over the steps of a round: constant | linear | cosine, or FILE.py:object
         lr_decay=1.0,  # lr * lr_decay ** (simulated time / (lr_dt_ref_s * lr_decay_rounds))
         lr_decay_rounds=10000,
         lr_dt_ref_s=config_dict.placeholder(float),  # None: window.dt_s
@@ -112,11 +116,16 @@ def default_config() -> config_dict.ConfigDict:
         min_density=0.05,
         delta_rho=0.2,
         patience=10,  # evaluations (one per interval)
-        min_delta=0.0,
+        min_delta=0.0,  # the least improvement, in the unit of the task's metric
     )
     c.aggregation = _group(
         name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object
-        server_lr=1.0,  # eta_g, Eq. 11
+        # eta_g, Eq. 11, and the rate of `optimizer`; None: 1, of adam and yogi 0.01, of adagrad 0.1
+        server_lr=config_dict.placeholder(float),
+        # none: W becomes the aggregate | sgdm, adagrad, adam, yogi: a step from W towards it (Reddi et al. 2021), or
+        # FILE.py:object (optax)
+        optimizer="none",
+        optimizer_args="{}",  # JSON: {"momentum": 0.9} of sgdm; {"b1": 0.9, "b2": 0.99, "tau": 0.001} of the others
         alpha=0.6,  # mixing: how far W moves to a fresh arrival (FedAsync)
         staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)
         # None: 0.6 (polynomial; 0.5 for strategy fedasync), 10 (hinge); hash and report have the number in force
@@ -167,7 +176,8 @@ def default_config() -> config_dict.ConfigDict:
         model="mask",  # mask | fedavg: the headline server model
         signal="heldout",  # heldout | test: what early stopping sees
         batch_size=100,  # images per evaluation call (im2col memory grows with it)
-        thresholds=(0.8, 0.9),
+        # levels of the task's metric for the time to each; None: (0.8, 0.9) of a share, as accuracy, none of others
+        thresholds=config_dict.placeholder(tuple),
     )
     c.engine = _group(
         clients="auto",  # auto | map | vmap

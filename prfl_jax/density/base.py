@@ -97,12 +97,12 @@ class DensityPolicy:
         self._server: EarlyStopping | None = None
 
     def stop_with_server(self) -> None:
-        """Makes the policy need the server's accuracy and set `Decision.stop` when that stops improving.
+        """Makes the policy need the server's score and set `Decision.stop` when that stops improving.
 
         `make_density` calls it if `stop_early` is set. To be called before the first decision.
         """
         if self._server is None:
-            self.needs = self.needs | {"server_accuracy"}
+            self.needs = self.needs | {"server_score"}
             self._server = EarlyStopping(*self._patience)
 
     @property
@@ -144,19 +144,19 @@ class DensityPolicy:
                 deprecated_once("DensityPolicy.decide takes client_accuracy and server_accuracy in an Evidence")
             evidence = Evidence(client_accuracy=evidence, server_accuracy=server_accuracy)
         self.consider(evidence)
-        triggered = self.recover(evidence.client_accuracy)
-        stop = self._server_stopped(evidence.server_accuracy) and self.may_stop()
+        triggered = self.recover(evidence.of_clients)
+        stop = self._server_stopped(evidence.of_server) and self.may_stop()
         self._density_pct = self._snapped(self.balance(self._density_pct / 100.0))
         return Decision(self.density_pct, self.min_densities.copy(), self.times.mean_times(), triggered, stop)
 
     def consider(self, evidence: Evidence) -> None:
         """Reads the evidence before `recover` and `balance`; the base class does nothing here."""
 
-    def recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
+    def recover(self, client_scores: np.ndarray | None) -> np.ndarray:
         """Algorithm 1, lines 7-14: raises rho_min_i where a client stops improving; the base class raises none.
 
         Args:
-          client_accuracy: as in `Evidence`; None where the policy does not ask for it.
+          client_scores: `[M]` as `Evidence.of_clients`: higher is better; None where the policy does not ask for them.
 
         Returns:
           `[M]` bool, whose rho_min_i rose.
@@ -164,7 +164,7 @@ class DensityPolicy:
         return np.zeros(len(self._density_pct), dtype=bool)
 
     def may_stop(self) -> bool:
-        """Whether the run may end now if the server's accuracy has stopped improving."""
+        """Whether the run may end now if the server's score has stopped improving."""
         return True
 
     def balance(self, present: np.ndarray) -> np.ndarray:
@@ -178,9 +178,9 @@ class DensityPolicy:
         """
         return present
 
-    def _server_stopped(self, server_accuracy: float | None) -> bool:
+    def _server_stopped(self, score: float | None) -> bool:
         """Whether the server's early stopping fires at this evaluation."""
-        return self._server is not None and server_accuracy is not None and self._server.update(server_accuracy)
+        return self._server is not None and score is not None and self._server.update(score)
 
     def _snapped(self, wanted: np.ndarray) -> np.ndarray:
         """Whole percents of what `balance` returned."""

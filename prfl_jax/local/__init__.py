@@ -2,13 +2,17 @@
 
 from typing import Any
 
-from prfl_jax.local.choices import CHECKS, LOCAL_WORKS, find_local
+from prfl_jax.local import choices, optimizer_checks
+from prfl_jax.local.choices import LOCAL_WORKS, find_local
+from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
 from prfl_jax.system.notices import deprecated_once
 
 __all__ = [
     "CHECKS",
     "LOCAL_WORKS",
+    "LR_SCHEDULES",
+    "OPTIMIZERS",
     "Batches",
     "LocalInput",
     "LocalResult",
@@ -17,6 +21,9 @@ __all__ = [
     "LocalWork",
     "find_local",
 ]
+
+# run by `config/validate.py`
+CHECKS = (*choices.CHECKS, *optimizer_checks.CHECKS)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
-from prfl_jax.models import module_checks
+from prfl_jax.models import checked_module, module_checks
+from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.choices import MODELS
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
-from prfl_jax.models.inputs import TOKENS, batch_shape, output_shape, zeros
+from prfl_jax.models.inputs import TOKENS, as_sample, batch_shape, output_shape, zeros
 from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.models.matmul_conv import plain_convolutions
-from prfl_jax.models.module_checks import Sizes
 from prfl_jax.models.nnx_adapter import nnx_functions
 from prfl_jax.models.training_switch import build_switch, call_switch
-from prfl_jax.models.variables import Functions, Params, whole
+from prfl_jax.models.variables import Functions, Params, split_state, whole, with_state
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.jax_settings import fixed as fixed_settings
@@ -46,7 +46,7 @@ class Model:
       name: what the report calls it.
       input_shape: one sample, `(H, W, C)` of an image.
       classes: number of outputs.
-      init: key -> params, a nested dict of float32 arrays.
+      init: key -> params, a nested dict of float32 arrays, with the module's state under `variables.STATE`.
       apply: (params, x `[B, ...]`, train, key or None) -> logits float32, `[B, classes]` or, where `sequence`,
         `[B, T, classes]`. Of a module with fixed variables the params are those of `whole`.
       flop: FLOP of the forward pass in training (`flop_count.py`).
@@ -54,6 +54,8 @@ class Model:
       warnings: what a user should know of the module, a line each.
       spec: of a sample; None: of an image of `input_shape`.
       sequence: whether each step of a sample has outputs.
+      train_step: `step` of a module with state; None: it has none.
+      norm_leaves: paths of the params that belong to the same layers as the state.
     """
 
     name: str
@@ -66,6 +68,19 @@ class Model:
     warnings: tuple[str, ...] = ()
     spec: SampleSpec | None = None
     sequence: bool = False
+    train_step: Callable[[Params, jax.Array, jax.Array | None], tuple[jax.Array, Params]] | None = None
+    norm_leaves: frozenset[str] = frozenset()
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a step of training changes variables besides the params, such as running statistics."""
+        return self.train_step is not None
+
+    def step(self, params: Params, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Params]:
+        """(logits of `apply` in training, the state after it as it stands under `variables.STATE`; {} without one)."""
+        if self.train_step is None:
+            return self.apply(params, x, True, key), {}
+        return self.train_step(params, x, key)
 
     @property
     def sample(self) -> SampleSpec:
@@ -85,21 +100,32 @@ class Model:
         """The model with these fixed variables, whose `apply` takes params alone."""
         if not fixed:
             return self
-        apply = self.apply
-        return dataclasses.replace(self, apply=lambda p, x, train, key: apply(whole(p, fixed), x, train, key))
+        apply, step = self.apply, self.train_step
+        return dataclasses.replace(
+            self,
+            apply=lambda p, x, train, key: apply(whole(p, fixed), x, train, key),
+            train_step=step and (lambda p, x, key: step(whole(p, fixed), x, key)),
+        )
 
     def shapes(self) -> Params:
-        """The params as `ShapeDtypeStruct`s; computes nothing."""
+        """The params, with the state, as `ShapeDtypeStruct`s; computes nothing."""
         return jax.eval_shape(lambda: self.init(root_key(0)))
 
     def num_parameters(self) -> int:
-        """Values of all leaves."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
+        """Values of all params, without the state."""
+        return _values(split_state(self.shapes())[0])
+
+    def num_state(self) -> int:
+        """Values of the state."""
+        return _values(split_state(self.shapes())[1])
 
     def num_fixed(self) -> int:
         """Values of all fixed variables."""
-        shapes = jax.eval_shape(lambda: self.fixed(root_key(0)))
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        return _values(jax.eval_shape(lambda: self.fixed(root_key(0))))
+
+
+def _values(shapes: Params) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
 @fixed_settings()
@@ -130,12 +156,13 @@ def build_model(
       sequence: whether each step of a sample has outputs.
 
     Raises:
-      UserError: the module cannot be found, keeps state between calls, mixes images, or has too few outputs.
+      UserError: the module cannot be found, has state that cannot be kept, looks across its batch, or has too few
+        outputs.
     """
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:
         raise UserError(f"config.model.classes: {classes}; allowed: at least the data's {data_classes} classes")
-    sample = input_shape if isinstance(input_shape, SampleSpec) else SampleSpec(tuple(input_shape))
+    sample = as_sample(input_shape)
     module = MODELS.find(cfg.name)
     if cfg.name in MODELS:
         made = module(classes=classes, width=cfg.width, init_name=cfg.init)
@@ -146,16 +173,20 @@ def build_model(
 def wrap_module(
     name: str,
     module: Any,
-    sample: SampleSpec,
+    sample: SampleSpec | tuple[int, ...],
     classes: int,
     sizes: Sizes | None = None,
     sequence: bool = False,
 ) -> Model:
     """A user's linen class or instance, or nnx class, as a `Model`; after all checks of `module_checks`.
 
+    Args:
+      sample: of one sample; a shape stands for an image.
+
     Raises:
       UserError: it cannot be used; one line.
     """
+    sample = as_sample(sample)
     if not isinstance(module, nn.Module) and not (
         isinstance(module, type) and issubclass(module, (nn.Module, nnx.Module))
     ):
@@ -168,7 +199,7 @@ def wrap_module(
         else:
             functions = nnx_functions(name, kind, _make(name, kind, sample)(classes), sample)
         model = _checked(name, functions, sample, classes, sequence)
-        asked = module_checks.Module(name, sample, classes, functions, module, sequence)
+        asked = checked_module.Module(name, sample, classes, functions, module, sequence)
         return dataclasses.replace(model, warnings=module_checks.check_once(asked, sizes or Sizes()))
     except UserError:
         raise
@@ -207,8 +238,11 @@ def _make(name: str, module: type, sample: SampleSpec) -> Callable[[int], Callab
     return of
 
 
-def wrap_linen(name: str, module: Any, sample: SampleSpec, classes: int, sequence: bool = False) -> Model:
-    """A linen module as a `Model`, checked by its shapes alone."""
+def wrap_linen(
+    name: str, module: Any, sample: SampleSpec | tuple[int, ...], classes: int, sequence: bool = False
+) -> Model:
+    """A linen module as a `Model`, checked by its shapes alone; a shape stands for an image."""
+    sample = as_sample(sample)
     try:
         return _checked(name, linen_functions(name, module, sample), sample, classes, sequence)
     except UserError:
@@ -219,16 +253,17 @@ def wrap_linen(name: str, module: Any, sample: SampleSpec, classes: int, sequenc
 
 def _checked(name: str, functions: Functions, sample: SampleSpec, classes: int, sequence: bool) -> Model:
     """A `Model` after the checks of its shapes; nothing is computed."""
+    state = split_state(jax.eval_shape(lambda: functions.init(root_key(0))))[1]
     model = Model(
         name, sample.shape, classes, functions.init, functions.apply, fixed=functions.fixed, spec=sample,
-        sequence=sequence,
+        sequence=sequence, train_step=functions.step if state else None, norm_leaves=functions.norm_leaves,
     )  # fmt: skip
 
     def outputs() -> jax.Array:
         return model.apply(model.whole(root_key(0)), zeros(sample, 2), False, None)
 
     out = jax.eval_shape(outputs)
-    module_checks.check_outputs(name, output_shape(sample, classes, sequence, 2), out, sample)
+    checked_module.check_outputs(name, output_shape(sample, classes, sequence, 2), out, sample)
     paths = flat_paths(model.shapes())
     for path, leaf in paths.items():
         if leaf.dtype != jnp.float32:
@@ -267,20 +302,29 @@ def flat_paths(params: Params) -> dict[str, Any]:
 
 def _forward_flop(model: Model) -> FlopCount:
     """FLOP of a forward pass in training, traced with plain convolutions."""
-    params, fixed = model.shapes(), jax.eval_shape(lambda: model.fixed(root_key(0)))
+    params, state = split_state(model.shapes())
+    others = state, jax.eval_shape(lambda: model.fixed(root_key(0)))
     tree = jax.tree.structure(params)
 
-    def forward(leaves: list[jax.Array], fixed: Params, x: jax.Array) -> jax.Array:
-        return model.apply(whole(jax.tree.unflatten(tree, leaves), fixed), x, True, root_key(0))
+    def forward(leaves: list[jax.Array], others: tuple[Params, Params], x: jax.Array) -> jax.Array:
+        state, fixed = others
+        params = with_state(jax.tree.unflatten(tree, leaves), state)
+        return model.apply(whole(params, fixed), x, True, root_key(0))
 
     with plain_convolutions():
-        return count_flop(forward, flat_paths(params), fixed, batch_shape(model.sample, BATCH))
+        return count_flop(forward, flat_paths(params), others, batch_shape(model.sample, BATCH))
+
+
+def norm_leaves(model: Model) -> set[str]:
+    """Paths of the params of layers that have state, such as gain and bias of batch norm."""
+    return set(model.norm_leaves)
 
 
 def save_model(path: str, params: Params) -> None:
     """Writes params as `.npz`, one array a leaf, keyed by `/`-joined path; atomic.
 
-    Fixed variables are beside them under `@fixed/`; of types that NumPy lacks (bfloat16) as float32, which holds them.
+    State is beside them under `@state/`, and fixed variables under `@fixed/`: those of types that NumPy lacks
+    (bfloat16) as float32, which holds them.
     """
     arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flat_paths(params).items()}
     arrays = {key: leaf.astype(np.float32) if leaf.dtype.kind == "V" else leaf for key, leaf in arrays.items()}

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from prfl_jax.tasks import IMAGES, SampleSpec
 
 TOKENS = ("tokens", "num_tokens", "vocab_size", "vocabulary", "num_embeddings")  # arguments of a module's class
+
+
+def as_sample(sample: SampleSpec | tuple[int, ...]) -> SampleSpec:
+    """A sample as it is, or an image of that shape."""
+    return sample if isinstance(sample, SampleSpec) else SampleSpec(tuple(sample))
 
 
 def zeros(sample: SampleSpec, size: int) -> jax.Array:
@@ -25,7 +32,7 @@ def output_shape(sample: SampleSpec, classes: int, sequence: bool, size: int) ->
     return (size, *sample.shape[:1], classes) if sequence else (size, classes)
 
 
-def module_input(sample: SampleSpec, argument: str | None, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+def module_input(sample: SampleSpec, argument: str | None, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
     """(samples with 0 in place of padding, the lengths `[B]` int32 under the name of the module's argument).
 
     Args:

@@ -19,7 +19,7 @@ import copy
 from ml_collections import config_dict
 
 from prfl_jax.aggregate.weights import STALENESS
-from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedrolex, fiarse, fjord, heterofl, prfl
+from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedopt, fedrolex, fiarse, fjord, heterofl, prfl
 from prfl_jax.strategies.method import Method, WindowChoice
 from prfl_jax.system.errors import UserError
 
@@ -43,6 +43,7 @@ METHODS: dict[str, Method] = {
     **fedasync.METHODS,
     **fedfix.METHODS,
     **fedbuff.METHODS,
+    **fedopt.METHODS,
     **heterofl.METHODS,
     **fjord.METHODS,
     **fedrolex.METHODS,

@@ -11,7 +11,7 @@ from prfl_jax.benchmarks import commit_speed
 IS_CLONE = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True).returncode == 0
 
 
-def test_the_speed_is_the_old_time_over_the_new_one_in_the_same_turn():
+def test_speed_is_old_over_new_time_of_the_same_turn():
     row = commit_speed._row("dispatch", {"old": [1.0, 3.0, 2.0], "new": [2.0, 2.0, 2.0]})
     assert (row["speed"], row["speed_min"], row["speed_max"]) == (1.0, 0.5, 1.5)
     assert "old   2000.00 ms   new   2000.00 ms   speed 1.000 (0.500 to 1.500)" in commit_speed.line(row)

@@ -133,7 +133,7 @@ def test_strategy_switches_the_row_and_other_overrides_win():
     assert plain["window.dt_s"] == flatten(cli.load_config(QUICKSTART))["window.dt_s"]
     cfg = cli.load_config(QUICKSTART, [("window.close", "fixed"), ("strategy", "fedavg")])
     assert (cfg.strategy, cfg.window.close, cfg.submodel.name) == ("fedavg", "fixed", "full")
-    assert "prfl, prfl_norecover, " in refusal(QUICKSTART, {"strategy": "fedavgm"})
+    assert "prfl, prfl_norecover, " in refusal(QUICKSTART, {"strategy": "fedsgd"})
 
 
 def test_a_file_may_override_its_row(tmp_path):

@@ -53,5 +53,5 @@ def write(folder: Path) -> str:
 # of `tiny.config`
 SETTINGS = dict(
     task__name="language_model", model__name="tokens:NextToken", model__loss="softmax", data__partition="iid",
-    data__train_limit=None, data__test_limit=None, local__lr=0.5,
+    data__train_limit=None, data__test_limit=None, local__lr=0.5, eval__thresholds=(),
 )  # fmt: skip

@@ -48,6 +48,10 @@ NO_WIDTHS: dict[str, dict] = {
     name: dict(density__tiers=(1.0,)) for name, row in METHODS.items() if LOCAL_WORKS.find(row.local).draws_widths
 }
 EQUALS_FEDAVG: dict[str, dict] = {"fedfix": dict(window__close="fixed", window__dt_s=100.0), **NO_WIDTHS}
+# FedOpt's: without momentum, and with a tau beside which no change counts, so that each step is eta D / (2 tau).
+EQUALS_FEDAVG["fedavgm"] = dict(aggregation__optimizer_args='{"momentum": 0}')
+for _name, _args in (("fedadagrad", ""), ("fedadam", '"b1": 0, "b2": 1, '), ("fedyogi", '"b1": 0, "b2": 1, ')):
+    EQUALS_FEDAVG[_name] = dict(aggregation__optimizer_args=f'{{{_args}"tau": 10000}}', aggregation__server_lr=20_000.0)
 MIXING = [name for name, row in METHODS.items() if row.aggregation == "mixing"]  # one by one, so never a mean
 
 # One client more than ten times faster than the others: the densities are 1 and the minimum,

@@ -35,8 +35,15 @@ def test_its_metric_is_that_of_a_plain_loop(tmp_path):
 
 
 def test_it_trains_the_same_model_as_the_built_in_one(tmp_path):
-    own = Experiment(tiny.config(task__name=f"{__file__}:TOP2")).run(tmp_path / "own", progress=False)
-    tiny.same(own.params, tiny.run("prfl").params)
+    """Without recovery, which follows the metric."""
+    own = Experiment(tiny.config("fedavg", task__name=f"{__file__}:TOP2")).run(tmp_path / "own", progress=False)
+    tiny.same(own.params, tiny.run("fedavg").params)
+
+
+def test_recovery_follows_its_metric():
+    own, built_in = tiny.run("prfl", task__name=f"{__file__}:TOP2"), tiny.run("prfl")
+    assert all("client_top2" in record for record in own.of("interval"))
+    assert own.of("interval")[0]["client_accuracy"] == built_in.of("interval")[0]["client_accuracy"]
 
 
 def test_what_is_no_task_is_refused_in_one_line():
