@@ -33,7 +33,6 @@ class Found:
     Attributes:
         counts: number of samples of each user.
         files: of each user, those with samples of it, in order.
-        empty: users whose files hold no sample of them.
     """
 
     def __init__(self, samples: str = "samples", users: str = "users") -> None:
@@ -44,6 +43,7 @@ class Found:
 
     @property
     def empty(self) -> list[str]:
+        """Users whose files hold no sample of them."""
         return [user for user, count in self.counts.items() if not count]
 
     def add(self, user: str, path: pathlib.Path, count: int, digest: bytes) -> None:

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from prfl_jax.data.check import Arrays, checked_arrays, noun_of
+from prfl_jax.data.leaf import parts
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.notices import note_once, warn_once
@@ -125,9 +126,9 @@ def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool 
     target = data_dir / "femnist"
     new_file(target, force)
     tfds = tensorflow_datasets("--what=femnist")
-    from prfl_jax.data.femnist import Femnist, leaf
+    from prfl_jax.data.femnist import Femnist
 
-    leaf.parts(leaf_dir)  # complain before anything is moved
+    parts(leaf_dir)  # complain before anything is moved
     with tempfile.TemporaryDirectory(prefix=".femnist-", dir=data_dir) as scratch:
         builder = Femnist(data_dir=scratch, file_format="array_record")
         try:
@@ -146,8 +147,8 @@ def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool 
     for part, found in builder.found.items():
         for line in found.lines():
             parts_of.setdefault(line, []).append(part)
-    for line, parts in parts_of.items():
-        note_once(f"{leaf_dir}, {' and '.join(parts)}: {line}")
+    for line, where in parts_of.items():
+        note_once(f"{leaf_dir}, {' and '.join(where)}: {line}")
     return target
 
 

@@ -213,7 +213,6 @@ class Source:
         classes: how many labels it has; None: not known.
         has_writers: whether it says who wrote each sample; None: not known.
         kind: of its samples; None: not known.
-        windows: whether a sample is a window of `data.context` tokens.
     """
 
     read: Callable[[str, pathlib.Path, Any], Dataset]
@@ -221,7 +220,6 @@ class Source:
     classes: int | None = None
     has_writers: bool | None = None
     kind: SampleKind | None = None
-    windows: bool = False
 
 
 _TFDS = Form("tfds:NAME", lambda name: re.fullmatch(r"tfds:\w[\w/.:-]*", name) is not None, Source(_from_tfds))
@@ -244,10 +242,10 @@ DATA_SETS: Registry[Source] = Registry(
         "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True, kind=IMAGES),
         "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False, kind=IMAGES),
         "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True, kind=IMAGES),
-        "shakespeare": Source(shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES, windows=True),
-        "shakespeare_words": Source(shakespeare_words, has_writers=False, kind=SEQUENCES, windows=True),
-        "ptb": Source(ptb, has_writers=False, kind=SEQUENCES, windows=True),
-        "leaf_shakespeare": Source(leaf_shakespeare, (80,), NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
+        "shakespeare": Source(shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
+        "shakespeare_words": Source(shakespeare_words, has_writers=False, kind=SEQUENCES),
+        "ptb": Source(ptb, has_writers=False, kind=SEQUENCES),
+        "leaf_shakespeare": Source(leaf_shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
         "leaf_sent140": Source(leaf_sent140, classes=2, has_writers=True, kind=SEQUENCES),
         "spoken_digits": Source(_spoken_digits, classes=10, has_writers=True, kind=FEATURES),
     },

@@ -24,8 +24,8 @@ def model_size_from_config(config: Any) -> ModelSize:
     source = DATA_SETS.known(config.data.name)
     if source is None or source.shape is None or source.classes is None:
         raise UserError(
-            f"data.name: the image shape of {config.data.name!r} is not known without reading it; "
-            f"use one of {', '.join(DATA_SETS)}"
+            f"data.name: the shape of the samples of {config.data.name!r} is not known without reading them; "
+            f"use one of {', '.join(DATA_SETS.with_trait(lambda other: other.shape is not None))}"
         )
     layers = layer_table(config.model.name, source.shape, config.model.classes or source.classes, config.model.width)
     rule = find_submodel(config.submodel)

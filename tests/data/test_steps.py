@@ -248,7 +248,7 @@ def test_a_plugin_of_sequences_is_checked_like_a_file(tmp_path, monkeypatch):
     assert "\n" not in str(e.value)
 
 
-def test_words_of_limits_and_hold_out_are_about_samples(tmp_path):
+def test_partition_limits_and_hold_out_speak_of_samples(tmp_path):
     data = read(tmp_path, SERIES)
     for settings, clients, batch, said in [
         (dict(partition="iid"), 3, 5, r"client 0 has 4 samples.* or more samples$"),

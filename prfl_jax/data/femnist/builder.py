@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from prfl_jax.data.femnist import leaf
+from prfl_jax.data.leaf import parts
 from prfl_jax.system.errors import UserError
 
 
@@ -47,7 +48,7 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         folder = pathlib.Path(dl_manager.manual_dir)
-        files = leaf.parts(folder)
+        files = parts(folder)
         self.found = {part: leaf.images_found() for part in ("train", "test")}
         return {part: self._generate_examples(folder, files, part) for part in self.found}
 

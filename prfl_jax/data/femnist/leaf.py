@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prfl_jax.data.leaf import Found, Piece, parts, pieces
+from prfl_jax.data.leaf import Found, Piece, pieces
 from prfl_jax.system.errors import UserError
-
-__all__ = ["CLASSES", "SIDE", "TEST_EVERY", "Example", "Found", "images_found", "parts", "read"]
 
 SIDE = 28
 CLASSES = 62

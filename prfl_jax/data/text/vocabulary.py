@@ -80,7 +80,7 @@ class Characters(Vocabulary):
 
         Examples:
           >>> Characters().encode("\\nAz\u00e9").tolist()
-          [0, 28, 79, 80]
+          [0, 25, 78, 80]
         """
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         return _TABLE[np.minimum(codes, _BEYOND)]

