@@ -23,9 +23,10 @@ def model_size_from_config(config: Any) -> ModelSize:
     """
     source = DATA_SETS.known(config.data.name)
     if source is None or source.shape is None or source.classes is None or len(source.shape) != 3:
+        known = DATA_SETS.with_trait(lambda other: other.shape is not None and len(other.shape) == 3)
         raise UserError(
             f"data.name: the shape of the samples of {config.data.name!r} is not known without reading them; "
-            f"use one of {', '.join(DATA_SETS.with_trait(lambda other: other.shape is not None and len(other.shape) == 3))}"
+            f"use one of {', '.join(known)}"
         )
     height, width, channels = source.shape
     classes = config.model.classes or source.classes
