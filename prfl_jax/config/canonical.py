@@ -38,7 +38,7 @@ NOT_HASHED = frozenset(
 
 # Keys that came after version 0.2: hashed only where they differ from their default, which describes the run that a
 # config without them did, so that a config keeps its hash.
-HASHED_IF_CHANGED = frozenset({"task.name"})
+HASHED_IF_CHANGED = frozenset({"task.name", "model.norm", "model.state"})
 
 
 def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
