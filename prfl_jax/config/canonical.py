@@ -42,7 +42,7 @@ NOT_HASHED = frozenset(
 # config without them did, so that a config keeps its hash.
 HASHED_IF_CHANGED = frozenset(
     {
-        *("task.name", "data.context", "data.vocabulary", "data.unit", "data.targets"),
+        *("task.name", "model.norm", "model.state", "data.context", "data.vocabulary", "data.unit", "data.targets"),
         *("local.optimizer", "local.optimizer_args", "local.clip_grad_norm", "local.lr_schedule"),
         *("aggregation.optimizer", "aggregation.optimizer_args"),
     }

@@ -68,12 +68,19 @@ def default_config() -> config_dict.ConfigDict:
         name="classification",
     )
     c.model = _group(
-        name="conv2",  # conv2 | vgg11 | module:object or FILE.py:object (a Flax module class)
+        # images: conv2 | vgg11 | cnn | alexnet | vgg19 | resnet18 | resnet50; series: cnn1d | gru
+        # tokens: char_lstm | word_lstm | text_lstm | transformer_lm (docs/networks.md)
+        # or module:object or FILE.py:object (a Flax module class)
+        name="conv2",
         width=1.0,  # multiplies hidden widths
         classes=config_dict.placeholder(int),  # outputs; None: as many as the data has (62 in the paper's Conv2)
         init="release",  # release | he | flax
         size_mb=config_dict.placeholder(float),  # MB of the full model as the clock sees it; None: 4 bytes a parameter
         loss="sigmoid",  # sigmoid | softmax
+        norm="batch",  # batch | group | none: of vgg19, resnet18 and resnet50 (these two not none)
+        # of running statistics: average: like weights | local: kept by each client with its layer (FedBN)
+        # | static: computed over the clients' data where a model is evaluated (HeteroFL)
+        state="average",
     )
     c.clients = _group(
         number=10,

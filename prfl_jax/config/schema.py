@@ -21,7 +21,7 @@ from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, 
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.local import LOCAL_WORKS, LR_SCHEDULES, OPTIMIZERS
-from prfl_jax.models.choices import INITS, LOSSES, MODELS
+from prfl_jax.models.choices import INITS, LOSSES, MODELS, NORMS, STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system import keyword_args
@@ -177,6 +177,8 @@ RULES: dict[str, Rule] = {
     "model.init": _named(INITS),
     "model.size_mb": _positive(1e-6, 1e7, optional=True),
     "model.loss": _named(LOSSES),
+    "model.norm": _named(NORMS),
+    "model.state": _named(STATES),
     "task.name": _named(TASKS),
     "clients.number": _integer(1),
     "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),

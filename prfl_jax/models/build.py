@@ -20,7 +20,7 @@ from prfl_jax.models import checked_module, module_checks
 from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.choices import MODELS
 from prfl_jax.models.flop_count import BATCH, FlopCount, count_flop
-from prfl_jax.models.inputs import TOKENS, as_sample, batch_shape, output_shape, zeros
+from prfl_jax.models.inputs import TOKENS, as_sample, batch_shape, output_shape
 from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.models.matmul_conv import plain_convolutions
 from prfl_jax.models.nnx_adapter import nnx_functions
@@ -165,9 +165,24 @@ def build_model(
     sample = as_sample(input_shape)
     module = MODELS.find(cfg.name)
     if cfg.name in MODELS:
-        made = module(classes=classes, width=cfg.width, init_name=cfg.init)
-        return wrap_linen(cfg.name, made, sample, classes, sequence)
+        return wrap_linen(cfg.name, _built_in(cfg, module, sample, classes, sequence), sample, classes, sequence)
     return wrap_module(cfg.name, module, sample, classes, sizes, sequence)
+
+
+def _built_in(cfg: Any, module: Any, sample: SampleSpec, classes: int, sequence: bool) -> nn.Module:
+    """A built-in network, given those of the settings that it has a field for.
+
+    Raises:
+      UserError: it does not take such samples.
+    """
+    if (takes := getattr(module, "takes", None)) is not None:
+        takes.check(cfg.name, sample)
+    fields = module.__dataclass_fields__
+    given = {"classes": classes, "width": cfg.width, "init_name": cfg.init}
+    given |= {"tokens": sample.tokens} if "tokens" in fields else {}
+    given |= {"sequence": sequence} if "sequence" in fields else {}
+    given |= {"norm": cfg.norm} if "norm" in fields else {}
+    return module(**given)
 
 
 def wrap_module(
@@ -253,18 +268,16 @@ def wrap_linen(
 
 def _checked(name: str, functions: Functions, sample: SampleSpec, classes: int, sequence: bool) -> Model:
     """A `Model` after the checks of its shapes; nothing is computed."""
-    state = split_state(jax.eval_shape(lambda: functions.init(root_key(0))))[1]
+    shapes, fixed = jax.eval_shape(lambda: (functions.init(root_key(0)), functions.fixed(root_key(0))))
     model = Model(
         name, sample.shape, classes, functions.init, functions.apply, fixed=functions.fixed, spec=sample,
-        sequence=sequence, train_step=functions.step if state else None, norm_leaves=functions.norm_leaves,
+        sequence=sequence, train_step=functions.step if split_state(shapes)[1] else None,
+        norm_leaves=functions.norm_leaves,
     )  # fmt: skip
-
-    def outputs() -> jax.Array:
-        return model.apply(model.whole(root_key(0)), zeros(sample, 2), False, None)
-
-    out = jax.eval_shape(outputs)
+    tree, batch = whole(shapes, fixed), batch_shape(sample, 2)
+    out = jax.eval_shape(lambda tree, x: model.apply(tree, x, False, None), tree, batch)
     checked_module.check_outputs(name, output_shape(sample, classes, sequence, 2), out, sample)
-    paths = flat_paths(model.shapes())
+    paths, fixed_paths = flat_paths(shapes), flat_paths(fixed)
     for path, leaf in paths.items():
         if leaf.dtype != jnp.float32:
             raise UserError(
@@ -273,17 +286,16 @@ def _checked(name: str, functions: Functions, sample: SampleSpec, classes: int, 
             )
     if not sum(math.prod(leaf.shape) for leaf in paths.values()):
         raise UserError(f"config.model.name: {name!r} has no params to train; allowed: a module with some")
-    fixed = flat_paths(jax.eval_shape(lambda: model.fixed(root_key(0))))
-    for path, leaf in [*paths.items(), *fixed.items()]:
+    for path, leaf in [*paths.items(), *fixed_paths.items()]:
         if not math.prod(leaf.shape):  # which no checkpoint takes
             where = f"{path} {tuple(leaf.shape)}"
             raise UserError(f"config.model.name: {name!r} has an array without values ({where}); allowed: none")
-    for path, leaf in fixed.items():
+    for path, leaf in fixed_paths.items():
         if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             raise UserError(
                 f"config.model.name: {name!r} keeps a random key ({path}); allowed: make_rng, or rngs that it calls"
             )
-    return dataclasses.replace(model, flop=_forward_flop(model))
+    return dataclasses.replace(model, flop=_forward_flop(model, shapes, fixed))
 
 
 def _first_line(error: BaseException) -> str:
@@ -300,10 +312,10 @@ def flat_paths(params: Params) -> dict[str, Any]:
     return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in flat}
 
 
-def _forward_flop(model: Model) -> FlopCount:
-    """FLOP of a forward pass in training, traced with plain convolutions."""
-    params, state = split_state(model.shapes())
-    others = state, jax.eval_shape(lambda: model.fixed(root_key(0)))
+def _forward_flop(model: Model, shapes: Params, fixed: Params) -> FlopCount:
+    """FLOP of a forward pass in training, traced with plain convolutions, from the shapes of params and the rest."""
+    params, state = split_state(shapes)
+    others = state, fixed
     tree = jax.tree.structure(params)
 
     def forward(leaves: list[jax.Array], others: tuple[Params, Params], x: jax.Array) -> jax.Array:

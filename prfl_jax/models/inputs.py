@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from prfl_jax.tasks import IMAGES, SampleSpec
+from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import FEATURES, IMAGES, SEQUENCES, SampleKind, SampleSpec
 
 TOKENS = ("tokens", "num_tokens", "vocab_size", "vocabulary", "num_embeddings")  # arguments of a module's class
+
+
+class Takes(NamedTuple):
+    """The samples that a built-in network takes.
+
+    Attributes:
+      words: in messages.
+      axes: of the array of one sample.
+      kinds: of samples; None: any.
+    """
+
+    words: str
+    axes: int
+    kinds: tuple[SampleKind, ...] | None = None
+
+    def check(self, name: str, sample: SampleSpec) -> None:
+        """Raises UserError, which names the network, where it does not take such samples."""
+        if len(sample.shape) != self.axes or (self.kinds is not None and sample.kind not in self.kinds):
+            raise UserError(f"config.model.name: {name!r} does not take {sample.words}; allowed: {self.words}")
+        if sample.kind is SEQUENCES and not sample.tokens:
+            raise UserError(f"config.model.name: {name!r} needs the number of tokens, which the data set does not tell")
+
+
+IMAGES_OF_ANY_SIZE = Takes("images (H, W, C)", 3)
+SERIES = Takes("series (T, C)", 2, (FEATURES,))
+TOKEN_SEQUENCES = Takes("token sequences (T,)", 1, (SEQUENCES,))
 
 
 def as_sample(sample: SampleSpec | tuple[int, ...]) -> SampleSpec:

@@ -137,7 +137,7 @@ def linen_functions(name: str, module: nn.Module, sample: SampleSpec) -> Functio
         return with_state(made.get("params", {}), divided(others(made))[1])
 
     def fixed(key: jax.Array) -> Params:
-        return divided(others(variables(key)))[0]
+        return divided(others(variables(key)))[0] if kinds.fixed else {}
 
     def rngs_of(train: bool, size: int, key: jax.Array | None) -> dict[str, jax.Array] | None:
         if train and key is None:

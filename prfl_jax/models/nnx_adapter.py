@@ -109,7 +109,7 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], sampl
         return with_state(values(module, nnx.Param), values(module, is_state))
 
     def fixed(key: jax.Array) -> Params:
-        return values(build(key, False), is_constant)
+        return values(build(key, False), is_constant) if kinds.fixed else {}
 
     kinds = Kinds(
         *jax.eval_shape(lambda: [values(build(root_key(0), False), which) for which in (is_constant, is_state)])

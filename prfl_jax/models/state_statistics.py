@@ -1,8 +1,8 @@
 """State recomputed from data: the mean of the batches' own statistics (HeteroFL's static batch norm, Diao et al. 2021).
 
 A running statistic is an exponential average: a call in training makes `m s + (1 - m) b` of the state s, where b is the
-batch's own statistic and m the layer's momentum. So a call from the state 0 gives `(1 - m) b`, and one from
-another state gives m. The mean of b over batches then depends on no momentum.
+batch's own statistic and m the layer's momentum. So a call from the state 0 gives `(1 - m) b`, and one from another
+state gives m. The mean of b over batches then depends on no momentum.
 """
 
 from __future__ import annotations

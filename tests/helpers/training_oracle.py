@@ -59,3 +59,84 @@ class BatchNormNet:
         self.w = [w - lr * g for w, g in zip(self.w, gradients, strict=True)]
         self.mean = self.momentum * self.mean + (1 - self.momentum) * mean
         self.var = self.momentum * self.var + (1 - self.momentum) * var
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+class StackedLSTM:
+    """Embedding, LSTM layers and an output at each step; SGD on the mean loss of all steps.
+
+    Attributes:
+      embedding: `[tokens, E]`.
+      layers: `[kernel [F, 4 H], recurrent kernel [H, 4 H], bias [4 H]]` of each; gates input, forget, cell, output.
+      output: `[kernel [H, classes], bias]`.
+    """
+
+    def __init__(self, embedding, layers, output):
+        self.embedding = np.asarray(embedding, np.float64)
+        self.layers = [[np.asarray(w, np.float64) for w in layer] for layer in layers]
+        self.output = [np.asarray(w, np.float64) for w in output]
+
+    def weights(self):
+        """All arrays in one list."""
+        return [self.embedding, *(w for layer in self.layers for w in layer), *self.output]
+
+    def run(self, layer, x):
+        """h at every step of `x` `[B, T, F]`, and what each step computed."""
+        kernel, recurrent, bias = self.layers[layer]
+        h = c = np.zeros((len(x), len(recurrent)))
+        outputs, steps = [], []
+        for t in range(x.shape[1]):
+            gates = np.split(x[:, t] @ kernel + h @ recurrent + bias, 4, axis=1)
+            i, f, g, o = sigmoid(gates[0]), sigmoid(gates[1]), np.tanh(gates[2]), sigmoid(gates[3])
+            new_c = f * c + i * g
+            new_h = o * np.tanh(new_c)
+            steps.append((x[:, t], h, c, i, f, g, o, new_c))
+            h, c = new_h, new_c
+            outputs.append(h)
+        return np.stack(outputs, 1), steps
+
+    def forward(self, x):
+        """(logits `[B, T, classes]`, h of the last layer, steps of each layer)."""
+        h, steps = self.embedding[x], []
+        for layer in range(len(self.layers)):
+            h, one = self.run(layer, h)
+            steps.append(one)
+        return h @ self.output[0] + self.output[1], h, steps
+
+    def gradients(self, x, targets):
+        """Backpropagation through time, gate by gate; in the order of `weights`."""
+        logits, h, steps = self.forward(x)
+        batch, length, classes = logits.shape
+        dlogits = softmax_gradient(logits.reshape(-1, classes), targets.reshape(-1)).reshape(logits.shape)
+        last = h.shape[-1]
+        found = [h.reshape(-1, last).T @ dlogits.reshape(-1, classes), dlogits.sum((0, 1))]
+        dh_all = dlogits @ self.output[0].T
+        for layer in reversed(range(len(self.layers))):
+            kernel, recurrent, bias = self.layers[layer]
+            dkernel, drecurrent, dbias = np.zeros_like(kernel), np.zeros_like(recurrent), np.zeros_like(bias)
+            dx_all = np.zeros((batch, length, len(kernel)))
+            dh, dc = np.zeros((batch, len(recurrent))), np.zeros((batch, len(recurrent)))
+            for t in reversed(range(length)):
+                x_t, h, c, i, f, g, o, new_c = steps[layer][t]
+                dh = dh + dh_all[:, t]
+                squashed = np.tanh(new_c)
+                dc = dc + dh * o * (1 - squashed**2)
+                di, df, dg, do = dc * g, dc * c, dc * i, dh * squashed
+                dgates = np.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)], axis=1)
+                dkernel += x_t.T @ dgates
+                drecurrent += h.T @ dgates
+                dbias += dgates.sum(0)
+                dx_all[:, t] = dgates @ kernel.T
+                dh, dc = dgates @ recurrent.T, dc * f
+            found = [dkernel, drecurrent, dbias, *found]
+            dh_all = dx_all
+        dembedding = np.zeros_like(self.embedding)
+        np.add.at(dembedding, x, dh_all)
+        return [dembedding, *found]
+
+    def step(self, x, targets, lr):
+        for w, g in zip(self.weights(), self.gradients(x, targets), strict=True):
+            w -= lr * g
