@@ -209,14 +209,14 @@ class Source:
 
     Attributes:
         read: (name, data folder, the group `data` of the config) -> the data set, checked.
-        shape: of a sample: (height, width, channels) of an image; None: not known.
+        shape: (height, width, channels) of an image; None: not known, or no images.
         classes: how many labels it has; None: not known.
         has_writers: whether it says who wrote each sample; None: not known.
         kind: of its samples; None: not known.
     """
 
     read: Callable[[str, pathlib.Path, Any], Dataset]
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, int, int] | None = None
     classes: int | None = None
     has_writers: bool | None = None
     kind: SampleKind | None = None
