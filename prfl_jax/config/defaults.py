@@ -78,9 +78,7 @@ def default_config() -> config_dict.ConfigDict:
         size_mb=config_dict.placeholder(float),  # MB of the full model as the clock sees it; None: 4 bytes a parameter
         loss="sigmoid",  # sigmoid | softmax
         norm="batch",  # batch | group | none: of vgg19, resnet18 and resnet50 (these two not none)
-        # of running statistics: average: like weights | local: kept by each client with its layer (FedBN)
-        # | static: computed over the clients' data where a model is evaluated (HeteroFL)
-        state="average",
+        state="average",  # of running statistics, as of batch norm: averaged like weights
     )
     c.clients = _group(
         number=10,
