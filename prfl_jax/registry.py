@@ -25,7 +25,8 @@ WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a plugin.
 KEYS = (
     *("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name"),
-    *("window.close", "transport.name", "local.name", "task.name"),
+    *("window.close", "transport.name", "local.name", "local.optimizer", "local.lr_schedule", "aggregation.optimizer"),
+    "task.name",
 )
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set
@@ -54,17 +55,23 @@ class Lazy:
 
 @dataclasses.dataclass(frozen=True)
 class Form(Generic[Choice]):
-    """A form of values that all stand for one choice, such as `tfds:NAME`.
+    """A form of values that stand for one choice, such as `tfds:NAME`, or for a choice each.
 
     Args:
       words: what such a value is, for `--help` and errors.
       matches: whether a value has that form.
       choice: what it stands for.
+      load: from a value to what it stands for; None: all stand for `choice`.
     """
 
     words: str
     matches: Callable[[str], bool]
-    choice: Choice
+    choice: Choice | None = None
+    load: Callable[[str], Choice] | None = None
+
+    def of(self, value: str) -> Choice:
+        """What a value of this form stands for."""
+        return cast(Choice, self.choice) if self.load is None else self.load(value)
 
 
 class Registry(Generic[Choice]):
@@ -125,7 +132,7 @@ class Registry(Generic[Choice]):
             return self._built_in(name)
         form = self._form(name)
         if form is not None:
-            return form.choice
+            return form.of(name)
         if self._accept is None or not is_own(name):
             raise refuse(self.key, name, self.allowed)
         return self._accept(name, find_object(name, f"config.{self.key}"))
@@ -135,7 +142,7 @@ class Registry(Generic[Choice]):
         if name in self._choices:
             return self._built_in(name)
         form = self._form(name)
-        return None if form is None else form.choice
+        return None if form is None else form.of(name)
 
     def with_trait(self, trait: Callable[[Choice], bool]) -> list[str]:
         """Names of the built-ins that have a trait, for "allowed is ..."."""

@@ -18,6 +18,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,9 @@ gc.set_threshold(100_000, 20, 50)
 
 # A compiled program takes hundreds of memory mappings, and Linux gives a process 65,530 of them: XLA then crashes.
 MOST_MAPPINGS = 25_000
+# Counting them takes longer than a small test does.
+COUNT_EVERY_S = 1.0
+_counted_s = 0.0
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +72,11 @@ def flags_of_a_script_end_with_the_test(monkeypatch):
 @pytest.fixture(autouse=True)
 def few_compiled_programs():
     """Drops what is compiled where it has become too much; the tests compile into a folder, so little is lost."""
+    global _counted_s
     yield
+    if time.monotonic() < _counted_s + COUNT_EVERY_S:
+        return
+    _counted_s = time.monotonic()
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()

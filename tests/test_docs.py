@@ -163,8 +163,10 @@ def test_the_page_of_methods_has_every_row():
     for name, method in strategies.METHODS.items():
         assert name in rows, f"docs/methods.md has no row `{name}`"
         submodel, density, aggregation, window, transport, local = rows[name]
-        written = (submodel, density, aggregation, transport, local)
-        assert written == (method.submodel, method.density, method.aggregation, method.transport, method.local), name
+        then = f", then {method.optimizer}" if method.optimizer != "none" else ""
+        assert aggregation == method.aggregation + then, name
+        written = (submodel, density, transport, local)
+        assert written == (method.submodel, method.density, method.transport, method.local), name
         window = rows["prfl"][3] if window == "as `prfl`" else window
         assert window.startswith(f"`{method.window.close}`"), name
         assert ("on arrival" in window) == (method.window.dispatch == "on_arrival"), name
@@ -234,6 +236,7 @@ def test_every_export_is_public():
     assert all(f"`{module}`" in prfl_jax.__doc__ for module in modules if module.count(".") == 1)
 
 
+@pytest.mark.slow
 def test_the_api_reference_has_a_page_for_every_public_module(tmp_path):
     """As CI builds it, where pdoc is installed: a warning is an error."""
     pytest.importorskip("pdoc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 
 from prfl_jax import registry
 from prfl_jax.aggregate import Aggregation, AggregationWeights
@@ -34,6 +35,14 @@ def images(folder):
 
 
 class Balanced(BalancedDensity):
+    pass
+
+
+class StaysFull(DensityPolicy):
+    stays_full = True
+
+
+class Inherits(StaysFull):
     pass
 
 
@@ -148,12 +157,12 @@ def alike(changes, *, but=None, strategy="prfl"):
     ("mine", "built_in"),
     [
         ({"data__partition": "tests.test_registry:dealt"}, {}),
-        ({"data__name": "tests.test_registry:images"}, {}),
-        ({"density__name": "tests.test_registry:Balanced"}, {"density__name": "time_balance"}),
-        ({"density__name": "tests.test_registry:Recovers"}, {}),
+        slow({"data__name": "tests.test_registry:images"}, {}),
+        slow({"density__name": "tests.test_registry:Balanced"}, {"density__name": "time_balance"}),
+        slow({"density__name": "tests.test_registry:Recovers"}, {}),
         ({"aggregation__name": "tests.test_registry:BUFFERED"}, {}),
-        ({"submodel__name": "tests.test_registry:SQUARES"}, {}),
-        (
+        slow({"submodel__name": "tests.test_registry:SQUARES"}, {}),
+        slow(
             {"submodel__name": "tests.test_registry:SQUARES", "submodel__importance": "client_sq_grad"},
             {"submodel__importance": "client_sq_grad"},
         ),
@@ -163,6 +172,7 @@ def test_a_piece_of_ones_own_does_what_the_package_s_does(mine, built_in):
     alike(mine, but=built_in)
 
 
+@pytest.mark.slow
 def test_an_aggregation_of_ones_own_does_what_the_package_s_does():
     alike({"aggregation__name": "tests.test_registry:STEP"}, strategy="fedbuff")
 
@@ -272,11 +282,16 @@ def test_scores_and_levels_together_are_refused():
         ("FirstTimes", {"window__first_waits_for_all": False}, "config.window.first_waits_for_all"),
         ("FirstTimes", {"window__cohort": 2, "aggregation__name": "counted"}, "config.density.name"),
         ("Balanced", {"transport__name": "one_copy"}, "config.transport.name"),
+        ("Inherits", {"transport__name": "one_copy"}, "config.transport.name"),
     ],
 )
 def test_a_policy_says_what_it_needs(name, changes, says):
     with pytest.raises(UserError, match=says):
         validate(tiny.config(density__name=f"tests.test_registry:{name}", **changes))
+
+
+def test_a_policy_that_stays_full_may_have_one_copy():
+    validate(tiny.config(density__name="tests.test_registry:StaysFull", transport__name="one_copy"))
 
 
 def test_a_policy_without_densities_is_told(tmp_path):
@@ -327,7 +342,7 @@ def test_positions_may_go_unused_and_lists_will_do():
     ("body", "says"),
     [
         ("return 3", "returns a int; allowed: a prfl_jax.data.Dataset"),
-        ("return Dataset('x', x / 2, y, x, y, 2)", "x_train is float64, expected uint8"),
+        ("return Dataset('x', x / 2, y, x, y, 2)", "x_train is float64 and x_test uint8: samples must be of one type"),
         ("return Dataset('x', x, y + 1, x, y, 2)", "y_train holds 2, allowed are 0..1"),
         ("return Dataset('x', x, y[1:], x, y, 2)", "y_train is int64 [39], expected whole numbers [40]"),
         ("open('nowhere.bin')", "failed (line 9: FileNotFoundError"),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prfl_jax.aggregate.choices import AGGREGATIONS
+from prfl_jax.aggregate.server_optimizers import arguments
 from prfl_jax.clock import find_dispatch_rule
 from prfl_jax.clock.checks import rule_of
 from prfl_jax.density import find_density, prunes_by
@@ -66,4 +67,4 @@ def _clients_at_a_close(flat: Mapping[str, Any]) -> tuple[int, str]:
 
 
 # run by `config/validate.py`
-CHECKS = (cohorts, recovering_densities, robust_aggregation)
+CHECKS = (cohorts, recovering_densities, robust_aggregation, arguments)

@@ -17,6 +17,7 @@ import numpy as np
 from prfl_jax import registry
 from prfl_jax.aggregate.context import AggregationWeights, CloseContext
 from prfl_jax.aggregate.kernels import AggregationKernel, AllModels, MaskedMean, PlainMean, RunningSum, robust_rule
+from prfl_jax.aggregate.server_optimizers import SERVER_OPTIMIZERS, server_lr_in_force
 from prfl_jax.aggregate.weight_rules import (
     arrivals_by_p,
     arrivals_counted,
@@ -108,13 +109,15 @@ class Aggregation:
         """Whether a minority of malicious clients cannot spoil the result; rejected updates are left out of it."""
         return self.least is not None
 
-    def one_model(self, server_lr: float) -> bool:
-        """Whether W is the only server model.
+    def one_model(self, group: Any) -> bool:
+        """Whether W is the only server model, under a config's group `aggregation`.
 
-        Else there is a second one, FedAvg(B): it is W itself where the kernel is that mean, and is not made without a
-        buffer, or from updates of malicious clients.
+        Else there is a second one, FedAvg(B): it is W itself where the kernel is that mean and W becomes it, and is not
+        made without a buffer, or from updates of malicious clients.
         """
-        return not self.buffered or self.robust or (self.device.plain_mean and server_lr == 1.0)
+        server_lr = server_lr_in_force(group.optimizer, group.server_lr)
+        becomes_it = server_lr == 1.0 and SERVER_OPTIMIZERS.find(group.optimizer).rule is None
+        return not self.buffered or self.robust or (self.device.plain_mean and becomes_it)
 
 
 def _all_models(rule: str) -> Callable[[Aggregation], AggregationKernel]:

@@ -70,9 +70,11 @@ class AggregationWeights:
       server_lr: for kernels with a buffer: W <- (1 - server_lr) W + server_lr mean (Eq. 11).
       arrivals: c_k of each arrival, in order, for the kernel `sum`.
       keep: the factor of the old W at the close, for the kernel `sum`.
+      optimizer_lr: eta of `aggregation.optimizer`; the planner sets it.
     """
 
     slots: np.ndarray
     server_lr: float = 1.0
     arrivals: tuple[float, ...] = ()
     keep: float = 1.0
+    optimizer_lr: float = 1.0

@@ -84,11 +84,14 @@ class ServerStep(NamedTuple):
       params: W^n.
       total: the next `Accumulator.total`.
       kept: int32, how many weights kept their old value for lack of holders; () unless the kernel counts them.
+      held: booleans that broadcast to the leaves of W, a pytree like it: weights that this close decides about. () for
+        those that a client that counts holds (`holders.TellsHeld` finds them out).
     """
 
     params: Any
     total: Any = ()
     kept: Any = ()
+    held: Any = ()
 
 
 class AggregationKernel(abc.ABC):
@@ -99,12 +102,14 @@ class AggregationKernel(abc.ABC):
       at_once: `close` gathers the models of all slots, in float32, on each device.
       plain_mean: with `server_lr` 1 its result is FedAvg(B), the plain mean of the buffer.
       counts_kept: `close` returns `ServerStep.kept`.
+      absent_as_zero: a weight that a client does not hold counts as 0, so that each close decides about all weights.
     """
 
     buffered = True
     at_once = False
     plain_mean = False
     counts_kept = False
+    absent_as_zero = False
 
     def init(self, params: Any, stack: Any, bits: tuple[jax.Array, ...]) -> Accumulator:
         """What is kept before the first arrival.
@@ -144,6 +149,7 @@ class RunningSum(AggregationKernel):
 
     def __init__(self, updates: bool = False) -> None:
         self._updates = updates
+        self.absent_as_zero = not updates
 
     def init(self, params: Any, stack: Any, bits: tuple[jax.Array, ...]) -> Accumulator:
         """A sum of 0."""
@@ -182,6 +188,7 @@ class PlainMean(AggregationKernel):
     """FedAvg(B): the mean over the buffer, pruned weights counting as 0 (Algorithm 1 line 15)."""
 
     plain_mean = True
+    absent_as_zero = True
 
     def close(self, inputs: CloseInputs) -> ServerStep:
         """The mean, mixed into W as in Eq. 11."""
@@ -213,7 +220,7 @@ class AllModels(AggregationKernel):
         models, bits, weights = inputs.gather((held.buffer, held.buffer_bits, weights))
         models = jax.tree.map(lambda stack, w: stack.astype(w.dtype), models, params)
         found = self.function(StackedUpdates(layout, params, models, bits, weights, server_lr, inputs.byzantine))
-        return ServerStep(found.params, kept=found.kept) if self.counts_kept else ServerStep(found)
+        return ServerStep(found.params, (), found.kept, found.held) if self.counts_kept else ServerStep(found)
 
 
 def robust_rule(name: str) -> Callable[[Any], Any]:

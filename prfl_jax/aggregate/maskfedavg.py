@@ -20,7 +20,7 @@ from prfl_jax.system.host_offload import fetch
 UNROLL_LIMIT = 32  # clients; above it a loop keeps the program small
 
 
-def _sum_clients(count: int, term: Any, start: Any) -> Any:
+def sum_clients(count: int, term: Any, start: Any) -> Any:
     """sum_i term(i), unrolled into one fusion for few clients."""
     if count > UNROLL_LIMIT:
         return lax.fori_loop(0, count, lambda i, acc: jax.tree.map(jnp.add, acc, term(i)), start)
@@ -65,9 +65,9 @@ def maskfedavg(
                 return weight * fetch(models, c).reshape(-1), weight
 
             zeros = jnp.zeros(n, old.dtype)
-            w_acc, mask_acc = across(_sum_clients(clients, term, (zeros, zeros)))  # Eq. 8, Eq. 9
+            w_acc, mask_acc = across(sum_clients(clients, term, (zeros, zeros)))  # Eq. 8, Eq. 9
         else:
-            w_acc = _sum_clients(
+            w_acc = sum_clients(
                 clients, lambda c, models=models: weights[c] * fetch(models, c).reshape(-1), jnp.zeros(n, old.dtype)
             )
             w_acc, mask_acc = across((w_acc, jnp.sum(weights)))
@@ -98,7 +98,7 @@ def fedavg(
     total = across(jnp.sum(weights))
 
     def of_leaf(old: jax.Array, models: jax.Array) -> jax.Array:
-        acc = across(_sum_clients(weights.shape[0], lambda c: weights[c] * fetch(models, c), jnp.zeros_like(old)))
+        acc = across(sum_clients(weights.shape[0], lambda c: weights[c] * fetch(models, c), jnp.zeros_like(old)))
         mean = acc / jnp.where(total > 0, total, 1.0)
         return jnp.where(total > 0, mixed(old, mean, server_lr), old)
 
@@ -109,6 +109,6 @@ def add_weighted(total: Any, models: Any, weights: jax.Array) -> Any:
     """`total + sum_i weights_i models_i` over models stacked as `[M, ...]`, all finite."""
 
     def of_leaf(start: jax.Array, stack: jax.Array) -> jax.Array:
-        return _sum_clients(weights.shape[0], lambda c: weights[c] * stack[c], start)
+        return sum_clients(weights.shape[0], lambda c: weights[c] * stack[c], start)
 
     return jax.tree.map(of_leaf, total, models)

@@ -23,10 +23,17 @@ from prfl_jax.aggregate.stacked import StackedUpdates
 
 
 class Robust(NamedTuple):
-    """The next server model, and how many of its weights kept their old value for lack of holders (int32)."""
+    """The result of a robust rule.
+
+    Attributes:
+      params: the next server model.
+      kept: int32, how many of its weights kept their old value for lack of holders.
+      held: the other weights, boolean leaves in the shapes of `params`; () for those that a client that counts holds.
+    """
 
     params: Any
     kept: jax.Array
+    held: Any = ()
 
 
 def median(stacked: StackedUpdates) -> Robust:
@@ -141,14 +148,16 @@ def _leaves(stacked: StackedUpdates) -> list[tuple[jax.Array, jax.Array]]:
 
 def _each_leaf(stacked: StackedUpdates, leaf: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> Robust:
     """`leaf(models [S, n], who holds what [S, n])` gives each weight's new value and how many hold it (0: none)."""
-    out, kept = [], jnp.zeros((), jnp.int32)
+    out, held, kept = [], [], jnp.zeros((), jnp.int32)
     for old, (models, there) in zip(jax.tree.leaves(stacked.params), _leaves(stacked), strict=True):
         before = old.reshape(-1)
         new, holders = leaf(models, there)
         enough = holders >= 2 * stacked.byzantine + 1
         out.append(jnp.where(enough, mixed(before, new, stacked.server_lr), before).reshape(old.shape))
+        held.append(enough.reshape(old.shape))
         kept += jnp.sum(~enough, dtype=jnp.int32)
-    return Robust(jax.tree.unflatten(stacked.layout.treedef, out), kept)
+    treedef = stacked.layout.treedef
+    return Robust(jax.tree.unflatten(treedef, out), kept, jax.tree.unflatten(treedef, held))
 
 
 def _entry(ordered: list[jax.Array], index: jax.Array) -> jax.Array:

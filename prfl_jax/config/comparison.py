@@ -110,15 +110,20 @@ def _is_this_run(cfg: Any, theirs: dict[str, Any], values: dict[str, Any]) -> bo
 
 def _twin(name: str, key: str, value: Any, mine: dict[str, Any]) -> str | None:
     """An earlier row from which `name` differs in the seam of `key` alone, and with this value no more."""
-    theirs, seam = strategies.row(name), key.partition(".")[0]
+    theirs, seam = strategies.row(name), _seam(key)
     for other in strategies.ROWS:
         if other == name:
             return None
         row = strategies.row(other)
-        apart = {k.partition(".")[0] for k in theirs if theirs[k] != row[k]}
+        apart = {_seam(k) for k in theirs if theirs[k] != row[k]}
         if apart == {seam} and (row[key] == value or _matters(key, value, mine, row) == (True, None)):
             return other
     return None
+
+
+def _seam(key: str) -> str:
+    """The seam of a key of a row; the server's optimiser and its arguments, parts of the aggregation, count as two."""
+    return key if key.startswith("aggregation.optimizer") else key.partition(".")[0]
 
 
 def _with(base: Any, values: dict[str, Any]) -> Any:

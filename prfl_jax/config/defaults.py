@@ -40,8 +40,9 @@ def default_config() -> config_dict.ConfigDict:
     c.stop_early = False  # True: end when the server stops improving; with recovery once all densities are 1
 
     c.data = _group(
-        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a
-        # plugin, as for the other names that say so (docs/)
+        # images: mnist_embedded | mnist_by_writer | cifar10 | femnist; texts: shakespeare | shakespeare_words | ptb
+        # | leaf_shakespeare | leaf_sent140; speech: spoken_digits; or tfds:NAME | FILE.npz | NAME_TRAIN.ts, or
+        # FILE.py:object: a plugin, as for the other names that say so (docs/)
         name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
         partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object
@@ -51,8 +52,12 @@ def default_config() -> config_dict.ConfigDict:
         writers=193,  # writer, writer_iid: how many writers (the lowest ids)
         min_images_per_writer=20,
         split_writers_over=config_dict.placeholder(int),  # writer: those with more images count as two
-        train_limit=config_dict.placeholder(int),  # use only so many training images (drawn by seed)
-        test_limit=config_dict.placeholder(int),  # likewise for test images
+        train_limit=config_dict.placeholder(int),  # use only so many training samples (drawn by seed)
+        test_limit=config_dict.placeholder(int),  # likewise for test samples
+        context=80,  # texts: tokens of a sample: the length of windows, the most of a text with a label
+        vocabulary=10_000,  # texts: words with a token of their own, the most frequent ones
+        unit="words",  # texts of leaf_sent140 and tfds:NAME: words | characters
+        targets="every",  # sequences with a target at each step: every | last: the last one alone, as a label
         holdout_fraction=0.1,  # of the training data, for early-stopping signals
         holdout_max=2000,
         augment="none",  # none | crop_flip
@@ -73,9 +78,7 @@ def default_config() -> config_dict.ConfigDict:
         size_mb=config_dict.placeholder(float),  # MB of the full model as the clock sees it; None: 4 bytes a parameter
         loss="sigmoid",  # sigmoid | softmax
         norm="batch",  # batch | group | none: of vgg19, resnet18 and resnet50 (these two not none)
-        # of running statistics: average: like weights | local: kept by each client with its layer (FedBN)
-        # | static: computed over the clients' data where a model is evaluated (HeteroFL)
-        state="average",
+        state="average",  # of running statistics, as of batch norm: averaged like weights
     )
     c.clients = _group(
         number=10,
@@ -92,8 +95,12 @@ def default_config() -> config_dict.ConfigDict:
         steps=5,
         batch_size=20,
         lr=0.25,
-        momentum=0.0,
+        optimizer="sgd",  # sgd | adam, adamw, lion, ...: a factory of optax | FILE.py:object; begins anew in each round
+        optimizer_args="{}",  # the factory's keyword arguments, the JSON text of an object: {"b1": 0.9}
+        momentum=0.0,  # of sgd
+        clip_grad_norm=config_dict.placeholder(float),  # a step's gradient longer than this is shortened; None: none is
         prox_mu=0.0,  # of the proximal term mu/2 |w - w_sent|^2 (FedAsync's option, FedProx)
+        lr_schedule="constant",  # over the steps of a round: constant | linear | cosine, or FILE.py:object
         lr_decay=1.0,  # lr * lr_decay ** (simulated time / (lr_dt_ref_s * lr_decay_rounds))
         lr_decay_rounds=10000,
         lr_dt_ref_s=config_dict.placeholder(float),  # None: window.dt_s
@@ -114,11 +121,16 @@ def default_config() -> config_dict.ConfigDict:
         min_density=0.05,
         delta_rho=0.2,
         patience=10,  # evaluations (one per interval)
-        min_delta=0.0,
+        min_delta=0.0,  # the least improvement, in the unit of the task's metric
     )
     c.aggregation = _group(
         name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object
-        server_lr=1.0,  # eta_g, Eq. 11
+        # eta_g, Eq. 11, and the rate of `optimizer`; None: 1, of adam and yogi 0.01, of adagrad 0.1
+        server_lr=config_dict.placeholder(float),
+        # none: W becomes the aggregate | sgdm, adagrad, adam, yogi: a step from W towards it (Reddi et al. 2021), or
+        # FILE.py:object (optax)
+        optimizer="none",
+        optimizer_args="{}",  # JSON: {"momentum": 0.9} of sgdm; {"b1": 0.9, "b2": 0.99, "tau": 0.001} of the others
         alpha=0.6,  # mixing: how far W moves to a fresh arrival (FedAsync)
         staleness="polynomial",  # constant | polynomial: (tau+1)^-a | hinge: 1 if tau <= b else 1/(a(tau-b)+1)
         # None: 0.6 (polynomial; 0.5 for strategy fedasync), 10 (hinge); hash and report have the number in force
@@ -169,7 +181,8 @@ def default_config() -> config_dict.ConfigDict:
         model="mask",  # mask | fedavg: the headline server model
         signal="heldout",  # heldout | test: what early stopping sees
         batch_size=100,  # images per evaluation call (im2col memory grows with it)
-        thresholds=(0.8, 0.9),
+        # levels of the task's metric for the time to each; None: (0.8, 0.9) of a share, as accuracy, none of others
+        thresholds=config_dict.placeholder(tuple),
     )
     c.engine = _group(
         clients="auto",  # auto | map | vmap

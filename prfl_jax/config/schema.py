@@ -15,15 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 from prfl_jax import registry, strategies
-from prfl_jax.aggregate import AGGREGATIONS, CLIENT_WEIGHTS, STALENESS
+from prfl_jax.aggregate import AGGREGATIONS, CLIENT_WEIGHTS, SERVER_OPTIMIZERS, STALENESS
 from prfl_jax.clock import CLOSE_RULES, DISPATCH_RULES, TRANSPORTS
-from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS
+from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS, TARGETS, UNITS
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
-from prfl_jax.local import LOCAL_WORKS
+from prfl_jax.local import LOCAL_WORKS, LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.models.choices import INITS, LOSSES, MODELS, NORMS, STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
+from prfl_jax.system import keyword_args
 from prfl_jax.system.errors import UserError, shorten, shown
 from prfl_jax.tasks import TASKS
 from prfl_jax.transport import BYTE_RULES
@@ -66,6 +67,13 @@ class Rule:
         if isinstance(value, tuple | list):
             return tuple(self.type(v) for v in value)
         return self.type(value)
+
+
+class _Arguments(Rule):
+    """The rule of keyword arguments as JSON text: texts of the same arguments are one value."""
+
+    def canonical(self, value: object) -> object:
+        return keyword_args.canonical(str(value))
 
 
 def _is(value: object, type_: type) -> bool:
@@ -123,6 +131,7 @@ def _seconds(low: float) -> Rule:
 
 
 MB_S = (1e-4, 1e9)
+ARGUMENTS = _Arguments(str, keyword_args.is_arguments, keyword_args.WORDS)
 FLAG = Rule(bool, lambda v: True, "True or False")
 FRACTION = _number(lambda v: 0 < v <= 1, "in (0, 1]")
 PROBABILITY = _number(lambda v: 0 <= v < 1, "in [0, 1)")  # with 1 a window that asks for arrivals would never end
@@ -154,6 +163,10 @@ RULES: dict[str, Rule] = {
     "data.min_images_per_writer": _integer(1),
     "data.train_limit": _integer(1, optional=True),
     "data.test_limit": _integer(1, optional=True),
+    "data.context": _integer(2, 10**6),
+    "data.vocabulary": _integer(1, 10**6 - 1),
+    "data.unit": _named(UNITS),
+    "data.targets": _named(TARGETS),
     "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "data.holdout_max": _integer(1),
     "data.augment": _named(AUGMENTATIONS),
@@ -180,6 +193,10 @@ RULES: dict[str, Rule] = {
     "local.steps": _integer(1),
     "local.batch_size": _integer(1),
     "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
+    "local.optimizer": _named(OPTIMIZERS),
+    "local.optimizer_args": ARGUMENTS,
+    "local.clip_grad_norm": _positive(optional=True),
+    "local.lr_schedule": _named(LR_SCHEDULES),
     "local.prox_mu": _not_negative(),
     "local.momentum": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "local.lr_decay": FRACTION,
@@ -196,7 +213,13 @@ RULES: dict[str, Rule] = {
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
     "aggregation.name": _named(AGGREGATIONS),
-    "aggregation.server_lr": _positive(),
+    "aggregation.server_lr": _number(
+        lambda v: 1e-9 <= v <= 1e12,
+        "> 0 (from 1e-09 to 1e+12; None: by optimizer, adam and yogi 0.01, adagrad 0.1, else 1)",
+        optional=True,
+    ),
+    "aggregation.optimizer": _named(SERVER_OPTIMIZERS),
+    "aggregation.optimizer_args": ARGUMENTS,
     "aggregation.alpha": FRACTION,
     "aggregation.staleness": _named(STALENESS),
     "aggregation.staleness_a": _number(
@@ -236,7 +259,13 @@ RULES: dict[str, Rule] = {
     "eval.model": _choice("mask", "fedavg"),
     "eval.signal": _named(SIGNALS),
     "eval.batch_size": _integer(1),
-    "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
+    "eval.thresholds": Rule(
+        float,
+        lambda v: True,
+        "a tuple of levels of the task's metric (accuracy: in (0, 1)) or None",
+        many=True,
+        optional=True,
+    ),
     "engine.clients": _choice("auto", "map", "vmap"),
     "engine.train": _choice("auto", "arrival", "pending"),
     "engine.matmul": _choice("float32", "tensorfloat32", "bfloat16"),

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.data.client_split import Split
+from prfl_jax.data.dataset import Dataset
 from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS
-from prfl_jax.data.sources import Dataset
 from prfl_jax.tasks import IMAGES, kind_of
 
 CROP_PADDING = 4  # pixels on each side

@@ -37,6 +37,11 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files if name in wanted}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, NotImplementedError) as e:
         detail = str(e).splitlines()[0] if str(e) else type(e).__name__
+        if "Object arrays" in detail:
+            raise UserError(
+                f"{path}: not a .npz file of plain arrays: one holds objects of Python, as ragged arrays do; put "
+                "padding (nan, or -1 for tokens) behind shorter samples"
+            ) from e
         raise UserError(
             f"{path}: damaged, or not a .npz file of plain arrays ({detail}); make or fetch it again"
         ) from e

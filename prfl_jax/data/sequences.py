@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,28 @@ def checked_tokens(where: Where, name: str, x: np.ndarray, lengths: Any = None) 
     return x.astype(np.int32)
 
 
-def sequence_targets(where: Where, name: str, y: np.ndarray, largest: int) -> np.ndarray:
+def sequence_targets(where: Where, name: str, y: np.ndarray, x: np.ndarray, largest: int, padded: bool) -> np.ndarray:
     """Targets of sequences as int32 `[N, T]`, `PADDING` where a step has none.
 
+    Args:
+      x: the sequences, `PADDING` behind the last token of each.
+      largest: target.
+      padded: whether targets behind a sequence's last token are left out, else refused.
+
     Raises:
-      UserError: a target is no whole number in `PADDING .. largest`, or there is none at all.
+      UserError: a target is no whole number in `PADDING .. largest` or belongs to no token, or there is none at all.
     """
     if not np.issubdtype(y.dtype, np.integer):
         raise UserError(f"{where}: {name} is {y.dtype} {list(y.shape)}, expected whole numbers, one for each token")
+    behind = (x == PADDING) & (y != PADDING)
+    if padded:
+        y = np.where(behind, PADDING, y)
+    elif behind.any():
+        sample, step = np.argwhere(behind)[0].tolist()
+        raise UserError(
+            f"{where}: {name} holds {y[sample, step]} in sequence {sample} at step {step}, behind its last token; "
+            f"allowed is {PADDING} there"
+        )
     low, high = int(y.min()), int(y.max())
     if low < PADDING or high > largest:
         raise UserError(
@@ -87,6 +102,14 @@ def sequence_targets(where: Where, name: str, y: np.ndarray, largest: int) -> np
     if high == PADDING:
         raise UserError(f"{where}: {name} holds no target, all are {PADDING}")
     return y.astype(np.int32)
+
+
+def stacked(series: Sequence[np.ndarray], steps: int) -> np.ndarray:
+    """Series `[T, C]` of at most `steps` steps as one array `[N, steps, C]` float32, NaN behind shorter ones."""
+    x = np.full((len(series), steps, series[0].shape[1]), np.nan, np.float32)
+    for row, one in zip(x, series, strict=True):
+        row[: len(one)] = one
+    return x
 
 
 def _lengths(where: Where, name: str, x: np.ndarray, lengths: Any) -> np.ndarray:

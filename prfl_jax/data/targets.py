@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prfl_jax.data.sources import Dataset
+from prfl_jax.data.dataset import Dataset
 from prfl_jax.system.errors import UserError
 from prfl_jax.tasks import TASKS, find_task
 

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from prfl_jax.aggregate import Aggregation
+from prfl_jax.aggregate.holders import TellsHeld
 from prfl_jax.aggregate.kernels import Accumulator, CloseInputs, ServerStep
 from prfl_jax.aggregate.maskfedavg import fedavg
+from prfl_jax.aggregate.server_step import ServerStepRule, server_step
 from prfl_jax.data.device import DeviceData
 from prfl_jax.engine.arrivals import ArrivalStep
 from prfl_jax.engine.client import Client, Keys
@@ -28,6 +30,7 @@ from prfl_jax.engine.state import OUTPUT_SPEC, PLAN_SPEC, STACKED, STATE_SPEC, C
 from prfl_jax.local import LocalSettings, LocalTask, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.models.variables import split_state, with_state
 from prfl_jax.robustness.attacks import Attack
 from prfl_jax.robustness.update_filter import UpdateFilter
 from prfl_jax.submodel.importance import init_importance
@@ -56,6 +59,7 @@ class EngineConfig:
       work, local: what a client does in a round, and the settings of a round.
       normalize, augment, matmul, attack, update_filter: as for `Client`.
       byzantine: f, how many clients may be malicious.
+      optimizer: how the server steps towards the aggregate; None: W becomes it.
     """
 
     clients: str
@@ -73,6 +77,7 @@ class EngineConfig:
     attack: Attack | None = None
     update_filter: UpdateFilter | None = None
     byzantine: int = 0
+    optimizer: ServerStepRule | None = None
 
 
 class Engine:
@@ -103,7 +108,8 @@ class Engine:
             config.work, config.importance, config.normalize, config.augment, config.matmul,
             config.attack, config.update_filter,
         )  # fmt: skip
-        self._kernel = config.aggregation.device
+        kernel = config.aggregation.device
+        self._kernel = kernel if config.optimizer is None else TellsHeld(kernel)
         slots = self.placement.slots
         groups = SlotGroups(slots, 0 if config.clients == "map" else at_once(config.group, slots, config.models))
         filtered = config.update_filter is not None
@@ -141,6 +147,7 @@ class Engine:
             importance=init_importance(self.layout, self.config.importance),
             levels=full_levels(self.layout) if given is None else tuple(jnp.asarray(level) for level in given),
             fixed=self.model.fixed(key),
+            optimizer=() if self.config.optimizer is None else self.config.optimizer.init(params),
         )
 
     @staticmethod
@@ -167,13 +174,13 @@ class Engine:
                 state = state._replace(trained=self._arrivals.train_pending(state, data, now, keys))
             state, losses, verdicts = self._arrivals.take(state, data, now, keys)
             nothing_kept = jax.tree.map(lambda all_rows: jnp.zeros((), jnp.int32), seen.kept)
-            before = ServerStep(state.params, state.total, nothing_kept)
-            step = lax.cond(now.close, self._close, lambda state, now: before, state, now)
+            before = ServerStep(state.params, state.total, nothing_kept), state.optimizer
+            step, optimizer = lax.cond(now.close, self._close, lambda state, now: before, state, now)
             here = ChunkOutput(losses, verdicts, step.kept)
             if self._submodels.advance is not None:
                 levels = lax.cond(now.close, self._submodels.advance, lambda levels: levels, state.levels)
                 state = state._replace(levels=levels)
-            state = state._replace(params=step.params, total=step.total)
+            state = state._replace(params=step.params, total=step.total, optimizer=optimizer)
             return state, jax.tree.map(lambda a, v: a.at[r].set(v), seen, here)
 
         shape = plan.arrive.shape
@@ -184,13 +191,18 @@ class Engine:
         )
         return lax.fori_loop(0, rows, row, (state, seen))
 
-    def _close(self, state: State, now: Plan) -> ServerStep:
-        """The server's step at the close of a window."""
-        held = Accumulator(state.buffer, state.buffer_bits, state.total)
+    def _close(self, state: State, now: Plan) -> tuple[ServerStep, Any]:
+        """The server's step at the close of a window, and the next state of its optimiser."""
+        held, rule = Accumulator(state.buffer, state.buffer_bits, state.total), self.config.optimizer
         across, gather, f = self.placement.sum, self.placement.gather, self.config.byzantine
-        return self._kernel.close(
+        step = self._kernel.close(
             CloseInputs(self.layout, state.params, held, now.weights, now.server_lr, now.keep, f, across, gather)
         )
+        params, optimizer = step.params, state.optimizer
+        if rule is not None:
+            params, optimizer = server_step(rule, state.params, params, step.held, optimizer, now.optimizer_lr)
+            params = with_state(params, split_state(step.params)[1])  # statistics are averaged, not stepped
+        return step._replace(params=params, held=()), optimizer
 
     def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:
         """The paper's second server model: the plain mean of the buffer (`weights` by slot)."""

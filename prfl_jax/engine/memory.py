@@ -29,6 +29,7 @@ def state_bytes(state: State) -> dict[str, int]:
         "masks": (state.sent_bits, state.buffer_bits, state.levels),
         "importance": state.importance,
         "fixed variables": state.fixed,
+        "server optimiser": state.optimizer,
     }
     counts = {
         name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()

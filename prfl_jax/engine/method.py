@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 
-from prfl_jax.aggregate import find_aggregation
+from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
+from prfl_jax.aggregate.server_check import check_server_optimizer
+from prfl_jax.aggregate.server_optimizers import step_rule
 from prfl_jax.clock import find_close_rule
 from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
@@ -18,6 +20,7 @@ from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
 from prfl_jax.engine.placement import Placement
 from prfl_jax.local import LocalWork, find_local
+from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import build_model, make_loss
@@ -125,6 +128,10 @@ def resolve(
     if rule.scored:
         check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
+    check_state(config, model)
+    check_server_optimizer(config.aggregation, model.shapes())
+    work = find_local(config.local.name)
+    check_optimizer(config.local, settings_from_config(config, work), model.shapes())
     importance = IMPORTANCES.find(config.submodel.importance)
     target_loss = make_loss(config.model.loss)
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
@@ -141,13 +148,44 @@ def resolve(
         loss=functools.partial(task.loss, target_loss) if task.loss is not CLASSIFICATION.loss else target_loss,
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
-        work=checked_work(config, find_local(config.local.name), model, layout, submodels.levels),
+        work=checked_work(config, work, model, layout, submodels.levels),
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
         target_loss=target_loss,
         task=task,
     )
+
+
+def check_state(config: Any, model: Any) -> None:
+    """Checks that a model's state, such as running statistics, can be averaged like weights.
+
+    Raises:
+      UserError: the aggregation adds updates, which could make a variance negative, or the run has an attack, a robust
+        aggregation, clipping or noise, which do not account for what statistics tell of the data.
+    """
+    if not model.has_state:
+        return
+    aggregation, has = config.aggregation, f"config.model.name={config.model.name!r} keeps running statistics"
+    choice = find_aggregation(aggregation.name)
+    if choice.updates:
+        fitting = ", ".join(AGGREGATIONS.with_trait(lambda other: not other.updates and not other.robust))
+        raise UserError(
+            f"config.aggregation.name={aggregation.name!r}: adds updates, and {has}, which may become negative so; "
+            f"allowed: {fitting}, or a model with GroupNorm or LayerNorm"
+        )
+    robust = {
+        "aggregation.name": (aggregation.name, choice.robust),
+        "aggregation.clip_norm": (aggregation.clip_norm, aggregation.clip_norm is not None),
+        "privacy.noise_multiplier": (config.privacy.noise_multiplier, bool(config.privacy.noise_multiplier)),
+        "attack.name": (config.attack.name, make_attack(config.attack) is not None),
+    }
+    for key, (value, is_set) in robust.items():
+        if is_set:
+            raise UserError(
+                f"config.{key}={value!r}: allowed with a model without statistics, since those bypass it; {has} "
+                "(take GroupNorm or LayerNorm)"
+            )
 
 
 def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None = None) -> Engine:
@@ -173,6 +211,7 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             attack=make_attack(config.attack),
             update_filter=make_update_filter(config),
             byzantine=config.aggregation.byzantine,
+            optimizer=step_rule(config.aggregation),
         ),
         method.submodels,
         placement,

@@ -40,6 +40,7 @@ class Plan(NamedTuple):
       weights: `[L, S]` float32 weights of the slots at the close.
       server_lr: `[L]` float32, how far W moves to their mean (Eq. 11).
       keep: `[L]` float32, with which W does at the close.
+      optimizer_lr: `[L]` float32, eta of the server's optimiser at the close.
     """
 
     dispatch: Any
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     weights: Any
     server_lr: Any
     keep: Any
+    optimizer_lr: Any
 
 
 class LocalRound(NamedTuple):
@@ -100,6 +102,7 @@ def empty_row(slots: int) -> Plan:
         weights=np.zeros(m, np.float32),
         server_lr=np.float32(1.0),
         keep=np.float32(1.0),
+        optimizer_lr=np.float32(1.0),
     )
 
 
@@ -127,7 +130,8 @@ def make_row(
             row.client[slot], row.count[slot], row.lr[slot], row.coefficient[slot], row.density_pct[slot] = item
     if closing is not None:
         row.weights[:] = closing.slots
-        row = row._replace(server_lr=np.float32(closing.server_lr), keep=np.float32(closing.keep))
+        scalars = {name: np.float32(getattr(closing, name)) for name in ("server_lr", "keep", "optimizer_lr")}
+        row = row._replace(**scalars)
     return row._replace(
         dispatch_count=np.int32(len(sent)),
         train_count=np.int32(len(train)),

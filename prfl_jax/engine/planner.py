@@ -16,6 +16,7 @@ import numpy as np
 
 from prfl_jax.aggregate import AggregationWeights, CloseContext, Slot, find_aggregation, weights_of
 from prfl_jax.aggregate.cycles import Cycles
+from prfl_jax.aggregate.server_optimizers import for_weight_rule
 from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Window
 from prfl_jax.clock.faults import LEFT
 from prfl_jax.density import DensityPolicy
@@ -92,7 +93,7 @@ class Planner:
     Args:
       clock: from the config; this object drives it.
       policy: the density policy, which observes every arrival.
-      aggregation: `config.aggregation`.
+      aggregation: `config.aggregation`, with the numbers in force.
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
       ahead: where an arrival is not trained yet, all clients in flight are trained in its row.
@@ -109,7 +110,8 @@ class Planner:
         ahead: bool = False,
     ) -> None:
         self.clock, self.policy = clock, policy
-        self._aggregation, self._local, self._dt_ref_s, self._p = aggregation, local, dt_ref_s, p
+        self._aggregation, self._local, self._dt_ref_s, self._p = for_weight_rule(aggregation), local, dt_ref_s, p
+        self._optimizer_lr = aggregation.server_lr
         self._choice = find_aggregation(aggregation.name)
         self._rule = clock.rule
         clients = len(p)
@@ -178,7 +180,8 @@ class Planner:
             rows.append(self._row(sent, arrivals))
             sent, arrivals = self._send(again, density_pct), []
         self.policy.observe(window.arrivals, arrived_pct)
-        closing = dataclasses.replace(closing, slots=self._places.weights(closing.slots, arrived))
+        by_slot = self._places.weights(closing.slots, arrived)
+        closing = dataclasses.replace(closing, slots=by_slot, optimizer_lr=self._optimizer_lr)
         rows.append(self._row(sent, arrivals, closing))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
         dispatched = tuple(density_pct[[d.client for d in window.dispatches]].tolist()) if window.dispatches else ()

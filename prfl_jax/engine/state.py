@@ -33,6 +33,7 @@ class State(NamedTuple):
       importance: accumulators for the next pruning.
       levels: int8 a prunable leaf: the current generation of nested masks.
       fixed: the model's variables that are not trained, the same for all clients; {} where there are none.
+      optimizer: the state of the server's optimiser; () without one.
     """
 
     params: Any
@@ -45,6 +46,7 @@ class State(NamedTuple):
     importance: Squares
     levels: tuple[jax.Array, ...]
     fixed: Any
+    optimizer: Any = ()
 
 
 class ChunkOutput(NamedTuple):
@@ -65,7 +67,8 @@ class ChunkOutput(NamedTuple):
 # Over several devices: what is stacked over clients is on its client's device (`[D m, ...]`), the rest on each.
 STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained")
 STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
+_SCALARS = ("close", "server_lr", "keep", "optimizer_lr")  # of a row
 _EACH = PartitionSpec(None, AXIS)
 # how the arrays of a plan lie on several devices
-PLAN_SPEC = Plan(**{name: ALL if name in ("close", "server_lr", "keep") else _EACH for name in Plan._fields})
+PLAN_SPEC = Plan(**{name: ALL if name in _SCALARS else _EACH for name in Plan._fields})
 OUTPUT_SPEC = ChunkOutput(_EACH, _EACH, ALL)

@@ -50,16 +50,19 @@ def _wrong_field(name: str, field: str, found: Any, allowed: str) -> UserError:
 LOCAL_WORKS: Registry[LocalWork] = Registry(
     _KEY,
     {
-        "sgd": LocalWork(_sgd),
+        "sgd": LocalWork(_sgd, takes_optimizer=True),
         "scaled_sgd": LocalWork(
             scaled_round,
             counted=without_absent,
             reads_labels=True,
             fits=lambda rule: rule.known_networks and rule.channels,
+            takes_optimizer=True,
         ),
-        "proximal": LocalWork(_sgd, proximal=True),
-        "ordered_sgd": LocalWork(ordered_round, fits=lambda rule: rule.fixed_levels, draws_widths=True),
-        "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude),
+        "proximal": LocalWork(_sgd, proximal=True, takes_optimizer=True),
+        "ordered_sgd": LocalWork(
+            ordered_round, fits=lambda rule: rule.fixed_levels, draws_widths=True, takes_optimizer=True
+        ),
+        "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude, takes_optimizer=True),
     },
     _accept,
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from prfl_jax.density import prunes
+from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.local.work import LocalSettings, LocalWork
 from prfl_jax.submodel import IMPORTANCES, to_percent
 
 
 def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
     """The settings of all local rounds of a run."""
+    schedule = LR_SCHEDULES.find(config.local.lr_schedule)
     return LocalSettings(
         steps=config.local.steps,
         batch_size=config.local.batch_size,
@@ -19,4 +21,7 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         unroll=config.engine.unroll,
         square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
         widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
+        optimizer=OPTIMIZERS.find(config.local.optimizer).with_args(config.local.optimizer_args),
+        clip_grad_norm=config.local.clip_grad_norm,
+        lr_schedule=None if schedule.function is None else schedule,
     )

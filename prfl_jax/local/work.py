@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # at run time this module needs no JAX: configs are checked w
     import jax
     import numpy as np
 
+    from prfl_jax.local.factories import OptaxFactory
+    from prfl_jax.local.optimizers import LrSchedule
     from prfl_jax.models.build import Model
     from prfl_jax.models.losses import Loss
     from prfl_jax.submodel.layout import Layout
@@ -35,6 +37,9 @@ class LocalSettings:
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
       square_gradients: return the sum over steps of g^2 too.
       widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
+      optimizer: makes the steps from the gradients, with a state that begins anew in each round; None: SGD.
+      clip_grad_norm: a gradient with a larger global norm is shortened to it; None: none is.
+      lr_schedule: what the round's learning rate is multiplied by at each step; None: 1.
     """
 
     steps: int = 5
@@ -44,6 +49,9 @@ class LocalSettings:
     unroll: bool = True
     square_gradients: bool = False
     widths: tuple[int, ...] = ()
+    optimizer: OptaxFactory | None = None
+    clip_grad_norm: float | None = None
+    lr_schedule: LrSchedule | None = None
 
     @property
     def long(self) -> bool:
@@ -132,6 +140,8 @@ class LocalWork:
       fits: whether the work is possible with sub-models of a rule.
       proximal: whether it needs `local.prox_mu` above 0.
       draws_widths: whether it needs `LocalSettings.widths`.
+      takes_optimizer: whether its steps follow `optimizer`, `clip_grad_norm` and `lr_schedule` of `LocalSettings`, as
+        those of `sgd.sgd_round` do; without it these settings are refused.
     """
 
     round: Callable[[LocalTask, LocalInput], LocalResult]
@@ -140,3 +150,4 @@ class LocalWork:
     fits: Callable[[SubmodelRule], bool] = lambda rule: True
     proximal: bool = False
     draws_widths: bool = False
+    takes_optimizer: bool = False

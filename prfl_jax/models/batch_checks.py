@@ -62,8 +62,8 @@ class BatchChecks:
             if (found := _distance(base, self._out(tree, x, seed=1))) > 10 * noise:
                 raise refused(
                     self._module,
-                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none, "
-                    "by one of the training switches that are known (train, deterministic, ...)",
+                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none; "
+                    "switch them off by a known training switch (train, deterministic, ...)",
                 )
             for position in range(FEW):
                 self._check_neighbours(tree, x, base, position, noise)
@@ -97,15 +97,15 @@ class BatchChecks:
             floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
             if found > max(10 * noise, floor):
                 raise self._depends(
-                    f"the {self._kind.one} at position {position} of {len(x)} gets outputs that differ by {found:.2g} "
-                    f"with the {self._kind.name} beside it"
+                    f"outputs of the {self._kind.one} at position {position} of {len(x)} change by {found:.2g} with "
+                    f"the other {self._kind.name}"
                 )
 
     def _depends(self, how: str) -> UserError:
         return refused(
             self._module,
-            f"looks across its batch in evaluation: {how}; allowed: outputs of each {self._kind.one} by itself "
-            "(instead of statistics of the batch take GroupNorm or LayerNorm)",
+            f"mixes the {self._kind.name} of its batch in evaluation: {how}; allowed: outputs that depend on their own "
+            f"{self._kind.one} alone (use GroupNorm or LayerNorm instead of batch statistics)",
         )
 
 

@@ -93,20 +93,13 @@ class StateUse:
 
     Attributes:
       averaged: the state is sent and averaged like weights.
-      kept_by_clients: each client keeps the state, and the params of the same layers (`Model.norm_leaves`).
-      recomputed: clients train without; where a model is evaluated, `statistics` computes it over the clients' data.
     """
 
     averaged: bool = False
-    kept_by_clients: bool = False
-    recomputed: bool = False
 
 
-# average: what most frameworks do | local: FedBN (Li et al. 2021) | static: HeteroFL's static batch norm
-STATES: Registry[StateUse] = Registry(
-    "model.state",
-    {"average": StateUse(averaged=True), "local": StateUse(kept_by_clients=True), "static": StateUse(recomputed=True)},
-)
+# the choices of `model.state`; `average` is what most frameworks do
+STATES: Registry[StateUse] = Registry("model.state", {"average": StateUse(averaged=True)})
 
 
 def _norm_fits_the_network(flat: Mapping[str, Any]) -> None:

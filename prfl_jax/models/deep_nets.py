@@ -19,8 +19,8 @@ VGG19_CHANNELS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels a
 class VGG19(nn.Module):
     """VGG-19 (Simonyan and Zisserman 2015): sixteen 3x3 convolutions with norms, dense 512, 512, the output.
 
-    The dense layers are those that small images need, with dropout of a half in front of both. An image that is down to
-    one pixel is pooled no more, so that 28x28 can be taken (EMNIST in FedMP).
+    The dense layers are those that small images need, with dropout of a half in front of both. Where an image is down
+    to one pixel its pool is left out, so that 28x28 can be taken (EMNIST in FedMP).
 
     Attributes:
       classes: outputs.

@@ -58,8 +58,9 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     warnings = _warnings(module, sizes.trained[0])
     need, there = COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)), host_available()
     if there is not None and need > there:  # a run hardly fits either, and says so
-        words = f"was not asked what its outputs depend on, which takes {need / 1e9:,.0f} GB of {there / 1e9:,.1f} GB"
-        return (*warnings, f"config.model.name: {module.name!r} {words} of memory")
+        others = f"is not checked for outputs that depend on other {module.sample.kind.name}"
+        why = f"that takes {need / 1e9:,.0f} GB of memory, and {there / 1e9:,.1f} GB are free"
+        return (*warnings, f"config.model.name: {module.name!r} {others}: {why}")
     _check_numbers(module, sizes)
     return tuple(warnings)
 
@@ -90,7 +91,7 @@ def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
         if first != second:
             raise refused(
                 module,
-                f"does not repeat: {what} differ each time its code runs, with the same key; allowed: random numbers "
+                f"is not repeatable: {what} differ each time its code runs, with the same key; allowed: random numbers "
                 "from JAX keys (make_rng or rngs), none from NumPy or Python",
             )
 

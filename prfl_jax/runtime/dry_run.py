@@ -12,7 +12,7 @@ from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import rule_from_config
 from prfl_jax.data.targets import check_targets
-from prfl_jax.density import evidence_needed, find_density
+from prfl_jax.density import OF_SERVER, evidence_needed, find_density
 from prfl_jax.engine.memory import check_memory, sample_bytes, state_bytes
 from prfl_jax.engine.method import ResolvedMethod, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.report.names import bytes_text, duration_text
@@ -108,11 +108,11 @@ def estimate(config: Any) -> Estimate:
 
     flop_sample = method.model.flop.total(config.local.batch_size)
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
-    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation.server_lr) else 2
+    server_models = 1 if find_aggregation(config.aggregation.name).one_model(config.aggregation) else 2
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     needed = evidence_needed(config.density.name, config.stop_early)
-    held_out = ("server_accuracy" in needed) + len(clients) * find_density(config.density.name).recovers
+    held_out = bool(needed & OF_SERVER) + len(clients) * find_density(config.density.name).recovers
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * held_out)
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))

@@ -18,7 +18,7 @@ import numpy as np
 
 from prfl_jax import data as data_room
 from prfl_jax import registry
-from prfl_jax.aggregate import client_weights
+from prfl_jax.aggregate import aggregation_in_force, client_weights
 from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
 from prfl_jax.data.targets import check_targets
@@ -34,7 +34,7 @@ from prfl_jax.engine.planner import Planner
 from prfl_jax.robustness.attacks import malicious_clients
 from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.checkpoint import host_copy
-from prfl_jax.strategies.table import aggregation_in_force
+from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import prune
 from prfl_jax.system import multi_process
@@ -146,8 +146,8 @@ class Simulation:
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
-        ahead = self.method.train == "pending"
-        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, ahead)
+        a, ahead = staleness_a(config.strategy, config.aggregation.staleness), self.method.train == "pending"
+        return Planner(clock, policy, aggregation_in_force(config.aggregation, a), config.local, dt_ref, p, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""

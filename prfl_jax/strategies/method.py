@@ -28,6 +28,7 @@ class Method:
     Attributes:
       submodel, density, aggregation, window, transport, local: the six choices, by name.
       source: where the method comes from.
+      optimizer: how the server steps towards the aggregate; of the same seam as `aggregation`.
       staleness_a: the constant a of s(tau) by kind of staleness, where the method's authors use another one than the
         kind's default.
     """
@@ -39,6 +40,7 @@ class Method:
     transport: str
     local: str
     source: str
+    optimizer: str = "none"
     staleness_a: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
 
     def keys(self) -> dict[str, str | bool]:
@@ -47,6 +49,8 @@ class Method:
             "submodel.name": self.submodel,
             "density.name": self.density,
             "aggregation.name": self.aggregation,
+            "aggregation.optimizer": self.optimizer,
+            "aggregation.optimizer_args": "{}",
             "window.close": self.window.close,
             "window.first_waits_for_all": self.window.first_waits_for_all,
             "window.dispatch": self.window.dispatch,

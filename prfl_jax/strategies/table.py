@@ -19,7 +19,7 @@ import copy
 from ml_collections import config_dict
 
 from prfl_jax.aggregate.weights import STALENESS
-from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedrolex, fiarse, fjord, heterofl, prfl
+from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedopt, fedrolex, fiarse, fjord, heterofl, prfl
 from prfl_jax.strategies.method import Method, WindowChoice
 from prfl_jax.system.errors import UserError
 
@@ -28,7 +28,6 @@ __all__ = [
     "ROWS",
     "Method",
     "WindowChoice",
-    "aggregation_in_force",
     "for_comparison",
     "forgotten",
     "row",
@@ -44,6 +43,7 @@ METHODS: dict[str, Method] = {
     **fedasync.METHODS,
     **fedfix.METHODS,
     **fedbuff.METHODS,
+    **fedopt.METHODS,
     **heterofl.METHODS,
     **fjord.METHODS,
     **fedrolex.METHODS,
@@ -68,15 +68,6 @@ def row(name: str) -> dict[str, str | bool]:
 def staleness_a(strategy: str, kind: str) -> float:
     """The constant a of s(tau) where a config gives none: the method's, else that of the kind of staleness."""
     return METHODS[strategy].staleness_a.get(kind, STALENESS.find(kind).a)
-
-
-def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """`config.aggregation` with the number that stands for a constant which is not given."""
-    group = config.aggregation.copy_and_resolve_references()
-    if group.staleness_a is None:
-        with group.unlocked():
-            group.staleness_a = staleness_a(config.strategy, group.staleness)
-    return group
 
 
 def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:

@@ -3,6 +3,7 @@
 Nothing here imports JAX before a function of the device is called.
 """
 
+from prfl_jax.tasks.checks import CHECKS, default_thresholds, is_level, levels_text
 from prfl_jax.tasks.choices import TASKS, find_task
 from prfl_jax.tasks.sample import FEATURES, IMAGES, KINDS, PADDING, SEQUENCES, SampleKind, SampleSpec, kind_of
 from prfl_jax.tasks.scores import Scores
@@ -10,6 +11,7 @@ from prfl_jax.tasks.task import ACCURACY, CLASSIFICATION, PERPLEXITY, Metric, Ta
 
 __all__ = [
     "ACCURACY",
+    "CHECKS",
     "CLASSIFICATION",
     "FEATURES",
     "IMAGES",
@@ -23,6 +25,9 @@ __all__ = [
     "SampleSpec",
     "Scores",
     "Task",
+    "default_thresholds",
     "find_task",
+    "is_level",
     "kind_of",
+    "levels_text",
 ]

@@ -32,9 +32,13 @@ class SampleKind:
     shapes: str
 
 
+# bytes, which `data.normalize` and `data.augment` are about
 IMAGES = SampleKind("images", "image", "uint8", "float32", "[N, H, W] or [N, H, W, C]")
+# floats: series, log-mel frames, tables of features
 FEATURES = SampleKind("series", "series", "float32", "float32", "[N, T, C] (series of T steps) or [N, F, ...]")
+# whole numbers: characters or words
 SEQUENCES = SampleKind("token sequences", "sequence", "int32", "int32", "[N, T]")
+# all kinds
 KINDS = (IMAGES, FEATURES, SEQUENCES)
 
 

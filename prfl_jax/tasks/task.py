@@ -23,6 +23,8 @@ class Metric:
       higher_is_better: its direction.
       share: whether it is a share from 0 to 1, which people read as a percentage.
       worst: what a model without a finite loss has.
+      bounds: its values lie between these, and so do the levels that can be asked for; None: 0 and 1 of a share, any
+        number else.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Metric:
     higher_is_better: bool = True
     share: bool = True
     worst: float = 0.0
+    bounds: tuple[float, float] | None = None
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` is better than `other`."""
@@ -39,6 +42,14 @@ class Metric:
         """Whether a value is at a level or better."""
         return value >= level if self.higher_is_better else value <= level
 
+    def oriented(self, value: float) -> float:
+        """The value, or its negative where lower is better: of two of these the higher one is better."""
+        return value if self.higher_is_better else -value
+
+    def levels(self) -> tuple[float, float]:
+        """The bounds between which a level must lie."""
+        return self.bounds or ((0.0, 1.0) if self.share else (-math.inf, math.inf))
+
 
 def _perplexity(scores: Scores) -> float:
     try:
@@ -47,8 +58,12 @@ def _perplexity(scores: Scores) -> float:
         return math.inf
 
 
+# share of targets that are predicted
 ACCURACY = Metric("accuracy", lambda scores: scores.accuracy)
-PERPLEXITY = Metric("perplexity", _perplexity, higher_is_better=False, share=False, worst=math.inf)
+# exp of the mean loss of a target
+PERPLEXITY = Metric(
+    "perplexity", _perplexity, higher_is_better=False, share=False, worst=math.inf, bounds=(1.0, math.inf)
+)
 
 
 def _label_loss(loss: TargetLoss, logits: Any, y: Any) -> Any:
@@ -84,4 +99,5 @@ class Task:
     extra: Callable[[Any, Any], Mapping[str, Any]] | None = None
 
 
+# one label a sample, scored by accuracy
 CLASSIFICATION = Task()

@@ -115,6 +115,10 @@ def test_a_function_of_all_models_is_given_what_was_entered():
     assert step.kept == ()
 
 
+def group(optimizer="none", server_lr=None):
+    return SimpleNamespace(optimizer=optimizer, server_lr=server_lr)
+
+
 def test_traits_of_the_choices():
     assert AGGREGATIONS.with_trait(lambda one: not one.buffered) == ["fedavg", "mixing", "fedfix", "fedbuff"]
     robust = ["median", "trimmed_mean", "krum", "multi_krum"]
@@ -122,13 +126,14 @@ def test_traits_of_the_choices():
         assert AGGREGATIONS.with_trait(lambda one, trait=trait: getattr(one, trait)) == robust
     choices = {name: AGGREGATIONS.find(name) for name in AGGREGATIONS}
     assert all(choice.device.counts_kept == choice.robust for choice in choices.values())
-    two_models = {name for name, choice in choices.items() if not choice.one_model(1.0)}
+    two_models = {name for name, choice in choices.items() if not choice.one_model(group())}
     assert two_models == {"buffered_maskfedavg", "unbuffered_maskfedavg", "counted"}
-    assert not choices["buffered_fedavg"].one_model(0.5)
+    assert not choices["buffered_fedavg"].one_model(group(server_lr=0.5))
+    assert not choices["buffered_fedavg"].one_model(group("sgdm")) and choices["fedavg"].one_model(group("sgdm"))
 
 
 def test_the_former_name_of_stacked_updates_is_known():
-    with pytest.warns(DeprecationWarning, match="is now StackedUpdates"):
+    with pytest.warns(FutureWarning, match="is now StackedUpdates"):
         assert stacked_module.Held is stacked_module.StackedUpdates
 
 
@@ -216,6 +221,7 @@ def test_kernels_that_do_not_fit_are_refused_before_a_run(kernel, says):
     assert check_kernel(SimpleNamespace(name="fedavg"), choice(kernel), LAYOUT, SHAPES, SLOTS) is None  # a built-in
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_the_kernel_of_a_plugin():
     settings = {"aggregation__name": "tests.aggregate.test_kernels:MOMENTUM", "rounds": 3}
     ran, plain = tiny.run("fedbuff", **settings), tiny.run("fedbuff", rounds=3)

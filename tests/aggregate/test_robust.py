@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 from stacked_models import LAYOUT, PRUNED, SHAPES, packed, setting
 
 from prfl_jax.aggregate import robust
@@ -80,7 +81,8 @@ def oracle(rule, old, buffer, masks, weights, eta, f):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(("clients", "f"), [(1, 0), (4, 0), (5, 1), (7, 2), (10, 2), (10, 3)])
+# The fast tests below use the programs of (7, 2) too.
+@pytest.mark.parametrize(("clients", "f"), [(1, 0), slow(4, 0), slow(5, 1), (7, 2), slow(10, 2), slow(10, 3)])
 def test_equals_the_definition(rule, clients, f):
     for seed, density, eta in itertools.product(range(3), (0.5, 1.0), (1.0, 0.4)):
         rng = np.random.default_rng((seed, clients, f))
@@ -124,6 +126,7 @@ def test_many_clients_are_sorted_likewise(rule):
     tiny.close(got.params, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ("trimmed_mean", "multi_krum"))
 def test_with_f_0_both_means_are_maskfedavg(rule):
     old, buffer, masks, bits = setting(6, np.random.default_rng(1), 0.5)
@@ -132,6 +135,7 @@ def test_with_f_0_both_means_are_maskfedavg(rule):
     tiny.close(got.params, maskfedavg(LAYOUT, old, buffer, bits, weights, 0.7))
 
 
+@pytest.mark.slow
 def test_f_malicious_clients_stay_in_the_range_of_the_honest():
     rng = np.random.default_rng(5)
     old, buffer, masks, _ = setting(9, rng, 1.0)
@@ -160,6 +164,7 @@ def test_the_comparisons_sort_all_zeros_and_ones():
             assert values == sorted(bits)
 
 
+@pytest.mark.slow
 def test_of_equal_scores_the_lower_slot_is_taken():
     old, buffer, masks, bits = setting(5, np.random.default_rng(2), 1.0)
     for models in buffer.values():

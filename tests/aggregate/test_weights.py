@@ -1,5 +1,6 @@
 """Aggregation weights (Eq. 7) and staleness."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marked import every_third
 from ml_collections import ConfigDict
 
 from prfl_jax.aggregate import AGGREGATIONS, CloseContext, Slot, client_weights, staleness_weight
@@ -201,8 +203,10 @@ K_OF = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", K_OF)
-@pytest.mark.parametrize("kind", ["constant", "polynomial", "hinge"])
+KINDS = ("constant", "polynomial", "hinge")
+
+
+@pytest.mark.parametrize("kind,name", every_third(itertools.product(KINDS, K_OF)))
 def test_fedbuff_divides_by_the_arrivals_that_close_a_window(name, kind):
     changes, k = K_OF[name]
     config = tiny.config("fedbuff", aggregation__staleness=kind, aggregation__server_lr=0.8, **changes)
@@ -226,8 +230,7 @@ def test_fedbuff_divides_by_the_arrivals_that_close_a_window(name, kind):
 # --- staleness constants that are not given ---
 
 
-@pytest.mark.parametrize("strategy", METHODS)
-@pytest.mark.parametrize("kind", ["constant", "polynomial", "hinge"])
+@pytest.mark.parametrize("kind,strategy", every_third(itertools.product(KINDS, METHODS)))
 def test_constants_by_kind_and_method(strategy, kind):
     config = tiny.config(strategy, aggregation__staleness=kind)
     told = to_dict(config)["aggregation"]

@@ -1,6 +1,7 @@
 """The clock with faults against the slow oracle, and what holds on any network whatever goes wrong."""
 
 import dataclasses
+import itertools
 import json
 import math
 from unittest import mock
@@ -11,7 +12,7 @@ from clock_random import FEW, RULES, random_costs, random_network
 from faults_oracle import FaultyOracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marked import slow_except
+from marked import every_fifth
 
 from prfl_jax.clock import TRANSPORTS, Clock, Faults, FaultyClock, WindowRule, link
 from prfl_jax.clock.traces import Presence, Trace
@@ -23,9 +24,13 @@ RULES = (
     WindowRule("deadline", deadline_share=0.85, deadline_factor=1.5, first_waits_for_all=True),
     WindowRule("deadline", deadline_share=0.5, deadline_factor=1.0, first_waits_for_all=False, cohort=3),
 )
-any_rule = pytest.mark.parametrize(
-    "rule", RULES, ids=lambda r: f"{r.close}-{r.dispatch}-{r.first_waits_for_all}-{r.cohort}-{r.deadline_share}"
-)
+
+
+def name(value):
+    """The id of a rule; pytest makes those of other values."""
+    if isinstance(value, WindowRule):
+        r = value
+        return f"{r.close}-{r.dispatch}-{r.first_waits_for_all}-{r.cohort}-{r.deadline_share}"
 
 
 def random_faults(rng, clients):
@@ -64,8 +69,7 @@ def setting(seed, clients, contention, rule):
     return network, costs, random_faults(rng, clients)
 
 
-@pytest.mark.parametrize("transport", slow_except(TRANSPORTS, "delta", "unicast"))
-@any_rule
+@pytest.mark.parametrize("rule,transport", every_fifth(itertools.product(RULES, TRANSPORTS)), ids=name)
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.integers(3, 7), st.booleans(), FEW)
 def test_same_as_oracle(transport, rule, seed, clients, contention, few):
@@ -238,7 +242,7 @@ def test_a_clock_that_ended_is_restored_at_its_end(rule, seed, clients, transpor
     assert len(set(said)) == 1
 
 
-@any_rule
+@pytest.mark.parametrize("rule", RULES, ids=name)
 def test_nobody_waits_in_vain(rule):
     """All leave for good: windows of fixed length stay empty, any other rule says so."""
     network, costs, _ = setting(3, 5, True, rule)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from marked import slow
 from paths import ROOT
 
 from prfl_jax.config.canonical import config_hash, to_dict
@@ -29,6 +30,7 @@ def test_row_1_fedasyn():
     assert report["bytes_down"] == WINDOWS * 26_500_000  # one copy a window, and it is sent within the window
 
 
+@pytest.mark.slow
 def test_row_2_norecover_and_the_literal_rule():
     """Normalised times keep every client above 99 %; literally, the slowest swings and comes in about 58 %."""
     normalised = run_clock(table3("norecover"), 10_000)
@@ -91,10 +93,10 @@ def test_a_client_that_never_arrives_has_no_staleness():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--windows=0"], "--windows=0"),
+        slow(["--windows=0"], "--windows=0"),
         (["--config.window.dt_s=-1"], "window.dt_s"),
-        (["--config.window.close=k_arrivals", "--config.window.k=11"], "window.k"),
-        (["--config.data.name=tfds:svhn"], "data.name"),
+        slow(["--config.window.close=k_arrivals", "--config.window.k=11"], "window.k"),
+        slow(["--config.data.name=tfds:svhn"], "data.name"),
     ],
 )
 def test_script_mistakes_leave_one_line_and_the_old_file(tmp_path, arguments, says):
@@ -105,6 +107,7 @@ def test_script_mistakes_leave_one_line_and_the_old_file(tmp_path, arguments, sa
     assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_script_needs_a_place_to_write(tmp_path):
     for arguments in ([], [f"--out={tmp_path}"], [f"--out={tmp_path}/none/clock.json"]):
         done = script("--config=configs/table3_norecover.py", "--windows=3", *arguments)

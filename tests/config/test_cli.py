@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from marked import slow
 from paths import ROOT
 
 from prfl_jax.clock import network_from_config
@@ -132,7 +133,7 @@ def test_strategy_switches_the_row_and_other_overrides_win():
     assert plain["window.dt_s"] == flatten(cli.load_config(QUICKSTART))["window.dt_s"]
     cfg = cli.load_config(QUICKSTART, [("window.close", "fixed"), ("strategy", "fedavg")])
     assert (cfg.strategy, cfg.window.close, cfg.submodel.name) == ("fedavg", "fixed", "full")
-    assert "prfl, prfl_norecover, " in refusal(QUICKSTART, {"strategy": "fedavgm"})
+    assert "prfl, prfl_norecover, " in refusal(QUICKSTART, {"strategy": "fedsgd"})
 
 
 def test_a_file_may_override_its_row(tmp_path):
@@ -242,9 +243,9 @@ def test_a_script_runs_with_file_flags_and_overrides_without_jax(tmp_path):
     ("arguments", "line"),
     [
         (["--config.rounds=abc"], "config.rounds='abc': allowed is an integer from 1 to 1000000000"),
-        (["--workdirr=x"], "Unknown command line flag 'workdirr'. Did you mean: workdir ?"),
-        (["extra"], "argument 'extra': allowed are flags only, as in --name=value"),
-        (["--workdir=full"], "full: a folder of another run, give another one"),
+        slow(["--workdirr=x"], "Unknown command line flag 'workdirr'. Did you mean: workdir ?"),
+        slow(["extra"], "argument 'extra': allowed are flags only, as in --name=value"),
+        slow(["--workdir=full"], "full: a folder of another run, give another one"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, line):

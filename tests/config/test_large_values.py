@@ -4,6 +4,7 @@ import tracemalloc
 
 import pytest
 import tiny
+from marked import every_third, slow_except
 
 from prfl_jax.clock import clock as clock_module
 from prfl_jax.config.validate import validate
@@ -14,21 +15,20 @@ from prfl_jax.system.errors import UserError
 MOST = 10**9
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        dict(local__steps=MOST),
-        dict(rounds=MOST, horizon_s=30.0),
-        dict(eval__batch_size=MOST),
-        dict(density__interval=MOST),
-        dict(density__patience=MOST),
-        dict(engine__chunk_windows=MOST),
-        dict(checkpoint__keep=MOST),
-        dict(window__dt_s=1e12),
-        dict(clients__flop_s=(1.0,)),
-    ],
-    ids=str,
-)
+LARGE = [
+    dict(local__steps=MOST),
+    dict(rounds=MOST, horizon_s=30.0),
+    dict(eval__batch_size=MOST),
+    dict(density__interval=MOST),
+    dict(density__patience=MOST),
+    dict(engine__chunk_windows=MOST),
+    dict(checkpoint__keep=MOST),
+    dict(window__dt_s=1e12),
+    dict(clients__flop_s=(1.0,)),
+]
+
+
+@pytest.mark.parametrize("changes", every_third((changes,) for changes in LARGE), ids=str)
 def test_large_values_that_a_run_can_begin_with(changes):
     config = tiny.config("prfl", **changes)
     validate(config)
@@ -82,7 +82,7 @@ def test_a_tuple_by_client_is_checked_without_one_entry_for_each(key):
         (dict(window__close="release", window__release_min_s=1e12), "config.window.release_min_s=1000.*: window 3"),
     ],
 )
-@pytest.mark.parametrize("faults", [{}, dict(faults__dropout=0.1)])
+@pytest.mark.parametrize("faults", slow_except([{}, dict(faults__dropout=0.1)], {}))
 def test_a_window_with_endless_arrivals_is_refused(changes, words, faults, monkeypatch):
     monkeypatch.setattr(clock_module, "MOST_DISPATCHES", 2000)
     config = tiny.config("fedbuff", window__dispatch="on_arrival", **changes, **faults)

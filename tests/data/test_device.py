@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marked import slow, slow_except
 
 from prfl_jax.config.defaults import default_config
 from prfl_jax.data import Split, load, split
@@ -33,7 +34,7 @@ def some_data(sizes=SIZES, padding=0, shape=(6, 6, 1)) -> D.DeviceData:
     return D.DeviceData(*map(jnp.asarray, (x, rng.integers(0, 10, total).astype(np.int32), index, np.int32(sizes))))
 
 
-@pytest.mark.parametrize("steps,batch", [(5, 20), (1, 7), (7, 3)])
+@pytest.mark.parametrize("steps,batch", [(5, 20), slow(1, 7), slow(7, 3)])
 def test_each_epoch_goes_through_the_images_once(steps, batch):
     data = some_data()
     for client, size in enumerate(SIZES):
@@ -61,6 +62,7 @@ def test_the_line_of_batches_does_not_know_of_rounds():
         np.testing.assert_array_equal(np.concatenate(by_five), np.concatenate(by_three))
 
 
+@pytest.mark.slow
 def test_padding_and_other_clients_change_nothing():
     short, long = some_data(), some_data(padding=913)
     alone = D.DeviceData(short.x, short.y, short.index[:, :60], jnp.minimum(short.size, 60))
@@ -112,7 +114,7 @@ def test_shuffle_is_a_permutation(n, seed):
 SHUFFLED = jax.jit(lambda seed, at, n: D._shuffled(jax.random.key(seed), at, n.astype(jnp.uint32)))
 
 
-@pytest.mark.parametrize("n", [3, 4, 5])
+@pytest.mark.parametrize("n", slow_except([3, 4, 5], 4))
 def test_shuffle_of_few_images_has_all_orders_equally_often(n):
     draws = 12_000
     keys = jax.vmap(lambda k: jax.random.fold_in(KEY, k))(jnp.arange(draws))
@@ -124,6 +126,7 @@ def test_shuffle_of_few_images_has_all_orders_equally_often(n):
     assert chi2 < cells - 1 + 5 * math.sqrt(2 * (cells - 1))
 
 
+@pytest.mark.slow
 def test_shuffle_spreads_images_over_places_and_neighbours():
     n, draws = 37, 6000
     keys = jax.vmap(lambda k: jax.random.fold_in(KEY, k))(jnp.arange(draws))

@@ -201,6 +201,7 @@ def images(data: dict) -> dict[bytes, tuple[int, str]]:
     }
 
 
+@pytest.mark.slow
 def test_femnist_is_prepared_without_tensorflow(tmp_path):
     leaf = tmp_path / "leaf"
     train = images(write_leaf(leaf / "train" / "a.json", {"f0002_10": 6, "f0000_14": 4}, 0))
@@ -284,6 +285,7 @@ def test_leaf_files_are_checked(tmp_path):
     fails(one([good], [0]), r"no \*\.json in its folder test")
 
 
+@pytest.mark.slow
 def test_the_script_makes_mnist_by_writer(tmp_path, mnist):
     folder, _ = mnist
     done = run_script("--what=mnist_by_writer", f"--mnist_dir={folder}", f"--data_dir={tmp_path / 'data'}")

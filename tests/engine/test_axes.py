@@ -14,7 +14,7 @@ from prfl_jax.submodel.masks import unpack
 LR = 0.3
 
 
-@pytest.mark.parametrize("strategy", slow_except(METHODS, "prfl", "fedbuff"))
+@pytest.mark.parametrize("strategy", slow_except(METHODS, "fedbuff"))
 def test_map_and_vmap_and_training_ahead_agree_after_20_windows(strategy):
     # by |w|, so that a rounding error does not reach the choice of what is pruned
     settings = dict(rounds=20, density__interval=4, submodel__importance="weight")
@@ -35,9 +35,10 @@ def test_map_and_vmap_and_training_ahead_agree_after_20_windows(strategy):
         assert len({len(w["arrivals"]) for w in by_map.of("window")}) > 1  # some absent, some not
 
 
-@pytest.mark.parametrize("strategy", slow_except(["prfl", "fedbuff"], "fedbuff"))
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["prfl", "fedbuff"])
 # of four clients: each, an incomplete last group, more than all
-@pytest.mark.parametrize("group", slow_except([1, 3, 9], 3))
+@pytest.mark.parametrize("group", [1, 3, 9])
 def test_groups_of_any_size_agree(strategy, group):
     settings = dict(rounds=20, density__interval=4, submodel__importance="weight")
     by_map = tiny.run(strategy, engine__clients="map", **settings)
@@ -50,7 +51,7 @@ def test_groups_of_any_size_agree(strategy, group):
     assert in_groups.report["config_hash"] == all_at_once.report["config_hash"]
 
 
-@pytest.fixture(scope="module", params=["map", "vmap"])
+@pytest.fixture(scope="module", params=slow_except(["map", "vmap"], "map"))
 def rows(request):
     """Two rows and one that is not run, from hand-made levels: (state before, state after, losses)."""
     simulation = tiny.simulation("prfl", engine__clients=request.param, engine__train="arrival")

@@ -169,7 +169,7 @@ def chunks_of(windows, config):
     "changes",
     [
         dict(rounds=12, density__interval=8, eval_every_s=15.0, engine__chunk_windows=3),
-        dict(rounds=6, window__dispatch="on_arrival", window__dt_s=6.0, eval_every_s=1000.0, density__interval=4),
+        slow(dict(rounds=6, window__dispatch="on_arrival", window__dt_s=6.0, eval_every_s=1000.0, density__interval=4)),
     ],
 )
 def test_one_call_and_one_read_for_each_chunk(changes):
@@ -182,9 +182,9 @@ def test_one_call_and_one_read_for_each_chunk(changes):
     assert counting.counts == {"compiled": 1, "calls": chunks, "reads": chunks}
 
 
-# PR-FL and one method of each other kind of window or sub-model; the other rows differ in parts that both share
-KINDS = ("prfl", "fedavg", "fedasync", "fedbuff", "heterofl_windowed")
-LENGTHS = [*((name, 1) if name in KINDS else slow(name, 1) for name in METHODS), ("prfl", 0)]
+# Windows of a fixed length, and of one arrival each; the other rows differ in parts that both share.
+FAST = ("prfl", "fedasync")
+LENGTHS = [*((name, 1) if name in FAST else slow(name, 1) for name in METHODS), ("prfl", 0)]
 
 
 @pytest.mark.parametrize(("strategy", "length"), LENGTHS)

@@ -110,6 +110,7 @@ def test_memory_grows_linearly_with_the_clients():
     assert forty - ten == pytest.approx(30 * own * (2 + 2 / 32), rel=0.01)  # two models and two masks of bits a client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["prfl", "fedbuff"])
 def test_stacks_in_bfloat16_take_half_the_memory(strategy):
     whole, half = (tiny.simulation(strategy, engine__store=kind) for kind in ("float32", "bfloat16"))

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 from prfl_oracle import Oracle, accuracy
 
 from prfl_jax.runtime.experiment import Experiment
@@ -39,9 +40,11 @@ RUNS = {
     "fedfix by arrival": ("fedfix", dict(rounds=20, window__close="each_arrival", window__dispatch="on_arrival")),
     "fedbuff": ("fedbuff", dict(rounds=9)),
 }
+# Those that differ most in aggregation, windows and local work.
+FAST = ("prfl", "prfl with other settings", "fedavg of the buffer", "fedasync", "fedbuff")
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=slow_except(RUNS, *FAST))
 def pair(request):
     """(the run, the oracle's): the oracle is given the levels of each pruning, and checks them."""
     strategy, changes = RUNS[request.param]

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from marked import slow_except
 
 from prfl_jax.config.validate import validate
 from prfl_jax.engine.memory import state_bytes
@@ -32,8 +31,9 @@ def same_windows(got, want):
     assert got.of("interval") == want.of("interval")
 
 
-@pytest.mark.parametrize("method", slow_except(KINDS, "prfl"))
-@pytest.mark.parametrize("group", slow_except([0, 3], 3))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize("group", [0, 3])
 def test_one_after_another_and_in_groups(method, group):
     """`test_axes.py` has all at once, for every method."""
     axis = "vmap" if group else "map"

@@ -20,6 +20,11 @@ def every_third(sets: Iterable[tuple[Any, ...]]) -> list[Any]:
     return [pytest.param(*values, marks=[pytest.mark.slow] if k % 3 else []) for k, values in enumerate(sets)]
 
 
+def every_fifth(sets: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Sets of values for `pytest.mark.parametrize`, of which the first, the sixth and so on are not marked `slow`."""
+    return [pytest.param(*values, marks=[pytest.mark.slow] if k % 5 else []) for k, values in enumerate(sets)]
+
+
 def slow(*values: Any) -> Any:
     """One set of values for `pytest.mark.parametrize`, marked `slow`."""
     return pytest.param(*values, marks=pytest.mark.slow)

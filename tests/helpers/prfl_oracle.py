@@ -12,9 +12,12 @@ import functools
 
 import jax
 import numpy as np
+from server_oracle import Server
 
+from prfl_jax.aggregate import aggregation_in_force
 from prfl_jax.data.device import draw_batches
 from prfl_jax.density import Evidence, make_density
+from prfl_jax.strategies.table import staleness_a
 
 LAYERS = ("Dense_0", "Dense_1")
 
@@ -111,6 +114,13 @@ class Oracle:
         self.held = [np.zeros(t.shape, int) for t in self.total]
         self.levels = [np.ones(t.shape, int) for t in self.total]  # before the first pruning all hold all
         self.losses, self.client_accuracy, self.staleness = [], [], []
+        self.aggregation = aggregation_in_force(
+            self.config.aggregation, staleness_a(self.config.strategy, self.config.aggregation.staleness)
+        )
+        self.server, eta = None, self.aggregation.server_lr
+        if self.aggregation.optimizer != "none":  # whose rate is eta: the aggregate is that of rate 1
+            self.server = Server(self.aggregation.optimizer, eta, self.aggregation.optimizer_args)
+            self.aggregation.server_lr = 1.0
         local = self.config.local
         batches = dict(steps=local.steps, batch_size=local.batch_size, normalize="unit", augment="none")
         self.batches = jax.jit(functools.partial(draw_batches, **batches))
@@ -129,20 +139,22 @@ class Oracle:
             masks = tuple(level <= density_pct[sent.client] for level in self.levels) if self.nested else ()
             model = masked(self.history[sent.version], masks)
             self.flying[sent.client, sent.index] = model, masks, sent, int(density_pct[sent.client])
-        losses, density_pct, came = [], [], []
+        losses, density_pct, came, masks_came = [], [], [], []
         for arrival in window.arrivals:
             model, masks, sent, percent = self.flying.pop((arrival.client, arrival.index))
             update, loss = self.train(arrival.client, model, masks, sent.time_s)
             self.slots[arrival.client] = update, masks, sent.version, number
             self.round_s.setdefault(arrival.client, []).append(arrival.arrived_s - arrival.dispatched_s)
             came.append((arrival.client, number - 1 - sent.version, model, update))
+            masks_came.append(masks)
             losses.append(loss)
             density_pct.append(percent)
         self.policy.observe(window.arrivals, density_pct)
         self.losses.append(losses)
         self.staleness.append([number - 1 - arrival.version for arrival in window.arrivals])
         one_by_one = self.config.aggregation.name in ("mixing", "fedfix", "fedbuff")
-        self.w = self.add(came) if one_by_one else self.aggregate(number)
+        new = self.add(came) if one_by_one else self.aggregate(number)
+        self.w = new if self.server is None else self.server.step(self.w, new, self.decided(number, masks_came))
         self.history.append(self.w)
 
     def train(self, client, model, masks, sent_s):
@@ -168,7 +180,7 @@ class Oracle:
 
     def add(self, came):
         """Arrivals of a window that are taken one after another, or whose changes are added."""
-        name, lr, w = self.config.aggregation.name, self.config.aggregation.server_lr, self.w
+        name, lr, w = self.config.aggregation.name, self.aggregation.server_lr, self.w
         for client, tau, model, update in came:
             s = (tau + 1) ** -(0.5 if self.config.strategy == "fedasync" else 0.6)
             if name == "mixing":  # FedAsync: alpha is 0.6
@@ -188,7 +200,7 @@ class Oracle:
         if not weights:
             return self.w
         total, name = sum(weights.values()), self.config.aggregation.name
-        eta = self.config.aggregation.server_lr
+        eta = self.aggregation.server_lr
         if name == "unbuffered_maskfedavg":  # nobuff: mixed in by the arrivals' share
             eta *= total / sum((number - slot[2]) ** -0.6 for slot in self.slots.values())
         new = {}
@@ -206,6 +218,23 @@ class Oracle:
                 local = np.where(held, w_acc / np.where(held, mask_acc, 1), old)
                 new[layer][leaf] = (1 - eta) * old + eta * local
         return new
+
+    def decided(self, number, came):
+        """Booleans like the model: weights about which the close of a window decides.
+
+        Args:
+          came: masks of the window's arrivals.
+        """
+        name = self.config.aggregation.name
+        if name not in ("mixing", "fedfix", "fedbuff"):
+            came = [self.slots[client][1] for client in self.weights(number)]
+        plain = name in ("mixing", "fedavg", "buffered_fedavg")  # what a client does not hold counts as 0
+        out = {}
+        for k, layer in enumerate(LAYERS):
+            out[layer] = {leaf: np.full(old.shape, bool(came)) for leaf, old in self.w[layer].items()}
+            if came and came[0] and not plain:
+                out[layer]["kernel"] = np.any([masks[k] for masks in came], axis=0)
+        return out
 
     def buffer_average(self, number):
         """FedAvg(B) after that window, pruned weights counting as 0."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from jax import lax
+from marked import slow_except
 
 from prfl_jax.config.validate import validate
 from prfl_jax.local import LOCAL_WORKS, LocalResult, LocalWork, find_local
@@ -34,7 +35,7 @@ MINE = LocalWork(my_sgd)
 NO_FUNCTION = LocalWork("sgd")
 
 
-@pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
+@pytest.mark.parametrize("strategy", slow_except(["prfl", "fedavg"], "fedavg"))
 def test_a_plugin_equals_sgd_to_the_bit(strategy):
     mine = tiny.run(strategy, local__name="tests.local.test_choices:MINE")
     built_in = tiny.run(strategy)
@@ -75,6 +76,7 @@ def test_a_local_work_is_refused_with_unsuitable_sub_models(strategy, name, allo
     assert refused(strategy, local__name=name) == f"config.local.name='{name}': allowed is {allowed}"
 
 
+@pytest.mark.slow
 def test_the_proximal_work_needs_its_mu_and_is_sgd_with_it():
     assert refused("fedavg", local__name="proximal").startswith("config.local.prox_mu=0.0: allowed is > 0")
     one, other = (tiny.run("fedavg", local__name=name, local__prox_mu=0.1) for name in ("proximal", "sgd"))
@@ -95,9 +97,9 @@ def test_every_built_in_name_is_found():
 
 
 def test_names_of_version_0_1_are_still_importable():
-    with pytest.warns(DeprecationWarning, match="prfl_jax.local.sgd"):
+    with pytest.warns(FutureWarning, match="prfl_jax.local.sgd"):
         from prfl_jax.local import make_local_round
-    with pytest.warns(DeprecationWarning, match="IMPORTANCES"):
+    with pytest.warns(FutureWarning, match="IMPORTANCES"):
         from prfl_jax.submodel import SCORES
     assert callable(make_local_round)
     assert SCORES["weight"]((np.float32(-2.0),), ()) == (2.0,)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 from prfl_oracle import LAYERS, masked, mlp_gradient
 
 from prfl_jax.engine.plan import MAX_ROWS, stack_rows
@@ -61,7 +62,7 @@ def written_out(params, masks, x, y):
     return w, np.mean(losses), counts
 
 
-@pytest.mark.parametrize("unroll", [True, False])
+@pytest.mark.parametrize("unroll", slow_except([True, False], False))
 def test_a_round_equals_the_method_written_out(unroll):
     params, masks, x, y = start()
     result = run(params, masks, x, y, unroll=unroll)
@@ -144,6 +145,7 @@ def test_values_go_up_and_values_with_a_new_mask_come_down():
             assert down == make_costs(size, np.array([sent[client]]), 1.0).down_bytes[0]
 
 
+@pytest.mark.slow
 def test_a_run_differs_from_other_rules_for_masks():
     net = dict(model__name="conv2", model__width=0.1)
     losses = [

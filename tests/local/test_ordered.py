@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from cut_network import train
+from marked import slow
 
 from prfl_jax.local import Batches, LocalInput, LocalSettings, LocalTask, find_local
 from prfl_jax.local.ordered import draw_width
@@ -28,7 +29,9 @@ def widths(own, key=KEY, steps=200, tiers=TIERS):
     return np.asarray(draw(jnp.arange(steps))).tolist()
 
 
-@pytest.mark.parametrize(("own", "may"), [(100, TIERS), (25, (25, 13, 6)), (70, (70, 50, 25, 13, 6)), (3, (3,))])
+@pytest.mark.parametrize(
+    ("own", "may"), [(100, TIERS), (25, (25, 13, 6)), slow(70, (70, 50, 25, 13, 6)), slow(3, (3,))]
+)
 def test_a_step_draws_among_tiers_up_to_the_clients_density(own, may):
     drawn = widths(own)
     assert set(drawn) == set(may)
@@ -37,6 +40,7 @@ def test_a_step_draws_among_tiers_up_to_the_clients_density(own, may):
         assert abs(drawn.count(width) / 200 - share) <= 5 * np.sqrt(share * (1 - share) / 200)
 
 
+@pytest.mark.slow
 def test_a_draw_depends_on_the_rounds_key_and_the_step_alone():
     drawn = widths(100)
     assert drawn == widths(100) and drawn[:3] == widths(100, steps=3)
@@ -60,6 +64,7 @@ def setting(percent):
     return task, given, layers, (x, y)
 
 
+@pytest.mark.slow
 def test_training_equals_the_network_cut_out_at_each_step():
     percent = 50
     task, given, layers, (x, y) = setting(percent)
@@ -85,6 +90,7 @@ def test_channels_beyond_the_widths_drawn_keep_their_values():
         assert not np.asarray(after)[level > 50].any()
 
 
+@pytest.mark.slow
 def test_runs_differ_from_heterofl_and_follow_the_seed():
     fjord = [w["loss"] for w in tiny.run("fjord").of("window")]
     for other in (tiny.run("heterofl"), tiny.run("heterofl", local__name="sgd")):
@@ -96,7 +102,7 @@ def test_runs_differ_from_heterofl_and_follow_the_seed():
 def test_momentum_and_prox_move_only_what_a_step_trains(settings):
     """Two steps by hand: all four weights, then only the first; gradients are 1, in float64."""
     layout = Layout.of({"w": jax.ShapeDtypeStruct((4, 1), jnp.float32)}, channels=True)
-    model = types.SimpleNamespace(apply=lambda p, x, training, key: x @ p["w"])
+    model = types.SimpleNamespace(step=lambda p, x, key: (x @ p["w"], {}))
     task = LocalTask(model, lambda logits, y: logits[:, 0], layout, LocalSettings(2, 1, **settings))
     x, y = np.ones((2, 1, 4), np.float32), np.zeros((2, 1), np.int32)
     batches = Batches(one=lambda k: (x[k], y[k]), all=lambda: (x, y))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 from prfl_oracle import LAYERS, masked, sgd
 
 from prfl_jax.engine.plan import MAX_ROWS, empty_row, stack_rows
@@ -60,7 +61,7 @@ def test_without_masks(loss):
     assert result.squares == ()
 
 
-@pytest.mark.parametrize("momentum,unroll", [(0.0, True), (0.9, True), (0.9, False)])
+@pytest.mark.parametrize("momentum,unroll", [slow(0.0, True), (0.9, True), slow(0.9, False)])
 def test_under_masks_with_and_without_momentum(momentum, unroll):
     params, x, y = start()
     masks = some_masks()
@@ -95,7 +96,7 @@ def test_an_empty_mask_trains_the_biases_alone():
     tiny.close(result.params, want, 1e-5)
 
 
-@pytest.mark.parametrize("more", [{}, {"momentum": 0.9, "prox_mu": 0.1, "square_gradients": True}])
+@pytest.mark.parametrize("more", [slow({}), {"momentum": 0.9, "prox_mu": 0.1, "square_gradients": True}])
 def test_a_long_round_is_the_same_steps_one_batch_at_a_time(more, monkeypatch):
     steps = 40
     params = MODEL.init(KEY)

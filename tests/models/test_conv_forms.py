@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from marked import slow, slow_except
 from tiny import primitives
 
 from prfl_jax.models import conv_forms
@@ -33,7 +32,8 @@ def sizes(images, kernel, padding):
     return tuple(images[1 + k] + sum(padding[k]) - kernel[k] + 1 for k in range(2))
 
 
-@pytest.mark.parametrize("name", slow_except(FORMS, "by_row"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMS)
 @settings(deadline=None, max_examples=8)
 @given(data=st.data())
 def test_equals_lax_with_both_gradients(name, data):
@@ -79,9 +79,10 @@ def test_each_shape_takes_the_form_with_fewest_multiplications(image, kernel, pr
     assert names.count("dot_general") == products and "conv_general_dilated" not in names
 
 
-SHAPES = [slow((16, 16, 64), 3), slow((8, 8, 256), 3), ((2, 2, 256), 3), slow((14, 14, 32), 5)]
+SHAPES = [((16, 16, 64), 3), ((8, 8, 256), 3), ((2, 2, 256), 3), ((14, 14, 32), 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image,kernel", SHAPES)
 def test_rounding_in_float32_is_that_of_the_plain_sum(image, kernel):
     rng = np.random.default_rng(0)

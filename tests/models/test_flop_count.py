@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 from flop_nets import MODULES, NNX, SHAPE, flat, linen, weight, without_loops
 from jax import lax
-from marked import every_third
+from marked import every_third, slow_except
 
 from prfl_jax.models.build import wrap_linen, wrap_module
 from prfl_jax.models.flop_count import count_flop
@@ -30,7 +30,10 @@ def model_of(name):
     return wrap_linen(name, linen(MODULES[name]), SHAPE, 10)
 
 
-@pytest.mark.parametrize(("name",), every_third([(name,) for name in (*MODULES, *NNX)]))
+EACH = [*every_third([(name,) for name in MODULES]), *slow_except(NNX, "nnx convolutions")]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_the_count_is_xlas_with_loops_written_out(name):
     model, image = model_of(name), jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
     with plain_convolutions():
@@ -275,6 +278,7 @@ class Whitened(nn.Module):
         return nn.Dense(10)(flat(x)) @ jnp.linalg.cholesky(w @ w.T + jnp.eye(10))
 
 
+@pytest.mark.slow
 def test_masks_discount_leaves_and_not_the_rest():
     model = wrap_module("it", Attends, (28, 28, 1), 10)
     size = Layout.of(model.shapes()).model_size(model, None, 5, 20)
@@ -286,7 +290,7 @@ def test_masks_discount_leaves_and_not_the_rest():
     np.testing.assert_allclose(make_costs(full, np.array([100, 100]), 40, (1e6, 1e6)).compute_s, costs.compute_s[0])
 
 
-@pytest.mark.parametrize("strategy", ["prfl", "fedavg"])
+@pytest.mark.parametrize("strategy", slow_except(["prfl", "fedavg"], "fedavg"))
 def test_one_network_in_two_libraries_takes_the_same_time(strategy):
     def costs(name):
         simulation = tiny.simulation(

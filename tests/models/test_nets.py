@@ -31,7 +31,7 @@ def test_parameter_counts_of_the_paper(name, data, parameters):
 
 
 @pytest.mark.parametrize("width", slow_except([1.0, 0.5, 0.05], 0.05))
-@pytest.mark.parametrize("name,data", [("conv2", FEMNIST), ("conv2", ((28, 28, 1), 10)), ("vgg11", CIFAR10)])
+@pytest.mark.parametrize("name,data", [("conv2", FEMNIST), ("conv2", ((28, 28, 1), 10)), slow("vgg11", CIFAR10)])
 def test_modules_have_the_shapes_and_flop_of_the_clocks_tables(name, data, width):
     model = build(name, *data, width)
     table = layer_table(name, *data, width)
@@ -91,6 +91,7 @@ def test_the_releases_initialisation_of_vgg11():
     assert not any(paths[f"dense{k}/bias"].any() for k in range(3))
 
 
+@pytest.mark.slow
 def test_he_and_flax_initialisation_and_that_they_follow_the_key():
     he, again, other = drawn(build("conv2", *FEMNIST, width=0.25, init="he"), seeds=(3, 3, 4))
     assert_uniform(he["conv1/kernel"], math.sqrt(6 / (25 * 8)))
@@ -129,7 +130,7 @@ def test_softmax_loss():
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-@pytest.mark.parametrize("height,width", [(4, 6), (5, 7), (2, 2), (3, 2)])
+@pytest.mark.parametrize("height,width", [slow(4, 6), (5, 7), slow(2, 2), slow(3, 2)])
 def test_max_pool_equals_flaxs(height, width):
     rng = np.random.default_rng(height)
     x = rng.normal(size=(2, height, width, 3)).astype(np.float32)

@@ -281,6 +281,7 @@ def test_batched_seeds_have_their_own_malicious_clients(tmp_path):
         tiny.close(one.params, alone.params)
 
 
+@pytest.mark.slow
 def test_who_failed_has_no_vote_by_what_it_sent_before():
     """With windows that wait for all, a cohort of everybody and no cohort are the same method, also with dropouts."""
     settings = {**SEVEN, "aggregation__name": "median", "faults__dropout": 0.3, "rounds": 10}
@@ -290,6 +291,7 @@ def test_who_failed_has_no_vote_by_what_it_sent_before():
     tiny.close(one.params, cohort.params)
 
 
+@pytest.mark.slow
 def test_an_honest_update_that_is_rejected_does_not_end_the_run():
     blown_up = {**SEVEN, "rounds": 3, "local__lr": 1e30}
     assert tiny.run("fedavg", **blown_up).report["ended"]["how"] == "not_finite"

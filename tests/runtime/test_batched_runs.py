@@ -122,6 +122,7 @@ def test_another_runs_folder_is_found_before_any_begins(tmp_path):
     assert not (tmp_path / "0" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_what_stops_one_stops_the_others_with_a_checkpoint(tmp_path):
     """A run that fails in the middle; the other one saves, and goes on later."""
     configs = [tiny.config("fedavg", seed=seed, rounds=30, engine__chunk_windows=1) for seed in range(2)]
@@ -140,6 +141,7 @@ def test_what_stops_one_stops_the_others_with_a_checkpoint(tmp_path):
         same_as_alone(finished, config)
 
 
+@pytest.mark.slow
 def test_waiting_is_no_training_time(tmp_path):
     configs = [tiny.config("fedavg", seed=seed, rounds=4, engine__chunk_windows=1) for seed in range(2)]
     answer = EvaluationGrid.answer
@@ -154,6 +156,7 @@ def test_waiting_is_no_training_time(tmp_path):
     assert quick.report["host"]["steady_s"] < quick.report["host"]["total_s"]
 
 
+@pytest.mark.slow
 def test_one_call_trains_all(tmp_path):
     """Every call of the device holds a chunk of each experiment that still runs."""
     configs = [tiny.config("fedavg", seed=seed, rounds=6, engine__chunk_windows=2) for seed in range(3)]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 
 from prfl_jax.data.device import draw_batches
 from prfl_jax.engine import planner
@@ -65,7 +66,7 @@ def test_a_cohort_of_all_is_everybody():
     tiny.same(cohort.params, all_of_them.params)
 
 
-@pytest.mark.parametrize("method", ["fedavg", "fedbuff", "heterofl"])
+@pytest.mark.parametrize("method", slow_except(["fedavg", "fedbuff", "heterofl"], "fedbuff"))
 def test_a_run_goes_on_exactly(method, tmp_path):
     config = tiny.config(method, **changes(method))
     experiment = Experiment(config)
@@ -78,6 +79,7 @@ def test_a_run_goes_on_exactly(method, tmp_path):
     assert comparable(report) == comparable(whole)
 
 
+@pytest.mark.slow
 def test_fedavg_of_a_cohort_is_the_mean_of_its_clients():
     """One window from the first model: the mean of what each drawn client makes of it alone."""
     ran = tiny.run("fedavg", **{**TEN, "rounds": 1, "eval_every_s": 1e6})

@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 
 from prfl_jax.density import BalancedDensity
 from prfl_jax.engine.evaluate import Evaluator
@@ -32,6 +33,7 @@ def measured(ran):
     return [record.keys() & MEASURED for record in ran.of("interval")]
 
 
+@pytest.mark.slow
 def test_a_method_that_asks_for_nothing_evaluates_nothing():
     assert tiny.simulation("fedavg").eval_sets()[1] is None
     assert tiny.simulation("prfl").eval_sets()[1] is not None
@@ -41,6 +43,7 @@ def test_a_method_that_asks_for_nothing_evaluates_nothing():
     assert ran.of("interval") == [] and ran.report["stop_rule"] is None and ran.of("eval")
 
 
+@pytest.mark.slow
 def test_time_balance_decides_without_accuracies():
     with mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated")):
         ran = tiny.run_experiment(Experiment(tiny.config("prfl_norecover")))
@@ -51,7 +54,7 @@ def test_prfl_asks_for_clients_and_server():
     assert measured(tiny.run("prfl")) == [{"client_accuracy", "server_accuracy"}] * 2
 
 
-@pytest.mark.parametrize(("strategy", "lowest"), [("fedavg", 100), ("prfl_norecover", 99)])
+@pytest.mark.parametrize(("strategy", "lowest"), [slow("fedavg", 100), ("prfl_norecover", 99)])
 def test_stop_early_without_recovery_asks_for_the_server_alone(strategy, lowest):
     """The run ends when the server's accuracy stops improving, also if densities are below 1."""
     ran = tiny.run(strategy, **STOPS)

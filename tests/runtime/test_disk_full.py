@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from marked import slow
 from paths import HELPERS, ROOT
 
 from prfl_jax.config import cli
@@ -42,9 +43,9 @@ def code(experiment, folder: Path) -> int:
 @pytest.mark.parametrize(
     ("size", "names"),
     [
-        (0, "config.json"),
-        (1000, "config.json"),
-        (3500, "metrics.jsonl"),
+        slow(0, "config.json"),
+        slow(1000, "config.json"),
+        slow(3500, "metrics.jsonl"),
         (30_000, "checkpoints"),
     ],
 )
@@ -64,6 +65,7 @@ def test_files_that_find_no_room(experiment, whole, tmp_path, capsys, size, name
     tiny.same(again.params, whole.params)
 
 
+@pytest.mark.slow
 def test_no_room_when_a_signal_comes(experiment, whole, tmp_path, capsys):
     """The checkpoint before it is still there."""
     folder = tmp_path / "run"

@@ -77,7 +77,7 @@ def run(name):
     return tiny.run(method, **changes)
 
 
-@pytest.mark.parametrize("name", slow_except(RUNS, "prfl", "fedasync", "deadline", "cohort"))
+@pytest.mark.parametrize("name", slow_except(RUNS, "prfl", "deadline", "cohort"))
 def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     ran = run(name)
     jsonschema.Draft202012Validator(load_schema()).validate(ran.report)
@@ -117,7 +117,7 @@ def test_every_dispatch_arrives_fails_or_is_in_flight(name):
 GO_ON = ["prfl", "fedavg", "fedbuff", "deadline", "cohort", "cohort_fedbuff"]
 
 
-@pytest.mark.parametrize("name", slow_except(GO_ON, "prfl", "cohort_fedbuff"))
+@pytest.mark.parametrize("name", slow_except(GO_ON, "prfl"))
 def test_a_run_goes_on_exactly(name, tmp_path):
     method, changes = RUNS[name]
     experiment = Experiment(tiny.config(method, **{**changes, "engine__chunk_windows": 2}))
@@ -131,7 +131,8 @@ def test_a_run_goes_on_exactly(name, tmp_path):
     assert {key: comparable(report)[key] for key in same} == {key: comparable(whole)[key] for key in same}
 
 
-@pytest.mark.parametrize("name", slow_except(["prfl", "fedbuff", "fedasync", "cohort_fedbuff"], "fedasync"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prfl", "fedbuff", "fedasync", "cohort_fedbuff"])
 def test_training_ahead_trains_nothing_that_has_failed(name):
     method, changes = RUNS[name]
     steady = {"submodel__importance": "weight"} if method == "prfl" else {}
@@ -147,7 +148,8 @@ def test_training_ahead_trains_nothing_that_has_failed(name):
             assert ready.pop(slot) == row.count[slot]  # of this very dispatch
 
 
-@pytest.mark.parametrize("name", slow_except(["cohort", "cohort_fedbuff"], "cohort"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cohort", "cohort_fedbuff"])
 def test_slots_of_a_cohort_that_are_handed_on_change_nothing(name):
     method, changes = RUNS[name]
     slots = planner.Slots
@@ -160,6 +162,7 @@ def test_slots_of_a_cohort_that_are_handed_on_change_nothing(name):
     tiny.same(run(name).params, kept.params)
 
 
+@pytest.mark.slow
 def test_methods_meet_the_same_faults():
     drawn = FaultDraws(0, Faults(0.1, 0.1, 0.1, 0.25))
     seen = {}
@@ -195,6 +198,7 @@ def test_a_run_that_waits_for_nobody_says_so(tmp_path):
         Experiment(config).run(tmp_path / "run", progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_before_that_does_not_mind(tmp_path):
     """All leave for good at 20 s: the last window that can close is the last but for what the horizon asks for."""
     leave = {"faults__leave_s": (20.0,), "rounds": 40}
@@ -208,6 +212,7 @@ def test_a_run_that_ends_before_that_does_not_mind(tmp_path):
     assert f"{ran.report['windows']} windows" in said or f"  {ran.report['windows']}, about 20 " in said
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_on_with_ends_where_all_have_left_too(tmp_path):
     """A chunk is planned up to the window that never closes: a checkpoint after it has a clock that tried that one."""
     leave = {"faults__leave_s": (12.0,), "rounds": 200, "seed": 0}

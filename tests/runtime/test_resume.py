@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow_except
 from paths import HELPERS, ROOT
 
 import prfl_jax
@@ -74,7 +75,7 @@ def test_a_run_leaves_what_it_promises(whole):
     tiny.same(loaded, whole.params)
 
 
-@pytest.mark.parametrize("checks", [2, 3, 5, 8, 13, 21, 34])
+@pytest.mark.parametrize("checks", slow_except([2, 3, 5, 8, 13, 21, 34], 3, 13))
 def test_an_interrupted_run_goes_on_to_the_same_end(experiment, whole, tmp_path, checks):
     with pytest.raises(Interrupted):
         experiment.run(tmp_path / "run", guard=tiny.StopAt(checks), progress=False)
@@ -112,7 +113,7 @@ class Late:
         return np.asarray(self.array)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 6])
+@pytest.mark.parametrize("chunk", slow_except([1, 2, 6], 2))
 def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whole, tmp_path, chunk, monkeypatch):
     sim = experiment.simulation
     executable = sim.executable
@@ -155,6 +156,7 @@ def test_starting_a_finished_run_again_changes_nothing(experiment, whole, tmp_pa
     same(experiment.run(tmp_path / "run", progress=False), whole)
 
 
+@pytest.mark.slow
 def test_chunk_length_may_change_on_resume(whole, experiment, tmp_path):
     with pytest.raises(Interrupted):
         experiment.run(tmp_path / "run", guard=tiny.StopAt(9), progress=False)
@@ -167,7 +169,7 @@ def newest(folder: Path) -> Path:
     return max((folder / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "host"])
+@pytest.mark.parametrize("damage", slow_except(["missing", "cut", "flipped", "host"], "cut"))
 def test_a_damaged_newest_checkpoint_falls_back(experiment, whole, tmp_path, damage, capsys):
     folder = tmp_path / "run"
     for _ in range(2):
@@ -340,6 +342,7 @@ def test_a_signal_while_the_run_starts_is_answered_at_once(how, tmp_path):
     assert process.returncode == 128 + how and "to resume:" in err and "Traceback" not in err
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_and_the_same_command_again(how, tmp_path):
     folder = tmp_path / "run"
@@ -364,6 +367,7 @@ def test_signals_and_the_same_command_again(how, tmp_path):
     assert comparable(report) == comparable(json.loads((tmp_path / "other" / "report.json").read_text()))
 
 
+@pytest.mark.processes
 def test_two_processes_in_one_folder(tmp_path):
     folder = tmp_path / "run"
     first = start(command(folder, rounds=100_000))

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tiny
-from marked import slow
+from marked import slow, slow_except
 from paths import HELPERS, ROOT
 
 import prfl_jax
@@ -78,7 +78,7 @@ def holds(folder, experiment, finished=None):
     return report
 
 
-@pytest.mark.parametrize("headline", NAMES)
+@pytest.mark.parametrize("headline", slow_except(NAMES, "fedavg"))
 def test_the_saved_model_is_the_reports(headline, tmp_path):
     experiment = Experiment(tiny.config("prfl", rounds=12, eval__model=headline))
     report = holds(tmp_path, experiment, run(tmp_path, experiment))
@@ -87,6 +87,7 @@ def test_the_saved_model_is_the_reports(headline, tmp_path):
     assert report["model"]["files"][other] == f"final_model_{other}.npz"
 
 
+@pytest.mark.slow
 def test_both_headlines_save_the_same_two_models(tmp_path):
     for headline in NAMES:
         run(tmp_path / headline, Experiment(tiny.config("prfl", rounds=12, eval__model=headline)))
@@ -101,10 +102,10 @@ def test_both_headlines_save_the_same_two_models(tmp_path):
 @pytest.mark.parametrize(
     ("strategy", "changes"),
     [
-        ("fedavg", {"eval__model": "mask"}),
+        slow("fedavg", {"eval__model": "mask"}),
         ("fedasync", {}),
-        ("fedbuff", {}),
-        ("prfl_fedavg", {}),
+        slow("fedbuff", {}),
+        slow("prfl_fedavg", {}),
         slow("fedavg", {"aggregation__name": "median", "aggregation__byzantine": 1}),
     ],
 )
@@ -122,12 +123,13 @@ def test_other_methods_with_two_models(strategy, tmp_path):
     holds(tmp_path, experiment, run(tmp_path, experiment))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        slow({"engine__store": "bfloat16"}),
-        slow({"engine__models": "host", "engine__devices": 1}),
-        slow({"aggregation__server_lr": 0.5}),
+        {"engine__store": "bfloat16"},
+        {"engine__models": "host", "engine__devices": 1},
+        {"aggregation__server_lr": 0.5},
         {"stop_early": True, "rounds": 60, "density__patience": 1, "density__min_delta": 0.9},
         {"horizon_s": 1.0},
     ],

@@ -63,12 +63,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     assert "STOPPED" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_horizon_before_the_first_window_ends_well(tmp_path, capsys):
     config = tiny.config(compare=("fedavg",), horizon_s=0.01)
     assert train(config, "configs/mine.py", str(tmp_path / "run")) == 0
     assert "Ended after 0 windows" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_that_diverged_in_its_last_step_is_reported(tmp_path):
     config = tiny.config(local__lr=1e38, local__steps=1, rounds=1)
     report = prfl_jax.Experiment(config).run(tmp_path / "run", progress=False).report
@@ -82,6 +84,7 @@ def test_a_second_process_is_kept_out_also_while_comparing(tmp_path):
         train(config, "configs/mine.py", str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_an_own_model_from_a_file(tmp_path):
     """With postponed annotations, which dataclasses look up in the module's namespace."""
     (tmp_path / "own.py").write_text(
@@ -108,6 +111,7 @@ def test_the_clock_alone_charges_what_training_charges(importance):
     assert charged.tolist() == [prunable if importance == "client_sq_grad" else 0] * 4
 
 
+@pytest.mark.slow
 def test_the_stop_rule_ends_the_run_only_where_configured(tmp_path):
     changes = {"density__min_density": 1.0, "density__min_delta": 1.0, "density__interval": 2, "rounds": 12}
     marked = prfl_jax.Experiment(tiny.config(**changes)).run(tmp_path / "a", progress=False).report
@@ -127,6 +131,7 @@ def test_the_horizon_ends_a_run_and_the_grid_reaches_it(tmp_path):
     assert all(model <= t for model, t in zip(curve["model_s"], curve["t_s"], strict=True))
 
 
+@pytest.mark.slow
 def test_a_grid_second_is_answered_by_the_model_in_force(tmp_path):
     """FedAvg's windows are longer than the grid: the same model answers several points."""
     ran = tiny.run("fedavg", rounds=3, eval_every_s=2.0)
@@ -137,6 +142,7 @@ def test_a_grid_second_is_answered_by_the_model_in_force(tmp_path):
         assert following is None or record["t_s"] < following
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_decays_to_nothing_does_no_harm():
     ran = tiny.run("prfl", rounds=60, local__lr_decay=1e-9, local__lr_decay_rounds=1, window__dt_s=5.0)
     assert ran.report["ended"]["how"] == "rounds" and min(ran.of("interval")[-1]["percents"]) < 100
@@ -168,20 +174,24 @@ def script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
 
 
+MISTAKES = [
+    (["--config.rounds=abc"], "rounds"),
+    (["--config.clients.up_mb_s=(1.0,2.0,3.0)"], "clients.up_mb_s"),
+    (["--config.density.min_density=0"], "density.min_density"),
+    (["--config.windw.dt_s=3"], "window.dt_s"),
+    (["--config.data.name=nowhere.npz"], "nowhere.npz"),
+    (["--config.model.name=no_such_module:Net"], "no_such_module"),
+    (["--config.model.name=vgg11"], "model"),
+    (["--config.data.name=cifar10"], "prepare_data.py"),
+    (["--workdir=/proc/nowhere"], "--workdir"),
+    (["--config.data.holdout_fraction=0.0001"], "data.holdout_fraction"),
+]
+
+
+# Most of them are found seconds after the start, once JAX and the data are loaded.
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [
-        (["--config.rounds=abc"], "rounds"),
-        (["--config.clients.up_mb_s=(1.0,2.0,3.0)"], "clients.up_mb_s"),
-        (["--config.density.min_density=0"], "density.min_density"),
-        (["--config.windw.dt_s=3"], "window.dt_s"),
-        (["--config.data.name=nowhere.npz"], "nowhere.npz"),
-        (["--config.model.name=no_such_module:Net"], "no_such_module"),
-        (["--config.model.name=vgg11"], "model"),
-        (["--config.data.name=cifar10"], "prepare_data.py"),
-        (["--workdir=/proc/nowhere"], "--workdir"),
-        (["--config.data.holdout_fraction=0.0001"], "data.holdout_fraction"),
-    ],
+    [MISTAKES[0], *(pytest.param(*mistake, marks=pytest.mark.processes) for mistake in MISTAKES[1:])],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, tmp_path):
     where = tmp_path / "data"

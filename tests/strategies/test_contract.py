@@ -19,11 +19,13 @@ from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.strategies.table import METHODS
 from prfl_jax.system.signals import Interrupted
 
-each_method = pytest.mark.parametrize("method", METHODS)
-# The fast tests run everything for these: one for each aggregation, close rule and kind of sub-model. The others differ
-# from one of these in a single part, and the fast tests run most of it for them.
-MAIN = ("prfl", "fedavg", "fedasync", "fedfix", "fedbuff", "heterofl_windowed", "fjord", "fedrolex", "fiarse")
-each_main_method = pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
+# The fast tests run everything for two methods: one with windows of a fixed length, pruning and recovery, and one with
+# windows of one arrival and full models. They make one run of a method for each other way to close windows, and of one
+# whose sub-models are channels of a convolutional network. The others differ from one of these in few parts.
+MAIN = ("prfl", "fedasync")
+ONCE = (*MAIN, "fedavg", "fedbuff", "heterofl_windowed")
+each_method = pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
+each_method_once = pytest.mark.parametrize("method", slow_except(METHODS, *ONCE))
 # computing takes no time, as in the paper, or some: another time for each client
 COMPUTING = dict(clients__flop_s=(8e5, 4e5, 2e5, 1e5))
 # Computing time changes only the times of the clock, so its runs repeat the others and are slow tests.
@@ -46,6 +48,10 @@ NO_WIDTHS: dict[str, dict] = {
     name: dict(density__tiers=(1.0,)) for name, row in METHODS.items() if LOCAL_WORKS.find(row.local).draws_widths
 }
 EQUALS_FEDAVG: dict[str, dict] = {"fedfix": dict(window__close="fixed", window__dt_s=100.0), **NO_WIDTHS}
+# FedOpt's: without momentum, and with a tau beside which no change counts, so that each step is eta D / (2 tau).
+EQUALS_FEDAVG["fedavgm"] = dict(aggregation__optimizer_args='{"momentum": 0}')
+for _name, _args in (("fedadagrad", ""), ("fedadam", '"b1": 0, "b2": 1, '), ("fedyogi", '"b1": 0, "b2": 1, ')):
+    EQUALS_FEDAVG[_name] = dict(aggregation__optimizer_args=f'{{{_args}"tau": 10000}}', aggregation__server_lr=20_000.0)
 MIXING = [name for name, row in METHODS.items() if row.aggregation == "mixing"]  # one by one, so never a mean
 
 # One client more than ten times faster than the others: the densities are 1 and the minimum,
@@ -65,7 +71,9 @@ FIXED_DENSITIES = dict(
 
 
 @pytest.mark.parametrize("computing", [{}, slow(dict(clients__flop_s=(4e5,)))], ids=["", "flop_s"])
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in MIXING])
+@pytest.mark.parametrize(
+    "method", slow_except([name for name in METHODS if name not in MIXING], "prfl", "fedavg", "fedfix", "fedbuff")
+)
 def test_alike_clients_at_density_1_give_fedavg(method, computing):
     ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})}, **computing)
     fedavg = tiny.run("fedavg", **ALIKE, **tiny.small_model(method), **computing)
@@ -124,7 +132,7 @@ def test_bytes_in_flight_are_all_that_is_missing():
 
 
 @each_pace
-@each_main_method
+@each_method
 def test_the_same_seed_gives_the_same_report_and_another_another(method, computing):
     first = tiny.run(method, **computing)
     again = tiny.run_experiment(Experiment(tiny.config(method, **computing)))
@@ -138,7 +146,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another(method, computi
 
 
 @each_pace
-@each_method
+@each_method_once
 def test_compared_methods_share_partition_start_and_network(method, computing):
     own, fedavg = tiny.run(method, **computing), tiny.run("fedavg", **tiny.small_model(method), **computing)
     assert own.report["partition"] == fedavg.report["partition"]
@@ -163,8 +171,8 @@ def long_run(method):
     return tiny.run(method, rounds=rounds, eval_every_s=30.0, **work)
 
 
-# A method of each way to aggregate and to close a window; the other rows learn by the same parts.
-@pytest.mark.parametrize("method", slow_except(METHODS, "prfl", "fedavg", "fedasync", "fedbuff"))
+# The other rows learn by the same parts.
+@pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
 def test_it_learns(method):
     ran = long_run(method)
     accuracy = [e["mask"]["accuracy"] for e in ran.of("eval")]
@@ -178,13 +186,13 @@ def follows_the_schema(method, ran):
     assert ran.report["strategy"] == method and ran.report["ended"]["how"] == "rounds"
 
 
-@each_method
+@each_method_once
 def test_its_report_follows_the_schema(method):
     follows_the_schema(method, tiny.run(method))
 
 
 @pytest.mark.slow
-@each_method
+@pytest.mark.parametrize("method", METHODS)
 def test_reports_of_other_runs_follow_the_schema(method):
     for ran in (tiny.run(method, **COMPUTING), long_run(method)):
         follows_the_schema(method, ran)
@@ -193,7 +201,7 @@ def test_reports_of_other_runs_follow_the_schema(method):
 STALENESS = [n for n, row in METHODS.items() if AGGREGATIONS.find(row.aggregation).staleness]
 
 
-@pytest.mark.parametrize("method", slow_except(STALENESS, *[name for name in STALENESS if name in MAIN]))
+@pytest.mark.parametrize("method", slow_except(STALENESS, "fedasync"))
 def test_hinge_with_a_huge_b_is_constant(method):
     hinge = tiny.run(method, aggregation__staleness="hinge", aggregation__staleness_b=1e9)
     constant = tiny.run(method, aggregation__staleness="constant")
@@ -205,7 +213,7 @@ def test_hinge_with_a_huge_b_is_constant(method):
 
 
 @each_pace
-@each_method
+@each_method_once
 def test_the_report_counts_what_the_records_say(method, computing):
     ran = tiny.run(method, **computing)
     windows, report = ran.of("window"), ran.report
@@ -242,7 +250,7 @@ def test_the_report_counts_what_the_records_say(method, computing):
     assert (stats["arrivals_min"], stats["arrivals_max"], stats["empty"]) == (min(counts), max(counts), counts.count(0))
 
 
-@each_method
+@each_method_once
 def test_computing_takes_the_time_of_a_full_model(method):
     """3 x the forward FLOP of all layers x samples, over the client's FLOP/s: at density 1 one for all methods."""
     simulation = tiny.simulation(method, **COMPUTING)
@@ -257,7 +265,7 @@ def test_computing_takes_the_time_of_a_full_model(method):
 
 
 @each_pace
-@each_main_method
+@each_method
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, computing, tmp_path):
     whole, experiment = tiny.run(method, **computing), Experiment(tiny.config(method, **computing))
     for checks in (3, 4):  # the shortest run has eight

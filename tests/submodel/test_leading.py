@@ -65,7 +65,7 @@ def test_levels_are_the_first_channels_of_every_layer(percent, name, shape):
         inputs, before = outputs, whole
 
 
-@pytest.mark.parametrize("percent,width", [(100, 1.0), (50, 0.5), (25, 0.25), (13, 0.125), (6, 0.0625)])
+@pytest.mark.parametrize("percent,width", [slow(100, 1.0), slow(50, 0.5), slow(25, 0.25), slow(13, 0.125), (6, 0.0625)])
 @pytest.mark.parametrize("name,shape", [("conv2", (28, 28, 1)), slow("vgg11", (32, 32, 3))])
 def test_bytes_and_flop_are_those_of_the_narrow_network(percent, width, name, shape):
     size = leading_size(layer_table(name, shape, 10, 1.0), 4.0)
@@ -80,7 +80,8 @@ def test_bytes_and_flop_are_those_of_the_narrow_network(percent, width, name, sh
     assert by_density.down_bytes[0] == 4 * small.num_parameters()
 
 
-@pytest.mark.parametrize("percent,width", [slow(50, 0.5), (25, 0.25)])
+@pytest.mark.slow
+@pytest.mark.parametrize("percent,width", [(50, 0.5), (25, 0.25)])
 def test_training_equals_that_of_the_network_cut_out(percent, width):
     """The dense simulation and the small network alone, scaler and masked logits included, weight by weight."""
     base = 0.5  # so that the dense model is small too

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from cut_network import kept_channels, train
+from marked import slow_except
 
 from prfl_jax.engine.plan import MAX_ROWS, stack_rows
 from prfl_jax.local import LocalSettings
@@ -105,7 +106,7 @@ def test_bytes_are_those_of_leading_channels_in_every_window():
         levels = rule.advance(levels)
 
 
-@pytest.mark.parametrize("shift", [0, 2, 5])
+@pytest.mark.parametrize("shift", slow_except([0, 2, 5], 5))
 def test_training_equals_that_of_the_network_cut_out(shift):
     percent, net = 50, model()
     masks = tuple(jnp.asarray(mask) for mask in channel_masks(LAYERS, LAYOUT.paths, percent, shift))
@@ -152,6 +153,7 @@ def test_the_engine_sends_other_channels_in_every_window(windows):
     assert partial >= 10
 
 
+@pytest.mark.slow
 def test_a_run_differs_from_heterofl_from_the_first_sub_model_on():
     rolled, fixed = tiny.run("fedrolex").of("window"), tiny.run("heterofl", local__name="sgd").of("window")
     assert rolled[0]["loss"] == fixed[0]["loss"]  # full models
@@ -159,6 +161,7 @@ def test_a_run_differs_from_heterofl_from_the_first_sub_model_on():
     assert all(one["loss"] != other["loss"] for one, other in zip(rolled[2:], fixed[2:], strict=True))
 
 
+@pytest.mark.slow
 def test_a_rule_of_any_kind_may_be_a_plugin():
     mine = tiny.run("fedrolex", submodel__name="tests.submodel.test_rolling:MINE")
     tiny.same(mine.params, tiny.run("fedrolex").params)

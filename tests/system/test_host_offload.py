@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from marked import slow
 
 from prfl_jax.config.validate import validate
 from prfl_jax.report import comparable
@@ -46,16 +45,17 @@ def test_reading_and_writing_slots_is_as_on_the_device(slots):
     np.testing.assert_array_equal(read, stack[inside])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
         ("prfl", {}),
-        slow("prfl", GROUPS),
-        slow("prfl", ALL),
-        slow("prfl_fedavg", {}),
-        slow("fedbuff", {"engine__train": "pending"}),
-        slow("fedbuff", {"engine__train": "pending", **GROUPS}),
-        slow("heterofl_windowed", {"engine__store": "bfloat16"}),
+        ("prfl", GROUPS),
+        ("prfl", ALL),
+        ("prfl_fedavg", {}),
+        ("fedbuff", {"engine__train": "pending"}),
+        ("fedbuff", {"engine__train": "pending", **GROUPS}),
+        ("heterofl_windowed", {"engine__store": "bfloat16"}),
     ],
 )
 def test_a_run_is_the_same(method, changes):

@@ -1,0 +1,70 @@
+"""Checks that tie `local.optimizer`, its arguments and `local.lr_schedule` to other keys of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prfl_jax.density import prunes_by
+from prfl_jax.local import factories
+from prfl_jax.local.choices import LOCAL_WORKS
+from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZER, OPTIMIZERS, SCHEDULE
+from prfl_jax.submodel import IMPORTANCES
+from prfl_jax.system import keyword_args
+from prfl_jax.system.errors import refuse
+
+_ARGS = "local.optimizer_args"
+
+
+def _momentum(flat: Mapping[str, Any]) -> None:
+    name, momentum = flat[OPTIMIZER], flat["local.momentum"]
+    if momentum and OPTIMIZERS.find(name).factory is not None:
+        raise refuse("local.momentum", momentum, f"0 with {OPTIMIZER}={name!r}, which takes its own in {_ARGS}")
+
+
+def _arguments(flat: Mapping[str, Any]) -> None:
+    name, text = flat[OPTIMIZER], flat[_ARGS]
+    factory, args = OPTIMIZERS.find(name).factory, keyword_args.parse(text)
+    if factory is None:
+        if args:
+            raise refuse(
+                _ARGS, text, f"{keyword_args.NONE} with {OPTIMIZER}={name!r}, whose momentum is local.momentum"
+            )
+        return
+    why = keyword_args.misfit(factory, args, factories.RATE)
+    if why is not None:
+        raise refuse(_ARGS, text, f"{why}, with {OPTIMIZER}={name!r}")
+
+
+def _work(flat: Mapping[str, Any]) -> None:
+    """A work that takes its own steps would not see these settings."""
+    name = flat["local.name"]
+    if LOCAL_WORKS.find(name).takes_optimizer:
+        return
+    of_sgd = {OPTIMIZER: "sgd", SCHEDULE: "constant", "local.clip_grad_norm": None}
+    for key, usual in of_sgd.items():
+        if flat[key] != usual:
+            allowed = f"{usual} with local.name={name!r}, whose LocalWork does not say takes_optimizer=True"
+            raise refuse(key, flat[key], allowed)
+
+
+def _importance(flat: Mapping[str, Any]) -> None:
+    """((w_sent - w) / lr)^2 is the square of a gradient only where w_sent - w is lr times a sum of gradients."""
+    importance = flat["submodel.importance"]
+    if not IMPORTANCES.find(importance).from_updates or not prunes_by(flat):
+        return
+    usual = {
+        OPTIMIZER: OPTIMIZERS.find(flat[OPTIMIZER]).factory is None,
+        SCHEDULE: LR_SCHEDULES.find(flat[SCHEDULE]).function is None,
+    }
+    others = " or ".join(IMPORTANCES.with_trait(lambda one: not one.from_updates))
+    for key, is_usual in usual.items():
+        if not is_usual:
+            words = (
+                f"{others} with {key}={flat[key]!r}: updates give squared gradients with sgd at a constant rate alone"
+            )
+            raise refuse("submodel.importance", importance, words)
+
+
+# run by `config/validate.py`
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_momentum, _arguments, _work, _importance)
