@@ -42,6 +42,8 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "model.init": ("he", ["xavier", None]),
     "model.size_mb": (26.5, [0.0, -26.5, INF]),
     "model.loss": ("softmax", ["mse"]),
+    "model.norm": (None, ["layer", None]),  # the others need a network with norms
+    "model.state": (None, ["global", None]),
     "task.name": (None, ["regression", None, 1]),  # the other one wants other data
     "clients.number": (9, [0, -1, 10.0, None]),
     "clients.up_mb_s": ((1.0,) * 10, [(1.0, -2.0), (0.0,), (NAN,), ("1",), 5.0, None]),

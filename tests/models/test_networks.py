@@ -8,12 +8,14 @@ import tiny
 from flop_nets import without_loops
 from marked import slow_except
 from network_cases import CASES, RESIDUAL, SERIES, TOKENS, network, settings
+from paths import ROOT
 
 from prfl_jax.config.validate import validate
 from prfl_jax.models import build_model, norm_leaves
 from prfl_jax.models.build import flat_paths
 from prfl_jax.models.inputs import batch_shape
 from prfl_jax.models.matmul_conv import plain_convolutions
+from prfl_jax.models.network_table import network_table
 from prfl_jax.models.variables import STATE
 from prfl_jax.system.errors import UserError
 from prfl_jax.tasks import FEATURES, SEQUENCES, SampleSpec
@@ -222,7 +224,7 @@ def test_every_norm_of_a_residual_network_has_state(name):
         ({"name": "resnet50", "norm": "none"}, "allowed is batch or group with config.model.name='resnet50'"),
         ({"name": "my.py:Net", "norm": "none"}, "allowed is batch .*my.py:Net"),
         ({"norm": "layer"}, "allowed is one of batch, group, none"),
-        ({"state": "global"}, "allowed is one of average, local, static"),
+        ({"state": "global"}, "allowed is one of average"),
     ],
 )
 def test_norms_that_a_network_does_not_have_are_refused(changes, allowed):
@@ -259,3 +261,10 @@ def test_series_of_one_step_and_of_none():
         model = network(name, sample=sample)
         logits = jax.jit(lambda key, model=model: model.apply(model.init(key), x, False, None))(jax.random.key(0))
         assert np.isfinite(logits).all() and (np.asarray(logits[0]) != logits[1]).any()
+
+
+@pytest.mark.slow
+def test_the_table_of_the_docs_is_the_commands():
+    text = (ROOT / "docs" / "networks.md").read_text()
+    for line in network_table():
+        assert f"{line}\n" in text
