@@ -234,6 +234,7 @@ def apart(one, other):
     return max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
 
 
+@pytest.mark.slow
 def test_sgd_at_rate_1_is_fedavg():
     sgd = tiny.run("fedavgm", rounds=4, aggregation__optimizer_args='{"momentum": 0}', aggregation__server_lr=1.0)
     fedavg = tiny.run("fedavg", rounds=4)
@@ -241,17 +242,22 @@ def test_sgd_at_rate_1_is_fedavg():
     assert apart(tiny.run("fedavgm", rounds=4).params, fedavg.params) > 1e-3
 
 
+SUBMODELS_BY_CHANGES = "sub-models by changes with adam"
 PRFL = dict(rounds=11, density__interval=2)
 RUNS = {
     **{name: (name, dict(rounds=5)) for name in ROWS},
     "prfl with adam": ("prfl", dict(aggregation__optimizer="adam", **PRFL)),
+    "prfl of arrivals with adam": ("prfl", dict(aggregation__name="counted", aggregation__optimizer="adam", **PRFL)),
     "prfl with momentum": (
         "prfl",
         dict(aggregation__optimizer="sgdm", aggregation__optimizer_args='{"momentum": 0.5}', **PRFL),
     ),
     "prfl of nobuff with yogi": ("prfl_nobuff", dict(aggregation__optimizer="yogi", **PRFL)),
-    "plain mean with adagrad": ("prfl_fedavg", dict(aggregation__optimizer="adagrad", **PRFL)),
-    "sub-models by changes with adam": (
+    "plain mean with adagrad": (  # a tau of 0.001 would blow up the rounding errors of D
+        "prfl_fedavg",
+        dict(aggregation__optimizer="adagrad", aggregation__optimizer_args='{"tau": 0.01}', **PRFL),
+    ),
+    SUBMODELS_BY_CHANGES: (
         "prfl",
         dict(
             aggregation__name="fedbuff",
@@ -268,7 +274,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("run", slow_except(RUNS, "prfl with adam"))
+@pytest.mark.parametrize("run", slow_except(RUNS, "prfl of arrivals with adam"))
 def test_a_run_equals_the_method_written_out(run):
     strategy, changes = RUNS[run]
     experiment = Experiment(tiny.config(strategy, **changes))
@@ -290,8 +296,9 @@ def test_a_run_equals_the_method_written_out(run):
         np.testing.assert_allclose(window["loss"], losses, rtol=1e-4)
     if strategy.startswith("prfl"):
         assert any(levels is not None for levels in prunings)
-        pruned = [np.asarray(v).min() for v in jax.tree.leaves(oracle.server.v)]
-        assert "adam" not in run or min(pruned) < 1e-6 * 0.99  # moments have moved
+    full = jax.tree.reduce(lambda total, leaf: total + leaf.size, initial, 0)
+    partly = any(0 < count < full for count in oracle.undecided)
+    assert partly == (run in ("prfl of arrivals with adam", "prfl of nobuff with yogi", SUBMODELS_BY_CHANGES))
 
 
 @pytest.mark.slow

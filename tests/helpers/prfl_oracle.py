@@ -97,6 +97,7 @@ class Oracle:
 
     Attributes:
       w: the server model now. slots: client -> (update, masks, version).
+      undecided: per window, of how many weights nobody holds the value; only with an optimiser at the server.
       losses: per window, the mean training loss of each arrival, in order.
       client_accuracy: of each interval's end, `[M]`.
     """
@@ -114,10 +115,15 @@ class Oracle:
         self.held = [np.zeros(t.shape, int) for t in self.total]
         self.levels = [np.ones(t.shape, int) for t in self.total]  # before the first pruning all hold all
         self.losses, self.client_accuracy, self.staleness = [], [], []
+<<<<<<< HEAD
         self.aggregation = aggregation_in_force(
             self.config.aggregation, staleness_a(self.config.strategy, self.config.aggregation.staleness)
         )
         self.server, eta = None, self.aggregation.server_lr
+=======
+        self.aggregation = aggregation_in_force(self.config)
+        self.server, eta, self.undecided = None, self.aggregation.server_lr, []
+>>>>>>> wip-optim
         if self.aggregation.optimizer != "none":  # whose rate is eta: the aggregate is that of rate 1
             self.server = Server(self.aggregation.optimizer, eta, self.aggregation.optimizer_args)
             self.aggregation.server_lr = 1.0
@@ -234,6 +240,7 @@ class Oracle:
             out[layer] = {leaf: np.full(old.shape, bool(came)) for leaf, old in self.w[layer].items()}
             if came and came[0] and not plain:
                 out[layer]["kernel"] = np.any([masks[k] for masks in came], axis=0)
+        self.undecided.append(sum(int((~leaf).sum()) for leaf in jax.tree.leaves(out)))
         return out
 
     def buffer_average(self, number):

@@ -46,7 +46,8 @@ def test_the_papers_numbers_stand_where_the_paper_has_them():
     assert paper.TABLE4["femnist", "non-iid"][0.835]["fedasyn"] == 81600
     assert paper.TABLE5["cifar10", "non-iid"]["heterofl_windowed"] == 0.8472
     assert paper.TABLE5["femnist", "iid"]["fedavg"] == 0.7922
-    families = ("fjord", "fedrolex", "fiarse", "fedavgm", "fedadagrad", "fedadam", "fedyogi")  # not in the paper's tables
+    # not in the paper's tables
+    families = ("fjord", "fedrolex", "fiarse", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
     others = {name for name in METHODS if name.startswith(families)}
     assert set(paper.MAIN + paper.ABLATIONS + paper.EXTRAS) == set(METHODS) - others and len(others) == 10
 
