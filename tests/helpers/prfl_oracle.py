@@ -115,15 +115,10 @@ class Oracle:
         self.held = [np.zeros(t.shape, int) for t in self.total]
         self.levels = [np.ones(t.shape, int) for t in self.total]  # before the first pruning all hold all
         self.losses, self.client_accuracy, self.staleness = [], [], []
-<<<<<<< HEAD
         self.aggregation = aggregation_in_force(
             self.config.aggregation, staleness_a(self.config.strategy, self.config.aggregation.staleness)
         )
-        self.server, eta = None, self.aggregation.server_lr
-=======
-        self.aggregation = aggregation_in_force(self.config)
         self.server, eta, self.undecided = None, self.aggregation.server_lr, []
->>>>>>> wip-optim
         if self.aggregation.optimizer != "none":  # whose rate is eta: the aggregate is that of rate 1
             self.server = Server(self.aggregation.optimizer, eta, self.aggregation.optimizer_args)
             self.aggregation.server_lr = 1.0
