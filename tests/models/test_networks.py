@@ -91,7 +91,7 @@ def test_flop_of_recurrent_and_attention_leaves_by_hand():
 # What they take.
 
 
-@pytest.mark.parametrize("name", slow_except([n for n in CASES if n not in ("conv2", "vgg11")], "gru", "char_lstm"))
+@pytest.mark.parametrize("name", slow_except([n for n in CASES if n not in ("conv2", "vgg11")], "gru"))
 def test_outputs_and_a_gradient_of_each_network(name):
     model = network(name)
     _, classes, steps, _ = CASES[name]
@@ -150,7 +150,7 @@ def test_a_classifier_has_no_output_for_each_step():
 PADDED = ("cnn1d", "gru", "char_lstm", "text_lstm", "transformer_lm", "word_lstm")
 
 
-@pytest.mark.parametrize("name", slow_except(PADDED, "cnn1d", "gru"))
+@pytest.mark.parametrize("name", slow_except(PADDED, "gru"))
 def test_padding_changes_nothing(name):
     """Outputs of a short sample are those of an array that ends with it."""
     kind, tokens = CASES[name][0].kind, CASES[name][0].tokens
@@ -170,7 +170,7 @@ def test_padding_changes_nothing(name):
     assert np.abs(evaluate(params, longer) - got).max() > 1e-6  # one more step does
 
 
-@pytest.mark.parametrize("name", slow_except(("char_lstm", "word_lstm", "transformer_lm"), "transformer_lm"))
+@pytest.mark.parametrize("name", slow_except(("char_lstm", "word_lstm", "transformer_lm"), "char_lstm"))
 def test_no_step_sees_a_later_one(name):
     model = network(name)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -196,6 +196,7 @@ def test_the_last_steps_logits_are_those_of_every_step():
 # Norms.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,norm", [("resnet18", "group"), ("vgg19", "none")])
 def test_other_norms_have_no_state(name, norm):
     model = network(name, norm=norm)
@@ -252,6 +253,7 @@ def test_convolutions_are_matrix_products(name):
     assert "conv_general_dilated" not in names and "dot_general" in names
 
 
+@pytest.mark.slow
 def test_series_of_one_step_and_of_none():
     """An empty sample counts as one step of zeros for the GRU, and as nothing for the mean; no output is NaN."""
     sample = SampleSpec((3, 2), FEATURES, padded=True)
