@@ -1,6 +1,6 @@
-"""What the configs of PR-FL's own experiments share; they load this file with `load_beside`. It is no config itself.
+"""Settings that the configs of PR-FL's own experiments share: they load this file, which is no config itself.
 
-Settings are those of the paper, Table II and section IV-A, unless a comment says otherwise.
+They are those of the paper (Table II, section IV-A), unless a comment says otherwise.
 """
 
 from ml_collections import config_dict
@@ -10,7 +10,7 @@ from prfl_jax.config import default_config
 
 
 def paper(strategy: str) -> config_dict.ConfigDict:
-    """Learning rate, interval and patience, as on both data sets of the paper."""
+    """Returns a strategy's config with the paper's learning rate, interval and patience, equal on both data sets."""
     c = strategies.use(default_config(), strategy)
     c.local.lr = 0.25
     c.density.interval = 50
@@ -19,7 +19,7 @@ def paper(strategy: str) -> config_dict.ConfigDict:
 
 
 def conv2_by_writer(strategy: str) -> config_dict.ConfigDict:
-    """Images shared out by writer, and the paper's Conv2 with its 62 outputs, 6,603,710 parameters and 26.5 MB."""
+    """Adds images partitioned by writer, and the paper's Conv2 with 62 outputs, 6,603,710 parameters and 26.5 MB."""
     c = paper(strategy)
     c.data.partition = "writer"
     c.data.writers = 193
@@ -31,7 +31,7 @@ def conv2_by_writer(strategy: str) -> config_dict.ConfigDict:
 
 
 def femnist_column() -> config_dict.ConfigDict:
-    """PR-FL as in the paper's FEMNIST column: 140,000 simulated seconds over 10,000 windows, so 14 s a window."""
+    """Returns PR-FL as in the paper's FEMNIST column: 140,000 simulated s in 10,000 windows of 14 s."""
     c = conv2_by_writer("prfl")
     c.rounds = 10_000
     c.horizon_s = 140_000.0
@@ -41,7 +41,7 @@ def femnist_column() -> config_dict.ConfigDict:
 
 
 def table3(strategy: str) -> config_dict.ConfigDict:
-    """One row of Table III by the clock alone: FEMNIST's model, bytes by density, no contention at the server.
+    """Returns one row of Table III for the clock alone: FEMNIST's model, bytes by density, no contention at the server.
 
     The paper does not give this table's window; 19.25 s is fitted to its first row (`table3_fedasyn.py`).
     """

@@ -13,6 +13,7 @@ The rooms with a public interface:
 - `prfl_jax.strategies`: the table of methods; each is a row of six choices
 - `prfl_jax.config`: every setting of a run, with its default
 - `prfl_jax.registry`: the choices of a config key, built-in or from a user's file
+- `prfl_jax.tasks`: what is learned and how it is scored: kinds of samples, targets, metrics
 - `prfl_jax.data`, `prfl_jax.models`: data sets and partitions; Flax modules
 - `prfl_jax.clock`: the simulated network, windows and faults (NumPy only)
 - `prfl_jax.submodel`, `prfl_jax.density`, `prfl_jax.aggregate`, `prfl_jax.transport`, `prfl_jax.local`: five of the

@@ -26,6 +26,7 @@ WORDS = "module:object or FILE.py:object"
 KEYS = (
     *("model.name", "data.name", "data.partition", "density.name", "submodel.name", "aggregation.name"),
     *("window.close", "transport.name", "local.name", "local.optimizer", "local.lr_schedule", "aggregation.optimizer"),
+    "task.name",
 )
 
 _SPEC = re.compile(r"(?!tfds:)([^\0]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # tfds: names a data set

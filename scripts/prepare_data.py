@@ -3,6 +3,7 @@
     python scripts/prepare_data.py --what=mnist_by_writer --mnist_dir=FOLDER [--qmnist_dir=FOLDER]
     python scripts/prepare_data.py --what=cifar10 --cifar_dir=FOLDER_OR_ARCHIVE
     python scripts/prepare_data.py --what=femnist --leaf_dir=FOLDER
+    python scripts/prepare_data.py --what=spoken_digits
 
 mnist_by_writer needs MNIST's four files train-images-idx3-ubyte, train-labels-idx1-ubyte,
 t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (from the MNIST page of LeCun, Cortes and
@@ -11,7 +12,9 @@ qmnist-test-labels-idx2-int (from Facebook Research's repository qmnist on GitHu
 with or without .gz. cifar10 needs the binary version, cifar-10-binary.tar.gz from the
 CIFAR page of the University of Toronto, or the folder unpacked from it. femnist needs the
 JSON files that the FEMNIST preprocessing of LEAF (the repository TalwalkarLab/leaf on
-GitHub) writes. Nothing is downloaded.
+GitHub) writes. spoken_digits needs the command espeak-ng (Debian's package of that name) and
+the extra `audio`: twelve voices say the digits, which become log-mel frames. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ import pathlib
 from absl import flags
 
 from prfl_jax.config import cli
-from prfl_jax.data import prepare
-from prfl_jax.data.sources import DATA_DIR_VARIABLE
+from prfl_jax.data import prepare, spoken_digits
+from prfl_jax.data.dataset import DATA_DIR_VARIABLE
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
 
@@ -60,7 +63,17 @@ def _femnist(data_dir: pathlib.Path) -> pathlib.Path:
     return prepare.prepare_femnist(_path(_LEAF_DIR), data_dir, _FORCE.value)
 
 
-MAKERS = {"mnist_by_writer": _mnist_by_writer, "cifar10": _cifar10, "femnist": _femnist}  # by --what
+def _spoken_digits(data_dir: pathlib.Path) -> pathlib.Path:
+    return spoken_digits.prepare_spoken_digits(data_dir, _FORCE.value)
+
+
+# by --what
+MAKERS = {
+    "mnist_by_writer": _mnist_by_writer,
+    "cifar10": _cifar10,
+    "femnist": _femnist,
+    "spoken_digits": _spoken_digits,
+}
 _WHAT = flags.DEFINE_enum("what", None, list(MAKERS), "What to make.", required=True)
 
 

@@ -5,9 +5,10 @@
 
 Each folder may be that of a run or of a sweep, or hold reports. Runs that differ only in their seed are shown
 as one method: a mean, a band from the least to the most, a row with its spread; single runs are shown on
-demand. The page has accuracy over simulated time, windows, bytes or host time, the time to each accuracy,
-bytes, the activity of each client over time, densities, staleness, differences of the configs and the ends of
-the runs. The activity of clients and host time need the run's own folder, with its metrics.jsonl.
+demand. The page has the metric (accuracy, perplexity) over simulated time, windows, bytes or host time, the time
+to each threshold, bytes, the activity of each client over time, densities, staleness, differences of the configs
+and the ends of the runs. Metrics are not mixed: each has sections of its own. The activity of clients and host
+time need the run's own folder, with its metrics.jsonl.
 """
 
 from __future__ import annotations

@@ -29,7 +29,10 @@ _OUT = flags.DEFINE_string("out", None, "folder of the sweep; by default runs/sw
 _STORAGE = flags.DEFINE_string("storage", None, "a database URL of Optuna; by default SQLite in --out")
 _SAMPLER = flags.DEFINE_string("sampler", "tpe", "grid | random | tpe")
 _PRUNER = flags.DEFINE_string("pruner", "none", "none | asha | hyperband: how hopeless trials are stopped early")
-_OBJECTIVE = flags.DEFINE_string("objective", "accuracy", "accuracy (at the end) | time_to:LEVEL (simulated s)")
+_OBJECTIVE = flags.DEFINE_string(
+    "objective", None, "the task's metric at the end, by name (accuracy, perplexity) | time_to:LEVEL (simulated s); "
+    "by default the metric"
+)  # fmt: skip
 _WORKERS = flags.DEFINE_integer("workers", 1, "number of worker processes on this machine")
 _HEARTBEAT_S = flags.DEFINE_integer(
     "heartbeat_s", 60, "seconds between heartbeats; a worker is lost after three times as long without one"

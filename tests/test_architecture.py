@@ -25,6 +25,7 @@ LAYERS = (
     ("submodel",),
     ("data", "models"),
     ("clock",),
+    ("tasks",),
     ("startup", "registry"),
     ("system",),
 )
@@ -153,6 +154,8 @@ CHOICES = {
     "data.partition": "data",
     "data.normalize": "data",
     "data.augment": "data",
+    "data.unit": "data",
+    "data.targets": "data",
     "model.name": "models",
     "model.init": "models",
     "model.loss": "models",

@@ -38,6 +38,14 @@ class Balanced(BalancedDensity):
     pass
 
 
+class StaysFull(DensityPolicy):
+    stays_full = True
+
+
+class Inherits(StaysFull):
+    pass
+
+
 class NoDensities(DensityPolicy):
     def balance(self, present):
         return present * 0
@@ -274,11 +282,16 @@ def test_scores_and_levels_together_are_refused():
         ("FirstTimes", {"window__first_waits_for_all": False}, "config.window.first_waits_for_all"),
         ("FirstTimes", {"window__cohort": 2, "aggregation__name": "counted"}, "config.density.name"),
         ("Balanced", {"transport__name": "one_copy"}, "config.transport.name"),
+        ("Inherits", {"transport__name": "one_copy"}, "config.transport.name"),
     ],
 )
 def test_a_policy_says_what_it_needs(name, changes, says):
     with pytest.raises(UserError, match=says):
         validate(tiny.config(density__name=f"tests.test_registry:{name}", **changes))
+
+
+def test_a_policy_that_stays_full_may_have_one_copy():
+    validate(tiny.config(density__name="tests.test_registry:StaysFull", transport__name="one_copy"))
 
 
 def test_a_policy_without_densities_is_told(tmp_path):
@@ -329,7 +342,7 @@ def test_positions_may_go_unused_and_lists_will_do():
     ("body", "says"),
     [
         ("return 3", "returns a int; allowed: a prfl_jax.data.Dataset"),
-        ("return Dataset('x', x / 2, y, x, y, 2)", "x_train is float64, expected uint8"),
+        ("return Dataset('x', x / 2, y, x, y, 2)", "x_train is float64 and x_test uint8: samples must be of one type"),
         ("return Dataset('x', x, y + 1, x, y, 2)", "y_train holds 2, allowed are 0..1"),
         ("return Dataset('x', x, y[1:], x, y, 2)", "y_train is int64 [39], expected whole numbers [40]"),
         ("open('nowhere.bin')", "failed (line 9: FileNotFoundError"),

@@ -1,4 +1,4 @@
-"""Ranges for random search or TPE: the learning rate, the windows between two density decisions, and the patience.
+"""Ranges for random search or TPE: learning rate, windows between two density decisions, and patience.
 
 python scripts/sweep.py --config=configs/quickstart.py --space=configs/sweeps/rate_and_interval.py --trials=20 --pruner=asha
 """  # noqa: E501 - a command is one line
@@ -7,7 +7,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 
 
 def get_space() -> dict[str, BaseDistribution]:
-    """Ranges by config key."""
+    """Returns the ranges by config key."""
     return {
         "local.lr": FloatDistribution(0.02, 1.0, log=True),
         "density.interval": IntDistribution(10, 100, step=10),

@@ -3,7 +3,6 @@
 What is exported here does not import JAX.
 """
 
-import warnings
 from typing import Any
 
 from prfl_jax.aggregate.checks import CHECKS
@@ -11,7 +10,15 @@ from prfl_jax.aggregate.choices import AGGREGATIONS, Aggregation, find_aggregati
 from prfl_jax.aggregate.context import AggregationWeights, CloseContext
 from prfl_jax.aggregate.kernels import AggregationKernel
 from prfl_jax.aggregate.server_optimizers import SERVER_OPTIMIZERS, server_lr_in_force
-from prfl_jax.aggregate.weights import CLIENT_WEIGHTS, STALENESS, Slot, client_weights, staleness_weight
+from prfl_jax.aggregate.weights import (
+    CLIENT_WEIGHTS,
+    STALENESS,
+    Slot,
+    aggregation_in_force,
+    client_weights,
+    staleness_weight,
+)
+from prfl_jax.system.notices import deprecated_once
 
 __all__ = [
     "AGGREGATIONS",
@@ -24,6 +31,7 @@ __all__ = [
     "AggregationWeights",
     "CloseContext",
     "Slot",
+    "aggregation_in_force",
     "client_weights",
     "find_aggregation",
     "server_lr_in_force",
@@ -38,5 +46,5 @@ def __getattr__(name: str) -> Any:
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = _RENAMED[name]
-    warnings.warn(f"prfl_jax.aggregate.{name} is now {found.__name__}", DeprecationWarning, stacklevel=2)
+    deprecated_once(f"prfl_jax.aggregate.{name} is now {found.__name__}")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import unpack
+from prfl_jax.system.notices import deprecated_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,5 +54,5 @@ class StackedUpdates:
 def __getattr__(name: str) -> Any:
     if name != "Held":  # its name in version 0.1, which users' files import
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("prfl_jax.aggregate.stacked.Held is now StackedUpdates", DeprecationWarning, stacklevel=2)
+    deprecated_once("prfl_jax.aggregate.stacked.Held is now StackedUpdates")
     return StackedUpdates

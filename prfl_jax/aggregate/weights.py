@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from prfl_jax.aggregate.server_optimizers import server_lr_in_force
 from prfl_jax.registry import Registry
 
 
@@ -90,6 +92,20 @@ def staleness_weight(tau: np.ndarray, kind: str, a: float | None, b: float) -> n
         raise ValueError(f"staleness {tau.min()} is negative")
     rule = STALENESS.find(kind)
     return rule.weight(tau, rule.a if a is None else a, b)
+
+
+def aggregation_in_force(aggregation: Any, staleness_a: float) -> Any:
+    """Returns a copy of the config group `aggregation` in which every constant has its number.
+
+    Args:
+      staleness_a: the constant a of s(tau) where the group gives none (`strategies.staleness_a`).
+    """
+    group = aggregation.copy_and_resolve_references()
+    with group.unlocked():
+        if group.staleness_a is None:
+            group.staleness_a = staleness_a
+        group.server_lr = server_lr_in_force(group.optimizer, group.server_lr)
+    return group
 
 
 @dataclasses.dataclass(frozen=True)

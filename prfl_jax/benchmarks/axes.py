@@ -1,7 +1,8 @@
-"""The suite `axes` times ways to train the clients: one after another or in groups, on arrival or ahead of it.
+"""The suite `axes` times ways to train the clients: one after another or in groups, at their arrival or ahead of it.
 
-Two kinds of windows: one in which all clients arrive, and as many as there are clients, in each of which one arrives.
-On an accelerator also what products are computed in. The ways run in turn, each on the same rounds of the same clients.
+It measures one window in which all clients arrive, and a series of windows in each of which one client arrives. On an
+accelerator it also compares the precisions of matrix products. The ways take turns on the same rounds of the same
+clients.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from prfl_jax.benchmarks.workload import SIZES, Windows, Workload
 from prfl_jax.engine.plan import Plan, make_row
 
 METHOD = (
-    "ten Conv2 clients train five steps of 20 images each, in one window where all arrive or in ten where one does; no "
-    "aggregation. Ways alternate; ratio: median over the turns to map at arrival, which trains one after another as "
-    "each arrives. ahead: the first arrival has all trained."
+    "Ten Conv2 clients train five steps of 20 images each, in one window in which all arrive or in ten windows with "
+    "one arrival each; nothing is aggregated. The ways take turns; ratio: median over the turns of the time divided by "
+    "that of map, which trains one client after another at its arrival. ahead: the first arrival trains all clients."
 )
 
 
 def ways(clients: int, accelerator: bool) -> dict[str, dict[str, Any]]:
-    """`config.engine` of each way, by name; the first is what others are compared with."""
+    """Returns the settings of `config.engine` of each way, by name; the others are compared with the first one."""
     found: dict[str, dict[str, Any]] = {"map": {"clients": "map"}}
     for group in sorted({g for g in (2, 5) if g < clients} | {clients}):
         found[f"vmap of {group}"] = {"clients": "vmap", "group": group}
@@ -35,18 +36,18 @@ def ways(clients: int, accelerator: bool) -> dict[str, dict[str, Any]]:
 
 
 def plans(window: Windows, work: Workload, together: bool, ahead: bool) -> list[Plan]:
-    """The next round of all clients, in one row or in one each."""
+    """Returns the next round of all clients, as one row (`together`) or as one row for each client."""
     rounds = [window.arrival(client, 1 / work.clients) for client in range(work.clients)]
     rows = [rounds] if together else [[one] for one in rounds]
     return [make_row(work.clients, [], row, train=rounds if ahead and not k else ()) for k, row in enumerate(rows)]
 
 
 def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
-    """A row for each way and kind of window.
+    """Yields a row for each way and kind of window.
 
     Args:
-      size: `full` or `small`, a smoke test.
-      repeats: runs that count.
+      size: `full`, or `small` for a smoke test.
+      repeats: measured runs.
     """
     work = SIZES[size]
     named = ways(work.clients, jax.default_backend() != "cpu")
@@ -56,7 +57,7 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
         for turn in range(repeats + 1):
             for name, window in made.items():
                 took = window.run(plans(window, work, together, "train" in named[name]))
-                if turn:  # the first one compiles, or makes its pages
+                if turn:  # the first turn compiles and allocates memory
                     seconds[name].append(took)
         base = seconds[next(iter(seconds))]
         for name, runs in seconds.items():
@@ -71,7 +72,7 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
+    """Returns the rows as a Markdown table."""
     lines = ["| way | windows | ms per update | ratio to map |", "|---|---|---|---|"]
     lines += [
         f"| {row['way']} | {row['windows']} | {row['ms_per_update']:.2f} | {row['ratio']:.2f} "

@@ -1,7 +1,7 @@
 """The suite `devices` times windows with few and with many arrivals, on one device and on several.
 
-Clients stay on their devices, so in a window in which few of them arrive one device may have more than its share, or
-all. Which clients arrive is drawn anew for each run, the same for every number of devices, and runs alternate.
+A client stays on its device, so in a window with few arrivals one device may have more than its share of the work, or
+all of it. The arriving clients are drawn at random for each run and are the same for every number of devices.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from prfl_jax.benchmarks.workload import SIZES, Windows
 from prfl_jax.engine.plan import make_row
 
 METHOD = (
-    "one window: k of ten Conv2 clients, drawn anew for each run, train five steps of 20 images; no aggregation. Runs "
-    "on one device and on several alternate with the same clients; ratio: median over the turns of several to one. "
-    "largest_share: mean over the runs of the arrivals of the device that had most, over k."
+    "One window: k of ten Conv2 clients, drawn at random for each run, train five steps of 20 images; nothing is "
+    "aggregated. Runs on one device and on several alternate with the same clients; ratio: median over the turns of "
+    "the time on several devices divided by the time on one. largest_share: mean over the runs of the largest number "
+    "of arrivals on one device divided by k."
 )
 ARRIVALS = (1, 2, 3, 5, 7, 10)
 
 
 def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
-    """A row for each number of arrivals and of devices; of one device, what the others are compared with.
+    """Yields a row for each number of arrivals and of devices; the ratios are to the row of one device.
 
     Args:
-      size: `full` or `small`, a smoke test.
-      repeats: runs that count.
+      size: `full`, or `small` for a smoke test.
+      repeats: measured runs.
     """
     work, there = SIZES[size], len(jax.devices())
     counts = sorted({1, *(count for count in (2, 4, there) if count <= min(there, work.clients))})
@@ -56,7 +57,7 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
+    """Returns the rows as a Markdown table."""
     lines = ["| arrivals | devices | median, ms | ratio to one device | largest share |", "|---|---|---|---|---|"]
     lines += [
         f"| {row['arrivals']} | {row['devices']} | {1e3 * row['median']:.0f} | {row['ratio']:.2f} "

@@ -1,8 +1,8 @@
 """Times the suite `kernels` of one commit, a row at each request, in a process with that commit first in PYTHONPATH.
 
 Called by `commit_speed.py` as `python commit_kernels_worker.py SIZE REPEATS`; speaks the protocol of `worker.py`. Each
-`next` measures the next row and answers its name and its median in s, or null once after the last row; then the suite
-begins again.
+`next` measures the next row and answers its name and its least time in s. After the last row the answer is null once,
+and the suite begins again.
 """
 
 import importlib
@@ -34,7 +34,7 @@ def main() -> None:
             rows = suite.rows()
             answer(kernel=None, seconds=None)
         else:
-            answer(kernel=row.kernel, seconds=row.median)
+            answer(kernel=row.kernel, seconds=min(row.runs))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from prfl_jax.system.files import write_text
 
 KERNELS_WORKER = Path(__file__).with_name("commit_kernels_worker.py")
 ROUNDS = 9  # of each workload, after one that does not count
-KERNEL_TURNS = 4  # after one that does not count
-KERNEL_RUNS = 3  # of each kernel in a turn
+KERNEL_TURNS = 8  # after one that does not count
+KERNEL_RUNS = 3  # of each kernel in a turn, of which the least counts
 
 
 def compare_speed(old: str, new: str, out: Path, small: bool = False) -> int:

@@ -1,7 +1,7 @@
-"""Runs the experiments of one commit in a process of its own, with that commit's folder first in PYTHONPATH.
+"""Runs the experiments of one commit in a separate process, with that commit's folder first in PYTHONPATH.
 
-Called by `commits.py` as `python commit_worker.py OUT < cases.json`, in the commit's folder. Uses only
-`prfl_jax.load_config` and `prfl_jax.Experiment`, so that it runs with older and newer commits alike.
+`commits.py` calls it as `python commit_worker.py OUT < cases.json` in the commit's folder. It uses only
+`prfl_jax.load_config` and `prfl_jax.Experiment`, so that it runs with older and newer commits.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Compares two commits on one machine, to the bit: records, final models and reports of the same runs.
 
-For every strategy that both have, a short run (a narrow Conv2, 400 images, 30 windows) with faults off and on, and
-the first windows of the quickstart at full size. Stored hashes would not do: the last bits depend on the processor.
+The runs are a short one of every strategy that both commits have (a narrow Conv2, 400 images, 30 windows), with faults
+off and on, and the first windows of the quickstart at full size. Stored hashes would not suffice, since the last bits
+depend on the processor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from prfl_jax.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKER = Path(__file__).with_name("commit_worker.py")
-# Seconds a run, yet with stale updates, several density decisions and evaluations.
+# Such a run takes seconds, yet has stale updates, several density decisions and evaluations.
 SHORT: dict[str, Any] = {
     "rounds": 30,
     "compare": [],
@@ -43,7 +44,7 @@ SHORT: dict[str, Any] = {
     "eval_every_s": 20.0,
 }
 FAULTS = {f"faults.{kind}": 0.1 for kind in ("dropout", "crash", "lost_upload", "repeated_upload")}
-MOST_SHOWN = 3  # differences of one run
+MOST_SHOWN = 3  # printed differences of one run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Request:
 
 
 def cases(names: list[str], quickstart_windows: int) -> dict[str, dict[str, Any]]:
-    """Overrides of the quickstart by the name of the run, for these strategies."""
+    """Returns the overrides of the quickstart for each run of these strategies, by the name of the run."""
     runs: dict[str, dict[str, Any]] = {}
     for name in names:
         runs[name] = {"strategy": name, **SHORT}
@@ -69,7 +70,7 @@ def cases(names: list[str], quickstart_windows: int) -> dict[str, dict[str, Any]
 
 
 def checkout(commit: str, out: Path) -> Path:
-    """The files of a commit, in a folder of `out` that bears its hash.
+    """Writes the files of a commit to `files/` in a folder of `out` named after its hash; returns that folder.
 
     Raises:
       UserError: this clone has no such commit.
@@ -103,11 +104,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[str]:
-    """What differs between two runs' folders: a line each; nothing where they are equal to the bit.
+    """Yields a line for each difference between the folders of two runs; none if they are equal to the bit.
 
     Args:
-      ignore: `report.KEY` and `record.KEY`, dotted, that are not compared; a group's name stands for all of it.
-        `records.KIND` leaves all records of a kind out.
+      ignore: dotted keys `report.KEY` and `record.KEY` that are not compared; the name of a group stands for all its
+        keys. `records.KIND` leaves out all records of a kind.
     """
     a, b = (_flat(comparable(json.loads((run / "report.json").read_text())), "report") for run in (old, new))
     for key in _unequal(a, b, ignore):
@@ -135,13 +136,13 @@ def differences(old: Path, new: Path, ignore: tuple[str, ...] = ()) -> Iterator[
 
 
 def _unequal(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...]) -> list[str]:
-    """Keys of two flat records that only one has, or whose values differ."""
+    """Returns the keys that only one of two flat records has, or whose values differ."""
     keys = {key for key in old.keys() | new.keys() if key not in old or key not in new or old[key] != new[key]}
     return sorted(key for key in keys if not any(f"{key}.".startswith(f"{name}.") for name in ignore))
 
 
 def _flat(tree: Any, head: str) -> dict[str, Any]:
-    """Leaves by dotted key that begins with `head`; a list is one leaf."""
+    """Returns the leaves of a tree by dotted key, which begins with `head`; a list is one leaf."""
     if not isinstance(tree, Mapping):
         return {head: tree}
     flat: dict[str, Any] = {}
@@ -151,7 +152,7 @@ def _flat(tree: Any, head: str) -> dict[str, Any]:
 
 
 def compare_commits(request: Request) -> int:
-    """Makes the runs that are missing under `out` and compares them; returns 0 where all are equal, else 1."""
+    """Makes the runs that are missing under `out` and compares them; returns 0 if all are equal, else 1."""
     folders = [checkout(commit, request.out) for commit in (request.old, request.new)]
     old_names, new_names = (_strategies(folder) for folder in folders)
     names = [name for name in strategies.ROWS if name in old_names & new_names]

@@ -1,7 +1,6 @@
-"""The suite `kernels` times local training (beside PyTorch), aggregation, pruning levels, dispatch and evaluation.
+"""The suite `kernels` times local training (also in PyTorch), aggregation, pruning levels, dispatch and evaluation.
 
-Every call here is one of the package's own jitted calls, on Conv2 with 62 outputs and
-ten clients (`workload.py`).
+Every kernel is one of the package's own jitted functions, on Conv2 with 62 outputs and ten clients (`workload.py`).
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ from prfl_jax.submodel.levels import compute_levels
 from prfl_jax.submodel.split import split_model
 
 METHOD = (
-    "Kernels that are compared run in turn, in an order that goes back and forth, after one turn that does not count; "
-    "a pause precedes each run of local training. PyTorch runs in a process of its own that waits on a pipe while "
-    "others run, with as many threads as there are cores; its time is taken inside that process. Numbers of this "
-    "process end when the device is done. compile_s is tracing and compiling (or the first call less a later one)."
+    "Kernels that are compared take turns, every second turn in reverse order, after one turn that is discarded; "
+    "a pause precedes each run of local training. PyTorch runs in a separate process that waits on a pipe while "
+    "others run, with as many threads as there are cores; its time is taken inside that process. Times of this process "
+    "end when the device has finished. compile_s is tracing and compiling (or the first call minus a later one)."
 )
-LOCAL_RATIO, AGGREGATE_RATIO, LEVELS_S = 1.0, 3.0, 0.5  # the bounds
-PAUSE_S = 0.3  # longer than idle threads of either framework spin
+LOCAL_RATIO, AGGREGATE_RATIO, LEVELS_S = 1.0, 3.0, 0.5  # the bounds: two ratios and s
+PAUSE_S = 0.3  # s; longer than idle threads of either framework spin
 
 
 class KernelSuite:
     """Measures the rows of the suite.
 
     Args:
-      size: `full`, which the bounds are about, or `small`, a smoke test.
-      repeats: runs of each kernel that count.
-      race: whether PyTorch is timed beside local training.
+      size: `full`, to which the bounds apply, or `small` for a smoke test.
+      repeats: measured runs of each kernel.
+      race: whether local training is timed in PyTorch too.
       beside: tasks that take turns with each kernel, by name (`Row.beside`).
 
     Attributes:
-      work: the sizes.
+      work: sizes of clients, data and local work.
       method: model, layout and sizes of PR-FL's sub-models.
-      torch: what the PyTorch process says of itself, or why there is none.
+      torch: what the PyTorch process reports about itself, or why there is no such process.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class KernelSuite:
         self.method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)
 
     def rows(self) -> Iterator[Row]:
-        """Each row as soon as it is measured."""
+        """Yields each row as soon as it is measured."""
         size, layout = self.method.size, self.method.layout
         shapes = [layout.shapes[i] for i in layout.prunable]
         density_pct = self.work.density_pct()
@@ -107,7 +106,7 @@ class KernelSuite:
         return {name: measured[name] for name in self._beside}
 
     def _local_training(self, masked: Chunks, levels: tuple[jax.Array, ...]) -> Iterator[Row]:
-        """Local rounds of all clients in one chunk, batches drawn inside, nothing aggregated."""
+        """Times local rounds of all clients in one chunk, batches drawn on the device, without aggregation."""
         work = self.work
         chunks = {
             "local_training": Chunks(work, "fedavg", self._data),
@@ -127,7 +126,7 @@ class KernelSuite:
         missing = ""
         try:
             if not self._race:
-                raise TorchUnavailable("not asked for")
+                raise TorchUnavailable("PyTorch was not asked for")
             with TorchProcess(self._host_data, params, options) as process:
                 self.torch = process.about
                 runs = alternate({**tasks, "torch": process.round}, self.repeats, self.pause_s)
@@ -146,7 +145,7 @@ class KernelSuite:
             )  # fmt: skip
 
     def _aggregation(self, chunks: Chunks) -> Iterator[Row]:
-        """Both averages of a full buffer, the server's model replaced in place, against reading the buffer."""
+        """Times both averages of a full buffer, which replace the server model in place, and one read of the buffer."""
         layout = chunks.method.layout
         buffer, bits = slots(chunks)
         weights = jnp.full(self.work.clients, 1 / self.work.clients, jnp.float32)
@@ -158,7 +157,7 @@ class KernelSuite:
             model[which] = function(model[which], *arguments)
             return model[which]
 
-        # The float32 values only: the masks, another 3 % that MaskFedAvg reads, are not counted for the reference.
+        # The reference reads only the float32 values, not the masks, another 3 % that MaskFedAvg reads.
         read = jax.jit(lambda stacks: [jnp.sum(stack) for stack in jax.tree.leaves(stacks)])
         tasks = {
             "maskfedavg": self._timed(partial(average, "masked", masked, buffer, bits, weights)),

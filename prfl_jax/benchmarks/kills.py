@@ -1,6 +1,6 @@
-"""Kills a small run at random moments, resumes it, and compares its end with that of an uninterrupted run.
+"""Kills a small run at random moments, resumes it, and compares its outcome with that of an uninterrupted run.
 
-What has to agree to the bit: the report (less what speaks of the host), every record, the final model.
+The report (without what describes the host), every record and the final model must agree to the bit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prfl_jax.system import provenance
 from prfl_jax.system.files import output_file, write_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# A run of seconds, nearly always with a checkpoint under way.
+# A run of seconds that is writing a checkpoint nearly all the time.
 SMALL = {
     "rounds": 40,
     "compare": (),
@@ -41,9 +41,9 @@ SMALL = {
     "engine.chunk_windows": 2,
     "checkpoint.every_s": 0.1,
 }
-MOST_IN_A_RUN = 3  # kills of one run
-LATEST_S = 300.0  # a process that is not done by then hangs
-_SPREAD_S = 0.01  # after the beginning of a checkpoint
+MOST_IN_A_RUN = 3  # most kills of one run
+LATEST_S = 300.0  # a process that takes longer hangs
+_SPREAD_S = 0.01  # longest time from the beginning of a checkpoint to a kill
 _WRITING = "*.orbax-checkpoint-tmp*"
 _POLL_S = 0.0005
 
@@ -59,20 +59,20 @@ class Request:
 
 
 def command(folder: Path, **more: object) -> list[str]:
-    """The command line of the small run."""
+    """Returns the command line of the small run, with `more` overrides."""
     overrides = [f"--config.{key}={value}" for key, value in {**SMALL, **more}.items()]
     config = f"--config={ROOT / 'configs' / 'quickstart.py'}"
     return [sys.executable, str(ROOT / "scripts" / "train.py"), config, f"--workdir={folder}", *overrides]
 
 
 def _environment() -> dict[str, str]:
-    """With this clone first, also where another one is installed."""
+    """Returns an environment whose PYTHONPATH begins with this clone, even if another one is installed."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def state(folder: Path) -> str:
-    """Where a run stood when it was killed."""
+    """Returns what a run was doing when it was killed, judged by its folder."""
     metrics, steps = folder / "metrics.jsonl", folder / "checkpoints"
     if not metrics.exists():
         return "starting"
@@ -86,7 +86,7 @@ def state(folder: Path) -> str:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What must not depend on kills."""
+    """Returns the report, records and final models of a run, which must not depend on kills."""
     records = [{k: v for k, v in record.items() if k != "host_s"} for record in read_metrics(folder / "metrics.jsonl")]
     models = {}
     for path in sorted(folder.glob("final_model*.npz")):
@@ -99,14 +99,14 @@ def outcome(folder: Path) -> dict[str, Any]:
 def strike(
     process: subprocess.Popen[str], folder: Path, how: signal.Signals, after_s: float, writing_s: float | None
 ) -> str:
-    """Sends the signal at its moment.
+    """Sends the signal `how` to a run.
 
     Args:
-      after_s: s after the start of the process.
-      writing_s: not None: wait from then on for a checkpoint that is being written, and so many s more.
+      after_s: s from the start of the process to the signal.
+      writing_s: if not None, the signal waits after `after_s` until a checkpoint is being written, and so many s more.
 
     Returns:
-      The state of the run then; empty: it had ended before.
+      The state of the run at the signal; empty if the run had already ended.
     """
     end = time.monotonic() + after_s
     while process.poll() is None and time.monotonic() < end:
@@ -127,7 +127,14 @@ def strike(
 def torn_run(
     folder: Path, how: signal.Signals, kills: int, whole_s: float, draw: random.Random, **more: object
 ) -> dict[str, Any]:
-    """One run that is killed so often (or less, where it ends before), and started again until it ends."""
+    """Makes one run that is killed `kills` times, or less if it ends before, and resumed until it ends.
+
+    Args:
+      whole_s: s of an uninterrupted run; `after_s` of each kill is drawn below it.
+
+    Returns:
+      `kills`, the state at each signal, and `problems`, a line each.
+    """
     call = command(folder, **more)
     struck: list[str] = []
     problems: list[str] = []
@@ -143,15 +150,15 @@ def torn_run(
             _, said = process.communicate(timeout=LATEST_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            return {"kills": struck, "problems": [*problems, f"not done after {LATEST_S:g} s"]}
+            return {"kills": struck, "problems": [*problems, f"not finished after {LATEST_S:g} s"]}
         if where:
             struck.append(where)
         if "Traceback" in said:
             problems.append(said[-2000:])
-        # before a handler is there, SIGTERM ends a process by itself
+        # SIGTERM ends a process that has not installed its handler yet
         allowed = (0,) if not where else (-how, 0) if how == signal.SIGKILL else (128 + how, -how, 0)
         if process.returncode not in allowed:
-            problems.append(f"code {process.returncode}: {said[-2000:]}")
+            problems.append(f"exit code {process.returncode}: {said[-2000:]}")
         if problems or process.returncode == 0:
             return {"kills": struck, "problems": problems}
 
@@ -159,7 +166,7 @@ def torn_run(
 def _many(
     base: Path, how: signal.Signals, kills: int, whole_s: float, wanted: dict[str, Any], draw: random.Random
 ) -> dict[str, Any]:
-    """Runs with so many kills in all."""
+    """Makes runs until `kills` signals have been sent in all; compares the outcome of each run with `wanted`."""
     runs: list[dict[str, Any]] = []
     done = 0
     while done < kills:
@@ -167,10 +174,10 @@ def _many(
         run = torn_run(folder, how, min(draw.randint(1, MOST_IN_A_RUN), kills - done), whole_s, draw)
         if not run["problems"]:
             found = outcome(folder)
-            run["problems"] = [f"another {part}" for part, value in wanted.items() if found[part] != value]
+            run["problems"] = [f"different {part}" for part, value in wanted.items() if found[part] != value]
         done += len(run["kills"])
         runs.append(run)
-        print(f"{how.name}: {done} of {kills}, {run['problems'] or 'the same end'}", file=sys.stderr, flush=True)
+        print(f"{how.name}: {done} of {kills}, {run['problems'] or 'same outcome'}", file=sys.stderr, flush=True)
     return {
         "signals": done,
         "runs": len(runs),
@@ -181,7 +188,7 @@ def _many(
 
 
 def run_kills(request: Request) -> int:
-    """Writes what came of it; returns 0 where every run ended as the one that was left alone, else 1."""
+    """Runs the kill test and writes its JSON file; returns 0 if every run ended like the uninterrupted one, else 1."""
     out = output_file("--out", request.out, "results/kills/FILE.json")
     draw = random.Random(request.seed)
     with tempfile.TemporaryDirectory(prefix="prfl_kills_") as temporary:
@@ -214,7 +221,7 @@ def run_kills(request: Request) -> int:
 
 
 def alone(folder: Path, **more: object) -> float:
-    """s of a run that is not killed."""
+    """Makes an uninterrupted run; returns its duration in s."""
     begin = time.monotonic()
     subprocess.run(command(folder, **more), check=True, capture_output=True, cwd=ROOT, env=_environment())
     return time.monotonic() - begin

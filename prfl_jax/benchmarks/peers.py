@@ -1,7 +1,7 @@
 """The suite `peers` times whole rounds of FedAvg in prfl_jax and in other simulators, on the same workload, in turn.
 
-Each peer is a worker in `scripts/peers/` (`Conversation` there), run by the Python of an environment of its own that is
-made from a requirements file beside it. No framework is imported here.
+Each peer is a worker in `scripts/peers/` (its protocol is `Conversation` there). It runs in its own Python environment,
+which is made from a requirements file in that folder. No framework is imported here.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from prfl_jax.system import provenance
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "peers"
 LOOP, OURS = "torch_loop", "prfl_jax"
-PAUSE_S = 0.5  # longer than idle threads of any framework spin
+PAUSE_S = 0.5  # s; longer than idle threads of any framework spin
 METHOD = (
-    "Every peer is a process of its own (some start more) and gets the same images, first model, local steps and "
-    "cohort size; a round is everything from the server's model to the next one, timed inside the process. All are "
-    "alive together and idle but one; they take turns, every second time backwards, after one turn that does not "
-    "count. A ratio is to the PyTorch loop in the same turn. start_s is from the start of the process to the end of "
-    "its first round; peak memory is the sum of each process's own peak. prfl_jax is started twice, the first time "
-    "with an empty cache of compiled programs."
+    "Every peer runs in its own process (some start more) with the same images, first server model, local steps and "
+    "cohort size. A round is everything from one server model to the next, timed inside the process. All processes are "
+    "alive at once and only one works at a time: they take turns, every second turn in reverse order, after one turn "
+    "that is discarded. A ratio is to the PyTorch loop in the same turn. start_s is from the start of the process to "
+    "the end of its first round; peak memory is the sum of the peaks of its processes. prfl_jax is started twice, the "
+    "first time with an empty cache of compiled programs."
 )
 
 
@@ -43,9 +43,11 @@ class Peer:
     """One simulator.
 
     Attributes:
-      title: its name for people.
-      worker, requirements: files in `FOLDER`; requirements None: this Python.
-      launcher: program of its environment, with flags for so many cores, that starts the worker.
+      title: its name in the tables.
+      worker: its file in `FOLDER`.
+      requirements: the file in `FOLDER` that its environment is made from; None: this Python.
+      launcher: from the number of cores to the program of the environment that starts the worker, with its flags;
+        None: Python.
     """
 
     title: str
@@ -54,11 +56,12 @@ class Peer:
     launcher: Callable[[int], Sequence[str]] | None = None
 
     def environment(self, envs: Path) -> Path:
-        """Its environment's folder."""
+        """Returns the folder of its environment."""
         assert self.requirements is not None
         return envs / Path(self.requirements).stem
 
     def command(self, envs: Path, file: Path, cores: int) -> list[str]:
+        """Returns the command line of its worker for the workload in `file`."""
         worker = str(FOLDER / self.worker)
         if self.requirements is None:
             return [sys.executable, worker, str(file)]
@@ -85,14 +88,14 @@ PEERS = {
 
 @dataclasses.dataclass(frozen=True)
 class PeerWork:
-    """FedAvg of one kind.
+    """One workload of FedAvg: network, images, users and local work.
 
     Attributes:
       convs: (side of the kernel, SAME or VALID, channels, whether a 2x2 max-pool follows) of each convolution.
       model: prfl_jax's name of the network.
-      real: data set that can take the place of random images.
-      users, cohort: how many there are, how many of them train in a round.
-      images: of each user.
+      real: the data set that replaces random images on request.
+      users, cohort: number of users, and of those that train in a round.
+      images: images of each user.
     """
 
     title: str
@@ -111,12 +114,12 @@ class PeerWork:
     test_images: int = 1000
 
     def net(self) -> dict[str, Any]:
-        """The network, as the workers read it."""
+        """Returns the network in the form that the workers read."""
         keys = ("input", "convs", "hidden", "classes", "model")
         return {key: getattr(self, key) for key in keys}
 
     def params(self) -> dict[str, np.ndarray]:
-        """The first server model by `layer/leaf`: uniform within 1 / sqrt(inputs), biases 0."""
+        """Returns the first server model by `layer/leaf`: kernels uniform within 1 / sqrt(inputs), biases 0."""
         rng, out = np.random.default_rng(2), {}
         height, width, channels = self.input
 
@@ -138,10 +141,10 @@ class PeerWork:
         return out
 
     def data(self, real: bool) -> dict[str, np.ndarray]:
-        """Training and test images, and who has which.
+        """Returns training and test images with their labels, and `index` `[users, images]`, the images of each user.
 
         Raises:
-          UserError: the real data set is not there.
+          UserError: the real data set is not prepared.
         """
         rng, n = np.random.default_rng(0), self.users * self.images
         if real:
@@ -165,7 +168,7 @@ class PeerWork:
         return {"x": x, "y": y.astype(np.int64), "x_test": x_test, "y_test": y_test.astype(np.int64), "index": index}
 
     def write(self, file: Path, real: bool, cores: int) -> None:
-        """What the workers read."""
+        """Writes the workload to the file that the workers read."""
         options = {
             "cohort": self.cohort, "steps": self.steps, "batch_size": self.batch_size, "lr": self.lr,
             "net": self.net(), "threads": cores,
@@ -202,7 +205,7 @@ TINY = dataclasses.replace(
 
 
 def make_environment(peer: Peer, envs: Path) -> str | None:
-    """Makes a peer's environment where there is none; says why it could not be, or None."""
+    """Makes a peer's environment if it is missing or outdated; returns why that failed, or None."""
     if peer.requirements is None:
         return None
     folder, done = peer.environment(envs), peer.environment(envs) / "complete"
@@ -215,21 +218,21 @@ def make_environment(peer: Peer, envs: Path) -> str | None:
     for command in ([sys.executable, "-m", "venv", str(folder)], install):
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
-            said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["it failed"]
+            said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no error message"]
             return f"cannot be installed: {said[0]}"
     done.write_text(wanted)
     return None
 
 
 class PeerSuite:
-    """Measures rows.
+    """Measures the rows of the suite.
 
     Args:
       workloads, peers: names; the PyTorch loop is always among the peers.
       envs: folder of the environments.
-      real: real images instead of random ones.
-      repeats: rounds that count.
-      small: the smoke test's work instead of the workloads' own.
+      real: whether real images replace random ones.
+      repeats: measured rounds.
+      small: whether the smoke test `TINY` replaces the workloads.
     """
 
     def __init__(
@@ -241,7 +244,7 @@ class PeerSuite:
         self._pause_s = 0.0 if small else PAUSE_S
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each workload's rows when it is measured."""
+        """Yields the rows of each workload as soon as it is measured."""
         missing = {name: make_environment(peer, self._envs) for name, peer in self._peers.items()}
         cores = provenance.cores()
         with tempfile.TemporaryDirectory() as folder:
@@ -299,7 +302,7 @@ class PeerSuite:
     def _turns(
         self, workers: dict[str, Worker], missing: dict[str, str | None], what: str, repeats: int
     ) -> dict[str, list[float]]:
-        """s of each turn; a worker that fails leaves the suite."""
+        """Returns the s of each turn by peer; a worker that fails takes no further turns."""
 
         def task(key: str) -> Callable[[], float]:
             def run() -> float:
@@ -326,7 +329,7 @@ def _measured(
     started: dict[str, float],
     worker: Worker,
 ) -> dict[str, Any]:
-    """What was measured of one peer: seconds, ratios to the PyTorch loop, memory.
+    """Returns the measurements of one peer: s, ratios to the PyTorch loop, MB of memory.
 
     Args:
       loop: s of each round and of each test of the PyTorch loop.
@@ -341,7 +344,7 @@ def _measured(
 
 
 def _ratio(runs: Sequence[float], loop: Sequence[float], prefix: str) -> dict[str, float | None]:
-    """Median, least and largest ratio to the loop in the same turn."""
+    """Returns the median, smallest and largest ratio to the loop in the same turn; None if a turn failed."""
     ratios = [mine / theirs for mine, theirs in zip(runs, loop, strict=False)]
     if not ratios or any(math.isnan(ratio) for ratio in ratios):
         return {f"{prefix}ratio": None}
@@ -350,7 +353,7 @@ def _ratio(runs: Sequence[float], loop: Sequence[float], prefix: str) -> dict[st
 
 
 def markdown(rows: Sequence[dict[str, Any]], machine: str) -> str:
-    """The rows as a table for people."""
+    """Returns the rows as Markdown, one table for each workload."""
     lines = [machine, ""]
     for name in dict.fromkeys(row["workload"] for row in rows):
         own = [row for row in rows if row["workload"] == name]

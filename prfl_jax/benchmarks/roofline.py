@@ -1,8 +1,8 @@
-"""The suite `roofline` compares each kernel's time with the least that this machine's matmul peak and memory allow.
+"""The suite `roofline` compares each kernel's time with the least that the machine's matmul peak and memory allow.
 
-The floor is the larger of FLOP over the measured matmul peak and least bytes over the measured bandwidth of memory,
-every input read once and every output written once, whatever the kernel really moves. A convolution is counted with
-the FLOP of its plain sum, so a form with fewer multiplications may come above what its products alone would.
+This least time, the floor, is the larger of FLOP / measured matmul peak and bytes / measured memory bandwidth. The
+bytes count every input read once and every output written once, whatever the kernel really moves. A convolution counts
+the FLOP of its plain sum, so a form with fewer multiplications may be rated higher than its products alone would be.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from prfl_jax.benchmarks.timing import Row, Task, Timed, alternate
 from prfl_jax.benchmarks.workload import INPUT_SHAPE
 
 METHOD = (
-    "A square float32 product (the fastest of three sizes) and a pass that negates an array larger than the caches in "
-    "place take turns with each kernel, so that peak and bandwidth (read plus write) are those of the same seconds. In "
-    "each turn the floor is max(flop / peak, bytes / bandwidth); achieved_over_floor is the median of floor over time, "
-    "with the least and largest; floor_s and limits are medians."
+    "A square float32 product (the fastest of three sizes) and an in-place negation of an array larger than the caches "
+    "take turns with each kernel, so that peak and bandwidth (read plus write) are measured in the same seconds. In "
+    "each turn the floor is max(flop / peak, bytes / bandwidth); achieved_over_floor is the median of floor / time, "
+    "with its smallest and largest value; floor_s and limits are medians."
 )
 SERVER_GOAL, TRAINING_GOAL = 0.5, 0.6
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Attributes: `flop_s` of the best matrix product, `bytes_s` read and written by an in-place pass over memory."""
+    """Limits of a machine: FLOP/s of the best matrix product, bytes/s read and written by an in-place pass."""
 
     flop_s: float
     bytes_s: float
 
     def floor_s(self, flop: float, size: float) -> float:
+        """Returns the least time in s for so many FLOP and bytes."""
         return max(flop / self.flop_s, size / self.bytes_s)
 
 
 class Limits:
-    """Tasks that find the machine's own limits, as JAX reaches them."""
+    """Tasks that measure the limits of the machine, as far as JAX reaches them."""
 
     def __init__(self, small: bool) -> None:
         multiply, least_s = jax.jit(jnp.matmul), 0.0 if small else 0.1
@@ -53,7 +54,7 @@ class Limits:
         rates = {name: int(name) ** 3 / statistics.median(runs[name]) for name in products}
         fastest = max(rates, key=lambda name: rates[name])
         values = jnp.ones(10_000 if small else 64_000_000, jnp.float32)
-        turn = jax.jit(lambda values: -values, donate_argnums=0)  # in place: the pages are there
+        turn = jax.jit(lambda values: -values, donate_argnums=0)  # in place, so that no memory is allocated
         held = [values]
 
         def copy() -> jax.Array:
@@ -64,7 +65,7 @@ class Limits:
         self._flop, self._bytes = 2.0 * int(fastest) ** 3, 2.0 * values.size * 4
 
     def machines(self, beside: Mapping[str, Sequence[float]]) -> list[Machine]:
-        """The machine as it was in each turn."""
+        """Returns the limits in each turn, from the s of the tasks in `beside`."""
         return [
             Machine(self._flop / matmul, self._bytes / copy)
             for matmul, copy in zip(beside["matmul"], beside["copy"], strict=True)
@@ -72,14 +73,14 @@ class Limits:
 
 
 class RooflineSuite:
-    """Measures rows; `limits` is there when all are.
+    """Measures the rows of the suite.
 
     Args:
-      size: `full` or `small`, a smoke test.
-      repeats: runs of each kernel that count.
+      size: `full`, or `small` for a smoke test.
+      repeats: measured runs of each kernel.
 
     Attributes:
-      limits: the machine in the median of all turns.
+      limits: medians over all turns, once all rows are measured.
     """
 
     def __init__(self, size: str, repeats: int) -> None:
@@ -88,7 +89,7 @@ class RooflineSuite:
         self.limits = Machine(0.0, 0.0)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row as soon as it is measured."""
+        """Yields each row as soon as it is measured."""
         seen: list[Machine] = []
         needs = self.needs()
         for row in self._kernels.rows():
@@ -101,7 +102,7 @@ class RooflineSuite:
         )
 
     def needs(self) -> dict[str, tuple[float, float]]:
-        """(FLOP, least bytes) of each kernel."""
+        """Returns (FLOP, least bytes) of each kernel."""
         work, method = self._kernels.work, self._kernels.method
         shapes = jax.tree.leaves(method.model.shapes())
         model = 4.0 * sum(shape.size for shape in shapes)
@@ -109,7 +110,7 @@ class RooflineSuite:
         bits = weights / 8
         forward = method.model.flop.total(work.batch_size)
         samples = clients * work.steps * work.batch_size
-        training = 3.0 * forward * samples, clients * 3 * model  # read what was sent, write or add what was trained
+        training = 3.0 * forward * samples, clients * 3 * model  # reads the sent model, writes or adds the trained one
         image = float(math.prod(INPUT_SHAPE))
         masked = clients * (model + bits)
         return {
@@ -121,7 +122,7 @@ class RooflineSuite:
             "maskfedavg": (0.0, masked + 2 * model),
             "fedavg": (0.0, clients * model + model),
             "dispatch": (0.0, model + weights + masked),
-            "split_model": (0.0, model + weights + clients * model),  # one dense array an increment
+            "split_model": (0.0, model + weights + clients * model),  # one dense array for each increment
             "evaluation": (forward * work.test_images, model + work.test_images * image),
         }
 
@@ -140,7 +141,7 @@ class RooflineSuite:
 
 
 def table(rows: list[dict[str, Any]], machine: Machine) -> str:
-    """The rows as Markdown."""
+    """Returns the limits and the rows as Markdown."""
     lines = [
         f"peak {machine.flop_s / 1e9:.0f} GFLOP/s, {machine.bytes_s / 1e9:.1f} GB/s",
         "",

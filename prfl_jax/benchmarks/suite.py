@@ -19,7 +19,7 @@ from prfl_jax.system.files import output_file, user_path, write_text
 SCHEMA_VERSION = 1
 SIZES = ("full", "small")
 DATA = ("random", "real")
-BUSY = 0.3  # load a core from which a warning is printed
+BUSY = 0.3  # load for each core above which a warning is printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Request:
     """The flags of scripts/benchmark.py.
 
     Attributes:
-      out: the JSON file; all suites but `kernels` write their table beside it, as `.md`.
-      workloads, peers: of the suite `peers`; all where empty.
+      out: the JSON file; all suites but `kernels` also write their table next to it, as `.md`.
+      workloads, peers: names, of the suite `peers`; if empty, all of them.
       envs: folder of the peers' environments.
-      data: random images, or real ones.
+      data: `random` or `real` images, of the suite `peers`.
     """
 
     suite: str | None
@@ -44,7 +44,7 @@ class Request:
 
 
 def check(request: Request) -> Path:
-    """The file to write.
+    """Checks the flags; returns the JSON file to write.
 
     Raises:
       UserError: a flag has a value that is not allowed.
@@ -65,15 +65,15 @@ def check(request: Request) -> Path:
                 if name not in known:
                     raise UserError(f"--{flag}={name}: allowed are {', '.join(known)}")
         if not FOLDER.is_dir():
-            raise UserError(f"--suite=peers: allowed in a clone of the repository, which has the workers in {FOLDER}")
+            raise UserError(f"--suite=peers: allowed only in a clone of the repository, with the workers in {FOLDER}")
     return output_file("--out", request.out, f"{request.suite}.json")
 
 
 def run_suite(request: Request) -> int:
-    """Measures, writes `out`, prints the table; returns 0 whatever the numbers are.
+    """Runs a suite, writes `out`, prints the table; returns 0, even if a bound is missed.
 
     Raises:
-      UserError: as `check`.
+      UserError: as `check`; or a file cannot be written.
     """
     path, load = check(request), os.getloadavg()
     about, rows, text = _MEASURED[request.suite or ""](request, load)
@@ -93,12 +93,16 @@ def run_suite(request: Request) -> int:
     if request.size == "full":
         add_to_history(path.with_name(f"{path.stem}_history.jsonl"), report)
     if load[0] > BUSY * provenance.cores():
-        print(f"the machine was busy before (load {load[0]:.1f}): measure again when it is not")
+        print(f"the machine was busy before the suite began (load {load[0]:.1f}): measure again when it is idle")
     return 0
 
 
 def add_to_history(path: Path, report: dict[str, Any]) -> None:
-    """A line about a run of a suite, after those of earlier runs that were written to the same place."""
+    """Appends a line about this run to the history of its JSON file.
+
+    Raises:
+      UserError: the history cannot be written.
+    """
     hardware = report["hardware"]
     line = {
         "date": report["date"],
@@ -115,7 +119,7 @@ def add_to_history(path: Path, report: dict[str, Any]) -> None:
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:
-    """What one looks for in a history: which row, its medians and ratios."""
+    """Returns the short values of a row, for the history: names, medians, ratios."""
     return {key: value for key, value in row.items() if isinstance(value, str | int | float) and key not in _LONG}
 
 
@@ -124,7 +128,7 @@ Measured = tuple[dict[str, Any], list[dict[str, Any]], str]  # about the suite, 
 
 
 def _kernels(request: Request, load: tuple[float, float, float]) -> Measured:
-    # only now: a wrong flag need not wait for JAX
+    # imported here, so that a wrong flag is refused before JAX is loaded
     from prfl_jax.benchmarks.kernels import METHOD, KernelSuite
     from prfl_jax.benchmarks.timing import table
 
@@ -177,7 +181,7 @@ def _axes(request: Request, load: tuple[float, float, float]) -> Measured:
 
 
 def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> Measured:
-    """A suite that is a module with `METHOD`, `rows` and `table`."""
+    """Runs a suite that is a module with `METHOD`, `rows` and `table`."""
     found = list(suite.rows(request.size, request.repeats))
     machine = hardware(load)
     named = machine["device"]["kind"] if machine["device"]["backend"] != "cpu" else machine["cpu"]
@@ -191,7 +195,7 @@ _MEASURED: dict[str, Callable[[Request, tuple[float, float, float]], Measured]] 
 
 
 def hardware(load: tuple[float, float, float]) -> dict[str, Any]:
-    """The machine, what runs on it, and how busy it was before the suite began."""
+    """Returns the machine, versions and flags of its software, and its load before the suite began."""
     from prfl_jax.system import environment
 
     versions = environment.versions()
@@ -214,6 +218,7 @@ def hardware(load: tuple[float, float, float]) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
+    """Returns the name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""Times functions in alternating order, and makes the rows of a benchmark's table from the times."""
+"""Times functions in alternating order, and makes the rows of a benchmark's report and table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-Task = Callable[[], float]  # runs once, returns s
+Task = Callable[[], float]  # runs once and returns its time in s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Row:
     """One line of a suite.
 
     Attributes:
-      kernel: what was timed.
-      runs: s of each run, in their order; empty where it could not be run.
-      compile_s: s of the first call less a later one: tracing, compiling, new memory.
-      reference: what it is compared with, in words.
-      reference_runs: s of the reference's runs, taken in turn with `runs`.
-      bound: what `bound_on` ("ratio" or "median") may be at most; None: no bound.
-      judged: False where the size is not the one the bound is about.
+      kernel: name of the function that was timed.
+      runs: s of each run, in order; empty if it could not run.
+      compile_s: s of the first call minus a later one: tracing, compiling, new memory.
+      reference: name of the function that it is compared with.
+      reference_runs: s of the reference's runs, which take turns with `runs`.
+      bound: largest allowed value of `bound_on` ("ratio" or "median", in s); None: no bound.
+      judged: False if the bound does not apply to this size.
       note: conditions of the measurement.
-      missing: why there is no reference, where there should be one.
-      beside: s of other tasks, by name, taken in turn with `runs`.
+      missing: why the reference is missing, if there should be one.
+      beside: s of other tasks, by name, which take turns with `runs`.
     """
 
     kernel: str
@@ -49,20 +49,21 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Median over the reference's median."""
+        """The median divided by the reference's median; None without a reference."""
         if not self.runs or not self.reference_runs:
             return None
         return statistics.median(self.runs) / statistics.median(self.reference_runs)
 
     @property
     def ok(self) -> bool | None:
-        """Whether the bound is kept; None where there is none, or nothing to judge."""
+        """Whether the bound is met; None if there is no bound or nothing to judge."""
         value = self.ratio if self.bound_on == "ratio" else self.median
         if self.bound is None or value is None or not self.judged:
             return None
         return value <= self.bound
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the row as the JSON file has it."""
         reference = None
         if self.reference is not None:
             reference = {"name": self.reference, **spread(self.reference_runs)}
@@ -82,7 +83,7 @@ class Row:
 
 
 def against(runs: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
-    """Runs and their ratios to those of another in the same turns, for a row of a report."""
+    """Returns the s of the runs and their ratios to those of `base` in the same turns, as keys of a row."""
     ratios = [own / theirs for own, theirs in zip(runs, base, strict=True)]
     return {
         "unit": "s", "median": statistics.median(runs), "runs": list(runs),
@@ -91,20 +92,20 @@ def against(runs: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
 
 
 def spread(runs: Sequence[float]) -> dict[str, Any]:
-    """Median, least, largest and all of some runs, as a report has them; None where there are none."""
+    """Returns median, smallest, largest and all of the runs, as keys of a row; None if there are no runs."""
     if not runs:
         return {"median": None, "min": None, "max": None, "runs": []}
     return {"median": statistics.median(runs), "min": min(runs), "max": max(runs), "runs": list(runs)}
 
 
 class Timed:
-    """A call as a task: `calls` calls in a row, s per call, waiting for the device only at the end.
+    """A task that makes `calls` calls, waits for the device at the end, and returns the s per call.
 
-    The first call, compiling included, is made here.
+    The first call, which compiles, is made by the constructor.
 
     Attributes:
-      first_s: s of that first call.
-      calls: so many that a run lasts `least_s`, at most 50.
+      first_s: s of the first call.
+      calls: as many as make a run last `least_s`, at most 50.
     """
 
     def __init__(self, call: Callable[[], Any], least_s: float = 0.1) -> None:
@@ -120,14 +121,15 @@ class Timed:
         return (time.perf_counter() - start) / self.calls
 
     def compile_s(self, runs: Sequence[float]) -> float:
+        """Returns the s of the first call minus the median of later ones."""
         return max(0.0, self.first_s - statistics.median(runs))
 
 
 def alternate(tasks: Mapping[str, Task], repeats: int, pause_s: float) -> dict[str, list[float]]:
-    """Runs all tasks in turn, `repeats` times after one turn that does not count.
+    """Runs all tasks in turn, `repeats` times after one turn that is discarded; returns the s of each run by task.
 
-    Every second turn goes backwards, so that no task always follows the same one, and
-    a pause before each run lets the threads of the one before fall asleep.
+    Every second turn is in reverse order, so that no task always follows the same one. A pause of `pause_s` before each
+    run lets the threads of the previous task fall asleep.
     """
     runs: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
@@ -140,7 +142,7 @@ def alternate(tasks: Mapping[str, Task], repeats: int, pause_s: float) -> dict[s
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people; times in ms."""
+    """Returns the rows as a plain text table; times in ms."""
 
     def milliseconds(value: float | None) -> str:
         return "-" if value is None else f"{1e3 * value:.2f}" if value < 0.1 else f"{1e3 * value:.0f}"

@@ -17,22 +17,22 @@ MISSING = "PyTorch is not installed: pip install -e '.[bench]'"
 
 
 class TorchUnavailable(Exception):
-    """PyTorch cannot be compared with; the text says why."""
+    """There is no PyTorch to compare with; the text says why."""
 
 
 class TorchProcess(Worker):
-    """The PyTorch loop in a process of its own.
+    """The PyTorch loop in a separate process.
 
     Args:
-      data: of `Workload.host_data`.
+      data: the arrays of `Workload.host_data`.
       params: float32 arrays by `layer/leaf`.
-      options: `steps`, `batch_size`, `lr`, `threads`, and `device`, cpu or cuda (cpu where PyTorch has no cuda).
+      options: `steps`, `batch_size`, `lr`, `threads`, and `device`, cpu or cuda (cpu if PyTorch has no cuda).
 
     Attributes:
       about: `version`, `threads`, `device` of the worker.
 
     Raises:
-      TorchUnavailable: it is not installed, or does not start.
+      TorchUnavailable: PyTorch is not installed, or the process does not start.
     """
 
     def __init__(self, data: dict[str, np.ndarray], params: dict[str, np.ndarray], options: dict[str, Any]) -> None:
@@ -49,7 +49,11 @@ class TorchProcess(Worker):
             raise TorchUnavailable(f"PyTorch could not be run: {why}") from None
 
     def round(self) -> float:
-        """One round of all clients; s, as the worker itself measured them."""
+        """Runs one round of all clients; returns its s, measured in the worker.
+
+        Raises:
+          TorchUnavailable: the worker has failed.
+        """
         try:
             return float(self.ask("round")["seconds"])
         except WorkerFailed as why:

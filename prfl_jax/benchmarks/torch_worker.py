@@ -1,13 +1,13 @@
-"""The PyTorch reference of the suite `kernels`: local rounds of the same clients, in a process of its own.
+"""The PyTorch reference of the suite `kernels`: local rounds of the same clients, in a separate process.
 
     python -m prfl_jax.benchmarks.torch_worker FILE.npz
 
-Each line on stdin is one round of all clients; each answer one line of JSON. Imports
-neither JAX nor anything of this package, so that two thread pools never share a process.
+Each line on stdin asks for one round of all clients; each answer is one line of JSON. The worker imports neither JAX
+nor this package, so that two thread pools never share a process.
 
-The loop is what one writes for a simulation in PyTorch: a module per client; a round
-loads the model that the client was sent, draws batches by index from the uint8 images,
-normalises them, and takes the SGD steps; the trained module stays as the result.
+The loop is the usual one of a simulation in PyTorch, with one module for each client. A round loads the model that the
+client was sent, draws batches by index from the uint8 images, normalises them, and takes the SGD steps; the trained
+module is kept as the result.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ LAYERS = ("conv0", "conv1", "dense0", "dense1")
 
 
 def state_dict(params: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Flax's params by `layer/leaf` as a `state_dict`: the same function of the same images."""
+    """Converts Flax's params by `layer/leaf` to a `state_dict` that computes the same function."""
     out = {}
     channels = params["conv1/bias"].shape[0]
     for layer in LAYERS:
         kernel = params[f"{layer}/kernel"]
         if layer.startswith("conv"):
             kernel = kernel.transpose(3, 2, 0, 1)
-        elif layer == "dense0":  # flattened as [H, W, C] there, as [C, H, W] here
+        elif layer == "dense0":  # Flax flattens [H, W, C], PyTorch [C, H, W]
             side = round((kernel.shape[0] // channels) ** 0.5)
             kernel = kernel.reshape(side, side, channels, -1).transpose(3, 2, 0, 1).reshape(kernel.shape[1], -1)
         else:
@@ -62,7 +62,7 @@ def state_dict(params: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, classes: int
 ) -> torch.Tensor:
-    """One SGD step on the sigmoid loss, mean over batch and classes; returns the loss."""
+    """Takes one SGD step on the sigmoid loss, mean over batch and classes; returns the loss."""
     optimizer.zero_grad()
     targets = nn.functional.one_hot(y, classes).to(torch.float32)
     loss = nn.functional.binary_cross_entropy_with_logits(model(x), targets)
@@ -76,7 +76,7 @@ class Clients:
 
     Args:
       data: `x` `[N, H, W, C]` uint8, `y` `[N]`, `index` `[M, L]`, `size` `[M]`.
-      params: the model every client is sent, by `layer/leaf`.
+      params: the model that every client is sent, by `layer/leaf`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Clients:
         self.classes = kernels[-1][-1]
 
     def round(self) -> float:
-        """One local round of every client; returns the mean loss."""
+        """Trains every client for one local round; returns the mean loss."""
         losses = []
         for client, model in enumerate(self.models):
             model.load_state_dict(self.sent[client])

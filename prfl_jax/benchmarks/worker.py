@@ -1,4 +1,4 @@
-"""The protocol of benchmark workers: a process that times itself, one request line in, one line of JSON out."""
+"""Starts benchmark workers and talks to them: one request line in, one line of JSON out; a worker times itself."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any
 
 
 class WorkerFailed(Exception):
-    """A worker could not be started, or has gone; the text says why."""
+    """A worker could not be started, or has ended; the text says why."""
 
 
 class Worker:
-    """A worker in a session of its own.
+    """A worker process in its own session.
 
     Args:
-      command: what to start.
-      patience_s: no answer for so long means that it hangs.
-      environment: variables to set for it.
+      command: the command line.
+      patience_s: s without an answer after which the worker is taken to hang.
+      environment: variables that are added to its environment.
 
     Attributes:
-      about: its first answer.
+      about: its first answer, which describes the worker.
 
     Raises:
-      WorkerFailed: it did not say its first word.
+      WorkerFailed: the worker did not start, or gave no first answer.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Worker:
             raise
 
     def ask(self, what: str) -> dict[str, Any]:
-        """Its answer to one line.
+        """Sends one line; returns the answer.
 
         Raises:
-          WorkerFailed: none came.
+          WorkerFailed: no answer came.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{what}\n".encode())
             self._process.stdin.flush()
         except OSError:
-            pass  # it has ended; the answer says why
+            pass  # the worker has ended; `_answer` raises the reason
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Worker:
                 raise WorkerFailed(f"no answer within {self._patience_s:.0f} s{self._last_words(': ')}")
             more = os.read(pipe, 65536)
             if not more:
-                raise WorkerFailed(self._last_words() or "it left without a word")
+                raise WorkerFailed(self._last_words() or "it ended without an error message")
             self._said += more
         line, _, self._said = self._said.partition(b"\n")
         return json.loads(line)
@@ -90,17 +90,17 @@ class Worker:
         return before + said[-1].strip() if said else ""
 
     def peak_memory_mb(self) -> float:
-        """The largest memory that its processes had, each on its own, summed; MB."""
+        """Returns the sum of the peak memory of each of its processes, MB."""
         return sum(_peak_bytes(pid) for pid in _tree(self._process.pid)) / 1e6
 
     def close(self) -> None:
-        """Lets it go; what has not ended after ten seconds is killed, with all that it started."""
+        """Ends the worker: closes its stdin, waits at most 10 s, and kills what is left of it and of its children."""
         tree = _tree(self._process.pid)
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.close()
         except OSError:
-            pass  # it is gone already
+            pass  # it has ended already
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -122,13 +122,13 @@ class Worker:
 
 
 def python_path() -> str:
-    """PYTHONPATH of a worker that imports this package: the package's own folder first."""
+    """Returns the PYTHONPATH of a worker that imports this package: the package's own folder first."""
     root = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join(path for path in (root, os.environ.get("PYTHONPATH")) if path)
 
 
 def _tree(root: int) -> list[int]:
-    """A process that leads a session, all of that session, and all that descend from them."""
+    """Returns the ids of a session's leader `root`, of the processes in its session, and of all their descendants."""
     parents: dict[int, int] = {}
     found = [root]
     for entry in Path("/proc").iterdir():
@@ -147,6 +147,7 @@ def _tree(root: int) -> list[int]:
 
 
 def _peak_bytes(pid: int) -> int:
+    """Returns the largest resident memory that a process has had; 0 if it has ended."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

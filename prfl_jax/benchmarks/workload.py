@@ -1,4 +1,4 @@
-"""The workload of the suite `kernels`: Conv2, ten clients, random images; a small form for smoke tests."""
+"""The workload of all suites but `peers`: Conv2, ten clients, random images; a small version for smoke tests."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ INPUT_SHAPE, CLASSES = (28, 28, 1), 62
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Sizes of one suite.
+    """Sizes of clients, data and local work.
 
     Attributes:
-      width: multiplies Conv2's hidden widths.
+      clients: M.
+      width: factor of Conv2's hidden widths.
       images: training images of each client.
       test_images: images of an evaluation.
       steps, batch_size: of one local round.
@@ -46,20 +47,20 @@ class Workload:
     lr: float = 0.25
 
     def config(self, strategy: str) -> config_dict.ConfigDict:
-        """The defaults of a strategy, with this model, clients and local work."""
+        """Returns the default config of a strategy with this model, clients and local work."""
         config = strategies.use(default_config(), strategy)
         config.model.classes, config.model.width = CLASSES, self.width
         config.clients.number = self.clients
         config.local.steps, config.local.batch_size = self.steps, self.batch_size
-        config.engine.train = "arrival"  # the suites' own plans say who arrives, and nothing of training ahead
+        config.engine.train = "arrival"  # the suites make their own plans, which train nothing ahead
         return config
 
     def density_pct(self) -> np.ndarray:
-        """`[M]` int32 densities, spread evenly up to 100."""
+        """Returns `[M]` int32 densities (percent), spread evenly up to 100."""
         return np.array([max(1, round(100 * (c + 1) / self.clients)) for c in range(self.clients)], np.int32)
 
     def host_data(self) -> dict[str, np.ndarray]:
-        """`DeviceData` by field, as NumPy arrays: random images, dealt out to the clients."""
+        """Returns the fields of `DeviceData` as NumPy arrays: random images, dealt out to the clients."""
         rng = np.random.default_rng(0)
         n = self.clients * self.images
         return {
@@ -77,14 +78,14 @@ SIZES = {
 
 
 class Chunks:
-    """An engine of one strategy, whose chunks are one row long.
+    """An engine of one strategy that runs chunks of one row.
 
     Args:
-      levels: of the nested sub-models; None leaves every weight in every sub-model.
-      importance: whether arrivals also count towards the next pruning.
+      levels: of the nested sub-models; None: every weight is in every sub-model.
+      importance: whether arrivals also gather squared gradients for the next pruning.
 
     Attributes:
-      compile_s: s it took to compile the chunk.
+      compile_s: s of compiling the chunk.
     """
 
     def __init__(
@@ -117,22 +118,22 @@ class Chunks:
         return seen.losses
 
     def dispatch(self) -> jax.Array:
-        """All clients are sent the server's model, each under its own mask."""
+        """Sends the server model to all clients, each under its own mask."""
         return self._run(self._plan(list(range(self.work.clients)), []))
 
     def train(self) -> jax.Array:
-        """All clients draw their next batches and train from what they were sent: losses `[1, M]`."""
+        """Trains all clients on their next batches, from the models they were sent; returns the losses `[1, M]`."""
         arrivals = [LocalRound(client, client, self._rounds, self.work.lr) for client in range(self.work.clients)]
         self._rounds += 1
         return self._run(self._plan([], arrivals))
 
 
 class Windows:
-    """Windows of FedAvg's arrivals on an engine of its own, timed: clients train, nothing is aggregated.
+    """Times windows of FedAvg on its own engine: the arriving clients train, nothing is aggregated.
 
     Args:
-      devices: how many share the clients.
-      most: rows that a run may have.
+      devices: number of devices that share the clients.
+      most: largest number of rows of a run.
       engine: settings of `config.engine`.
     """
 
@@ -153,12 +154,12 @@ class Windows:
         self._chunk: Any = None
 
     def arrival(self, client: int, share: float) -> LocalRound:
-        """The client's next round."""
+        """Returns the client's next round; `share` is its weight in the aggregation."""
         self._rounds[client] += 1
         return LocalRound(client, client, self._rounds[client] - 1, self._work.lr, share)
 
     def run(self, rows: Sequence[Plan]) -> float:
-        """s that these rows take; the first call compiles, and sends the first model to all clients."""
+        """Runs rows; returns their s. The first call compiles and sends the first model to all clients, untimed."""
         if self._chunk is None:
             everyone = [(client, 100) for client in range(self._work.clients)]
             plan = self._placement.split_plan(stack_rows([make_row(len(everyone), everyone, [])], self._most))
@@ -173,7 +174,7 @@ class Windows:
 
 
 def scores(shapes: Iterable[tuple[int, ...]], tied: bool) -> tuple[jax.Array, ...]:
-    """Random importance >= 0; `tied`: only eleven values, half of the weights at 0."""
+    """Returns random importance >= 0 in these shapes; `tied`: only eleven values, half of the weights at 0."""
     rng = np.random.default_rng(1)
     out = []
     for shape in shapes:
@@ -183,7 +184,7 @@ def scores(shapes: Iterable[tuple[int, ...]], tied: bool) -> tuple[jax.Array, ..
 
 
 def slots(chunks: Chunks) -> tuple[Any, tuple[jax.Array, ...]]:
-    """A full buffer `[M, ...]`, each slot other values under its own mask, and the packed masks."""
+    """Returns a full buffer `[M, ...]`, with other values in each slot under its own mask, and the packed masks."""
     work, layout = chunks.work, chunks.method.layout
     factors = jnp.linspace(0.5, 1.5, work.clients)
 

@@ -45,7 +45,10 @@ class Transport:
         return np.zeros_like(group)
 
     def charge(self, costs: Costs) -> Costs:
-        """What is sent in fact, of `costs`: fewer bytes for a transport that compresses, for instance."""
+        """Returns what is sent instead of `costs`, for instance fewer bytes for a transport that compresses.
+
+        Bytes are whole numbers. `Costs` refuses a fraction, so a plugin rounds what it computes.
+        """
         return costs
 
     def apply(self, costs: Costs) -> Costs:
@@ -75,8 +78,7 @@ class Transport:
         """What a function returns; of a plugin, whatever it raises becomes a `UserError`."""
         if not self.plugin_name:
             return function(*args)
-        with np.errstate(invalid="ignore"):  # NaN as bytes: `Costs` refuses it
-            return call("config.transport.name", self.plugin_name, function, *args)
+        return call("config.transport.name", self.plugin_name, function, *args)
 
     def _wrong(self, what: str, gives: str, allowed: str) -> UserError:
         return UserError(f"{self._key}: {type(self).__name__}.{what} gives {gives}; allowed is {allowed}")

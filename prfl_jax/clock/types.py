@@ -106,7 +106,7 @@ class Costs:
       group: [M] integers, equal for clients whose sub-models are the same (transport `distinct`).
 
     Raises:
-      ValueError: arrays of different length, negative or non-finite values.
+      ValueError: arrays of different length; a negative or non-finite value; an integer with a fraction.
     """
 
     down_bytes: np.ndarray
@@ -117,13 +117,16 @@ class Costs:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            dtype = np.float64 if field.name == "compute_s" else np.int64
-            values = np.asarray(getattr(self, field.name), dtype=dtype)
+            values = np.asarray(getattr(self, field.name))
             if values.ndim != 1 or len(values) != len(self.down_bytes):
                 raise ValueError(f"Costs.{field.name} has shape {values.shape}, not [M]")
-            if field.name != "group" and not (np.isfinite(values).all() and (values >= 0).all()):
+            if not np.isfinite(values).all() or (field.name != "group" and (values < 0).any()):
                 raise ValueError(f"Costs.{field.name} has a negative or non-finite value")
-            object.__setattr__(self, field.name, values)
+            broken = values[values % 1 != 0]
+            if field.name != "compute_s" and len(broken):
+                raise ValueError(f"Costs.{field.name} has {broken[0]:g}; allowed are whole numbers: round them")
+            dtype = np.float64 if field.name == "compute_s" else np.int64
+            object.__setattr__(self, field.name, values.astype(dtype, copy=False))
 
     def to_state(self) -> dict[str, list]:
         """All arrays, as JSON can hold them."""

@@ -17,6 +17,7 @@ from prfl_jax.aggregate import server_lr_in_force
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
 from prfl_jax.system.errors import UserError, refuse
+from prfl_jax.tasks import default_thresholds, find_task
 
 # Keys that are not hashed: the place of files, the length of chunks, what is run afterwards, and how work is
 # distributed over devices and groups (which may change the last bits of a float). A run may be resumed with other
@@ -41,6 +42,7 @@ NOT_HASHED = frozenset(
 # config without them did, so that a config keeps its hash.
 HASHED_IF_CHANGED = frozenset(
     {
+        *("task.name", "model.norm", "model.state", "data.context", "data.vocabulary", "data.unit", "data.targets"),
         *("local.optimizer", "local.optimizer_args", "local.clip_grad_norm", "local.lr_schedule"),
         *("aggregation.optimizer", "aggregation.optimizer_args"),
     }
@@ -69,8 +71,8 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
-    `aggregation.staleness_a` and `aggregation.server_lr` are the numbers in force, given or not: here, in the hash and
-    in the report.
+    `aggregation.staleness_a`, `aggregation.server_lr` and `eval.thresholds` are those in force, given or not: here, in
+    the hash and in the report.
 
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.
@@ -83,6 +85,8 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     if found["aggregation.staleness_a"] is None:
         kind = found["aggregation.staleness"]
         found["aggregation.staleness_a"] = strategies.staleness_a(found["strategy"], kind)  # type: ignore[arg-type]
+    if found["eval.thresholds"] is None:
+        found["eval.thresholds"] = default_thresholds(find_task(str(found["task.name"])).metric)
     optimizer, server_lr = found["aggregation.optimizer"], found["aggregation.server_lr"]
     found["aggregation.server_lr"] = server_lr_in_force(optimizer, server_lr)  # type: ignore[arg-type]
     return found

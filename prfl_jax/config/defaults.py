@@ -40,8 +40,9 @@ def default_config() -> config_dict.ConfigDict:
     c.stop_early = False  # True: end when the server stops improving; with recovery once all densities are 1
 
     c.data = _group(
-        # mnist_embedded | mnist_by_writer | cifar10 | femnist | tfds:NAME | FILE.npz, or FILE.py:object: a
-        # plugin, as for the other names that say so (docs/)
+        # images: mnist_embedded | mnist_by_writer | cifar10 | femnist; texts: shakespeare | shakespeare_words | ptb
+        # | leaf_shakespeare | leaf_sent140; speech: spoken_digits; or tfds:NAME | FILE.npz | NAME_TRAIN.ts, or
+        # FILE.py:object: a plugin, as for the other names that say so (docs/)
         name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
         partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object
@@ -51,20 +52,33 @@ def default_config() -> config_dict.ConfigDict:
         writers=193,  # writer, writer_iid: how many writers (the lowest ids)
         min_images_per_writer=20,
         split_writers_over=config_dict.placeholder(int),  # writer: those with more images count as two
-        train_limit=config_dict.placeholder(int),  # use only so many training images (drawn by seed)
-        test_limit=config_dict.placeholder(int),  # likewise for test images
+        train_limit=config_dict.placeholder(int),  # use only so many training samples (drawn by seed)
+        test_limit=config_dict.placeholder(int),  # likewise for test samples
+        context=80,  # texts: tokens of a sample: the length of windows, the most of a text with a label
+        vocabulary=10_000,  # texts: words with a token of their own, the most frequent ones
+        unit="words",  # texts of leaf_sent140 and tfds:NAME: words | characters
+        targets="every",  # sequences with a target at each step: every | last: the last one alone, as a label
         holdout_fraction=0.1,  # of the training data, for early-stopping signals
         holdout_max=2000,
         augment="none",  # none | crop_flip
-        normalize="unit",  # unit: x/255 | inverted: 1-x/255 | cifar10: channel mean and deviation
+        normalize="unit",  # unit: x/255, other samples as they are | inverted: 1-x/255 | cifar10 | standard: series
+    )
+    c.task = _group(
+        # classification: a label for each sample | language_model: the next token at each step, or FILE.py:object
+        name="classification",
     )
     c.model = _group(
-        name="conv2",  # conv2 | vgg11 | module:object or FILE.py:object (a Flax module class)
+        # images: conv2 | vgg11 | cnn | alexnet | vgg19 | resnet18 | resnet50; series: cnn1d | gru
+        # tokens: char_lstm | word_lstm | text_lstm | transformer_lm (docs/networks.md)
+        # or module:object or FILE.py:object (a Flax module class)
+        name="conv2",
         width=1.0,  # multiplies hidden widths
         classes=config_dict.placeholder(int),  # outputs; None: as many as the data has (62 in the paper's Conv2)
         init="release",  # release | he | flax
         size_mb=config_dict.placeholder(float),  # MB of the full model as the clock sees it; None: 4 bytes a parameter
         loss="sigmoid",  # sigmoid | softmax
+        norm="batch",  # batch | group | none: of vgg19, resnet18 and resnet50 (these two not none)
+        state="average",  # of running statistics, as of batch norm: averaged like weights
     )
     c.clients = _group(
         number=10,
@@ -107,7 +121,7 @@ def default_config() -> config_dict.ConfigDict:
         min_density=0.05,
         delta_rho=0.2,
         patience=10,  # evaluations (one per interval)
-        min_delta=0.0,
+        min_delta=0.0,  # the least improvement, in the unit of the task's metric
     )
     c.aggregation = _group(
         name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object
@@ -167,7 +181,8 @@ def default_config() -> config_dict.ConfigDict:
         model="mask",  # mask | fedavg: the headline server model
         signal="heldout",  # heldout | test: what early stopping sees
         batch_size=100,  # images per evaluation call (im2col memory grows with it)
-        thresholds=(0.8, 0.9),
+        # levels of the task's metric for the time to each; None: (0.8, 0.9) of a share, as accuracy, none of others
+        thresholds=config_dict.placeholder(tuple),
     )
     c.engine = _group(
         clients="auto",  # auto | map | vmap

@@ -17,15 +17,16 @@ from typing import Any
 from prfl_jax import registry, strategies
 from prfl_jax.aggregate import AGGREGATIONS, CLIENT_WEIGHTS, SERVER_OPTIMIZERS, STALENESS
 from prfl_jax.clock import CLOSE_RULES, DISPATCH_RULES, TRANSPORTS
-from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS
+from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS, TARGETS, UNITS
 from prfl_jax.density import DENSITIES
 from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.local import LOCAL_WORKS, LR_SCHEDULES, OPTIMIZERS
-from prfl_jax.models.choices import INITS, LOSSES, MODELS
+from prfl_jax.models.choices import INITS, LOSSES, MODELS, NORMS, STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system import keyword_args
 from prfl_jax.system.errors import UserError, shorten, shown
+from prfl_jax.tasks import TASKS
 from prfl_jax.transport import BYTE_RULES
 
 
@@ -162,6 +163,10 @@ RULES: dict[str, Rule] = {
     "data.min_images_per_writer": _integer(1),
     "data.train_limit": _integer(1, optional=True),
     "data.test_limit": _integer(1, optional=True),
+    "data.context": _integer(2, 10**6),
+    "data.vocabulary": _integer(1, 10**6 - 1),
+    "data.unit": _named(UNITS),
+    "data.targets": _named(TARGETS),
     "data.holdout_fraction": _number(lambda v: 0 <= v < 1, "in [0, 1)"),
     "data.holdout_max": _integer(1),
     "data.augment": _named(AUGMENTATIONS),
@@ -172,6 +177,9 @@ RULES: dict[str, Rule] = {
     "model.init": _named(INITS),
     "model.size_mb": _positive(1e-6, 1e7, optional=True),
     "model.loss": _named(LOSSES),
+    "model.norm": _named(NORMS),
+    "model.state": _named(STATES),
+    "task.name": _named(TASKS),
     "clients.number": _integer(1),
     "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
     "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
@@ -251,7 +259,13 @@ RULES: dict[str, Rule] = {
     "eval.model": _choice("mask", "fedavg"),
     "eval.signal": _named(SIGNALS),
     "eval.batch_size": _integer(1),
-    "eval.thresholds": Rule(float, lambda v: 0 < v < 1, "a tuple of accuracies in (0, 1)", many=True),
+    "eval.thresholds": Rule(
+        float,
+        lambda v: True,
+        "a tuple of levels of the task's metric (accuracy: in (0, 1)) or None",
+        many=True,
+        optional=True,
+    ),
     "engine.clients": _choice("auto", "map", "vmap"),
     "engine.train": _choice("auto", "arrival", "pending"),
     "engine.matmul": _choice("float32", "tensorfloat32", "bfloat16"),

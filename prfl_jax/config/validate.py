@@ -12,14 +12,14 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from prfl_jax import aggregate, clock, data, density, local, robustness, strategies, submodel, transport
+from prfl_jax import aggregate, clock, data, density, local, models, robustness, strategies, submodel, tasks, transport
 from prfl_jax.config import checks
 from prfl_jax.config.canonical import canonical
 from prfl_jax.config.comparison import compared
 from prfl_jax.system.errors import UserError
 
 # The rooms whose keys are checked together, in the order in which they are asked.
-ROOMS = (checks, clock, aggregate, density, submodel, local, transport, data, robustness)
+ROOMS = (checks, clock, aggregate, density, submodel, local, transport, data, models, robustness, tasks)
 
 
 def validate(cfg: config_dict.ConfigDict) -> None:

@@ -9,12 +9,14 @@ from prfl_jax.data.partition import PARTITIONS
 from prfl_jax.data.pixels import NORMALIZATIONS
 from prfl_jax.data.sources import DATA_SETS
 from prfl_jax.system.errors import refuse
+from prfl_jax.tasks import IMAGES, find_task
 
 
 def _channels(flat: Mapping[str, Any]) -> None:
     name, normalize = flat["data.name"], flat["data.normalize"]
     source = DATA_SETS.known(name)
-    channels = None if source is None or source.shape is None else source.shape[2]
+    images = source is not None and source.kind is IMAGES
+    channels = source.shape[2] if source is not None and images and source.shape is not None else None
     if channels is not None and not NORMALIZATIONS.find(normalize).takes(channels):
         takes = " or ".join(NORMALIZATIONS.with_trait(lambda choice: choice.takes(channels)))
         has = "one channel" if channels == 1 else f"{channels} channels"
@@ -43,5 +45,13 @@ def _batches(flat: Mapping[str, Any]) -> None:
         raise refuse("data.train_limit", limit, f"None or at least {least}, one batch for every client")
 
 
+def _task(flat: Mapping[str, Any]) -> None:
+    task, partition = find_task(flat["task.name"]), PARTITIONS.known(flat["data.partition"])
+    if task.sequence and partition is not None and partition.by_label:
+        fitting = PARTITIONS.with_trait(lambda choice: not choice.by_label)
+        allowed = f"{', '.join(fitting)} with task.name={flat['task.name']!r}"
+        raise refuse("data.partition", flat["data.partition"], allowed)
+
+
 # run by `config/validate.py`
-CHECKS = (_channels, _writers, _batches)
+CHECKS = (_channels, _writers, _batches, _task)

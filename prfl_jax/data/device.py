@@ -1,4 +1,4 @@
-"""Puts the training images on the device and draws batches there by key.
+"""Puts the training samples on the device and draws batches there by key.
 
 A client's batch depends on `(key, client, how often it has trained)` alone: not on
 how many clients there are, how long the longest index list is, whether clients run
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.data.client_split import Split
+from prfl_jax.data.dataset import Dataset
 from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS
-from prfl_jax.data.sources import Dataset
+from prfl_jax.tasks import IMAGES, kind_of
 
 CROP_PADDING = 4  # pixels on each side
 _AUGMENT_STREAM = 0x61756731  # folded in before the client's number; larger than any of those
@@ -24,11 +25,12 @@ _ROUNDS = 16  # of the shuffling network; below 12 a test tells its orders of fe
 
 
 class DeviceData(NamedTuple):
-    """The clients' images, once, and who holds which.
+    """The clients' samples, once, and who holds which.
 
     Attributes:
-        x: `[N, H, W, C]` uint8, the images that some client holds.
-        y: `[N]` int32.
+        x: the samples that some client holds: images `[N, H, W, C]` uint8, numbers `[N, T, ...]` float32 or tokens
+            `[N, T]` int32.
+        y: `[N]` int32; of sequences also `[N, T]`.
         index: `[M, L]` int32 rows of `x`; after a client's last one the row repeats 0.
         size: `[M]` int32, how many entries of each row of `index` count.
         present: `[M, labels]` bool, which labels a client lacks (False) although others have them.
@@ -49,8 +51,10 @@ def find_background(x: np.ndarray) -> np.ndarray:
     """The colour `[C]` int32 that more than half of the images' border pixels have in each channel; else -1.
 
     Args:
-      x: `[N, H, W, C]` uint8.
+      x: `[N, H, W, C]` uint8; other samples have none, `[1]`.
     """
+    if kind_of(x.dtype) is not IMAGES:
+        return np.full(1, -1, np.int32)
     rows, columns = np.unique([0, x.shape[1] - 1]), np.unique([0, x.shape[2] - 1])
     border = np.concatenate([x[:, rows].reshape(-1, x.shape[-1]), x[:, 1:-1][:, :, columns].reshape(-1, x.shape[-1])])
     counts = np.stack([np.bincount(channel, minlength=256) for channel in border.T])
@@ -61,12 +65,12 @@ def find_background(x: np.ndarray) -> np.ndarray:
 def to_device(
     dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, malicious: Sequence[int] = ()
 ) -> DeviceData:
-    """Copy what the clients hold to the default device; images that no client holds stay on the host.
+    """Copy what the clients hold to the default device; samples that no client holds stay on the host.
 
     `index` therefore counts in `DeviceData.x`, not in `Dataset.x_train`.
 
     Args:
-      images: all images and labels, where they are on the device already; taken as they are.
+      images: all samples and targets, where they are on the device already; taken as they are.
       malicious: numbers of the malicious clients.
     """
     sizes = np.array([len(c) for c in split.clients], np.int32)
@@ -74,7 +78,7 @@ def to_device(
     index = np.zeros((len(sizes), int(sizes.max(initial=1))), np.int32)
     for row, client in zip(index, split.clients, strict=True):
         row[: len(client)] = np.searchsorted(held, client)
-    counts = np.stack([np.bincount(dataset.y_train[rows], minlength=dataset.num_classes) for rows in split.clients])
+    counts = np.stack([dataset.labels(rows) for rows in split.clients])
     x, y = images or (jnp.asarray(dataset.x_train[held]), jnp.asarray(dataset.y_train[held]))
     return DeviceData(
         x,
@@ -137,7 +141,7 @@ def batch_indices(data: DeviceData, key: jax.Array, client: Any, count: Any, ste
         client: its number, a whole number or a traced scalar.
         count: local rounds it has done so far, likewise.
         steps: local steps per round.
-        batch_size: images per step; each client holds at least so many (`split` sees
+        batch_size: samples per step; each client holds at least so many (`split` sees
             to that; one with fewer would repeat images within a batch).
 
     Returns:
@@ -157,11 +161,16 @@ def batch_indices(data: DeviceData, key: jax.Array, client: Any, count: Any, ste
 
 
 def preprocess(x: jax.Array, normalize: str) -> jax.Array:
-    """Pixels `[..., H, W, C]` uint8 to float32 of the same shape, by a choice of `data.normalize` (`pixels.py`).
+    """Samples as a model is given them, of the same shape.
+
+    Pixels `[..., H, W, C]` uint8 become float32 by a choice of `data.normalize` (`pixels.py`); numbers and tokens are
+    given as they are.
 
     Raises:
       ValueError: the images have another number of channels than the choice takes.
     """
+    if x.dtype != jnp.uint8:
+        return x
     choice = NORMALIZATIONS.find(normalize)
     if not choice.takes(x.shape[-1]):
         raise ValueError(f"normalize={normalize} wants {choice.channels} channels, the images have {x.shape[-1]}")
@@ -229,8 +238,8 @@ def draw_batches(
     image becomes depends on `(key, client, step, place in the batch)`.
 
     Returns:
-        x: `[steps, batch_size, H, W, C]` float32.
-        y: `[steps, batch_size]` int32.
+        x: `[steps, batch_size, ...]` float32, or int32 of tokens.
+        y: `[steps, batch_size]` int32, or `[steps, batch_size, T]` of sequences.
     """
     rows = batch_indices(data, key, client, count, steps, batch_size)
     x = data.x[rows]

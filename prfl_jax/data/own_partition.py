@@ -14,7 +14,12 @@ KEY = "config.data.partition"
 
 
 def checked_parts(
-    name: str, function: Callable[..., Any], labels: np.ndarray, num_clients: int, rng: np.random.Generator
+    name: str,
+    function: Callable[..., Any],
+    labels: np.ndarray,
+    num_clients: int,
+    rng: np.random.Generator,
+    noun: str = "images",
 ) -> list[np.ndarray]:
     """The clients' positions in `labels`, as a plugin deals them out.
 
@@ -25,16 +30,18 @@ def checked_parts(
     Args:
       name: `data.partition`, `module:object` or `FILE.py:object`.
       function: the plugin.
-      labels: `[N]` of the training images that are dealt out.
+      labels: `[N]` of the training samples that are dealt out.
       num_clients: M.
+      noun: what the samples are called in messages.
 
     Raises:
       UserError: the function raises, or returns anything else; the text names the client.
     """
-    return _checked(name, registry.call(KEY, name, function, labels.copy(), num_clients, rng), len(labels), num_clients)
+    found = registry.call(KEY, name, function, labels.copy(), num_clients, rng)
+    return _checked(name, found, len(labels), num_clients, noun)
 
 
-def _checked(name: str, found: Any, count: int, num_clients: int) -> list[np.ndarray]:
+def _checked(name: str, found: Any, count: int, num_clients: int, noun: str) -> list[np.ndarray]:
     if not isinstance(found, list | tuple) or len(found) != num_clients:
         has = f"{len(found)} parts" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
         raise UserError(f"{KEY}: {name!r} returns {has}; allowed: a list of clients.number={num_clients} parts")
@@ -43,7 +50,9 @@ def _checked(name: str, found: Any, count: int, num_clients: int) -> list[np.nda
     for client, part in enumerate(found):
         rows = np.asarray(part)
         if not rows.size:
-            raise UserError(f"{KEY}: {name!r} gives client {client} no image; allowed: at least one for each")
+            raise UserError(
+                f"{KEY}: {name!r} gives client {client} no {noun.removesuffix('s')}; allowed: at least one for each"
+            )
         if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
             raise UserError(f"{KEY}: {name!r} gives client {client} {rows.dtype} {rows.shape}; allowed: whole numbers")
         low, high = int(rows.min()), int(rows.max())

@@ -1,4 +1,4 @@
-"""Partitions: the choices of how clients share the training images (`data.partition`).
+"""Partitions: the choices of how clients share the training samples (`data.partition`).
 
 Each partition is a pure function of labels or writers, a generator and its own settings. It returns one array of
 positions per client; no position is in two. The result of a plugin is checked for the same (`own_partition.py`).
@@ -22,22 +22,24 @@ Clients = list[np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """The training images that are dealt out.
+    """The training samples that are dealt out.
 
     Attributes:
         labels: `[N]` int32.
         num_classes: how many labels the data set has.
-        writers: `[N]` int32, who wrote each image; None where it is not known.
+        writers: `[N]` int32, who wrote each sample; None where it is not known.
+        noun: what the samples are called in messages.
     """
 
     labels: np.ndarray
     num_classes: int
     writers: np.ndarray | None = None
+    noun: str = "images"
 
 
 # one array of positions in the pool per client, and what the report says of the partition beside its name
 Dealt = tuple[Clients, dict[str, Any]]
-# (pool, the group `data` of the config, number of clients, least number of images of a client, generator) -> Dealt
+# (pool, the group `data` of the config, number of clients, least number of samples of a client, generator) -> Dealt
 Deal = Callable[[Pool, Any, int, int, np.random.Generator], Dealt]
 
 
@@ -46,14 +48,16 @@ class Partition:
     """One choice.
 
     Attributes:
-        deal: deals the images out, see `Deal`.
-        chosen_writers: only the images of `data.writers` chosen writers are dealt out.
+        deal: deals the samples out, see `Deal`.
+        chosen_writers: only the samples of `data.writers` chosen writers are dealt out.
         splits_writers: `data.split_writers_over` applies.
+        by_label: it deals by the labels of the samples.
     """
 
     deal: Deal
     chosen_writers: bool = False
     splits_writers: bool = False
+    by_label: bool = False
 
 
 def iid(count: int, num_clients: int, rng: np.random.Generator) -> Clients:
@@ -62,14 +66,14 @@ def iid(count: int, num_clients: int, rng: np.random.Generator) -> Clients:
 
 
 def dirichlet(
-    labels: np.ndarray, num_clients: int, alpha: float, least: int, rng: np.random.Generator
+    labels: np.ndarray, num_clients: int, alpha: float, least: int, rng: np.random.Generator, noun: str = "images"
 ) -> tuple[Clients, int]:
-    """Each label's images shared in proportions drawn from Dir(alpha, ..., alpha) over the clients.
+    """Each label's samples shared in proportions drawn from Dir(alpha, ..., alpha) over the clients.
 
     Small alpha: few clients hold a label; large: IID. As in Yurochkin et al.,
     "Bayesian nonparametric federated learning of neural networks" (2019); the release of
     PR-FL's authors has alpha = 1.0 for non-IID CIFAR-10. All is drawn again until every
-    client holds `least` images, `MAX_DRAWS` times at most.
+    client holds `least` samples, `MAX_DRAWS` times at most.
 
     Returns:
         The clients' positions, and how many draws it took.
@@ -92,15 +96,15 @@ def dirichlet(
             return clients, draw
         if not best or min(map(len, clients)) > min(map(len, best)):
             best = clients
-    few = with_too_few(best, least)
+    few = with_too_few(best, least, noun)
     raise UserError(
         f"data.alpha={alpha}: after {MAX_DRAWS} draws {few}, fewer than local.batch_size={least}; "
-        "take a larger data.alpha, fewer clients or more images"
+        f"take a larger data.alpha, fewer clients or more {noun}"
     )
 
 
 def labels_per_client(labels: np.ndarray, num_clients: int, k: int, rng: np.random.Generator) -> Clients:
-    """Each client holds images of k labels; a label's images are shared equally by its holders.
+    """Each client holds samples of k labels; a label's samples are shared equally by its holders.
 
     Labels are dealt so that the numbers of their holders differ by at most one, in the
     spirit of McMahan et al., "Communication-efficient learning of deep networks from
@@ -135,7 +139,14 @@ def _share_labels(labels: np.ndarray, num_clients: int, k: int, rng: np.random.G
     return [np.concatenate(part) for part in parts]
 
 
-def fedmp(labels: np.ndarray, num_clients: int, level: int, num_classes: int, rng: np.random.Generator) -> Clients:
+def fedmp(
+    labels: np.ndarray,
+    num_clients: int,
+    level: int,
+    num_classes: int,
+    rng: np.random.Generator,
+    noun: str = "images",
+) -> Clients:
     """FedMP's non-IID level y (FedMP, §V-F).
 
     Its two definitions, by data set: MNIST and CIFAR-10 (here: at most ten classes), y
@@ -156,7 +167,7 @@ def fedmp(labels: np.ndarray, num_clients: int, level: int, num_classes: int, rn
     if num_classes <= 10:
         if not 0 <= level <= 100:
             raise UserError(f"data.fedmp_level={level}: allowed are 0..100 (percent of one label)")
-        return _main_label(labels, num_clients, level, rng)
+        return _main_label(labels, num_clients, level, rng, noun)
     most = present - -(-present // num_clients)
     if not 0 <= level <= most:
         raise UserError(
@@ -166,7 +177,7 @@ def fedmp(labels: np.ndarray, num_clients: int, level: int, num_classes: int, rn
     return _share_labels(labels, num_clients, present - level, rng)
 
 
-def _main_label(labels: np.ndarray, num_clients: int, percent: int, rng: np.random.Generator) -> Clients:
+def _main_label(labels: np.ndarray, num_clients: int, percent: int, rng: np.random.Generator, noun: str) -> Clients:
     present, counts = np.unique(labels, return_counts=True)
     order = rng.permutation(len(present))
     main = order[np.arange(num_clients) % len(present)]  # per client, an index into `present`
@@ -183,8 +194,8 @@ def _main_label(labels: np.ndarray, num_clients: int, percent: int, rng: np.rand
         parts[client].append(shuffled[label][used[label] : used[label] + share])
         used[label] += share
 
-    # Deal the rest at random, images that go unused to a client -1, then swap away every
-    # image that came to a client whose main label it has.
+    # Deal the rest at random, samples that go unused to a client -1, then swap away every
+    # sample that came to a client whose main label it has.
     rest = rng.permutation(np.concatenate([rows[u:] for rows, u in zip(shuffled, used, strict=True)]))
     rest_label = np.searchsorted(present, labels[rest])
     owner = np.full(len(rest), -1)
@@ -195,7 +206,7 @@ def _main_label(labels: np.ndarray, num_clients: int, percent: int, rng: np.rand
         partners = np.flatnonzero((owner_main != label) & (rest_label != label))
         if len(partners) < len(wrong):
             raise UserError(
-                f"data.fedmp_level={percent}: too few images of other labels than {present[label]}; "
+                f"data.fedmp_level={percent}: too few {noun} of other labels than {present[label]}; "
                 "take a higher level or more clients"
             )
         partners = rng.choice(partners, len(wrong), replace=False)
@@ -222,22 +233,22 @@ def by_writer(writers: np.ndarray, num_clients: int, even: bool = False) -> Clie
 
 
 def split_writers(writers: np.ndarray, over: int) -> tuple[np.ndarray, int]:
-    """Writers with more than `over` images count as two, who take turns: new ids per image, and how many were split.
+    """Writers with more than `over` samples count as two, who take turns: new ids per sample, and how many were split.
 
     So that there can be more clients than writers.
     """
     ids, own, counts = np.unique(writers, return_inverse=True, return_counts=True)
     order = np.argsort(own, kind="stable")
-    rank = np.empty(len(writers), np.int64)  # which of its writer's images each one is
+    rank = np.empty(len(writers), np.int64)  # which of its writer's samples each one is
     rank[order] = np.arange(len(writers)) - np.repeat(np.cumsum(counts) - counts, counts)
     large = counts > over
     return 2 * own + np.where(large[own], rank % 2, 0), int(large.sum())
 
 
-def with_too_few(parts: Clients, least: int) -> str:
+def with_too_few(parts: Clients, least: int, noun: str = "images") -> str:
     """`client 3 has 7 images, client 5 has 0 images`, at most three of them; clients count from 0."""
     few = [(client, len(part)) for client, part in enumerate(parts) if len(part) < least]
-    text = ", ".join(f"client {client} has {size} images" for client, size in few[:3])
+    text = ", ".join(f"client {client} has {size} {noun}" for client, size in few[:3])
     return text + (f" and {len(few) - 3} more have too few" if len(few) > 3 else "")
 
 
@@ -253,7 +264,7 @@ def _deal_iid(
 def _deal_dirichlet(
     pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
 ) -> tuple[Clients, dict[str, Any]]:
-    parts, draws = dirichlet(pool.labels, clients, cfg.alpha, least, rng)
+    parts, draws = dirichlet(pool.labels, clients, cfg.alpha, least, rng, pool.noun)
     return parts, {"alpha": float(cfg.alpha), "draws": draws}
 
 
@@ -267,7 +278,7 @@ def _deal_labels(
 def _deal_fedmp(
     pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
 ) -> tuple[Clients, dict[str, Any]]:
-    parts = fedmp(pool.labels, clients, cfg.fedmp_level, pool.num_classes, rng)
+    parts = fedmp(pool.labels, clients, cfg.fedmp_level, pool.num_classes, rng, pool.noun)
     return parts, {"fedmp_level": int(cfg.fedmp_level)}
 
 
@@ -297,7 +308,7 @@ def _plugin(name: str, function: Any) -> Partition:
     def deal(
         pool: Pool, cfg: Any, clients: int, least: int, rng: np.random.Generator
     ) -> tuple[Clients, dict[str, Any]]:
-        return checked_parts(name, function, pool.labels, clients, rng), {}
+        return checked_parts(name, function, pool.labels, clients, rng, pool.noun), {}
 
     return Partition(deal)
 
@@ -307,11 +318,11 @@ PARTITIONS: Registry[Partition] = Registry(
     "data.partition",
     {
         "iid": Partition(_deal_iid),
-        "dirichlet": Partition(_deal_dirichlet),
-        "labels": Partition(_deal_labels),
+        "dirichlet": Partition(_deal_dirichlet, by_label=True),
+        "labels": Partition(_deal_labels, by_label=True),
         "writer": Partition(_deal_writer, chosen_writers=True, splits_writers=True),
         "writer_iid": Partition(_deal_iid, chosen_writers=True),
-        "fedmp": Partition(_deal_fedmp),
+        "fedmp": Partition(_deal_fedmp, by_label=True),
     },
     _plugin,
 )

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from prfl_jax.tasks import FEATURES, IMAGES, SampleKind, kind_of
+
 _CHANNELS = 4  # more are no usual image
 _SIDE = 4  # pixels; a shorter one is no usual image
+_LARGE = 1e3  # numbers beyond it train badly as they are
 _CONTRAST = 32  # of 0..255; all pixels of a part within so few values are no usual images
 
 
@@ -17,16 +20,22 @@ def looks_strange(
     """What a user should look at again, in words that say what it is taken for.
 
     Args:
-        x_train, x_test: `[N, H, W, C]` uint8.
-        y_train, y_test: `[N]` int32, in `0 .. num_classes - 1`.
+        x_train, x_test: samples (`Dataset`).
+        y_train, y_test: `[N]` or `[N, T]` int32, in `0 .. num_classes - 1`.
     """
-    found = list(_shapes(x_train.shape))
+    kind = kind_of(x_train.dtype)
+    assert kind is not None
+    found = list(_shapes(x_train.shape)) if kind is IMAGES else []
     for part, x, y in (("training", x_train, y_train), ("test", x_test, y_test)):
-        found += _pixels(part, x)
+        if kind is IMAGES:
+            found += _pixels(part, x)
+        elif kind is FEATURES:
+            found += _numbers(part, x)
         if y.min() == y.max():
-            found.append(f"all {len(y):,} {part} images have one label, {y[0]}")
-    found += _classes(y_train, y_test, num_classes)
-    found += _shared(x_train, x_test)
+            found.append(f"all {len(y):,} {part} {kind.name} have one label, {y.flat[0]}")
+    if y_train.ndim == 1:
+        found += _classes(y_train, y_test, num_classes, kind)
+    found += _shared(x_train, x_test, kind)
     return found
 
 
@@ -55,17 +64,31 @@ def _pixels(part: str, x: np.ndarray) -> Iterator[str]:
         yield f"{plain:,} of {len(x):,} {part} images are one value all over" + (f" ({black:,} black)" if black else "")
 
 
-def _classes(y_train: np.ndarray, y_test: np.ndarray, num_classes: int) -> Iterator[str]:
+def _numbers(part: str, x: np.ndarray) -> Iterator[str]:
+    """What looks strange in arrays of floats."""
+    least, most = float(np.nanmin(x)), float(np.nanmax(x))
+    if x.ndim == 4 and least >= 0 and most <= 255:
+        yield (
+            f"the {part} samples are {x.shape[1:]} floats in {least:g}..{most:g} and are used as they are; if they are "
+            "images, take uint8: a quarter of the memory, and data.normalize and data.augment apply"
+        )
+    elif least == most:
+        yield f"all numbers of the {part} samples are {most:g}"
+    elif max(abs(least), abs(most)) > _LARGE:
+        yield f"the {part} samples reach from {least:g} to {most:g}; data.normalize=standard scales each channel"
+
+
+def _classes(y_train: np.ndarray, y_test: np.ndarray, num_classes: int, kind: SampleKind) -> Iterator[str]:
     train = np.bincount(y_train, minlength=num_classes)
     test = np.bincount(y_test, minlength=num_classes)
     missing = np.flatnonzero(train == 0)
     if not len(missing):
         return
     first = int(np.flatnonzero(train)[0])
-    text = f"no training image has label {_ranges(missing.tolist())}, of 0..{num_classes - 1}"
+    text = f"no training {kind.one} has label {_ranges(missing.tolist())}, of 0..{num_classes - 1}"
     untaught = int(test[missing].sum())
     if untaught:
-        text += f", but {untaught:,} of {len(y_test):,} test images do"
+        text += f", but {untaught:,} of {len(y_test):,} test {kind.name} do"
     elif first and first == min(np.flatnonzero(test)):
         text += f"; if labels count from {first}, subtract that"
     yield text
@@ -84,11 +107,11 @@ def _ranges(numbers: Sequence[int], most: int = 4) -> str:
     return ", ".join(texts) + (f" and {rest} more" if rest else "")
 
 
-def _shared(x_train: np.ndarray, x_test: np.ndarray) -> Iterator[str]:
+def _shared(x_train: np.ndarray, x_test: np.ndarray, kind: SampleKind) -> Iterator[str]:
     def hashes(x: np.ndarray) -> list[int]:
-        return [hash(image.tobytes()) for image in x]
+        return [hash(sample.tobytes()) for sample in x]
 
     known = set(hashes(x_train))
     count = sum(one in known for one in hashes(x_test))
     if count:
-        yield f"{count:,} of {len(x_test):,} test images are training images too"
+        yield f"{count:,} of {len(x_test):,} test {kind.name} are training {kind.name} too"

@@ -12,10 +12,12 @@ import zlib
 
 import numpy as np
 
-from prfl_jax.data.check import Arrays, checked_arrays
+from prfl_jax.data.check import Arrays, checked_arrays, noun_of
+from prfl_jax.data.leaf import parts
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.notices import note_once, warn_once
+from prfl_jax.tasks import IMAGES, SampleKind
 
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -52,7 +54,7 @@ def prepare_mnist_by_writer(
         UserError: a file is missing or damaged, counts differ, or QMNIST's classes are
             not MNIST's labels; the message names the file.
     """
-    out = _new_file(data_dir / "mnist_by_writer.npz", force)
+    out = new_file(data_dir / "mnist_by_writer.npz", force)
     mnist = {name: _read_idx(mnist_dir, file) for name, file in MNIST_FILES.items()}
     arrays: dict[str, np.ndarray] = {}
     for part, file in QMNIST_FILES.items():
@@ -71,7 +73,7 @@ def prepare_mnist_by_writer(
             f"writer_{part}": rows[:, _QMNIST_WRITER].astype(np.int16),
             f"hsf_{part}": rows[:, _QMNIST_SERIES].astype(np.uint8),
         }
-    return _write_npz(out, arrays, 10)
+    return write_npz(out, arrays, 10)
 
 
 def prepare_cifar10(cifar_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False) -> pathlib.Path:
@@ -89,7 +91,7 @@ def prepare_cifar10(cifar_dir: pathlib.Path, data_dir: pathlib.Path, force: bool
     Raises:
         UserError: a file is missing, is not whole records, or has a label above 9.
     """
-    out = _new_file(data_dir / "cifar10.npz", force)
+    out = new_file(data_dir / "cifar10.npz", force)
     arrays: dict[str, np.ndarray] = {}
     for part, files in CIFAR10_FILES.items():
         raw = [_cifar10_bytes(cifar_dir, file) for file in files]
@@ -101,7 +103,7 @@ def prepare_cifar10(cifar_dir: pathlib.Path, data_dir: pathlib.Path, force: bool
             raise UserError(f"{cifar_dir}: {part} has label {records[:, 0].max()}, allowed are 0..9")
         arrays[f"x_{part}"] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         arrays[f"y_{part}"] = records[:, 0]
-    return _write_npz(out, arrays, 10)
+    return write_npz(out, arrays, 10)
 
 
 def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool = False) -> pathlib.Path:
@@ -122,11 +124,11 @@ def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool 
     from prfl_jax.data.prepared import missing_package, read_femnist, tensorflow_datasets
 
     target = data_dir / "femnist"
-    _new_file(target, force)
+    new_file(target, force)
     tfds = tensorflow_datasets("--what=femnist")
-    from prfl_jax.data.femnist import Femnist, leaf
+    from prfl_jax.data.femnist import Femnist
 
-    leaf.parts(leaf_dir)  # complain before anything is moved
+    parts(leaf_dir)  # complain before anything is moved
     with tempfile.TemporaryDirectory(prefix=".femnist-", dir=data_dir) as scratch:
         builder = Femnist(data_dir=scratch, file_format="array_record")
         try:
@@ -145,12 +147,17 @@ def prepare_femnist(leaf_dir: pathlib.Path, data_dir: pathlib.Path, force: bool 
     for part, found in builder.found.items():
         for line in found.lines():
             parts_of.setdefault(line, []).append(part)
-    for line, parts in parts_of.items():
-        note_once(f"{leaf_dir}, {' and '.join(parts)}: {line}")
+    for line, where in parts_of.items():
+        note_once(f"{leaf_dir}, {' and '.join(where)}: {line}")
     return target
 
 
-def _new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
+def new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
+    """The path of a result, whose folder is made.
+
+    Raises:
+        UserError: there is one already and `force` is false, or the folder cannot be written to.
+    """
     if path.exists() and not force:
         raise UserError(f"{path} is there already; --force replaces it")
     try:
@@ -165,14 +172,22 @@ def _new_file(path: pathlib.Path, force: bool) -> pathlib.Path:
 def _tell(path: pathlib.Path, arrays: Arrays) -> None:
     train, test = len(arrays.y_train), len(arrays.y_test)
     writers = "" if arrays.writer_train is None else f", {len(np.unique(arrays.writer_train)):,} training writers"
-    note_once(f"{path}: {train:,} training and {test:,} test images, {arrays.num_classes} classes{writers}")
+    note_once(
+        f"{path}: {train:,} training and {test:,} test {noun_of(arrays.x_train)}, {arrays.num_classes} classes{writers}"
+    )
     for note in arrays.notes:
         warn_once(f"{path}: {note}")
 
 
-def _write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], num_classes: int) -> pathlib.Path:
-    """Checks arrays as a run will, and writes them."""
-    _tell(path, checked_arrays(path, arrays, num_classes))
+def write_npz(
+    path: pathlib.Path, arrays: dict[str, np.ndarray], num_classes: int, only: SampleKind = IMAGES
+) -> pathlib.Path:
+    """Checks arrays as a run will, and writes them.
+
+    Raises:
+        UserError: samples are of another kind than `only`, or a run would refuse them.
+    """
+    _tell(path, checked_arrays(path, arrays, num_classes, only=only))
     with replacing(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     return path

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from prfl_jax.data.check import PARTS, UNLABELLED, Arrays, checked_arrays, checked_images
+from prfl_jax.data.check import PARTS, UNLABELLED, Arrays, checked_arrays
+from prfl_jax.data.prepared_features import COLLECT, NPZ, Collect, Records, Split, arrays_of
 from prfl_jax.system.errors import UserError
-
-_NPZ = "write its images and labels to a .npz file, and name that"
+from prfl_jax.tasks import IMAGES
 
 
 def tensorflow_datasets(needed_for: str) -> Any:
@@ -51,31 +51,38 @@ def read_femnist(folder: pathlib.Path) -> Arrays:
 
     run = f"run: python scripts/prepare_data.py --what=femnist --force --leaf_dir=FOLDER --data_dir={folder}"
     builder = Femnist(data_dir=str(folder), file_format="array_record")
-    found, classes, (train, test) = _read("femnist", builder, folder, run)
+    read = _read("femnist", builder, folder, run, {"image": COLLECT["image"]})
+    train, test = read.parts["train"].writers, read.parts["test"].writers
     _, numbers = np.unique(train + test, return_inverse=True)
-    found |= {"writer_train": numbers[: len(train)], "writer_test": numbers[len(train) :]}
-    return checked_arrays("data.name=femnist", found, classes, UNLABELLED)
+    found = arrays_of(read.parts) | {"writer_train": numbers[: len(train)], "writer_test": numbers[len(train) :]}
+    return checked_arrays("data.name=femnist", found, read.classes, UNLABELLED, IMAGES)
 
 
-def read_prepared(name: str, folder: pathlib.Path) -> Arrays:
-    """Any prepared data set with splits `train` and `test` and features `image` and `label`.
+def read_prepared(name: str, folder: pathlib.Path, cfg: Any) -> Arrays:
+    """Any prepared data set with splits `train` and `test` and one of the features of `COLLECT`, the first it has.
 
-    An image without a label, which tensorflow-datasets marks -1, is left out.
+    With a feature `label` samples are classified; one without a label, which tensorflow-datasets marks -1, is left
+    out. Texts without it are cut into windows for a language model.
 
     Args:
         name: as tensorflow-datasets knows it, perhaps with config and version.
         folder: its data folder.
+        cfg: the group `data` of the config.
 
     Raises:
         UserError: it is not there, or not such a data set.
     """
-    tfds = tensorflow_datasets(f"data.name=tfds:{name}")
+    where = f"data.name=tfds:{name}"
+    tfds = tensorflow_datasets(where)
     try:
         builder = tfds.builder(name, data_dir=str(folder))
     except Exception as e:
-        raise UserError(f"data.name=tfds:{name}: not found in {folder} ({_line(e)}); {_how_to(name, folder)}") from e
-    found, classes, _ = _read(f"tfds:{name}", builder, folder, _how_to(name, folder))
-    return checked_arrays(f"data.name=tfds:{name}", found, classes, UNLABELLED)
+        package = missing_package(e)
+        if package is not None and package not in ("tensorflow_datasets", name.partition("/")[0]):
+            raise UserError(f"{where}: needs {package} ({_line(e)}); run: {_install(e)}") from e
+        raise UserError(f"{where}: not found in {folder} ({_line(e)}); {_how_to(name, folder)}") from e
+    read = _read(f"tfds:{name}", builder, folder, _how_to(name, folder), COLLECT)
+    return COLLECT[read.feature].arrays(where, read.parts, read.classes, cfg)
 
 
 def _how_to(name: str, folder: pathlib.Path) -> str:
@@ -97,33 +104,56 @@ def _line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _read(
-    name: str, builder: Any, folder: pathlib.Path, run: str
-) -> tuple[dict[str, np.ndarray], int, tuple[list[Any], list[Any]]]:
-    """Images and labels as they are, the number of classes, and each record's `writer`, None where it has none."""
+class _Read(NamedTuple):
+    """What the splits of a prepared data set hold.
+
+    Attributes:
+        feature: the name of the samples' feature.
+        parts: by split, the samples, labels and writers.
+        classes: how many labels there are; None: samples have no label.
+    """
+
+    feature: str
+    parts: dict[str, Records]
+    classes: int | None
+
+
+def _read(name: str, builder: Any, folder: pathlib.Path, run: str, takes: Mapping[str, Collect]) -> _Read:
+    """The records of both splits, samples as `takes` collects them.
+
+    Args:
+        takes: by the name of a feature, how samples of it are collected.
+
+    Raises:
+        UserError: there is no such feature, no number of classes or no split, or it cannot be read.
+    """
     where = f"data.name={name}"
     features = builder.info.features
-    missing = {"image", "label"} - set(getattr(features, "keys", tuple)())
-    if missing:
-        raise UserError(f"{where}: no feature {' and '.join(sorted(missing))}; needed are image and label")
-    classes = getattr(features["label"], "num_classes", None)
-    if classes is None:
-        kind = type(features["label"]).__name__
-        raise UserError(
-            f"{where}: its label, a {kind}, does not say how many classes there are, expected a ClassLabel; {_NPZ}"
-        )
-    found: dict[str, np.ndarray] = {}
-    writers: dict[str, list[Any]] = {}
+    keys = set(getattr(features, "keys", tuple)())
+    feature = next((key for key in takes if key in keys), None)
+    if feature is None:
+        raise UserError(f"{where}: no feature {' or '.join(takes)}, it has {', '.join(sorted(keys)) or 'none'}; {NPZ}")
+    collect, classes = takes[feature], None
+    if "label" in keys:
+        classes = getattr(features["label"], "num_classes", None)
+        if classes is None:
+            kind = type(features["label"]).__name__
+            raise UserError(
+                f"{where}: its label, a {kind}, does not say how many classes there are, expected a ClassLabel; {NPZ}"
+            )
+    elif collect.needs_label:
+        raise UserError(f"{where}: no feature label; needed are {feature} and label")
+    parts: dict[str, Records] = {}
     for part in PARTS:
         there = list(getattr(builder.info, "splits", None) or [])
         if there and part not in there:
-            raise UserError(f"{where}: no split {part}, it has {', '.join(there)}; {_NPZ}")
+            raise UserError(f"{where}: no split {part}, it has {', '.join(there)}; {NPZ}")
         try:
             source = builder.as_data_source(part)
             count = len(source)
             records = (source[i] for i in range(count))
             if count:
-                found[f"x_{part}"], found[f"y_{part}"], writers[part] = _part(where, part, count, records)
+                parts[part] = collect(Split(where, part, feature, count, features[feature]), records)
         except UserError:
             raise
         except Exception as e:  # whatever it raises, the remedy is the same
@@ -132,30 +162,4 @@ def _read(
             raise UserError(f"{where}: cannot be read from {folder} ({_line(e)}); {run}") from e
         if not count:
             raise UserError(f"{where}: split {part} is empty; {run}")
-    return found, int(classes), (writers["train"], writers["test"])
-
-
-def _part(
-    where: str, part: str, count: int, records: Iterator[dict[str, Any]]
-) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-    """Images `[count, H, W, C]` uint8, labels as they are, and writers of one split.
-
-    Raises:
-        UserError: an image is not uint8, or not of the first one's shape.
-    """
-    images = np.empty(0, np.uint8)
-    labels, writers = [], []
-    for i, record in enumerate(records):
-        image = checked_images(where, f"image {i} of split {part}", np.asarray(record["image"])[None])[0]
-        if i == 0:
-            images = np.empty((count, *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            first, other = (" x ".join(map(str, shape)) for shape in (images.shape[1:], image.shape))
-            raise UserError(
-                f"{where}: images of split {part} are of several shapes, the first {first} and number {i} {other}; "
-                f"resize them, {_NPZ}"
-            )
-        images[i] = image
-        labels.append(record["label"])
-        writers.append(record.get("writer"))
-    return images, np.asarray(labels), writers
+    return _Read(feature, parts, None if classes is None else int(classes))

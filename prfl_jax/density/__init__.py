@@ -15,7 +15,7 @@ from prfl_jax.density.choices import (
     uploads_squares,
 )
 from prfl_jax.density.early_stopping import EarlyStopping
-from prfl_jax.density.evidence import OF_CLIENTS, Evidence
+from prfl_jax.density.evidence import OF_CLIENTS, OF_SERVER, Evidence
 from prfl_jax.density.policies import (
     BalancedDensity,
     FullDensity,
@@ -31,6 +31,7 @@ __all__ = [
     "CHECKS",
     "DENSITIES",
     "OF_CLIENTS",
+    "OF_SERVER",
     "RULES",
     "BalancedDensity",
     "Decision",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,6 +15,7 @@ from prfl_jax.density.evidence import OF_CLIENTS, Evidence
 from prfl_jax.density.time_balance import TimeBalance
 from prfl_jax.submodel.size import to_percent
 from prfl_jax.system.errors import UserError
+from prfl_jax.system.notices import deprecated_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Decision:
     @property
     def percents(self) -> np.ndarray:
         """`density_pct` by its name of version 0.1."""
-        warnings.warn("Decision.percents is now density_pct", DeprecationWarning, stacklevel=2)
+        deprecated_once("Decision.percents is now density_pct")
         return self.density_pct
 
 
@@ -59,7 +59,8 @@ class DensityPolicy:
         nothing causes no evaluation on held-out data.
       needs_first_times: of the class: whether the first decision needs a round time of every client.
       in_cohorts: of the class: whether the arrivals of a cohort suffice (`window.cohort`).
-      stays_full: of the class: whether every density is 1 for the whole run, so that nothing is decided or pruned.
+      stays_full: of the class: whether every density is 1 for the whole run, so that nothing is decided or pruned. It
+        is not inherited: a subclass that keeps every density at 1 declares it again.
       uses_tiers: of the class: whether it reads `density.tiers`.
       recovers: of the class: whether it needs measurements of the clients' models, and so a buffer that keeps them.
         Derived from `needs`.
@@ -76,9 +77,9 @@ class DensityPolicy:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        cls.stays_full = cls.__dict__.get("stays_full", False)
         if cls.__dict__.get("recovers") and not cls.needs & OF_CLIENTS:
-            text = f"{cls.__name__}.recovers = True is now needs = frozenset({{'client_accuracy'}})"
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            deprecated_once(f"{cls.__name__}.recovers = True is now needs = frozenset({{'client_accuracy'}})")
             cls.needs = cls.needs | {"client_accuracy"}
         cls.recovers = bool(cls.needs & OF_CLIENTS)
         decide = cls.__dict__.get("decide")
@@ -96,12 +97,12 @@ class DensityPolicy:
         self._server: EarlyStopping | None = None
 
     def stop_with_server(self) -> None:
-        """Makes the policy need the server's accuracy and set `Decision.stop` when that stops improving.
+        """Makes the policy need the server's score and set `Decision.stop` when that stops improving.
 
         `make_density` calls it if `stop_early` is set. To be called before the first decision.
         """
         if self._server is None:
-            self.needs = self.needs | {"server_accuracy"}
+            self.needs = self.needs | {"server_score"}
             self._server = EarlyStopping(*self._patience)
 
     @property
@@ -112,7 +113,7 @@ class DensityPolicy:
     @property
     def percents(self) -> np.ndarray:
         """`density_pct` by its name of version 0.1."""
-        warnings.warn("DensityPolicy.percents is now density_pct", DeprecationWarning, stacklevel=2)
+        deprecated_once("DensityPolicy.percents is now density_pct")
         return self.density_pct
 
     def observe(self, arrivals: Sequence[Arrival], density_pct: Sequence[int] | np.ndarray) -> None:
@@ -140,23 +141,22 @@ class DensityPolicy:
         """
         if not isinstance(evidence, Evidence):
             if evidence is not None or server_accuracy is not None:
-                text = "DensityPolicy.decide takes client_accuracy and server_accuracy in an Evidence"
-                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                deprecated_once("DensityPolicy.decide takes client_accuracy and server_accuracy in an Evidence")
             evidence = Evidence(client_accuracy=evidence, server_accuracy=server_accuracy)
         self.consider(evidence)
-        triggered = self.recover(evidence.client_accuracy)
-        stop = self._server_stopped(evidence.server_accuracy) and self.may_stop()
+        triggered = self.recover(evidence.of_clients)
+        stop = self._server_stopped(evidence.of_server) and self.may_stop()
         self._density_pct = self._snapped(self.balance(self._density_pct / 100.0))
         return Decision(self.density_pct, self.min_densities.copy(), self.times.mean_times(), triggered, stop)
 
     def consider(self, evidence: Evidence) -> None:
         """Reads the evidence before `recover` and `balance`; the base class does nothing here."""
 
-    def recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
+    def recover(self, client_scores: np.ndarray | None) -> np.ndarray:
         """Algorithm 1, lines 7-14: raises rho_min_i where a client stops improving; the base class raises none.
 
         Args:
-          client_accuracy: as in `Evidence`; None where the policy does not ask for it.
+          client_scores: `[M]` as `Evidence.of_clients`: higher is better; None where the policy does not ask for them.
 
         Returns:
           `[M]` bool, whose rho_min_i rose.
@@ -164,7 +164,7 @@ class DensityPolicy:
         return np.zeros(len(self._density_pct), dtype=bool)
 
     def may_stop(self) -> bool:
-        """Whether the run may end now if the server's accuracy has stopped improving."""
+        """Whether the run may end now if the server's score has stopped improving."""
         return True
 
     def balance(self, present: np.ndarray) -> np.ndarray:
@@ -178,9 +178,9 @@ class DensityPolicy:
         """
         return present
 
-    def _server_stopped(self, server_accuracy: float | None) -> bool:
+    def _server_stopped(self, score: float | None) -> bool:
         """Whether the server's early stopping fires at this evaluation."""
-        return self._server is not None and server_accuracy is not None and self._server.update(server_accuracy)
+        return self._server is not None and score is not None and self._server.update(score)
 
     def _snapped(self, wanted: np.ndarray) -> np.ndarray:
         """Whole percents of what `balance` returned."""
@@ -190,7 +190,11 @@ class DensityPolicy:
                 f"density.name: {type(self).__name__}.balance gave {' '.join(repr(wanted).split())[:80]}; "
                 f"allowed: {len(self._density_pct)} densities in (0, 1]"
             )
-        return np.array([to_percent(float(density)) for density in found], dtype=np.int64)
+        density_pct = np.array([to_percent(float(density)) for density in found], dtype=np.int64)
+        if self.stays_full and (density_pct < 100).any():
+            allowed = "1 for every client, because its class has stays_full = True"
+            raise UserError(f"density.name: {type(self).__name__}.balance gave {found.min():g}; allowed: {allowed}")
+        return density_pct
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes during a run, as JSON can hold it; `from_state` of a new policy takes it."""

@@ -56,7 +56,7 @@ def make_density(config: Any, num_clients: int, stop_early: bool = False) -> Den
     """The policy that the group `density` of a config names, for M clients.
 
     Args:
-      stop_early: whether `Decision.stop` will end the run: the policy then asks for the server's accuracy.
+      stop_early: whether `Decision.stop` will end the run: the policy then asks for the server's score.
 
     Raises:
       UserError: an unknown name, or a value that is not allowed.
@@ -73,7 +73,7 @@ def evidence_needed(name: str, stop_early: bool) -> frozenset[str]:
     Raises:
       UserError: as `find_density`.
     """
-    return find_density(name).needs | (frozenset({"server_accuracy"}) if stop_early else frozenset())
+    return find_density(name).needs | (frozenset({"server_score"}) if stop_early else frozenset())
 
 
 def prunes(config: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Early stopping: fires when an accuracy has stopped improving (PR-FL, Algorithm 1, lines 1, 9 and 17).
+"""Early stopping: fires when a score has stopped improving (PR-FL, Algorithm 1, lines 1, 9 and 17).
 
 The paper leaves `early_stopping()` open; the rule here is patience with a least improvement.
 """
@@ -14,13 +14,13 @@ from prfl_jax.system.errors import UserError
 class EarlyStopping:
     """Fires after `patience` evaluations in a row that did not improve.
 
-    An evaluation improves if it is above the best value + `min_delta`. An evaluation identical to the last one does
-    not count (nothing new arrived in that slot), nor does NaN (the slot is empty). After it has fired, the counter and
-    the best value start anew.
+    Of two values the higher one is better (`Evidence`). An evaluation improves if it is above the best value +
+    `min_delta`. An evaluation identical to the last one does not count (nothing new arrived in that slot), nor does NaN
+    (the slot is empty). After it has fired, the counter and the best value start anew.
 
     Args:
       patience: evaluations, at least 1.
-      min_delta: same unit as the values, at least 0.
+      min_delta: in the metric's unit, at least 0.
 
     Raises:
       UserError: a patience below 1, a negative or non-finite min_delta.

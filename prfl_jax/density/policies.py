@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from prfl_jax.density.base import DensityPolicy
 from prfl_jax.density.early_stopping import EarlyStopping
 from prfl_jax.system.errors import UserError
+from prfl_jax.system.notices import deprecated_once
 
 
 class FullDensity(DensityPolicy):
@@ -18,11 +18,9 @@ class FullDensity(DensityPolicy):
     stays_full = True
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
         if FullDensity in cls.__bases__ and "stays_full" not in cls.__dict__:  # a plugin of version 0.1
-            text = f"{cls.__name__}: the base class of density policies is now DensityPolicy, not FullDensity"
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
-            cls.stays_full = False
+            deprecated_once(f"{cls.__name__}: the base class of density policies is now DensityPolicy, not FullDensity")
+        super().__init_subclass__(**arguments)
 
 
 class BalancedDensity(DensityPolicy):
@@ -100,15 +98,15 @@ class TieredDensity(DensityPolicy):
 class Recovery(DensityPolicy):
     """PR-FL's recovery (Eq. 5) and stop rule (Algorithm 1, lines 7-19), on top of a policy that respects rho_min_i.
 
-    rho_min_i rises by delta_rho where the accuracy of client i stops improving. The stop rule holds when all densities
-    are 1 and the server's accuracy stops improving; it is marked in the records, and ends the run if `stop_early` is
-    set. To be mixed in: `class RecoveringDensity(Recovery, BalancedDensity)`.
+    rho_min_i rises by delta_rho where the score of client i (accuracy in the paper) stops improving. The stop rule
+    holds when all densities are 1 and the server's score stops improving; it is marked in the records, and ends the run
+    if `stop_early` is set. To be mixed in: `class RecoveringDensity(Recovery, BalancedDensity)`.
 
     Raises:
       UserError: a delta_rho outside (0, 1].
     """
 
-    needs = frozenset({"client_accuracy", "server_accuracy"})
+    needs = frozenset({"client_score", "server_score"})
     in_cohorts = False
 
     def __init__(self, config: Any, num_clients: int) -> None:
@@ -119,13 +117,13 @@ class Recovery(DensityPolicy):
         self._clients = [EarlyStopping(config.patience, config.min_delta) for _ in range(num_clients)]
         self.stop_with_server()
 
-    def recover(self, client_accuracy: np.ndarray | None) -> np.ndarray:
-        """Lines 7-14 with `client_accuracy` `[M]` of the models in the clients' slots: `[M]` bool, who recovers."""
-        triggered = super().recover(client_accuracy)
-        if client_accuracy is None:
+    def recover(self, client_scores: np.ndarray | None) -> np.ndarray:
+        """Lines 7-14 with `client_scores` `[M]` of the models in the clients' slots: `[M]` bool, who recovers."""
+        triggered = super().recover(client_scores)
+        if client_scores is None:
             return triggered
-        for client, accuracy in enumerate(client_accuracy):
-            if self._clients[client].update(float(accuracy)) and self._density_pct[client] < 100:
+        for client, score in enumerate(client_scores):
+            if self._clients[client].update(float(score)) and self._density_pct[client] < 100:
                 triggered[client] = True
                 self.min_densities[client] = min(self._density_pct[client] / 100.0 + self._delta_rho, 1.0)
         return triggered

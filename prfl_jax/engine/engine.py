@@ -30,6 +30,7 @@ from prfl_jax.engine.state import OUTPUT_SPEC, PLAN_SPEC, STACKED, STATE_SPEC, C
 from prfl_jax.local import LocalSettings, LocalTask, LocalWork
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.models.variables import split_state, with_state
 from prfl_jax.robustness.attacks import Attack
 from prfl_jax.robustness.update_filter import UpdateFilter
 from prfl_jax.submodel.importance import init_importance
@@ -200,6 +201,7 @@ class Engine:
         params, optimizer = step.params, state.optimizer
         if rule is not None:
             params, optimizer = server_step(rule, state.params, params, step.held, optimizer, now.optimizer_lr)
+            params = with_state(params, split_state(step.params)[1])  # statistics are averaged, not stepped
         return step._replace(params=params, held=()), optimizer
 
     def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:

@@ -1,8 +1,7 @@
-"""Evaluates a model's accuracy and loss on images that are on the device as uint8."""
+"""Evaluates a model on samples that are on the device: the sums from which a task's metric is computed."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,12 +17,13 @@ from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.models.variables import whole
 from prfl_jax.system.host_offload import fetch
+from prfl_jax.tasks import CLASSIFICATION, Scores, Task
 
-IMAGES_PER_CALL = 1000  # of one device call; about two seconds for the largest model on two CPU cores
+SAMPLES_PER_CALL = 1000  # of one device call; about two seconds for the largest model on two CPU cores
 
 
 class EvalSet(NamedTuple):
-    """Images `[pieces, B, H, W, C]` uint8 and labels `[pieces, B]` int32, padded with label -1."""
+    """Samples `[pieces, B, ...]` and targets `[pieces, B]` or `[pieces, B, T]` int32, padded with target -1."""
 
     x: jax.Array
     y: jax.Array
@@ -33,87 +33,60 @@ class Sums(NamedTuple):
     """The result of one device call.
 
     Attributes:
-      correct, samples: `[classes]` counts by true label.
-      losses: the loss of each image, 0 for padding.
+      correct, samples: `[classes]` counts of targets by true label.
+      losses: the loss of each target, 0 for padding.
+      extra: by name, what the task computes of each target besides (`Task.extra`), likewise.
     """
 
     correct: jax.Array
     samples: jax.Array
     losses: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Sums over one data set.
-
-    Attributes:
-      correct, count: `[classes]` by true label.
-      loss: sum over the samples.
-    """
-
-    correct: np.ndarray
-    count: np.ndarray
-    loss: float
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct samples."""
-        return float(self.correct.sum() / self.count.sum())
-
-    @property
-    def mean_loss(self) -> float:
-        """Mean loss of a sample."""
-        return float(self.loss / self.count.sum())
-
-    def per_class(self) -> list[float | None]:
-        """Accuracy by true label; None for a class without samples."""
-        return [float(c / n) if n else None for c, n in zip(self.correct, self.count, strict=True)]
-
-    def under(self, labels: np.ndarray) -> float | None:
-        """Accuracy weighted by a client's own mix of `labels`, `[classes]` counts; None if it has none of them."""
-        shares = np.where(self.count > 0, labels, 0).astype(np.float64)
-        if not shares.sum():
-            return None
-        return float(np.sum(shares * self.correct / np.maximum(self.count, 1)) / shares.sum())
+    extra: Any
 
 
 def images_each(images: int, batch_size: int, devices: int) -> int:
-    """Images of one piece that each device has."""
+    """Samples of one piece that each device has."""
     return -(-min(batch_size, images) // devices)
 
 
 def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
-    """Copies images to the device in pieces of one shape; several devices share the images of a piece evenly."""
+    """Copies samples to the device in pieces of one shape; several devices share the samples of a piece evenly.
+
+    Args:
+      x, y: samples `[N, ...]` and targets `[N]` or `[N, T]`.
+      batch_size: samples of a piece, at most.
+    """
     count = 1 if placement is None else placement.count
     size = images_each(len(x), batch_size, count) * count
     pieces = -(-len(x) // size)
     padding = pieces * size - len(x)
     x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
-    y = np.concatenate([y.astype(np.int32), np.full(padding, -1, np.int32)])
-    made = EvalSet(x.reshape(pieces, size, *x.shape[1:]), y.reshape(pieces, size))  # type: ignore[arg-type]
+    y = np.concatenate([y.astype(np.int32), np.full((padding, *y.shape[1:]), -1, np.int32)])
+    made = EvalSet(x.reshape(pieces, size, *x.shape[1:]), y.reshape(pieces, size, *y.shape[1:]))  # type: ignore[arg-type]
     if placement is None:
         return jax.tree.map(jnp.asarray, made)
     return placement.put(made, PartitionSpec(None, AXIS))
 
 
 def pieces_at_once(size: int) -> int:
-    """Number of pieces of `size` images that one device call evaluates."""
-    return max(1, IMAGES_PER_CALL // size)
+    """Number of pieces of `size` samples that one device call evaluates."""
+    return max(1, SAMPLES_PER_CALL // size)
 
 
 class Evaluator:
     """Evaluates params on data whose labels are below `data_classes`.
 
-    The loss of each image is returned and summed on the host in float64, so that the sum does not depend on batches and
-    devices. The params are those of `Model.apply`: with the fixed variables, if there are any.
+    The loss of each target is returned and summed on the host in float64, so that the sum does not depend on batches
+    and devices. The params are those of `Model.apply`: with the fixed variables, if there are any.
 
     Args:
       model: it is applied without training behaviour.
-      loss: (logits, labels) -> loss of each image.
+      loss: (logits, labels) -> loss of each target.
       normalize: how uint8 images become floats (`data.normalize`).
       data_classes: labels are below it.
-      placement: several devices share the images of a piece; None: the default device has all.
+      placement: several devices share the samples of a piece; None: the default device has all.
       matmul: precision of matrix products, as for `Client`.
+      task: which targets are scored, and what is computed of them besides.
     """
 
     def __init__(
@@ -124,29 +97,48 @@ class Evaluator:
         data_classes: int,
         placement: Placement | None = None,
         matmul: str | None = None,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.placement = placement = placement or Placement(1, tuple(jax.devices()[:1]))
 
-        def piece(params: Any, data: EvalSet, first: jax.Array, number: jax.Array, sums: Sums) -> Sums:
-            x, y = data.x[number], data.y[number]
-            with jax.default_matmul_precision(matmul):
-                logits = model.apply(params, preprocess(x, normalize), False, None)
+        def score(logits: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
+            """(labels, whether each counts, whether it is predicted, loss and more of each target)."""
+            logits, y = task.targets(logits, y)
             valid = y >= 0
             label = jnp.where(valid, y, 0)
             right = valid & (jnp.argmax(logits, axis=-1) == label)
+            extra = task.extra(logits, label) if task.extra is not None else {}
+            return label, valid, right, (loss(logits, label), extra)
+
+        def piece(params: Any, data: EvalSet, first: jax.Array, number: jax.Array, sums: Sums) -> Sums:
+            with jax.default_matmul_precision(matmul):
+                logits = model.apply(params, preprocess(data.x[number], normalize), False, None)
+            label, valid, right, each = score(logits, data.y[number])
+
+            def put(all_of_them: jax.Array, one: jax.Array) -> jax.Array:
+                return all_of_them.at[number - first].set(jnp.where(valid, one, 0.0))
+
+            losses, extra = jax.tree.map(put, (sums.losses, sums.extra), each)
             return Sums(
                 sums.correct.at[label].add(right.astype(jnp.int32)),
                 sums.samples.at[label].add(valid.astype(jnp.int32)),
-                sums.losses.at[number - first].set(jnp.where(valid, loss(logits, label), 0.0)),
+                losses,
+                extra,
             )
 
         def pieces(params: Any, data: EvalSet, first: jax.Array, end: jax.Array) -> Sums:
             zeros = jnp.zeros(data_classes, jnp.int32)
-            own = data.y.shape[1]  # images of a piece on this device
-            start = Sums(zeros, zeros, jnp.zeros((pieces_at_once(own * placement.count), own), jnp.float32))
+            own = data.y.shape[1]  # samples of a piece on this device
+            y = data.y[0]
+            logits = jax.ShapeDtypeStruct((*y.shape, model.classes), jnp.float32)
+            each = jax.eval_shape(lambda logits, y: score(logits, y)[3], logits, y)
+            calls = pieces_at_once(own * placement.count)
+            losses, extra = jax.tree.map(lambda one: jnp.zeros((calls, *one.shape), jnp.float32), each)
+            start = Sums(zeros, zeros, losses, extra)
             sums = lax.fori_loop(first, end, lambda i, sums: piece(params, data, first, i, sums), start)
             correct, samples = placement.sum((sums.correct, sums.samples))
-            return Sums(correct, samples, placement.gather(sums.losses))
+            losses, extra = jax.tree.map(placement.gather, (sums.losses, sums.extra))
+            return Sums(correct, samples, losses, extra)
 
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
 
@@ -164,19 +156,21 @@ class Evaluator:
 
         Args:
           params: of the model.
-          data: images and labels.
+          data: samples and targets.
           check: called between device calls, so that a signal need not wait for a whole test set.
         """
-        total, size = data.y.shape
+        total, size = data.y.shape[:2]
         step = pieces_at_once(size)
         correct = count = 0
-        loss = 0.0
+        loss, extra = 0.0, dict[str, float]()
         for first in range(0, total, step):
             check()
             sums = jax.device_get(self._pieces(params, data, np.int32(first), np.int32(min(first + step, total))))
             correct, count = correct + sums.correct, count + sums.samples
             loss += float(sums.losses.sum(dtype=np.float64))
-        return Scores(np.asarray(correct), np.asarray(count), loss)
+            for name, values in sums.extra.items():
+                extra[name] = extra.get(name, 0.0) + float(values.sum(dtype=np.float64))
+        return Scores(np.asarray(correct), np.asarray(count), loss, extra)
 
     def slot(
         self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None, fixed: Any = None

@@ -37,9 +37,10 @@ def state_bytes(state: State) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def image_bytes(dataset: Dataset, split: Split) -> int:
-    """Bytes of the clients' and the test images."""
-    return dataset.x_train[:1].nbytes * (sum(len(client) for client in split.clients) + len(split.test))
+def sample_bytes(dataset: Dataset, split: Split) -> int:
+    """Bytes of the clients' and the test samples, with their targets if each step has one."""
+    each = dataset.x_train[:1].nbytes + (dataset.y_train[:1].nbytes if dataset.sequence else 0)
+    return each * (sum(len(client) for client in split.clients) + len(split.test))
 
 
 def check_memory(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from prfl_jax.aggregate import find_aggregation
+from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.aggregate.server_check import check_server_optimizer
 from prfl_jax.aggregate.server_optimizers import step_rule
@@ -23,7 +24,7 @@ from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import build_model, make_loss
-from prfl_jax.models.module_checks import Sizes
+from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.products import precision_name
 from prfl_jax.robustness.attacks import make_attack
 from prfl_jax.robustness.update_filter import UpdateFilter
@@ -41,6 +42,7 @@ from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import CLASSIFICATION, IMAGES, SampleSpec, Task, find_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,9 @@ class ResolvedMethod:
     """The resolved choices of one config.
 
     Attributes:
-      model, loss: what is trained.
+      task: what is learned.
+      model, loss: what is trained; `loss` gives one value a sample.
+      target_loss: (logits, labels) -> a value a target, for evaluation.
       layout: which leaves of the model have masks.
       submodels: the sub-models of the rule `submodel.name` for this model.
       importance: how pruning scores are made; None where nothing is pruned.
@@ -68,6 +72,8 @@ class ResolvedMethod:
     clients_axis: str
     train: str
     matmul: str | None
+    target_loss: Any
+    task: Task
 
     @property
     def size(self) -> ModelSize:
@@ -75,26 +81,31 @@ class ResolvedMethod:
         return self.submodels.size
 
 
-def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images: Sequence[int] = ()) -> ResolvedMethod:
+def resolve(
+    config: Any, sample: SampleSpec | tuple[int, ...], data_classes: int, images: Sequence[int] = ()
+) -> ResolvedMethod:
     """Model, layout and sizes of a validated config.
 
     Args:
-      images: of each set that will be evaluated: a user's module is asked whether it takes them one by one.
+      sample: what a model is given of one sample; a shape stands for an image.
+      data_classes: number of labels in the data.
+      images: samples of each set that will be evaluated: a user's module is asked whether it takes them one by one.
 
     Raises:
       UserError: the model cannot be built for this data, or the sub-models not of this model.
     """
-    normalization = NORMALIZATIONS.find(config.data.normalize)
-    if not normalization.takes(input_shape[-1]):
+    sample = sample if isinstance(sample, SampleSpec) else SampleSpec(tuple(sample))
+    task, normalization = find_task(config.task.name), NORMALIZATIONS.find(config.data.normalize)
+    if sample.kind is IMAGES and not normalization.takes(sample.shape[-1]):
         raise UserError(
-            f"config.data.normalize={config.data.normalize!r}: the images are {input_shape}; "
+            f"config.data.normalize={config.data.normalize!r}: the images are {sample.shape}; "
             f"allowed with {normalization.channels} channels"
         )
     sizes = Sizes(
         evaluated=tuple(sorted({images_each(n, config.eval.batch_size, place(config).count) for n in images if n})),
         trained=(config.local.batch_size,),
     )
-    model = build_model(config.model, input_shape, data_classes, sizes)
+    model = build_model(config.model, sample, data_classes, sizes, task.sequence)
     if config.clients.flop_s and model.flop.unknown:
         raise UserError(
             f"config.clients.flop_s: the FLOP of {config.model.name!r} cannot be counted because of "
@@ -109,18 +120,20 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         )
     least = to_percent(config.density.min_density) if rule.scored else 100
     network = Network(
-        shapes=dict(zip(layout.paths, layout.shapes, strict=True)),
+        shapes=layout.param_shapes(),
         size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size),
-        layers=lambda: layer_table(config.model.name, tuple(input_shape), model.classes, config.model.width),  # type: ignore[arg-type]
+        layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
     )
     submodels = rule.fit(network, name)
     if rule.scored:
         check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
+    check_state(config, model)
     check_server_optimizer(config.aggregation, model.shapes())
     work = find_local(config.local.name)
     check_optimizer(config.local, settings_from_config(config, work), model.shapes())
     importance = IMPORTANCES.find(config.submodel.importance)
+    target_loss = make_loss(config.model.loss)
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
     if axis == "auto":
         axis = "map" if on_cpu else "vmap"
@@ -132,14 +145,47 @@ def resolve(config: Any, input_shape: tuple[int, ...], data_classes: int, images
         model=model,
         layout=layout,
         submodels=submodels,
-        loss=make_loss(config.model.loss),
+        loss=functools.partial(task.loss, target_loss) if task.loss is not CLASSIFICATION.loss else target_loss,
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
         work=checked_work(config, work, model, layout, submodels.levels),
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
+        target_loss=target_loss,
+        task=task,
     )
+
+
+def check_state(config: Any, model: Any) -> None:
+    """Checks that a model's state, such as running statistics, can be averaged like weights.
+
+    Raises:
+      UserError: the aggregation adds updates, which could make a variance negative, or the run has an attack, a robust
+        aggregation, clipping or noise, which do not account for what statistics tell of the data.
+    """
+    if not model.has_state:
+        return
+    aggregation, has = config.aggregation, f"config.model.name={config.model.name!r} keeps running statistics"
+    choice = find_aggregation(aggregation.name)
+    if choice.updates:
+        fitting = ", ".join(AGGREGATIONS.with_trait(lambda other: not other.updates and not other.robust))
+        raise UserError(
+            f"config.aggregation.name={aggregation.name!r}: adds updates, and {has}, which may become negative so; "
+            f"allowed: {fitting}, or a model with GroupNorm or LayerNorm"
+        )
+    robust = {
+        "aggregation.name": (aggregation.name, choice.robust),
+        "aggregation.clip_norm": (aggregation.clip_norm, aggregation.clip_norm is not None),
+        "privacy.noise_multiplier": (config.privacy.noise_multiplier, bool(config.privacy.noise_multiplier)),
+        "attack.name": (config.attack.name, make_attack(config.attack) is not None),
+    }
+    for key, (value, is_set) in robust.items():
+        if is_set:
+            raise UserError(
+                f"config.{key}={value!r}: allowed with a model without statistics, since those bypass it; {has} "
+                "(take GroupNorm or LayerNorm)"
+            )
 
 
 def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None = None) -> Engine:

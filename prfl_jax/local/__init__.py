@@ -1,12 +1,12 @@
 """Local work: what a client does with the model it was sent. What is exported imports no JAX; `sgd` does."""
 
-import warnings
 from typing import Any
 
 from prfl_jax.local import choices, optimizer_checks
 from prfl_jax.local.choices import LOCAL_WORKS, find_local
 from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
+from prfl_jax.system.notices import deprecated_once
 
 __all__ = [
     "CHECKS",
@@ -29,7 +29,7 @@ CHECKS = (*choices.CHECKS, *optimizer_checks.CHECKS)
 def __getattr__(name: str) -> Any:
     """Names of version 0.1."""
     if name == "make_local_round":
-        warnings.warn("prfl_jax.local.make_local_round is now in prfl_jax.local.sgd", DeprecationWarning, stacklevel=2)
+        deprecated_once("prfl_jax.local.make_local_round is now in prfl_jax.local.sgd")
         from prfl_jax.local.sgd import make_local_round
 
         return make_local_round

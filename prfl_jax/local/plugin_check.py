@@ -98,10 +98,11 @@ def _check_leaves(name: str, function: str, found: Any, want: tuple[LocalTask, A
 
 def _batches(task: LocalTask) -> Batches:
     """Batches of zeros in a run's shapes, for tracing."""
-    settings, image = task.settings, task.model.input_shape
+    settings, sample = task.settings, task.model.sample
+    steps = sample.shape[:1] if task.model.sequence else ()
 
     def zeros(*lead: int) -> tuple[jax.Array, jax.Array]:
-        return jnp.zeros((*lead, *image), jnp.float32), jnp.zeros(lead, jnp.int32)
+        return jnp.zeros((*lead, *sample.shape), sample.dtype), jnp.zeros((*lead, *steps), jnp.int32)
 
     return Batches(
         one=lambda number: zeros(settings.batch_size), all=lambda: zeros(settings.steps, settings.batch_size)

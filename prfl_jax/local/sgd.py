@@ -16,6 +16,7 @@ from jax import lax
 from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.models.variables import with_state
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 
@@ -73,19 +74,21 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
     def rate_at(number: jax.Array) -> jax.Array:
         return lr if settings.lr_schedule is None else lr * settings.lr_schedule.factor(number, settings.steps)
 
-    def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> jax.Array:
-        return jnp.mean(loss(model.apply(p, batch_x, True, step_key), batch_y))
+    def batch_loss(p: Any, batch_x: jax.Array, batch_y: jax.Array, step_key: jax.Array) -> tuple[jax.Array, Any]:
+        """(mean loss, the model's state after the step)."""
+        logits, after = model.step(p, batch_x, step_key)
+        return jnp.mean(loss(logits, batch_y)), after
 
     def loss_and_gradient(
         p: Any, batch_x: jax.Array, batch_y: jax.Array, number: jax.Array
-    ) -> tuple[jax.Array, Any, tuple[jax.Array, ...] | None]:
-        """(loss, gradient, the step's own masks)."""
-        step_key = jax.random.fold_in(given.key, number)
+    ) -> tuple[tuple[jax.Array, Any], Any, tuple[jax.Array, ...] | None]:
+        """((loss, state after the step), gradient, the step's own masks)."""
+        step_key, with_gradient = jax.random.fold_in(given.key, number), jax.value_and_grad(batch_loss, has_aux=True)
         if anew is None:
-            return *jax.value_and_grad(batch_loss)(p, batch_x, batch_y, step_key), None
+            return *with_gradient(p, batch_x, batch_y, step_key), None
         leaves = jax.tree.leaves(p)
         here = anew(tuple(leaves[i] for i in layout.prunable), number)
-        value, gradient = jax.value_and_grad(batch_loss)(apply_masks(layout, p, here.masks), batch_x, batch_y, step_key)
+        value, gradient = with_gradient(apply_masks(layout, p, here.masks), batch_x, batch_y, step_key)
         gradient = apply_masks(layout, gradient, here.masks)
         if here.factors is not None:
             gradient = layout.map_pruned(gradient, here.factors, jnp.multiply)
@@ -93,12 +96,14 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
 
     def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
         p, state, squares = carry
-        value, gradient, own = loss_and_gradient(p, *batch)
+        (value, after), gradient, own = loss_and_gradient(p, *batch)
         if settings.square_gradients:
             kept = layout.select(masked(gradient))
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
         if mu:
             gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
+        if after:  # state is not trained: it counts in no norm, and the step writes it
+            gradient = with_state(gradient, jax.tree.map(jnp.zeros_like, after))
         if most is not None or optimizer is not None:  # norms and moments are of what the step trains
             gradient = masked(gradient) if own is None else apply_masks(layout, gradient, own)
         if most is not None:
@@ -109,7 +114,7 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
         if own is not None:  # moments, weight decay and the proximal term must not move what the step does not train
             update = apply_masks(layout, update, own)
         moved = (lambda w, u: w - rate * u) if optimizer is None else jnp.add
-        p = masked(jax.tree.map(moved, p, update))
+        p = with_state(masked(jax.tree.map(moved, p, update)), after)
         return (p, state, squares), value
 
     squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if settings.square_gradients else ()

@@ -1,10 +1,13 @@
-"""The choices of `model.name`, `model.loss` and `model.init`; what needs JAX is imported when it is found."""
+"""The choices of `model.name`, `loss`, `init`, `norm` and `state`; what needs JAX is imported when it is found."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prfl_jax.registry import Lazy, Registry
+from prfl_jax.system.errors import refuse
 
 
 def _any_module(name: str, found: Any) -> Any:
@@ -12,10 +15,24 @@ def _any_module(name: str, found: Any) -> Any:
     return found
 
 
-# Flax module classes; the built-in ones take `classes`, `width` and `init_name`
+# Flax module classes; the built-in ones take `classes`, `width` and `init_name`, and some `tokens`, `norm`, `sequence`
 MODELS: Registry[Any] = Registry(
     "model.name",
-    {"conv2": Lazy("prfl_jax.models.nets:Conv2"), "vgg11": Lazy("prfl_jax.models.nets:VGG11")},
+    {
+        "conv2": Lazy("prfl_jax.models.nets:Conv2"),
+        "vgg11": Lazy("prfl_jax.models.nets:VGG11"),
+        "cnn": Lazy("prfl_jax.models.fedmp_nets:CNN"),
+        "alexnet": Lazy("prfl_jax.models.fedmp_nets:AlexNet"),
+        "vgg19": Lazy("prfl_jax.models.deep_nets:VGG19"),
+        "resnet18": Lazy("prfl_jax.models.deep_nets:ResNet18"),
+        "resnet50": Lazy("prfl_jax.models.deep_nets:ResNet50"),
+        "cnn1d": Lazy("prfl_jax.models.series_nets:CNN1D"),
+        "gru": Lazy("prfl_jax.models.series_nets:GRUClassifier"),
+        "char_lstm": Lazy("prfl_jax.models.lstm_nets:CharLSTM"),
+        "word_lstm": Lazy("prfl_jax.models.lstm_nets:WordLSTM"),
+        "text_lstm": Lazy("prfl_jax.models.lstm_nets:TextLSTM"),
+        "transformer_lm": Lazy("prfl_jax.models.transformer:TransformerLM"),
+    },
     _any_module,
 )
 
@@ -37,3 +54,62 @@ INITS: Registry[Any] = Registry(
         "flax": Lazy("prfl_jax.models.initializers:FLAX"),
     },
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """One choice of `model.norm`.
+
+    Attributes:
+      layer: (x `[B, ..., C]`, train, name) -> x, inside a linen module.
+      networks: the built-in networks that may have it.
+      none: whether it does nothing.
+    """
+
+    layer: Lazy
+    networks: tuple[str, ...]
+    none: bool = False
+
+    def __call__(self, x: Any, train: bool, name: str) -> Any:
+        """Applies the layer; imports it."""
+        return self.layer.load()(x, train, name)
+
+
+# the normalisation of built-in networks that have one
+NORMS: Registry[Norm] = Registry(
+    "model.norm",
+    {
+        "batch": Norm(Lazy("prfl_jax.models.norms:batch_norm"), ("vgg19", "resnet18", "resnet50")),
+        "group": Norm(Lazy("prfl_jax.models.norms:group_norm"), ("vgg19", "resnet18", "resnet50")),
+        "none": Norm(Lazy("prfl_jax.models.norms:no_norm"), ("vgg19",), none=True),
+    },
+)
+DEFAULT_NORM = "batch"  # networks without norms and a user's own do not read it
+
+
+@dataclasses.dataclass(frozen=True)
+class StateUse:
+    """One choice of `model.state`: what becomes of a model's state, such as running statistics.
+
+    Attributes:
+      averaged: the state is sent and averaged like weights.
+    """
+
+    averaged: bool = False
+
+
+# the choices of `model.state`; `average` is what most frameworks do
+STATES: Registry[StateUse] = Registry("model.state", {"average": StateUse(averaged=True)})
+
+
+def _norm_fits_the_network(flat: Mapping[str, Any]) -> None:
+    """A norm other than the default one needs a network that has it."""
+    name, norm = flat["model.name"], flat["model.norm"]
+    allowed = [other for other in NORMS if name in NORMS.find(other).networks]
+    if norm != DEFAULT_NORM and norm not in allowed:
+        words = " or ".join(allowed) if allowed else f"{DEFAULT_NORM} (the default, which is not read)"
+        raise refuse("model.norm", norm, f"{words} with config.model.name={name!r}")
+
+
+# run by `config/validate.py`
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_norm_fits_the_network,)

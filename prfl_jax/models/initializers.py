@@ -27,12 +27,17 @@ class Initialization:
     Attributes:
       kernel: of a layer's kernel.
       conv_bias: of a convolution's bias; dense layers begin with a bias of 0.
+      recurrent: of what a recurrent layer multiplies its own output with, gate by gate.
+      embedding: of the vectors of tokens, no function of a bound.
     """
 
     kernel: Callable[[float], Any]
     conv_bias: Callable[[float], Any] = lambda bound: nn.initializers.zeros
+    recurrent: Callable[[float], Any] = lambda bound: nn.initializers.orthogonal()
+    embedding: Any = nn.linear.default_embed_init
 
 
-RELEASE = Initialization(uniform, uniform)  # PyTorch's default for convolutions, its bias too
+# PyTorch's defaults, of convolutions the bias too
+RELEASE = Initialization(uniform, uniform, uniform, nn.initializers.normal(1.0))
 HE = Initialization(lambda bound: nn.initializers.he_uniform())
 FLAX = Initialization(lambda bound: nn.initializers.lecun_normal())

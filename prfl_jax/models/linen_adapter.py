@@ -1,4 +1,4 @@
-"""Turns a Flax linen module into pure functions over params and fixed variables (`variables.Functions`)."""
+"""Turns a Flax linen module into pure functions over params, state and fixed variables (`variables.Functions`)."""
 
 from __future__ import annotations
 
@@ -6,38 +6,64 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import errors, traverse_util
 from flax.core.scope import Scope
 
+from prfl_jax.models.flop_count import BATCH
+from prfl_jax.models.inputs import batch_shape, module_input, zeros
 from prfl_jax.models.matmul_conv import with_matmul_conv
-from prfl_jax.models.training_switch import call_switch, fields_switch
-from prfl_jax.models.variables import Functions, Noise, Params, as_float32, named_key, parts, whole
+from prfl_jax.models.training_switch import call_switch, fields_switch, length_argument
+from prfl_jax.models.variables import (
+    Functions,
+    Kinds,
+    Noise,
+    Params,
+    as_float32,
+    as_shapes,
+    as_state,
+    beside_state,
+    check_state,
+    named_key,
+    parts,
+    with_state,
+)
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import SampleSpec
 
 THROWN_AWAY = ("intermediates", "perturbations")  # collections of what a call shows, not of what a module keeps
 _patched = threading.RLock()
 
 
-def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) -> Functions:
-    """A linen module that gets images `[B, H, W, C]`; its convolutions become matrix products by interception.
+class Asked(NamedTuple):
+    """What a call of a module needs and does: collections of random numbers, what becomes of them, variables written.
+
+    `written` has (shape before, shape after) by path; before is None for a variable that was not there.
+    """
+
+    names: tuple[str, ...]
+    noise: Noise
+    written: dict[str, tuple[Any, Any]]
+
+
+def linen_functions(name: str, module: nn.Module, sample: SampleSpec) -> Functions:
+    """A linen module that gets samples `[B, ...]`; its convolutions become matrix products by interception.
 
     In training each collection of random numbers that the module asks for gets a key of its own; in evaluation there
     are none, unless the module asks for a key (which `module_checks` then finds to change nothing).
 
     Args:
       name: of the model, for the text of an error.
-      input_shape: `(H, W, C)`.
+      sample: what it is given.
 
     Raises:
       UserError: its `__call__` has an argument that is not known.
       Exception: whatever the user's code raises.
     """
-    switches_for = call_switch(name, type(module), input_shape)
+    switches_for, lengths = call_switch(name, type(module), sample.words), length_argument(type(module))
     fields = fields_switch(module, switches_for(True)[1])
     by_mode = {train: module.clone(**found) if (found := fields(train)) else module for train in (False, True)}
 
@@ -45,66 +71,119 @@ def linen_functions(name: str, module: nn.Module, input_shape: tuple[int, ...]) 
     def variables(key: jax.Array) -> dict[str, Any]:
         by_place, options = switches_for(False)
         rngs = {"params": key, "dropout": key}
-        made = by_mode[False].init(rngs, jnp.zeros((1, *input_shape)), *by_place, **options)
+        x, more = module_input(sample, lengths, zeros(sample, 1))
+        made = by_mode[False].init(rngs, x, *by_place, **options, **more)
         return {kind: tree for kind, tree in nn.meta.unbox(dict(made)).items() if kind not in THROWN_AWAY}
 
-    def init(key: jax.Array) -> Params:
-        return variables(key).get("params", {})
+    def others(made: dict[str, Any]) -> dict[str, Any]:
+        """Collections of variables that are no params."""
+        return {kind: tree for kind, tree in made.items() if kind != "params" and jax.tree.leaves(tree)}
 
-    def fixed(key: jax.Array) -> Params:
-        return {kind: tree for kind, tree in variables(key).items() if kind != "params" and jax.tree.leaves(tree)}
-
-    kinds = jax.eval_shape(lambda: fixed(root_key(0)))
+    shapes = jax.eval_shape(lambda: variables(root_key(0)))
 
     @with_matmul_conv
-    def call(tree: Params, x: jax.Array, train: bool, rngs: dict[str, jax.Array] | None) -> tuple[Any, Any, Any]:
-        """(outputs, fixed variables before, and after)."""
-        params, before = parts(tree, kinds)
+    def call(
+        params: Params, held: Params, x: jax.Array, train: bool, rngs: dict[str, jax.Array] | None
+    ) -> tuple[Any, Params]:
+        """(outputs, the variables `held` after the call)."""
         by_place, options = switches_for(train)
-        # what is written is not kept: `module_checks` has found that it is what was there
-        mutable: Any = list(before) or False
-        out = by_mode[train].apply({"params": params, **before}, x, *by_place, rngs=rngs, mutable=mutable, **options)
-        return (out[0], before, out[1]) if mutable else (out, {}, {})
-
-    shapes = jax.eval_shape(lambda: whole(init(root_key(0)), fixed(root_key(0))))
+        mutable: Any = list(held) or False
+        x, more = module_input(sample, lengths, x)
+        out = by_mode[train].apply(
+            {"params": params, **held}, x, *by_place, rngs=rngs, mutable=mutable, **options, **more
+        )
+        return out if mutable else (out, {})
 
     @functools.cache
-    def asked(train: bool, size: int) -> tuple[tuple[str, ...], Noise]:
-        """(collections of random numbers the module asks for with so many images, what becomes of them)."""
-        images = jax.ShapeDtypeStruct((size, *input_shape), jnp.float32)
+    def asked(train: bool, size: int) -> Asked:
+        """Of a call with so many samples."""
+        batch = batch_shape(sample, size)
         known: tuple[str, ...] = ("dropout",) if train else ()
+        written: dict[str, tuple[Any, Any]] = {}
         while True:
             with _watched() as (names, drawn, silent, classes):
 
-                def trace(tree: Params, x: jax.Array, known: tuple[str, ...] = known) -> Any:
-                    return call(tree, x, train, {kind: root_key(0) for kind in known})[0]
+                def trace(made: Params, x: jax.Array, known: tuple[str, ...] = known) -> Any:
+                    held = others(made)
+                    out, after = call(made.get("params", {}), held, x, train, {kind: root_key(0) for kind in known})
+                    written.update({path: as_shapes(pair) for path, pair in _replaced(held, after).items()})
+                    return out
 
                 try:
-                    jax.eval_shape(trace, shapes, images)
+                    jax.eval_shape(trace, shapes, batch)
                 except errors.InvalidRngError:
                     pass  # it is known now what it asks for
             if names <= set(known):
-                return known, Noise(bool(drawn), tuple(silent), frozenset({type(module), *classes}))
+                noise = Noise(bool(drawn), tuple(silent), frozenset({type(module), *classes}))
+                return Asked(known, noise, written)
             known = tuple(sorted(names | set(known)))
 
-    asked_in_evaluation = asked(False, 1)[0]  # now: whoever intercepts a later call should see the module called once
+    asked_in_evaluation = asked(False, 1).names  # now: whoever intercepts a later call sees the module called once
+    state_paths = check_state(name, asked(True, BATCH).written) if others(shapes) else frozenset()
+
+    def divided(held: Params) -> tuple[Params, Params]:
+        """(fixed variables, state)."""
+        if not state_paths:
+            return held, {}
+        flat = traverse_util.flatten_dict(held, sep="/")
+        state = {path: value for path, value in flat.items() if path in state_paths}
+        rest = {path: value for path, value in flat.items() if path not in state_paths}
+        return traverse_util.unflatten_dict(rest, sep="/"), traverse_util.unflatten_dict(state, sep="/")
+
+    kinds = Kinds(*divided(others(shapes)))
+
+    def init(key: jax.Array) -> Params:
+        made = variables(key)
+        return with_state(made.get("params", {}), divided(others(made))[1])
+
+    def fixed(key: jax.Array) -> Params:
+        return divided(others(variables(key)))[0] if kinds.fixed else {}
 
     def rngs_of(train: bool, size: int, key: jax.Array | None) -> dict[str, jax.Array] | None:
         if train and key is None:
             return None
         source = root_key(0) if key is None else key
-        names = asked(True, size)[0] if train else asked_in_evaluation
+        names = asked(True, size).names if train else asked_in_evaluation
         return {name: named_key(source, name) for name in names} or None
 
-    def apply(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> Any:
-        return as_float32(call(tree, x, train, rngs_of(train, len(x), key))[0])
+    def run(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> tuple[Any, Params, Params]:
+        """(outputs, variables before, and after)."""
+        params, constant, state = parts(tree, kinds)
+        held = _merged(constant, state) if state else constant
+        out, after = call(params, held, x, train, rngs_of(train, len(x), key))
+        return as_float32(out), held, after
+
+    def step(tree: Params, x: jax.Array, key: jax.Array | None) -> tuple[Any, Params]:
+        out, _, after = run(tree, x, True, key)
+        return out, jax.tree.map(as_state, divided(after)[1])
 
     def rewritten(tree: Params, x: jax.Array, train: bool, key: jax.Array) -> dict[str, tuple[Any, Any]]:
-        _, before, after = call(tree, x, train, rngs_of(train, len(x), key))
-        old, new = (traverse_util.flatten_dict(part, sep="/") for part in (before, after))
-        return {path: (old.get(path), value) for path, value in new.items() if old.get(path) is not value}
+        return _replaced(*run(tree, x, train, key)[1:])
 
-    return Functions(init, fixed, apply, rewritten, lambda size: asked(True, size)[1])
+    return Functions(
+        init,
+        fixed,
+        lambda tree, x, train, key: run(tree, x, train, key)[0],
+        step,
+        rewritten,
+        lambda size: asked(True, size).noise,
+        beside_state(
+            traverse_util.flatten_dict(shapes.get("params", {}), sep="/"),
+            (path.partition("/")[2] for path in state_paths),  # without the collection
+        ),
+    )
+
+
+def _replaced(before: Params, after: Params) -> dict[str, tuple[Any, Any]]:
+    """{path: (before, after)} of variables that are another array after a call."""
+    old, new = (traverse_util.flatten_dict(part, sep="/") for part in (before, after))
+    return {path: (old.get(path), value) for path, value in new.items() if old.get(path) is not value}
+
+
+def _merged(one: Params, other: Params) -> Params:
+    """Both trees in one."""
+    flat = [traverse_util.flatten_dict(tree, sep="/") for tree in (one, other)]
+    return traverse_util.unflatten_dict(flat[0] | flat[1], sep="/")
 
 
 @contextmanager

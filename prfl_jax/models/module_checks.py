@@ -1,11 +1,10 @@
-"""Checks a user's module before a run: its outputs must depend on each image alone, and nothing may change by a call.
+"""Checks a user's module before a run: outputs must depend on each sample alone, and only state may change by a call.
 
 Small batches are checked by numbers; the run's own batches by their traced programs alone, unless those differ.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -14,64 +13,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
-from prfl_jax.models.traced import fingerprint, grows_with_batch, lowest_float
+from prfl_jax.models.batch_checks import FEW, BatchChecks
+from prfl_jax.models.checked_module import Module, Sizes, batch_of, draw, refused
+from prfl_jax.models.traced import fingerprint, grows_with_batch
 from prfl_jax.models.training_switch import WORDS
-from prfl_jax.models.variables import Functions, Params, whole
-from prfl_jax.system.errors import UserError
+from prfl_jax.models.variables import STATE, Params, split_state, whole, with_state
 from prfl_jax.system.host_memory import host_available
 from prfl_jax.system.jax_settings import root_key
 
-FEW = 5  # images of the batch that is looked at in full
 MANY = 256  # of one that is traced, where no batch of the run is known
-# How much a sample's outputs may differ between two shapes of batch, of the largest output: rounding is another there.
-ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}  # by bytes of the narrowest float; ten times that with params far from the first
 SPREADS = (0.05, 0.5, 2.0)  # of what is added to params, of their own size: a branch may begin with a factor of 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Batch sizes of the coming run, as far as they are known.
-
-    Attributes:
-      evaluated: of each device in evaluation.
-      trained: of a client's step.
-    """
-
-    evaluated: tuple[int, ...] = ()
-    trained: tuple[int, ...] = (2,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Module:
-    """A module to be checked.
-
-    Attributes:
-      name: of the model, for the text of an error.
-      input_shape: `(H, W, C)`.
-      classes: number of outputs.
-      functions: its pure functions, made by an adapter.
-      source: the module or its class, whose code is searched for dropout.
-    """
-
-    name: str
-    input_shape: tuple[int, ...]
-    classes: int
-    functions: Functions
-    source: Any
-
-
 COPIES = 8  # of the params, that `_check_numbers` has at a time, with what it draws them from
-_asked_before: list[tuple[Any, ...]] = []  # (the user's object, image, classes, sizes, warnings)
+_asked_before: list[tuple[Any, ...]] = []  # (the user's object, sample, classes, sequence, sizes, warnings)
 
 
 def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
     """Like `check`, but only once in a process for the same object and shapes: several experiments share a model."""
     for source, *shapes, warnings in _asked_before:
-        if source is module.source and shapes == [module.input_shape, module.classes, sizes]:
+        if source is module.source and shapes == [module.sample, module.classes, module.sequence, sizes]:
             return tuple(warnings)
     warnings = check(module, sizes)
-    _asked_before.append((module.source, module.input_shape, module.classes, sizes, warnings))
+    _asked_before.append((module.source, module.sample, module.classes, module.sequence, sizes, warnings))
     return warnings
 
 
@@ -86,79 +50,65 @@ def check(module: Module, sizes: Sizes) -> tuple[str, ...]:
     params, fixed = jax.eval_shape(lambda: (functions.init(key), functions.fixed(key)))
     tree = whole(params, fixed)
     for size in (1, 2, *sizes.evaluated):
-        out = jax.eval_shape(lambda t, x: functions.apply(t, x, False, None), tree, _image(module, size))
-        check_outputs(module.name, module.classes, out, size)
+        out = jax.eval_shape(lambda t, x: functions.apply(t, x, False, None), tree, batch_of(module, size))
+        module.check_outputs(out, size)
     for size in sizes.trained:
         _check_training(module, params, fixed, size)
     _check_repeatable(module, tree, sizes.trained[0])
     warnings = _warnings(module, sizes.trained[0])
     need, there = COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)), host_available()
     if there is not None and need > there:  # a run hardly fits either, and says so
-        words = f"was not asked what its outputs depend on, which takes {need / 1e9:,.0f} GB of {there / 1e9:,.1f} GB"
-        return (*warnings, f"config.model.name: {module.name!r} {words} of memory")
+        others = f"is not checked for outputs that depend on other {module.sample.kind.name}"
+        why = f"that takes {need / 1e9:,.0f} GB of memory, and {there / 1e9:,.1f} GB are free"
+        return (*warnings, f"config.model.name: {module.name!r} {others}: {why}")
     _check_numbers(module, sizes)
     return tuple(warnings)
-
-
-def _image(module: Module, size: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((size, *module.input_shape), jnp.float32)
-
-
-def _refused(module: Module, what: str) -> UserError:
-    return UserError(f"config.model.name: {module.name!r} {what}")
-
-
-def check_outputs(name: str, classes: int, out: Any, size: int) -> None:
-    """Checks that outputs are floats `[size, classes]`.
-
-    Raises:
-      UserError: the outputs have another shape or type, which the text names.
-    """
-    wanted, images = (size, classes), f"{size} image{'s' if size > 1 else ''}"
-    found = getattr(out, "shape", f"a {type(out).__name__}")
-    if found != wanted:
-        raise UserError(f"config.model.name: {name!r} returns {found} for {images}; allowed: {wanted}")
-    if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise UserError(f"config.model.name: {name!r} returns {out.dtype} outputs; allowed: floats, one a class")
 
 
 def _check_training(module: Module, params: Params, fixed: Params, size: int) -> None:
     """Traces a training step's gradient."""
 
     def loss(p: Params, fixed: Params, x: jax.Array) -> jax.Array:
-        out = module.functions.apply(whole(p, fixed), x, True, root_key(0))
-        check_outputs(module.name, module.classes, out, size)
+        out, _ = module.functions.step(whole(p, fixed), x, root_key(0))
+        module.check_outputs(out, size)
         return jnp.sum(out)
 
-    jax.eval_shape(jax.grad(loss), params, fixed, _image(module, size))
+    jax.eval_shape(jax.grad(loss), params, fixed, batch_of(module, size))
 
 
 def _check_repeatable(module: Module, tree: Params, trained: int) -> None:
     """Traces each function twice: random numbers and counters of plain Python differ between the two traces."""
-    functions, key, x = module.functions, root_key(0), _image(module, 2)
-    batch = _image(module, trained)
+    functions, key, x = module.functions, root_key(0), batch_of(module, 2)
+    batch = batch_of(module, trained)
     asked: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "its initial values": (lambda k: (functions.init(k), functions.fixed(k)), (key,)),
         "its outputs in evaluation": (lambda t, x: functions.apply(t, x, False, None), (tree, x)),
-        "its outputs in training": (lambda t, x, k: functions.apply(t, x, True, k), (tree, batch, key)),
+        "its outputs in training": (functions.step, (tree, batch, key)),
     }
     for what, (function, args) in asked.items():
         # each as a function of its own: JAX keeps what it has traced
         first, second = (fingerprint(lambda *a, f=function: f(*a), *args) for _ in range(2))
         if first != second:
-            raise _refused(
+            raise refused(
                 module,
-                f"does not repeat: {what} differ each time its code runs, with the same key; allowed: random numbers "
+                f"is not repeatable: {what} differ each time its code runs, with the same key; allowed: random numbers "
                 "from JAX keys (make_rng or rngs), none from NumPy or Python",
             )
 
 
 def _check_numbers(module: Module, sizes: Sizes) -> None:
-    """Checks by computing that outputs depend on no other image, batch size or random key, and no variable changes."""
+    """Checks by computing that outputs depend on no other sample, batch size or random key, and no variable changes."""
     functions, rng = module.functions, np.random.default_rng(0)
     params, fixed = jax.jit(lambda k: (functions.init(k), functions.fixed(k)))(root_key(0))
-    variants = [params, *(_spread(params, spread, rng) for spread in SPREADS)]
-    trees = [whole(variant, fixed) for variant in variants]
+    trained, state = split_state(params)
+    variants = [trained, *(_spread(trained, spread, rng) for spread in SPREADS)]
+    trees = [whole(with_state(variant, state), fixed) for variant in variants]
+    if state:  # as a step of training leaves it
+        step, x = (
+            jax.jit(lambda t, x: functions.step(t, x, root_key(0))[1]),
+            draw(module.sample, FEW, rng, normal=True),
+        )
+        trees = [trees[0], *({**tree, STATE: step(tree, x)} for tree in trees[1:])]
     _check_unchanged(module, trees, rng, sizes.trained[0])
 
     @jax.jit
@@ -166,12 +116,12 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
         with jax.default_matmul_precision("highest"):  # else nothing could be distinguished from rounding
             return functions.apply(tree, x, False, jax.random.key(seed))
 
-    asked = _Asked(module, evaluate, rng)
+    asked = BatchChecks(module, evaluate, rng)
     asked.check_few(trees)
     shapes = jax.eval_shape(lambda: trees[0])
-    few = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _image(module, FEW))
+    few = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, batch_of(module, FEW))
     for size in sorted({*sizes.evaluated, MANY} - {1, FEW}):
-        many = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, _image(module, size))
+        many = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, batch_of(module, size))
         if not grows_with_batch(few, many, FEW, size):
             asked.check_size(trees[1], size)
 
@@ -188,19 +138,23 @@ def _spread(params: Params, spread: float, rng: np.random.Generator) -> Params:
 
 
 def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Generator, trained: int) -> None:
-    """Raises UserError where a call changes a variable, in training or evaluation."""
+    """Raises UserError where a call in evaluation changes a variable, or one in training what is no state."""
+    state = _paths(split_state(trees[0])[1])
     for train, size in ((False, FEW), (True, trained)):
-        x = rng.normal(size=(size, *module.input_shape)).astype(np.float32)
+        x = draw(module.sample, size, rng, normal=True)
 
         def call(tree: Params, x: Any, key: jax.Array, train: bool = train) -> Any:
             return module.functions.rewritten(tree, x, train, key)
 
+        skipped = state if train else set()
         shapes = jax.eval_shape(call, trees[0], x, root_key(0))
-        if not shapes:
+        if not shapes.keys() - skipped:
             continue
-        new = [path for path, (before, _) in shapes.items() if before is None]
-        differ = set(new)
-        compiled = jax.jit(lambda *args, call=call: {p: pair for p, pair in call(*args).items() if pair[0] is not None})
+        differ = {path for path, (before, _) in shapes.items() if before is None}
+        skipped |= differ
+        compiled = jax.jit(
+            lambda *args, call=call, skipped=skipped: {p: pair for p, pair in call(*args).items() if p not in skipped}
+        )
         for tree in trees:
             for path, (before, after) in compiled(tree, x, root_key(1)).items():
                 same = before.shape == after.shape and np.array_equal(_numbers(before), _numbers(after), equal_nan=True)
@@ -208,116 +162,22 @@ def _check_unchanged(module: Module, trees: Sequence[Params], rng: np.random.Gen
                     differ.add(path)
         if differ:
             names = ", ".join(sorted(differ)[:3]) + (", ..." if len(differ) > 3 else "")
-            raise _refused(
+            raise refused(
                 module,
                 f"keeps state between calls ({names}: changed by a call in {'training' if train else 'evaluation'}), "
-                "such as batch statistics or a counter; allowed: params, and variables that stay what they are "
-                "(instead of statistics of the batch take GroupNorm or LayerNorm)",
+                "such as a counter or statistics of the batch in evaluation; allowed: params, float32 state that "
+                "changes in training alone, and variables that stay what they are (or GroupNorm or LayerNorm)",
             )
+
+
+def _paths(tree: Params) -> set[str]:
+    """Paths of a state's variables, as `Functions.rewritten` has them."""
+    return set(traverse_util.flatten_dict(tree, sep="/"))
 
 
 def _numbers(array: Any) -> np.ndarray:
     out = np.asarray(array)
     return out.astype(np.float64) if not np.issubdtype(out.dtype, np.integer) and out.dtype != bool else out
-
-
-class _Asked:
-    """Evaluates one module on batches that differ in all images but one."""
-
-    def __init__(self, module: Module, evaluate: Callable[..., Any], rng: np.random.Generator) -> None:
-        self._module, self._evaluate, self._rng = module, evaluate, rng
-        self._shape = module.input_shape
-
-    def _out(self, tree: Params, x: np.ndarray, seed: int = 0) -> np.ndarray:
-        return np.asarray(self._evaluate(tree, x.astype(np.float32), seed), np.float64)
-
-    def _images(self, number: int, size: int) -> np.ndarray:
-        """Images of several kinds: normal values, and pixels in [0, 1]."""
-        shape = (size, *self._shape)
-        return self._rng.normal(size=shape) if number % 2 else self._rng.uniform(size=shape)
-
-    def check_few(self, trees: Sequence[Params]) -> None:
-        """Checks all positions of a small batch, each image alone, and two random keys."""
-        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], _image(self._module, FEW))]
-        apart = np.zeros(FEW, int)
-        for number, tree in enumerate(trees):
-            x = self._images(number, FEW)
-            base = self._out(tree, x)
-            if number == 0 and not np.isfinite(base).all():
-                raise _refused(
-                    self._module,
-                    "gives outputs that are not finite with its initial weights, for pixels in [0, 1]; allowed: finite "
-                    "ones",
-                )
-            noise = _distance(base, self._out(tree, x))  # 0, unless the device adds up in any order
-            if (found := _distance(base, self._out(tree, x, seed=1))) > 10 * noise:
-                raise _refused(
-                    self._module,
-                    f"draws random numbers in evaluation (outputs change by {found:.2g} with the key); allowed: none, "
-                    "by one of the training switches that are known (train, deterministic, ...)",
-                )
-            for position in range(FEW):
-                self._check_neighbours(tree, x, base, position, noise)
-            alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in range(FEW)])
-            apart += _far(base, alone, tolerance * (1 if number < 2 else 10))
-        if (apart >= 2).any():
-            raise self._depends(f"outputs of an image alone and in a batch of {FEW} differ")
-
-    def check_size(self, tree: Params, size: int) -> None:
-        """Checks a few positions of a batch of `size` images."""
-        tolerance = ROUNDING[lowest_float(lambda t, x: self._evaluate(t, x, 0), tree, _image(self._module, size))]
-        positions = sorted({0, size // 2, size - 1})
-        apart = np.zeros(len(positions), int)
-        for number in range(2):
-            x = self._images(number, size)
-            base = self._out(tree, x)
-            noise = _distance(base, self._out(tree, x))
-            for position in positions:
-                self._check_neighbours(tree, x, base, position, noise)
-            alone = np.concatenate([self._out(tree, x[k : k + 1]) for k in positions])
-            apart += _far(base[positions], alone, tolerance)
-        if (apart == 2).any():
-            raise self._depends(f"outputs of an image alone and in a batch of {size} differ")
-
-    def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
-        """Runs the same program with other neighbours (black, copies, bright); the outputs must be equal to the bit."""
-        for others in (np.zeros_like(x), np.broadcast_to(x[position], x.shape), 30 * self._rng.normal(size=x.shape)):
-            other = np.array(others)
-            other[position] = x[position]
-            found = _distance(base[position], self._out(tree, other)[position])
-            floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
-            if found > max(10 * noise, floor):
-                raise self._depends(
-                    f"the image at position {position} of {len(x)} gets outputs that differ by {found:.2g} with the "
-                    "images beside it"
-                )
-
-    def _depends(self, how: str) -> UserError:
-        return _refused(
-            self._module,
-            f"looks across its batch in evaluation: {how}; allowed: outputs of each image by itself (instead of "
-            "statistics of the batch take GroupNorm or LayerNorm)",
-        )
-
-
-def _largest(values: np.ndarray) -> float:
-    finite = np.abs(values[np.isfinite(values)])
-    return float(finite.max(initial=0.0))
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference; infinite where one is finite and the other not."""
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(a - b))
-    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
-
-
-def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
-    """1 for rows that differ by more than `tolerance` of the largest value, else 0; NaN and infinity are ignored."""
-    with np.errstate(invalid="ignore"):
-        apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
-    return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)
 
 
 _DROPOUT = re.compile(r"\b(\w*dropout|\w*drop_?path|\w*stochastic_?depth|bernoulli)\(", re.IGNORECASE)

@@ -33,13 +33,24 @@ def max_pool2(x: jax.Array) -> jax.Array:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
-def conv(x: jax.Array, features: int, size: int, init: str, name: str) -> jax.Array:
-    """A SAME convolution with bias; `init` is a choice of `model.init`."""
-    bound, choice = 1.0 / math.sqrt(size * size * x.shape[-1]), INITS.find(init)
+def conv(
+    x: jax.Array, features: int, size: int | tuple[int, int], init: str, name: str, stride: int = 1, bias: bool = True
+) -> jax.Array:
+    """A convolution with padding SAME.
+
+    Args:
+      x: `[B, H, W, C]`.
+      size: of the kernel, one side or both.
+      init: a choice of `model.init`.
+    """
+    sides = (size, size) if isinstance(size, int) else size
+    bound, choice = 1.0 / math.sqrt(math.prod(sides) * x.shape[-1]), INITS.find(init)
     return nn.Conv(
         features,
-        (size, size),
-        padding="SAME",
+        sides,
+        stride,
+        padding="SAME" if stride == 1 else [((side - 1) // 2, (side - 1) // 2) for side in sides],
+        use_bias=bias,
         kernel_init=choice.kernel(bound),
         bias_init=choice.conv_bias(bound),
         conv_general_dilated=matmul_conv,

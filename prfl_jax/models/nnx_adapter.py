@@ -1,4 +1,4 @@
-"""Turns a Flax nnx class into pure functions over params and fixed variables (`variables.Functions`)."""
+"""Turns a Flax nnx class into pure functions over params, state and fixed variables (`variables.Functions`)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,33 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
+from prfl_jax.models.flop_count import BATCH
+from prfl_jax.models.inputs import batch_shape, module_input
 from prfl_jax.models.matmul_conv import convolution
-from prfl_jax.models.training_switch import NONE, build_switch, call_switch, setting
-from prfl_jax.models.variables import Functions, Noise, Params, as_float32, parts, text_keys, whole
+from prfl_jax.models.training_switch import NONE, build_switch, call_switch, length_argument, setting
+from prfl_jax.models.variables import (
+    Functions,
+    Kinds,
+    Noise,
+    Params,
+    as_float32,
+    as_shapes,
+    as_state,
+    beside_state,
+    check_state,
+    parts,
+    text_keys,
+    whole,
+    with_state,
+)
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import SampleSpec
 
 
-def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input_shape: tuple[int, ...]) -> Functions:
-    """An nnx class whose modules get images `[B, H, W, C]`; its convolutions become matrix products.
+def nnx_functions(name: str, module_class: type, make: Callable[..., Any], sample: SampleSpec) -> Functions:
+    """An nnx class whose modules get samples `[B, ...]`; its convolutions become matrix products.
 
     The module is built anew in each trace, always with the same key, so that nothing in it changes. Then its params and
     fixed variables are put in, and what it draws random numbers from is taken of a module built with the step's key.
@@ -26,13 +42,13 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
     Args:
       name: of the model, for the text of an error.
       make: (**training switches, rngs=) -> a module.
-      input_shape: `(H, W, C)`.
+      sample: what its modules are given.
 
     Raises:
       UserError: its `__call__` has an argument that is not known.
       Exception: whatever the user's code raises.
     """
-    switches_for = call_switch(name, module_class, input_shape)
+    switches_for, lengths = call_switch(name, module_class, sample.words), length_argument(module_class)
     built_with = build_switch(module_class.__init__, switches_for(True)[1])  # type: ignore[misc]
 
     def build(key: jax.Array, train: bool) -> Any:
@@ -46,40 +62,83 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
                     setattr(part, attribute, nnx.data(value))
         return module
 
+    def values(module: Any, which: Any) -> Params:
+        """A module's values as a tree."""
+        return text_keys(nnx.to_pure_dict(nnx.state(module, which)))
+
+    def put(module: Any, which: Any, tree: Params, train: bool) -> None:
+        """Puts values into a module."""
+        state = nnx.state(module, which)
+        here, given = len(jax.tree.leaves(nnx.to_pure_dict(state))), len(jax.tree.leaves(tree))
+        if here != given:
+            raise ValueError(f"built for {'training' if train else 'evaluation'} it has {here} arrays, not {given}")
+        nnx.replace_by_pure_dict(state, tree)
+        nnx.update(module, state)
+
+    def written(size: int) -> dict[str, tuple[Any, Any]]:
+        """(shape before, shape after) of the variables that a call in training writes, params aside."""
+        found: dict[str, tuple[Any, Any]] = {}
+
+        def trace(x: jax.Array) -> None:
+            module, (by_place, options) = build(root_key(0), True), switches_for(True)
+            _tell(module, True)
+            before = _values(module, nnx.Param)
+            x, more = module_input(sample, lengths, x)
+            module(x, *by_place, **options, **more)
+            found.update(
+                {path: as_shapes(pair) for path, pair in _replaced(before, _values(module, nnx.Param)).items()}
+            )
+
+        jax.eval_shape(trace, batch_shape(sample, size))
+        return found
+
+    keeps = jax.tree.leaves(jax.eval_shape(lambda: values(build(root_key(0), False), _is_fixed)))
+    state_paths = check_state(name, written(BATCH)) if keeps else frozenset()
+
+    def is_state(path: Any, leaf: Any) -> bool:
+        return _joined(path) in state_paths and _is_fixed(path, leaf)
+
+    def is_constant(path: Any, leaf: Any) -> bool:
+        return _is_fixed(path, leaf) and _joined(path) not in state_paths
+
+    def trained() -> Params:
+        return values(build(root_key(0), False), nnx.Param)
+
     def init(key: jax.Array) -> Params:
-        return text_keys(nnx.to_pure_dict(nnx.state(build(key, False), nnx.Param)))
+        module = build(key, False)
+        return with_state(values(module, nnx.Param), values(module, is_state))
 
     def fixed(key: jax.Array) -> Params:
-        return text_keys(nnx.to_pure_dict(nnx.state(build(key, False), _is_fixed)))
+        return values(build(key, False), is_constant) if kinds.fixed else {}
 
-    kinds = jax.eval_shape(lambda: fixed(root_key(0)))
+    kinds = Kinds(
+        *jax.eval_shape(lambda: [values(build(root_key(0), False), which) for which in (is_constant, is_state)])
+    )
 
     def ready(tree: Params, train: bool, key: jax.Array | None) -> Any:
         """The module with these values, before its call."""
         module = build(root_key(0), train)
-        filters: tuple[Any, Any] = (nnx.Param, _is_fixed)
-        for values, which in zip(parts(tree, kinds), filters, strict=True):
-            state = nnx.state(module, which)
-            here, given = len(jax.tree.leaves(nnx.to_pure_dict(state))), len(jax.tree.leaves(values))
-            if here != given:
-                raise ValueError(f"built for {'training' if train else 'evaluation'} it has {here} arrays, not {given}")
-            nnx.replace_by_pure_dict(state, values)
-            nnx.update(module, state)
+        for part, which in zip(parts(tree, kinds), (nnx.Param, is_constant, is_state), strict=True):
+            put(module, which, part, train)
         if key is not None:
             nnx.update(module, nnx.state(build(key, train), nnx.RngState))
         _tell(module, train)
         return module
 
-    def apply(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> Any:
-        by_place, options = switches_for(train)
-        return as_float32(ready(tree, train, key)(x, *by_place, **options))
-
-    def rewritten(tree: Params, x: jax.Array, train: bool, key: jax.Array) -> dict[str, tuple[Any, Any]]:
+    def run(tree: Params, x: jax.Array, train: bool, key: jax.Array | None) -> tuple[Any, Any, dict[str, Any]]:
+        """(outputs, the module after the call, its values before it)."""
         module, (by_place, options) = ready(tree, train, key), switches_for(train)
         before = _values(module)
-        module(x, *by_place, **options)
-        after = _values(module)
-        return {path: (before.get(path), value) for path, value in after.items() if before.get(path) is not value}
+        x, more = module_input(sample, lengths, x)
+        return as_float32(module(x, *by_place, **options, **more)), module, before
+
+    def step(tree: Params, x: jax.Array, key: jax.Array | None) -> tuple[Any, Params]:
+        out, module, _ = run(tree, x, True, key)
+        return out, jax.tree.map(as_state, values(module, is_state))
+
+    def rewritten(tree: Params, x: jax.Array, train: bool, key: jax.Array) -> dict[str, tuple[Any, Any]]:
+        _, module, before = run(tree, x, train, key)
+        return _replaced(before, _values(module))
 
     shapes = jax.eval_shape(lambda: whole(init(root_key(0)), fixed(root_key(0))))
 
@@ -90,12 +149,13 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
         def trace(tree: Params, x: jax.Array) -> Any:
             module, (by_place, options) = ready(tree, True, root_key(0)), switches_for(True)
             layers = {
-                "/".join(map(str, path)): part
+                _joined(path): part
                 for path, part in nnx.iter_graph(module)
                 if isinstance(part, nnx.Dropout) and part.rate > 0
             }
             before, all_before = {path: _counts(part) for path, part in layers.items()}, _counts(module)
-            out = module(x, *by_place, **options)
+            x, more = module_input(sample, lengths, x)
+            out = module(x, *by_place, **options, **more)
             drew = _differ(all_before, _counts(module))
             quiet = [path for path, part in layers.items() if part.deterministic or part.rngs is not None]
             silent = [path for path in quiet if not _differ(before[path], _counts(layers[path]))]
@@ -103,10 +163,27 @@ def nnx_functions(name: str, module_class: type, make: Callable[..., Any], input
             found.append(Noise(drew, tuple(silent), classes))
             return out
 
-        jax.eval_shape(trace, shapes, jax.ShapeDtypeStruct((size, *input_shape), jnp.float32))
+        jax.eval_shape(trace, shapes, batch_shape(sample, size))
         return found[-1]
 
-    return Functions(init, fixed, apply, rewritten, noise)
+    return Functions(
+        init,
+        fixed,
+        lambda tree, x, train, key: run(tree, x, train, key)[0],
+        step,
+        rewritten,
+        noise,
+        beside_state(traverse_util.flatten_dict(jax.eval_shape(trained), sep="/"), state_paths),
+    )
+
+
+def _joined(path: Any) -> str:
+    return "/".join(map(str, path))
+
+
+def _replaced(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{path: (before, after)} of values that are another array after a call."""
+    return {path: (before.get(path), value) for path, value in after.items() if before.get(path) is not value}
 
 
 def _is_fixed(path: Any, leaf: Any) -> bool:
@@ -122,12 +199,16 @@ def _is_fixed(path: Any, leaf: Any) -> bool:
     return isinstance(value, jax.Array)
 
 
-def _values(module: Any) -> dict[str, Any]:
-    """Raw values of all variables and arrays, by path, but those that count random numbers or show intermediates."""
+def _values(module: Any, *without: type) -> dict[str, Any]:
+    """Raw values of all variables and arrays, by path, but those that count random numbers or show intermediates.
+
+    Args:
+      without: further types of variables that are left out.
+    """
     return {
-        "/".join(map(str, path)): leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+        _joined(path): leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
         for path, leaf in nnx.to_flat_state(nnx.state(module))
-        if not isinstance(leaf, nnx.RngState | nnx.Intermediate)
+        if not isinstance(leaf, (nnx.RngState, nnx.Intermediate, *without))
     }
 
 

@@ -1,4 +1,4 @@
-"""Finds a module's own switch between training and evaluation: an argument, a field or an attribute, by its name."""
+"""Finds a module's switch between training and evaluation, and its argument for lengths, by their names."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ OFF = frozenset(
     "evalmode evaluate evaluating evaluation isevaluation test testing istest istesting testmode disabledropout "
     "nodropout".split()
 )
+LENGTHS = frozenset("lengths length seqlengths seqlens seqlength sequencelengths sequencelength".split())
 MODES = frozenset(["mode", "phase", "runmode"])  # a word or a member of an enumeration
 TRAIN_WORDS = ("train", "training", "fit")
 EVAL_WORDS = ("eval", "evaluate", "evaluation", "test", "testing", "inference", "infer", "predict", "val", "validation")
@@ -77,24 +78,24 @@ def _chosen(members: Mapping[str, Any], train: bool) -> Any:
     return next((members[word] for word in (TRAIN_WORDS if train else EVAL_WORDS) if word in members), NONE)
 
 
-def call_switch(name: str, module: type, shape: tuple[int, ...]) -> Callable[[bool], tuple[list[Any], dict[str, Any]]]:
-    """What a module's `__call__` takes besides images: train -> (positional arguments, named ones).
+def call_switch(name: str, module: type, samples: str) -> Callable[[bool], tuple[list[Any], dict[str, Any]]]:
+    """What a module's `__call__` takes besides samples and their lengths: train -> (positional arguments, named ones).
 
     Args:
       name: of the model, for the text of an error.
-      shape: of an image.
+      samples: what it is given, in words.
 
     Raises:
       UserError: it needs an argument that is no training switch.
     """
-    taken = parameters(module.__call__)[2:]  # after the module itself and the images
+    taken = parameters(module.__call__)[2:]  # after the module itself and the samples
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    taken = [parameter for parameter in taken if parameter.kind not in variable]
+    taken = [parameter for parameter in taken if parameter.kind not in variable and not _takes_lengths(parameter)]
     for parameter in taken:
         if parameter.default is NONE and _of(parameter, True) is NONE:
             raise UserError(
-                f"config.model.name: {name!r} does not take images {tuple(shape)} alone: its __call__ needs "
-                f"{parameter.name!r} too; allowed: images and a training switch ({WORDS})"
+                f"config.model.name: {name!r} does not take {samples} alone: its __call__ needs "
+                f"{parameter.name!r} too; allowed: {samples.split(' (')[0]} and a training switch ({WORDS})"
             )
 
     def arguments(train: bool) -> tuple[list[Any], dict[str, Any]]:
@@ -105,6 +106,16 @@ def call_switch(name: str, module: type, shape: tuple[int, ...]) -> Callable[[bo
         return by_place, rest
 
     return arguments
+
+
+def _takes_lengths(parameter: inspect.Parameter) -> bool:
+    """Whether an argument of a call takes the lengths of the samples, by its name."""
+    return parameter.kind is not inspect.Parameter.POSITIONAL_ONLY and same_name(parameter.name) in LENGTHS
+
+
+def length_argument(module: Any) -> str | None:
+    """The name of the argument of a module's `__call__` that takes the lengths of samples; None: it has none."""
+    return next((p.name for p in parameters(module.__call__)[2:] if _takes_lengths(p)), None)
 
 
 def parameters(function: Any) -> list[inspect.Parameter]:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from prfl_jax.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from prfl_jax.report.build import SCHEMA_VERSION, RunInfo, build_report, comparable
+    from prfl_jax.report.build import RunInfo, build_report, comparable
     from prfl_jax.report.figure import run_figure
     from prfl_jax.report.metrics import MetricsWriter, metrics_line, read_metrics
     from prfl_jax.report.progress import Progress
-    from prfl_jax.report.schema import load_schema, read_report, write_report
+    from prfl_jax.report.schema import SCHEMA_VERSION, load_schema, present_version, read_report, write_report
     from prfl_jax.report.summary import summary_text
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "comparable",
     "load_schema",
     "metrics_line",
+    "present_version",
     "read_metrics",
     "read_report",
     "run_figure",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SCHEMA_VERSION": "build",
+    "SCHEMA_VERSION": "schema",
     "MetricsWriter": "metrics",
     "Progress": "progress",
     "RunInfo": "build",
@@ -43,6 +44,7 @@ _HOMES = {
     "comparable": "build",
     "load_schema": "schema",
     "metrics_line": "metrics",
+    "present_version": "schema",
     "read_metrics": "metrics",
     "read_report": "schema",
     "run_figure": "figure",

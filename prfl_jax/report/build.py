@@ -8,12 +8,13 @@ from typing import Any
 
 from prfl_jax.clock import faults_on
 from prfl_jax.report.compare import beside
+from prfl_jax.report.metric import Headline
 from prfl_jax.report.plain import compact, plain
+from prfl_jax.report.schema import SCHEMA_VERSION
 from prfl_jax.report.series import columns, shorten, thin
-from prfl_jax.report.totals import CURVE_COLUMNS, CURVES, Record, RunTotals
+from prfl_jax.report.totals import CURVES, Record, RunTotals, score_columns
+from prfl_jax.tasks import ACCURACY, Metric
 
-# Of report.json, named in schema.json; it rises where a key changes its meaning.
-SCHEMA_VERSION = 1
 # What may differ between two runs of the same experiment on the same machine type.
 HOST_KEYS = ("host", "peak_memory_mb", "commit", "device", "versions")
 MAX_BYTES = 1_000_000  # of report.json, whatever the run
@@ -45,6 +46,7 @@ class RunInfo:
       flags: settings of JAX and of the engine that may move the last bits.
       peak_memory_mb: MB, None where the backend does not report it.
       attack: the attack and the clients that run it; None where there is none.
+      metric: the headline metric of the task.
     """
 
     config: Mapping[str, Any]
@@ -58,6 +60,7 @@ class RunInfo:
     flags: Any
     peak_memory_mb: float | None
     attack: Mapping[str, Any] | None = None
+    metric: Metric = ACCURACY
 
 
 def build_report(
@@ -83,7 +86,8 @@ def build_report(
     if headline not in CURVES:
         raise ValueError(f"headline {headline!r}: one of {', '.join(CURVES)}")
     points = min(200, max(8, _DENSITY_POINTS // clients))
-    totals = RunTotals(clients, config["eval"]["thresholds"], density_points=points)
+    metric = Headline.of_task(run.metric)
+    totals = RunTotals(clients, config["eval"]["thresholds"], points, run.metric)
     for record in records:
         totals.add(record)
 
@@ -94,6 +98,7 @@ def build_report(
                 "schema_version": SCHEMA_VERSION,
                 "strategy": config["strategy"],
                 "seed": config["seed"],
+                "metric": dataclasses.asdict(metric),
                 "config": shorten(config, limit),
                 "config_hash": run.config_hash,
                 "commit": run.commit,
@@ -104,8 +109,8 @@ def build_report(
                 "partition": shorten(run.split_summary, limit),
                 "host": _host(run.host, totals),
                 "peak_memory_mb": run.peak_memory_mb,
-                "compare": beside(_curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
-                **_results(totals, headline, limit),
+                "compare": beside(metric, _curve(totals, headline, limit), compare or {}, max(2, limit * 3 // 10)),
+                **_results(totals, metric, headline, limit),
                 **_only_some(
                     attack=run.attack,
                     defence=_defence(totals, run.model["parameters"]),
@@ -119,7 +124,7 @@ def build_report(
         limit //= 2
 
 
-def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
+def _results(totals: RunTotals, metric: Headline, headline: str, limit: int) -> dict[str, Any]:
     """The part of the report that follows from the records alone."""
     final = totals.final or {}
     updates = int(totals.clients.updates.sum())
@@ -133,16 +138,16 @@ def _results(totals: RunTotals, headline: str, limit: int) -> dict[str, Any]:
         "delta_saved": {"bytes": saved, "fraction": _ratio(saved, totals.bytes["bytes_client_down"])},
         "final": {
             "model": headline,
-            "accuracy": chosen.get("accuracy"),
-            "loss": chosen.get("loss"),
+            "metric": chosen.get(metric.name),
+            **{name: chosen.get(name) for name in score_columns(totals.metric)},
             "window": final.get("window"),
             "t_s": final.get("t_s"),
-            **{name: _final_scores(final.get(name)) for name in CURVES},
+            **{name: _final_scores(final.get(name), totals.metric) for name in CURVES},
         },
         "worst_client": chosen.get("worst_client"),
         "per_class": chosen.get("per_class") or [],
-        "time_to_accuracy": totals.curves[headline].reached_s,
-        "time_to_accuracy_curves": {name: totals.curves[name].reached_s for name in CURVES},
+        metric.times: totals.curves[headline].reached_s,
+        f"{metric.times}_curves": {name: totals.curves[name].reached_s for name in CURVES},
         "curves": {name: _curve(totals, name, limit) for name in CURVES},
         "clients": _clients(totals, chosen.get("per_client") or [], limit),
         "clients_total": len(totals.clients.updates),
@@ -186,15 +191,16 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _final_scores(scores: Record | None) -> dict[str, Any] | None:
+def _final_scores(scores: Record | None, metric: Metric) -> dict[str, Any] | None:
     """One model's scores without `per_client`: those of the headline are in the list of clients."""
     if scores is None:
         return None
-    return {key: scores.get(key) for key in ("accuracy", "loss", "worst_client", "per_class")}
+    return {key: scores.get(key) for key in (*score_columns(metric), "worst_client", "per_class")}
 
 
 def _curve(totals: RunTotals, name: str, limit: int) -> dict[str, list[Any]]:
-    return columns(CURVE_COLUMNS, thin(totals.curves[name].points.rows(), limit))
+    curve = totals.curves[name]
+    return columns(curve.columns, thin(curve.points.rows(), limit))
 
 
 def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) -> list[dict[str, Any]]:

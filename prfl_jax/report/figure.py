@@ -1,11 +1,11 @@
-"""Draws the figure of a run with matplotlib: accuracy over simulated time, and the clients' densities below."""
+"""Draws the figure of a run with matplotlib: its metric over simulated time, and the clients' densities below."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from prfl_jax.report.groups import alike, one_of_each_seed, settings, spread_on_grid
+from prfl_jax.report.metric import Headline
 from prfl_jax.report.names import headline_name, model_name, one_model, strategy_name, title_of
+from prfl_jax.report.schema import present_version
 from prfl_jax.system.files import replacing
 
 # Okabe and Ito's palette, which people with any colour vision can distinguish; black is the run itself.
@@ -33,25 +35,27 @@ def run_figure(
 ) -> None:
     """Draws a run and saves it as PNG (or another format, by the ending of the path).
 
-    The upper axes show the test accuracy (%) of both server models and of other strategies over simulated time (s), the
-    lower axes each client's density as a step line.
+    The upper axes show the headline metric of both server models and of other strategies over simulated time (s), in %
+    if it is a share; values that are a decade apart have a logarithmic axis. The lower axes show each client's density
+    as a step line.
 
     Args:
-      report_or_list: a report, whose `compare` gives the other strategies; or several reports, of which the first is
-        the run whose densities are shown. Other runs that differ only in their seed become one line, their mean, in a
-        band from their minimum to their maximum.
+      report_or_list: a report, whose `compare` gives the other strategies; or several reports of one metric, of which
+        the first is the run whose densities are shown. Other runs that differ only in their seed become one line, their
+        mean, in a band from their minimum to their maximum.
       path_png: the file, which is replaced.
 
     Raises:
-      ValueError: for an empty list.
+      ValueError: for an empty list, or reports of different metrics.
     """
-    reports = [report_or_list] if isinstance(report_or_list, Mapping) else list(report_or_list)
+    given = [report_or_list] if isinstance(report_or_list, Mapping) else list(report_or_list)
+    reports = [present_version(report) for report in given]
     if not reports:
         raise ValueError("run_figure needs at least one report")
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    _draw_accuracy(upper, reports)
+    _draw_metric(upper, reports)
     _draw_densities(figure, lower, reports[0])
     figure.suptitle(title_of(reports[0]).encode(errors="backslashreplace").decode(), fontsize=11)
     lower.set_xlabel("simulated time (s)")
@@ -63,42 +67,54 @@ def run_figure(
         figure.savefig(part, dpi=150, format=path.suffix[1:] or "png")
 
 
-def _draw_accuracy(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
-    main = reports[0]
+def _draw_metric(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
+    main, metric = reports[0], Headline.shared(reports)
     headline = main["final"]["model"]
     own = strategy_name(main["strategy"])
     one = one_model(main)
+    shown: list[float | None] = []
     for name, curve in main["curves"].items():
         if not curve["t_s"] or (one and name != headline):
             continue
-        (line,) = axes.plot(curve["t_s"], _percent(curve["accuracy"]), label=f"{own}: {model_name(name, one)}")
+        values = curve[metric.name]
+        (line,) = axes.plot(curve["t_s"], metric.drawn(values), label=f"{own}: {model_name(name, one)}")
         if name == headline:
             line.set(color=_OWN, linewidth=2.0, zorder=4)
         else:
             line.set(color=_OTHER_CURVE, linewidth=1.1, linestyle=(0, (4, 1.5)), zorder=5)
-    for place, (label, times, accuracies, band) in enumerate(_others(reports)):
+        shown += values
+    for place, (label, times, values, band) in enumerate(_others(metric, reports)):
         color = _COMPARISONS[place % len(_COMPARISONS)]
         style_name = _COMPARISON_STYLES[place // len(_COMPARISONS) % len(_COMPARISON_STYLES)]
-        axes.plot(times, _percent(accuracies), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
+        axes.plot(times, metric.drawn(values), color=color, ls=style_name, lw=1.8, zorder=3, label=label)
         if band is not None:
-            low, high = (_percent(edge) for edge in band)
+            low, high = (metric.drawn(edge) for edge in band)
             axes.fill_between(times, low, high, color=color, alpha=0.15, lw=0, zorder=2)
-    for threshold in main["time_to_accuracy"]:
-        level = 100 * float(threshold)
+        shown += values
+    for threshold in main[metric.times]:
+        (level,) = metric.drawn([float(threshold)])
         axes.axhline(level, color="0.45", lw=0.9, ls=":", zorder=2)
         axes.annotate(
-            f"{level:g} %", (1, level), xycoords=axes.get_yaxis_transform(), xytext=(3, 0),
+            metric.level_text(threshold), (1, level), xycoords=axes.get_yaxis_transform(), xytext=(3, 0),
             textcoords="offset points", va="center", fontsize=8, color="0.4",
         )  # fmt: skip
-    axes.set_ylabel("test accuracy (%)")
+    if metric.is_logarithmic(shown):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.set_ylabel(metric.axis())
     axes.set_axisbelow(True)
     axes.grid(True, color="0.92")
     if axes.get_legend_handles_labels()[0]:
         entries = len(axes.get_legend_handles_labels()[0])
         few = entries <= _NAMED_LINES
-        axes.legend(loc="lower right", fontsize=9 if few else 7, ncols=1 if few else 2, framealpha=0.9)
+        axes.legend(loc=_corner(metric), fontsize=9 if few else 7, ncols=1 if few else 2, framealpha=0.9)
     else:
         axes.text(0.5, 0.5, "no evaluation was reached", transform=axes.transAxes, ha="center", color="0.4")
+
+
+def _corner(metric: Headline) -> Literal["lower right", "upper right"]:
+    """The corner where curves that get better are not."""
+    return "lower right" if metric.higher_is_better else "upper right"
 
 
 class _Line(NamedTuple):
@@ -106,16 +122,16 @@ class _Line(NamedTuple):
 
     label: str
     t_s: Sequence[float]
-    accuracy: Sequence[float | None]
+    values: Sequence[float | None]
     band: tuple[Sequence[float], Sequence[float]] | None = None
 
 
-def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
+def _others(metric: Headline, reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
     """The lines that the first report is compared with; runs that differ only in their seed are one line."""
     main, found = reports[0], []
     for strategy, entry in main["compare"].items():
         label = f"{strategy_name(strategy)}: {model_name(entry['model'], entry.get('one_model', False))}"
-        found.append(_Line(label, entry["curve"]["t_s"], entry["curve"]["accuracy"]))
+        found.append(_Line(label, entry["curve"]["t_s"], entry["curve"][metric.name]))
     for places in alike([settings(report) for report in reports]):
         members = [reports[place] for place in places]
         members = [members[place] for place in one_of_each_seed(members)]
@@ -123,7 +139,7 @@ def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
         name, model = strategy_name(first["strategy"]), headline_name(first)
         if places == [0] or first["strategy"] in main["compare"]:
             continue
-        curves = [(c["t_s"], c["accuracy"]) for c in (r["curves"][r["final"]["model"]] for r in members)]
+        curves = [(c["t_s"], c[metric.name]) for c in (r["curves"][r["final"]["model"]] for r in members)]
         if len(members) == 1:
             seed = f", seed {seeds}" if first["seed"] != main["seed"] else ""
             found.append(_Line(f"{name}{seed}: {model}", *curves[0]))
@@ -131,11 +147,6 @@ def _others(reports: Sequence[Mapping[str, Any]]) -> list[_Line]:
             t_s, mean, low, high = spread_on_grid(curves)
             found.append(_Line(f"{name}, mean of seeds {seeds}: {model}", t_s, mean, (low, high)))
     return [entry for entry in found if entry.t_s]
-
-
-def _percent(shares: Sequence[float | None]) -> list[float]:
-    """Accuracies in %; a missing accuracy leaves a gap."""
-    return [float("nan") if share is None else 100 * share for share in shares]
 
 
 def _draw_densities(figure: Figure, axes: Axes, report: Mapping[str, Any]) -> None:

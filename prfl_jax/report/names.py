@@ -39,7 +39,7 @@ def strategy_name(strategy: str) -> str:
 def model_files(headline: str, one_model: bool) -> dict[str, str]:
     """The file of each server model in a run's folder, by its name in a report.
 
-    `final_model.npz` is the headline model, whose accuracy the report gives. If both models are the same, it is both.
+    `final_model.npz` is the headline model, whose results the report gives. If both models are the same, it is both.
     """
     return {
         name: "final_model.npz" if one_model or name == headline else f"final_model_{name}.npz" for name in CURVE_NAMES
@@ -61,7 +61,7 @@ def model_name(name: str, one: bool) -> str:
 
 
 def headline_name(report: Mapping[str, Any]) -> str:
-    """`model_name` of the headline model, whose accuracy is the accuracy of the run."""
+    """`model_name` of the headline model, whose results are those of the run."""
     return model_name(report["final"]["model"], one_model(report))
 
 
@@ -82,6 +82,13 @@ def title_of(report: Mapping[str, Any]) -> str:
 def percent_text(share: float | None, digits: int = 1) -> str:
     """0.934 is "93.4 %"; None is "-"."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def number_text(value: float | None) -> str:
+    """A plain number with four digits: 123.456 is "123.5", 12345.6 is "12,346"; None is "-"."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def seconds_text(seconds: float | None, missing: str = "-") -> str:

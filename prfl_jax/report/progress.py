@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
+from prfl_jax.report.metric import ACCURACY, Headline
 from prfl_jax.report.names import density_text, duration_text
 from prfl_jax.system import console
 
@@ -15,7 +16,7 @@ _LINE_EVERY_S = 600.0
 
 
 class Progress:
-    """Shows window, simulated time, accuracy, arrivals per window (arr), densities (ρ) and the time left.
+    """Shows window, simulated time, metric, arrivals per window (arr), densities (ρ) and the time left.
 
     The share that is done is the larger of windows done over `windows` and simulated seconds over `horizon_s`, because
     the run ends at whichever comes first.
@@ -28,6 +29,7 @@ class Progress:
       bar: True: a tqdm bar; False: a plain line for every tenth of the run or ten minutes;
         None: a bar if the stream is a terminal.
       clock: returns host seconds.
+      metric: the headline metric of the run.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Progress:
         stream: TextIO | None = None,
         bar: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
+        metric: Headline = ACCURACY,
     ) -> None:
+        self._metric = metric
         self._windows, self._horizon_s = windows, horizon_s
         self._stream = console.errors() if stream is None else stream
         self._clock = clock
@@ -77,7 +81,7 @@ class Progress:
         window: int,
         simulated_s: float,
         *,
-        accuracy: float | None = None,
+        value: float | None = None,
         model: str | None = None,
         arrivals_per_window: float | None = None,
         density_pct: Sequence[int] | None = None,
@@ -85,14 +89,14 @@ class Progress:
         """Shows that the run is past `window`, at `simulated_s`.
 
         Args:
-          accuracy: of the headline model at the last evaluation, in [0, 1].
+          value: of the metric, of the headline model at the last evaluation.
           model: the name of the headline model; None: there is only one server model.
           arrivals_per_window: mean over the last windows.
           density_pct: `[M]` densities in percent.
         """
         share = self.share(window, simulated_s)
-        accurate = "" if accuracy is None else f"{model + ' ' if model else ''}acc {100 * accuracy:.1f}%"
-        self._text = self._describe(window, simulated_s, accurate, arrivals_per_window, density_pct)
+        result = "" if value is None else f"{model + ' ' if model else ''}{self._metric.short_text(value)}"
+        self._text = self._describe(window, simulated_s, result, arrivals_per_window, density_pct)
         if self._bar is not None:
             self._bar.set_description_str(self._text, refresh=False)
             self._bar.update(share - self._bar.n)
@@ -139,14 +143,14 @@ class Progress:
         self,
         window: int,
         simulated_s: float,
-        accurate: str,
+        result: str,
         arrivals: float | None,
         density_pct: Sequence[int] | None,
     ) -> str:
         parts = [f"window {window}/{self._windows}" if self._windows else f"window {window}"]
         parts.append(f"{simulated_s:,.0f} s")
-        if accurate:
-            parts.append(accurate)
+        if result:
+            parts.append(result)
         if arrivals is not None:
             parts.append(f"arr {arrivals:.1f}")
         if density_pct is not None and len(density_pct):

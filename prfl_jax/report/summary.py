@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prfl_jax.report.compare import beside
+from prfl_jax.report.metric import Headline
 from prfl_jax.report.names import (
     CURVE_NAMES,
     bytes_text,
@@ -18,6 +19,7 @@ from prfl_jax.report.names import (
     strategy_name,
     title_of,
 )
+from prfl_jax.report.schema import present_version
 from prfl_jax.report.series import thin, value_at
 
 WIDTH = 100
@@ -45,12 +47,13 @@ def summary_text(report: Mapping[str, Any], compare: Mapping[str, Mapping[str, A
       report: from `build_report`.
       compare: reports of other strategies; None: those in the report's `compare`.
     """
-    own = report["curves"][report["final"]["model"]]
-    others = report["compare"] if compare is None else beside(own, compare, points=1000)
+    report = present_version(report)
+    metric, own = Headline.of(report), report["curves"][report["final"]["model"]]
+    others = report["compare"] if compare is None else beside(metric, own, compare, points=1000)
     title = title_of(report)
     blocks = [
         [title[:WIDTH], "=" * min(WIDTH, len(title)), *_ending(report), *_attack_and_defence(report)],
-        _accuracy(report, others),
+        _results(report, metric, others),
         _clients(report),
         _traffic(report),
         _host(report),
@@ -110,41 +113,51 @@ def _faults_text(faults: Mapping[str, int]) -> str:
     return f"{rounds}; {faults['repeated_upload']:,} updates were sent twice"
 
 
-def _accuracy(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A row per server model and per other strategy."""
+def _results(report: Mapping[str, Any], metric: Headline, others: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row per server model and per other strategy, of the headline metric."""
     headline = report["final"]["model"]
     own = report["curves"][headline]
     ends = [entry["t_s"] for entry in others.values() if entry["t_s"] is not None]
     t_s = min(ends) if ends else (own["t_s"][-1] if own["t_s"] else None)
-    thresholds = list(report["time_to_accuracy"])
-    rows = [["Test accuracy", f"at {seconds_text(t_s)}", "at the end"]]
-    rows[0] += [f"{100 * float(level):g} % after" for level in thresholds]
+    thresholds = list(report[metric.times])
+    rows = [[f"Test {metric.words}", f"at {seconds_text(t_s)}", "at the end"]]
+    rows[0] += [f"{metric.level_text(level)} after" for level in thresholds]
     one = one_model(report)
     for name in sorted(CURVE_NAMES, key=lambda name: name != headline):
         curve, final = report["curves"][name], report["final"][name]
         if (not curve["t_s"] and final is None) or (one and name != headline):
             continue
         label = f"  {strategy_name(report['strategy'])}, {model_name(name, one)}{' *' if name == headline else ''}"
-        rows.append(
-            _accuracy_row(label, curve, t_s, final and final["accuracy"], report["time_to_accuracy_curves"][name])
-        )
+        reached = report[f"{metric.times}_curves"][name]
+        rows.append(_row(metric, label, _at(metric, curve, t_s), final and final[metric.name], reached))
     for strategy, entry in others.items():
         label = f"  {strategy_name(strategy)}, {model_name(entry['model'], entry.get('one_model', False))}"
-        row = _accuracy_row(label, entry["curve"], t_s, entry["final_accuracy"], entry["time_to_accuracy"])
-        if entry["t_s"] == t_s:  # exact, also if the curve is thinned
-            row[1] = percent_text(entry["accuracy"])
+        # the entry's own value is exact, also if its curve is thinned
+        at_t = entry[metric.name] if entry["t_s"] == t_s else _at(metric, entry["curve"], t_s)
+        row = _row(metric, label, at_t, entry[metric.final_key], entry[metric.times])
         rows.append(row[: 3 + len(thresholds)])
     lines = _table(rows)
-    lines.append("  * the headline model" + _worst(report))
+    lines.append("  * the headline model" + _besides(report, metric) + _worst(report))
     return lines
 
 
-def _accuracy_row(
-    label: str, curve: Mapping[str, Any], t_s: float | None, final: float | None, reached: Mapping[str, float | None]
+def _at(metric: Headline, curve: Mapping[str, Any], t_s: float | None) -> float | None:
+    """The value of a curve at a simulated second."""
+    found: float | None = None if t_s is None else value_at(curve["t_s"], curve[metric.name], t_s)
+    return found
+
+
+def _row(
+    metric: Headline, label: str, at_t: float | None, final: float | None, reached: Mapping[str, float | None]
 ) -> list[str]:
-    at_t = None if t_s is None else value_at(curve["t_s"], curve["accuracy"], t_s)
     times = [seconds_text(second, "never") for second in reached.values()]
-    return [label, percent_text(at_t), percent_text(final), *times]
+    return [label, metric.text(at_t), metric.text(final), *times]
+
+
+def _besides(report: Mapping[str, Any], metric: Headline) -> str:
+    """The accuracy at the end, where it is not the metric."""
+    accuracy = report["final"]["accuracy"]
+    return "" if metric.name == "accuracy" or accuracy is None else f"; accuracy {percent_text(accuracy)}"
 
 
 def _worst(report: Mapping[str, Any]) -> str:

@@ -13,37 +13,48 @@ import numpy as np
 
 from prfl_jax.clock.faults import KINDS, REPEATED_UPLOAD
 from prfl_jax.report.series import Thinned
+from prfl_jax.tasks import ACCURACY, Metric
 
 CURVES = ("mask", "fedavg")
 CURVE_POINTS = 1000
 ALONG = ("window", "bytes_up", "bytes_down", "bytes_client_down")  # totals of the run at an evaluation
-CURVE_COLUMNS = ("t_s", "accuracy", "loss", "model_s", *ALONG)
 Record = Mapping[str, Any]
 
 
 def threshold_key(threshold: float) -> str:
-    """The name of an accuracy threshold in a report: 0.8 is "0.8"."""
+    """The name of a threshold in a report: 0.8 is "0.8", 200.0 is "200"."""
     return f"{threshold:g}"
 
 
-class CurveTotals:
-    """The curve of one server model over the evaluation grid, and when it first reached each accuracy threshold."""
+def score_columns(metric: Metric) -> tuple[str, ...]:
+    """The scores of a model in a report: accuracy, loss and, if it is another one, the metric."""
+    return tuple(dict.fromkeys(("accuracy", "loss", metric.name)))
 
-    def __init__(self, thresholds: Sequence[float]) -> None:
-        self.points: Thinned[tuple[Any, ...]] = Thinned(CURVE_POINTS)  # by CURVE_COLUMNS
+
+class CurveTotals:
+    """The curve of one server model over the evaluation grid, and when it first reached each threshold of the metric.
+
+    Attributes:
+      columns: the names of the values of a point.
+    """
+
+    def __init__(self, thresholds: Sequence[float], metric: Metric = ACCURACY) -> None:
+        self._metric, self._scores = metric, score_columns(metric)
+        self.columns = ("t_s", "model_s", *self._scores, *ALONG)
+        self.points: Thinned[tuple[Any, ...]] = Thinned(CURVE_POINTS)
         self.thresholds = tuple(thresholds)
         self.reached_s: dict[str, float | None] = {threshold_key(level): None for level in thresholds}
 
     def add_eval(self, record: Record, scores: Record | None) -> None:
-        """Adds an evaluation; `scores` has `accuracy` and `loss`, or is None if the run has no such model."""
+        """Adds an evaluation; `scores` has accuracy, loss and metric, or is None if the run has no such model."""
         if scores is None:
             return
-        t_s, accuracy = record["t_s"], scores["accuracy"]
-        along = tuple(record.get(name) for name in ALONG)
-        self.points.add((t_s, accuracy, scores["loss"], record["model_s"], *along))
+        t_s, value = record["t_s"], scores[self._metric.name]
+        along = (record.get(name) for name in ALONG)
+        self.points.add((t_s, record["model_s"], *(scores[name] for name in self._scores), *along))
         for level in self.thresholds:
             key = threshold_key(level)
-            if accuracy is not None and accuracy >= level and self.reached_s[key] is None:
+            if value is not None and self._metric.reached(value, level) and self.reached_s[key] is None:
                 self.reached_s[key] = t_s
 
 
@@ -139,8 +150,11 @@ def _add_pairs(sums: np.ndarray | None, pairs: Any, clients: int) -> np.ndarray:
 class RunTotals:
     """All totals that a report needs from the records; `add` takes the records in the order of the file."""
 
-    def __init__(self, clients: int, thresholds: Sequence[float], density_points: int) -> None:
-        self.curves = {name: CurveTotals(thresholds) for name in CURVES}
+    def __init__(
+        self, clients: int, thresholds: Sequence[float], density_points: int, metric: Metric = ACCURACY
+    ) -> None:
+        self.metric = metric
+        self.curves = {name: CurveTotals(thresholds, metric) for name in CURVES}
         self.densities = DensityTotals(clients, density_points)
         self.densities.add([100] * clients, 0, 0.0)  # until the first decision
         self.clients = ClientTotals(clients)

@@ -31,8 +31,11 @@ class Attack:
     scale: float
 
     def labels(self, y: jax.Array, malicious: jax.Array, classes: int) -> jax.Array:
-        """`[...]` labels that a client trains on, of its own `y` `[...]`; `malicious` is a bool scalar."""
-        return jnp.where(malicious, self.rule.labels(y, classes), y)
+        """`[...]` labels that a client trains on, of its own `y` `[...]`; `malicious` is a bool scalar.
+
+        Where a step of a sequence has no target (-1) it has none.
+        """
+        return jnp.where(malicious & (y >= 0), self.rule.labels(y, classes), y)
 
     def present(self, present: jax.Array, malicious: jax.Array) -> jax.Array:
         """`[labels]` bool: labels a client reports, of those `present` `[labels]`; `malicious` is a bool scalar."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from prfl_jax.engine.evaluate import EvalSet, Scores
+from prfl_jax.engine.evaluate import EvalSet
 from prfl_jax.engine.planner import Planner
 from prfl_jax.engine.state import State
 from prfl_jax.report import MetricsWriter
@@ -16,6 +16,7 @@ from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.system import multi_process
 from prfl_jax.system.host_timer import HostTimer
 from prfl_jax.system.signals import InterruptGuard
+from prfl_jax.tasks import Scores
 
 Watch = Callable[[dict[str, Any]], None] | None  # called with each record
 

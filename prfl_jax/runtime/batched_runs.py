@@ -24,7 +24,7 @@ import numpy as np
 from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.data.device import DeviceData, to_device
 from prfl_jax.engine.engine import Engine, EngineConfig
-from prfl_jax.engine.memory import check_memory, image_bytes
+from prfl_jax.engine.memory import check_memory, sample_bytes
 from prfl_jax.engine.method import looks_at_all, slots, slots_key
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.engine.state import ChunkOutput, State
@@ -179,7 +179,8 @@ class BatchedSimulation(Simulation):
                 "model": (config.model.name, config.model.width, config.model.loss, engine.layout.shapes),
                 "submodel.name": config.submodel.name,
                 "clients.number or window.cohort": slots(config),
-                "data.name": (simulation.dataset.x_train.shape[1:], simulation.dataset.num_classes),
+                "data.name": (simulation.dataset.sample, simulation.dataset.num_classes),
+                "task.name": config.task.name,
             }
 
         mine, theirs = compiled(self), compiled(first)
@@ -195,7 +196,7 @@ class BatchedSimulation(Simulation):
 
     def memory(self) -> str:
         """As `Simulation.memory`, of all experiments."""
-        shapes, images = jax.eval_shape(self.engine.init_state, self.init_key), image_bytes(self.dataset, self.split)
+        shapes, images = jax.eval_shape(self.engine.init_state, self.init_key), sample_bytes(self.dataset, self.split)
         return check_memory(
             shapes, images, self.placement, slots_key(self.config),
             experiments=self.experiments, looks_at_all=looks_at_all(self.config),
@@ -319,7 +320,7 @@ def _part(stacked: Any, i: int) -> Any:
 
 
 def _shared_data(simulations: Sequence[BatchedSimulation]) -> tuple[DeviceData, Any]:
-    """The data of R experiments, stacked `[R, ...]`, and their mapped axes; images that all share are not stacked."""
+    """The data of R experiments, stacked `[R, ...]`, and their mapped axes; samples that all share are not stacked."""
     first = simulations[0].dataset
     common = all(
         np.array_equal(one.dataset.x_train, first.x_train) and np.array_equal(one.dataset.y_train, first.y_train)
@@ -334,7 +335,7 @@ def _shared_data(simulations: Sequence[BatchedSimulation]) -> tuple[DeviceData, 
         more = images - len(data.x)
         return data._replace(
             x=jnp.pad(data.x, ((0, more), *[(0, 0)] * (data.x.ndim - 1))),
-            y=jnp.pad(data.y, (0, more)),
+            y=jnp.pad(data.y, ((0, more), *[(0, 0)] * (data.y.ndim - 1))),
             index=jnp.pad(data.index, ((0, 0), (0, longest - data.index.shape[1]))),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prfl_jax.density import OF_CLIENTS, Evidence
+from prfl_jax.density import OF_CLIENTS, OF_SERVER, Evidence
 from prfl_jax.runtime.active_run import ActiveRun
 from prfl_jax.runtime.records import interval_record
 
@@ -19,7 +19,7 @@ def decide_densities(run: ActiveRun) -> bool:
     evidence = gather_evidence(run)
     decision = run.planner.policy.decide(evidence)
     at.interval_due = False
-    run.write(interval_record(at.window, at.time_s, decision, evidence))
+    run.write(interval_record(at.window, at.time_s, decision, evidence, run.sim.method.task.metric))
     try:
         with run.time.spent("prune"):
             run.state, costs = run.sim.prune(run.state, decision.density_pct)
@@ -35,12 +35,13 @@ def gather_evidence(run: ActiveRun) -> Evidence:
     needs, at = run.planner.policy.needs, run.at
     if not needs or run.signal is None:
         return Evidence()
+    wanted = needs | {kind.replace("score", "accuracy") for kind in needs}  # where a score is, the accuracy is too
     found: dict[str, Any] = {}
     with run.time.spent("eval"):
         if needs & OF_CLIENTS:
-            filled = run.planner.slot_windows()
-            accuracy, loss = run.scorer.clients(run.state, filled, at.slot_scores, run.signal)
-            found = {"client_accuracy": accuracy, "client_loss": loss}
-        if "server_accuracy" in needs:
-            found["server_accuracy"] = run.scorer.fedavg(run.state, at.weights, run.signal).accuracy
-    return Evidence(**{kind: value for kind, value in found.items() if kind in needs})
+            found |= run.scorer.clients(run.state, run.planner.slot_windows(), at.slot_scores, run.signal)
+        if needs & OF_SERVER:
+            scores, metric = run.scorer.fedavg(run.state, at.weights, run.signal), run.sim.method.task.metric
+            found["server_accuracy"] = scores.accuracy
+            found["server_score"] = metric.oriented(metric.value(scores))
+    return Evidence(**{kind: value for kind, value in found.items() if kind in wanted})

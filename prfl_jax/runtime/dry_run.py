@@ -11,8 +11,9 @@ import jax
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import rule_from_config
-from prfl_jax.density import evidence_needed, find_density
-from prfl_jax.engine.memory import check_memory, image_bytes, state_bytes
+from prfl_jax.data.targets import check_targets
+from prfl_jax.density import OF_SERVER, evidence_needed, find_density
+from prfl_jax.engine.memory import check_memory, sample_bytes, state_bytes
 from prfl_jax.engine.method import ResolvedMethod, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
@@ -73,7 +74,8 @@ def estimate(config: Any) -> Estimate:
     try:
         split = data_room.split(dataset, config.data, config.clients.number, config.local.batch_size, config.seed)
         evaluated = (len(split.test), len(split.holdout))
-        method = resolve(config, dataset.x_train.shape[1:], dataset.num_classes, evaluated)
+        check_targets(config.task.name, dataset)
+        method = resolve(config, dataset.sample, dataset.num_classes, evaluated)
     except UserError:
         for note in dataset.notes:  # which may be the reason; a table is not come to
             warn_once(f"data.name={dataset.name}: {note}")
@@ -110,11 +112,11 @@ def estimate(config: Any) -> Estimate:
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     needed = evidence_needed(config.density.name, config.stop_early)
-    held_out = ("server_accuracy" in needed) + len(clients) * find_density(config.density.name).recovers
+    held_out = bool(needed & OF_SERVER) + len(clients) * find_density(config.density.name).recovers
     flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * held_out)
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
-    images = image_bytes(dataset, split)
+    images = sample_bytes(dataset, split)
     try:
         memory = check_memory(
             shapes, images, placement, slots_key(config),

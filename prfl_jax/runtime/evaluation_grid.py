@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from prfl_jax.clock import after
 from prfl_jax.runtime.active_run import ActiveRun
+from prfl_jax.runtime.records import score_values
 from prfl_jax.system.errors import UserError
 
 MOST_POINTS = 100_000  # of the grid within one window
@@ -48,7 +49,7 @@ class EvaluationGrid:
                 scores = run.test_scores()
                 at.last_eval = {
                     "window": at.window,
-                    **{name: {"accuracy": s.accuracy, "loss": s.mean_loss} for name, s in scores.items()},
+                    **{name: score_values(s, run.sim.method.task) for name, s in scores.items()},
                 }
             record = {
                 "kind": "eval",

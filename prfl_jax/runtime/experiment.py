@@ -28,8 +28,8 @@ class Finished:
 
     Attributes:
       report: what `report.json` holds.
-      params: the last server model that the headline (`eval.model`) names, NumPy arrays: `report["final"]["accuracy"]`
-        is its accuracy and `final_model.npz` its file. Fixed variables, if it has any, are under `@fixed`.
+      params: the last server model that the headline (`eval.model`) names, NumPy arrays: `report["final"]["metric"]`
+        is its result and `final_model.npz` its file. Fixed variables, if it has any, are under `@fixed`.
       workdir: the run's folder; for a run in a bucket an `etils.epath.Path`.
       models: both last server models by their names in a report, `mask` and `fedavg`.
     """
@@ -40,7 +40,7 @@ class Finished:
     models: dict[str, Any]
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws accuracy over simulated time, and the clients' densities under it, as PNG."""
+        """Draws the headline metric over simulated time, and the clients' densities under it, as PNG."""
         run_figure(self.report, path)
 
 
@@ -150,6 +150,7 @@ class Experiment:
             },
             peak_memory_mb=environment.peak_memory_mb(),
             attack=self.simulation.attack,
+            metric=method.task.metric,
         )
         records = read_metrics(folder / "metrics.jsonl")
         return build_report(info, records, privacy=lambda updates: privacy_report(config, updates))

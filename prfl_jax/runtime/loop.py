@@ -15,12 +15,12 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from prfl_jax.clock import after
 from prfl_jax.config.defaults import ENDLESS
 from prfl_jax.models.variables import whole
 from prfl_jax.report import MetricsWriter, Progress
+from prfl_jax.report.metric import Headline
 from prfl_jax.runtime.active_run import ActiveRun, Watch
 from prfl_jax.runtime.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.runtime.chunk_runner import ChunkRunner
@@ -61,7 +61,7 @@ class Loop:
     ) -> None:
         self._metrics = MetricsWriter(workdir.path / "metrics.jsonl")
         self.active = ActiveRun(simulation, guard, self._metrics, watch)
-        self.config = simulation.config
+        self.config, self._metric = simulation.config, simulation.method.task.metric
         self._grid = EvaluationGrid(self.active, self._show)
         self._chunks = ChunkRunner(self.active, self._host_state, self._snapshot)
         self._progress, self._folder = progress and multi_process.leads(), workdir.path
@@ -164,7 +164,10 @@ class Loop:
         config, at = self.config, self.active.at
         windows = None if config.rounds >= ENDLESS else config.rounds
         stream = None if self._progress else open(os.devnull, "w")  # noqa: SIM115 - closed with the process
-        return Progress(windows, config.horizon_s, window=at.window, simulated_s=at.time_s, stream=stream)
+        return Progress(
+            windows, config.horizon_s, window=at.window, simulated_s=at.time_s, stream=stream,
+            metric=Headline.of_task(self._metric),
+        )  # fmt: skip
 
     def _step(self) -> None:
         """Does one piece of work, and saves a checkpoint where one is due."""
@@ -213,11 +216,11 @@ class Loop:
         assert at.ended is not None
         record = None
         if at.ended["how"] != "not_finite":
-            classes = sim.dataset.num_classes
-            mixes = [np.bincount(sim.dataset.y_train[own], minlength=classes) for own in sim.split.clients]
+            task = sim.method.task
+            mixes = [sim.dataset.labels(own) for own in sim.split.clients] if task.by_label else []
             scores = active.test_scores()
             if all(math.isfinite(score.mean_loss) for score in scores.values()):
-                record = final_record(at.window, at.time_s, scores, mixes)
+                record = final_record(at.window, at.time_s, scores, mixes, task)
         self._save()  # before the closing records: a run that is started again writes them again
         self._checkpoints.wait()
         if record is not None:
@@ -261,7 +264,7 @@ class Loop:
         self._bar.update(
             at.window,
             at.time_s,
-            accuracy=None if at.last_eval is None else at.last_eval[self.config.eval.model]["accuracy"],
+            value=None if at.last_eval is None else at.last_eval[self.config.eval.model][self._metric.name],
             model=None if one_model else self.config.eval.model,
             arrivals_per_window=self._chunks.arrivals_mean,
             density_pct=self.active.planner.policy.density_pct.tolist(),

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from prfl_jax.density import Decision, Evidence
-from prfl_jax.engine.evaluate import Scores
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.engine.state import ChunkOutput
 from prfl_jax.robustness.update_filter import CLIPPED, REJECTED
+from prfl_jax.tasks import ACCURACY, CLASSIFICATION, Metric, Scores, Task
 
 
 def merge(rows: Sequence[ChunkOutput]) -> ChunkOutput:
@@ -63,13 +63,20 @@ def window_record(item: PlannedWindow, seen: ChunkOutput) -> dict[str, Any]:
     }
 
 
-def interval_record(window: int, t_s: float, decision: Decision, evidence: Evidence) -> dict[str, Any]:
-    """A density decision after a window; `percents` are the new densities. Of the evidence, what was measured."""
-    measured = {
-        kind: getattr(evidence, kind)
-        for kind in ("client_accuracy", "client_loss", "server_accuracy")
-        if getattr(evidence, kind) is not None
-    }
+def interval_record(
+    window: int, t_s: float, decision: Decision, evidence: Evidence, metric: Metric = ACCURACY
+) -> dict[str, Any]:
+    """A density decision after a window; `percents` are the new densities. Of the evidence, what was measured.
+
+    Scores are written as values of the metric, under its name: `client_perplexity`, `server_perplexity`.
+    """
+    measured: dict[str, Any] = {}
+    for kind in ("client_accuracy", "client_loss", "client_score", "server_accuracy", "server_score"):
+        value = getattr(evidence, kind)
+        if value is not None and kind in ("client_score", "server_score"):
+            kind, value = f"{kind.removesuffix('score')}{metric.name}", metric.oriented(value)
+        if value is not None:
+            measured[kind] = _nan_as_none(value) if isinstance(value, np.ndarray) else value
     return {
         "kind": "interval",
         "window": window,
@@ -77,7 +84,7 @@ def interval_record(window: int, t_s: float, decision: Decision, evidence: Evide
         "percents": decision.density_pct,
         "min_densities": decision.min_densities,
         "mean_times_s": _nan_as_none(decision.mean_times),
-        **{kind: value if kind == "server_accuracy" else _nan_as_none(value) for kind, value in measured.items()},
+        **measured,
         "triggered": decision.triggered,
         "stop": decision.stop,
     }
@@ -87,24 +94,31 @@ def _nan_as_none(values: np.ndarray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def final_record(window: int, t_s: float, scores: dict[str, Scores], mixes: list[np.ndarray]) -> dict[str, Any]:
+def score_values(score: Scores, task: Task) -> dict[str, float]:
+    """Accuracy, mean loss and, under its own name, the value of the task's metric."""
+    return {"accuracy": score.accuracy, "loss": score.mean_loss, task.metric.name: task.metric.value(score)}
+
+
+def final_record(
+    window: int, t_s: float, scores: dict[str, Scores], mixes: list[np.ndarray], task: Task = CLASSIFICATION
+) -> dict[str, Any]:
     """Test scores at the end, by server model.
 
     `per_class` has the accuracy by true label. Test samples belong to no client, so `per_client` weights the accuracy
-    by label with each client's own mix of labels; `worst_client` has the lowest of them.
+    by label with each client's own mix of labels; `worst_client` has the lowest of them. Where labels say nothing
+    (`Task.by_label`) the lists are empty and `worst_client` is None.
 
     Args:
-      mixes: each client's training images by label, `[classes]` counts.
+      mixes: each client's training samples by label, `[classes]` counts; none where labels say nothing.
     """
     record: dict[str, Any] = {"kind": "final", "window": window, "t_s": t_s}
     for name, score in scores.items():
         own = [score.under(mix) for mix in mixes]
         worst = min(((a, c) for c, a in enumerate(own) if a is not None), default=(None, None))
         record[name] = {
-            "accuracy": score.accuracy,
-            "loss": score.mean_loss,
-            "per_class": score.per_class(),
-            "worst_client": {"client": worst[1], "accuracy": worst[0]},
+            **score_values(score, task),
+            "per_class": score.per_class() if task.by_label else [],
+            "worst_client": {"client": worst[1], "accuracy": worst[0]} if task.by_label else None,
             "per_client": own,
         }
     return record

@@ -17,7 +17,7 @@ class RunState:
       updates, bytes_up, bytes_down, bytes_client_down: totals of the run so far.
       weights: `[S]` of the slots at the last close; empty before it.
       last_eval: test scores of the newest model that was evaluated, with its window.
-      slot_scores: client -> [window, accuracy, loss] of the model in its slot on the signal data.
+      slot_scores: client -> [window, accuracy, loss, score] of the model in its slot on the signal data.
       ended: how the run ended: `how`, `detail`, `client`; None while it runs.
       total_s: host seconds so far.
     """

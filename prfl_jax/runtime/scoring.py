@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.engine.evaluate import EvalSet, Scores
+from prfl_jax.engine.evaluate import EvalSet
 from prfl_jax.engine.method import slots
 from prfl_jax.engine.state import State
 from prfl_jax.models.variables import whole
 from prfl_jax.runtime.simulation import Simulation
+from prfl_jax.tasks import Scores
 
 
 class Scorer:
@@ -66,28 +67,31 @@ class Scorer:
 
     def clients(
         self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy and mean loss of the model in each client's slot; an unchanged slot is not evaluated again.
+    ) -> dict[str, np.ndarray]:
+        """Evaluates the model in each client's slot; an unchanged slot is not evaluated again.
 
         Args:
           state: it holds the slots.
           filled: `[M]` window in which each slot was filled last, 0 for an empty one.
-          known: client -> [window, accuracy, loss] of earlier evaluations; brought up to date.
+          known: client -> [window, accuracy, mean loss, score] of earlier evaluations; brought up to date.
 
         Returns:
-          `[M]` accuracies and `[M]` losses; NaN for an empty slot and where the loss is not finite (as of a rejected
-          update).
+          `client_accuracy`, `client_loss` and `client_score`, each `[M]`, as in `Evidence`; NaN for an empty slot and
+          where the loss is not finite (as of a rejected update).
         """
-        accuracy, loss = np.full(len(filled), np.nan), np.full(len(filled), np.nan)
+        metric = self._sim.method.task.metric
+        found = np.full((3, len(filled)), np.nan)
         for client, window in enumerate(filled):
             if not window:
                 continue
-            entry = known.get(str(client))
-            if entry is None or entry[0] != window:
+            entry = known.get(str(client), [])
+            if len(entry) != 4 or entry[0] != window:  # of an earlier version: without the score
                 slot = self._sim.placement.slot(client)
-                score = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
-                finite = math.isfinite(score.mean_loss)
-                entry = known[str(client)] = [window, *((score.accuracy, score.mean_loss) if finite else (None, None))]
+                scores = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
+                values: tuple[float | None, ...] = (None, None, None)
+                if math.isfinite(scores.mean_loss):
+                    values = (scores.accuracy, scores.mean_loss, metric.oriented(metric.value(scores)))
+                entry = known[str(client)] = [window, *values]
             if entry[1] is not None:
-                accuracy[client], loss[client] = entry[1:]
-        return accuracy, loss
+                found[:, client] = entry[1:]
+        return dict(zip(("client_accuracy", "client_loss", "client_score"), found, strict=True))

@@ -18,14 +18,15 @@ import numpy as np
 
 from prfl_jax import data as data_room
 from prfl_jax import registry
-from prfl_jax.aggregate import client_weights
+from prfl_jax.aggregate import aggregation_in_force, client_weights
 from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
 from prfl_jax.data.device import to_device
+from prfl_jax.data.targets import check_targets
 from prfl_jax.density import evidence_needed, make_density, uploads_squares
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
-from prfl_jax.engine.memory import check_memory, image_bytes
+from prfl_jax.engine.memory import check_memory, sample_bytes
 from prfl_jax.engine.method import looks_at_all, make_engine, models_at_once, place, resolve, slots, slots_key
 from prfl_jax.engine.placement import ALL, OWN
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
@@ -33,7 +34,7 @@ from prfl_jax.engine.planner import Planner
 from prfl_jax.robustness.attacks import malicious_clients
 from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.checkpoint import host_copy
-from prfl_jax.strategies.table import aggregation_in_force
+from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import prune
 from prfl_jax.system import multi_process
@@ -72,12 +73,13 @@ class Simulation:
         needed = evidence_needed(config.density.name, config.stop_early)
         if needed and data_room.SIGNALS.find(config.eval.signal).held_out and not len(self.split.holdout):
             raise UserError(
-                f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no image of "
+                f"config.data.holdout_fraction={config.data.holdout_fraction}: holds out no sample of "
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
         self.malicious = malicious_clients(config.attack, clients, seed)
         images = (len(self.split.test), len(self.split.holdout))
-        self.method = resolve(config, self.dataset.x_train.shape[1:], self.dataset.num_classes, images)
+        check_targets(config.task.name, self.dataset)
+        self.method = resolve(config, self.dataset.sample, self.dataset.num_classes, images)
         self._warn(self.method.model.warnings)
         if clients_axis is not None:
             self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
@@ -86,8 +88,9 @@ class Simulation:
         self.placement = place(config)
         self.engine = make_engine(config, method, self.placement)
         self.evaluator = Evaluator(
-            method.model, method.loss, config.data.normalize, self.dataset.num_classes, self.placement, method.matmul
-        )
+            method.model, method.target_loss, config.data.normalize, self.dataset.num_classes, self.placement,
+            method.matmul, method.task,
+        )  # fmt: skip
         self._executable: Any = None
         # keys as plain words: those can be given to devices of several processes
         self._init_state = self.placement.jit_global(
@@ -126,7 +129,7 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        images, key = image_bytes(self.dataset, self.split), slots_key(self.config)
+        images, key = sample_bytes(self.dataset, self.split), slots_key(self.config)
         all_at_once = looks_at_all(self.config)
         at_once = models_at_once(self.config, self.method)
         return check_memory(shapes, images, self.placement, key, at_once=at_once, looks_at_all=all_at_once)
@@ -143,8 +146,8 @@ class Simulation:
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
-        ahead = self.method.train == "pending"
-        return Planner(clock, policy, aggregation_in_force(config), config.local, dt_ref, p, ahead)
+        a, ahead = staleness_a(config.strategy, config.aggregation.staleness), self.method.train == "pending"
+        return Planner(clock, policy, aggregation_in_force(config.aggregation, a), config.local, dt_ref, p, ahead)
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""
@@ -228,9 +231,9 @@ class Simulation:
 
     @functools.cached_property
     def data_crc32(self) -> int:
-        """CRC-32 of images, labels and files that the config names; a run resumes only with the same ones.
+        """CRC-32 of samples, targets and files that the config names; a run resumes only with the same ones.
 
-        With a partition by a plugin also of the clients' images, since a plugin may draw without the seed.
+        With a partition by a plugin also of the clients' samples, since a plugin may draw without the seed.
         """
         crc, arrays = 0, [self.dataset.x_train, self.dataset.y_train, self.dataset.x_test, self.dataset.y_test]
         if registry.is_own(self.config.data.partition):

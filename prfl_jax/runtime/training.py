@@ -201,6 +201,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
 
 def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboard: bool) -> int:
     """Runs all experiments in one batch, then the compared strategies; prints a line for each."""
+    from prfl_jax.report.metric import Headline
     from prfl_jax.report.names import duration_text, headline_name
     from prfl_jax.runtime.batched_runs import run_batched
 
@@ -225,11 +226,11 @@ def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboar
     width = max(map(len, configs))
     for path, report in reports.items():
         report = _set_beside(paths[path], report, others[path], path)
-        accuracy = report["final"]["accuracy"]
-        end = "not finite" if accuracy is None else f"{accuracy:.1%}"
+        metric, value = Headline.of(report), report["final"]["metric"]
+        end = "not finite" if value is None else metric.text(value)
         times = ", ".join(
-            f"{float(level):.0%} " + ("never" if t is None else f"after {duration_text(t)}")
-            for level, t in report["time_to_accuracy"].items()
+            f"{metric.level_text(level)} " + ("never" if t is None else f"after {duration_text(t)}")
+            for level, t in report[metric.times].items()
         )
         print(f"{path.name:<{width}}  {end:>10}  {headline_name(report)}  {times}")
     print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz of each: {folder}/*/")
@@ -247,10 +248,11 @@ def _set_beside(config: Any, report: dict[str, Any], others: dict[str, dict[str,
     """The run's report and figure with those it was compared with."""
     from prfl_jax.report import run_figure, write_report
     from prfl_jax.report.compare import beside
+    from prfl_jax.report.metric import Headline
 
     if others:
         own = report["curves"][report["final"]["model"]]
-        entries = beside(own, others, points=300)
+        entries = beside(Headline.of(report), own, others, points=300)
         for name, entry in entries.items():
             entry["lacks"] = list(compared(config, name, validate).lacks)
         report = {**report, "compare": entries}

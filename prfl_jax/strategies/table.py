@@ -18,7 +18,6 @@ import copy
 
 from ml_collections import config_dict
 
-from prfl_jax.aggregate.server_optimizers import server_lr_in_force
 from prfl_jax.aggregate.weights import STALENESS
 from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedopt, fedrolex, fiarse, fjord, heterofl, prfl
 from prfl_jax.strategies.method import Method, WindowChoice
@@ -29,7 +28,6 @@ __all__ = [
     "ROWS",
     "Method",
     "WindowChoice",
-    "aggregation_in_force",
     "for_comparison",
     "forgotten",
     "row",
@@ -70,16 +68,6 @@ def row(name: str) -> dict[str, str | bool]:
 def staleness_a(strategy: str, kind: str) -> float:
     """The constant a of s(tau) where a config gives none: the method's, else that of the kind of staleness."""
     return METHODS[strategy].staleness_a.get(kind, STALENESS.find(kind).a)
-
-
-def aggregation_in_force(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """`config.aggregation` with the numbers that stand for constants which are not given."""
-    group = config.aggregation.copy_and_resolve_references()
-    with group.unlocked():
-        if group.staleness_a is None:
-            group.staleness_a = staleness_a(config.strategy, group.staleness)
-        group.server_lr = server_lr_in_force(group.optimizer, group.server_lr)
-    return group
 
 
 def use(cfg: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:

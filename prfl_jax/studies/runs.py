@@ -32,7 +32,7 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "final": dict,
     "ended": dict,
-    "time_to_accuracy": dict,
+    "metric": dict,
     "curves": dict,
     "clients": list,
     "device": dict,
@@ -79,7 +79,9 @@ def load(run: Run, out: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     report = read_report(file)
-    for key, kind in _NEEDED.items():
+    named = report.get("metric")
+    times = f"time_to_{named.get('name')}" if isinstance(named, Mapping) else "metric"
+    for key, kind in {**_NEEDED, times: dict}.items():
         if not isinstance(report.get(key), kind):
             raise UserError(f"{file}: a report without {key!r}, or of another version; take it away to run it again")
     return report if same_run(report["config"], run.config()) else None

@@ -3,7 +3,6 @@
 What is exported is NumPy only, as are `layers` and `leading`, which the clock uses; import the others directly.
 """
 
-import warnings
 from typing import Any
 
 from prfl_jax.submodel.choices import CHECKS, SUBMODELS, find_submodel
@@ -11,6 +10,7 @@ from prfl_jax.submodel.given import GivenSize
 from prfl_jax.submodel.rule import Network, Submodel, SubmodelRule, Submodels
 from prfl_jax.submodel.scores import IMPORTANCES, Importance
 from prfl_jax.submodel.size import ModelSize, to_percent
+from prfl_jax.system.notices import deprecated_once
 
 __all__ = [
     "CHECKS",
@@ -31,6 +31,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Names of version 0.1."""
     if name == "SCORES":
-        warnings.warn("prfl_jax.submodel.SCORES is now IMPORTANCES", DeprecationWarning, stacklevel=2)
+        deprecated_once("prfl_jax.submodel.SCORES is now IMPORTANCES")
         return {kind: IMPORTANCES.find(kind).scores for kind in IMPORTANCES}
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prfl_jax import registry
-from prfl_jax.models.choices import MODELS
+from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.registry import Registry
 from prfl_jax.submodel.leading import Leading
 from prfl_jax.submodel.magnitude import Magnitude
@@ -46,10 +46,10 @@ def find_submodel(config: Any) -> SubmodelRule:
 
 
 def _layers_are_known(flat: Mapping[str, Any]) -> None:
-    """Rules about channels need a built-in model."""
+    """Rules about channels need a model whose layers are tabulated."""
     name = flat[_KEY]
-    if SUBMODELS.find(name).known_networks and MODELS.known(flat["model.name"]) is None:
-        known = ", ".join(MODELS)
+    if SUBMODELS.find(name).known_networks and ARCHITECTURES.get(flat["model.name"]) is None:
+        known = ", ".join(ARCHITECTURES)
         others = SUBMODELS.with_trait(lambda rule: not rule.known_networks)
         raise refuse(_KEY, name, f"{' or '.join(others)} with a model that is not one of {known}")
 

@@ -53,8 +53,8 @@ def given(
 
     Args:
       name: `submodel.name`, for the text of an error.
-      shapes: of all leaves, by path, in the order of `jax.tree.leaves`.
-      size: of the full model; `size.layers` are all leaves, in that order.
+      shapes: of all leaves but the state's, by path, in the order of `jax.tree.leaves`.
+      size: of the full model; `size.layers` are these leaves, in that order, and `size.fixed` are values of the state.
 
     Returns:
       The sizes, and int8 levels in the leaves' shapes, in their order.
@@ -82,7 +82,7 @@ def given(
     counts = [np.cumsum(np.bincount(leaf.reshape(-1), minlength=101)) for leaf in checked]
     sizes = GivenSize(
         layers=tuple(math.prod(shape) for shape in shapes.values()),
-        fixed=0,
+        fixed=size.fixed,
         bytes_per_value=size.bytes_per_value,
         layer_flop=size.layer_flop,
         rest_flop=size.rest_flop,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.models.build import Model, flat_paths
+from prfl_jax.models.variables import STATE
 from prfl_jax.submodel.size import ModelSize
 
 
@@ -19,7 +20,7 @@ class Layout:
 
     Biases and everything else of rank 1 or 0 are never pruned (facts: biases are
     never pruned and always counted), except where whole channels go (`channels=True`).
-    With `prune=False` nothing is: the full model.
+    The model's state (`models.variables.STATE`) is never pruned. With `prune=False` nothing is: the full model.
     """
 
     paths: tuple[str, ...]
@@ -32,8 +33,14 @@ class Layout:
         """From params or their `ShapeDtypeStruct`s."""
         named = flat_paths(params)
         shapes = tuple(tuple(leaf.shape) for leaf in named.values())
-        prunable = tuple(i for i, shape in enumerate(shapes) if prune and (channels or len(shape) >= 2))
+        may = [not path.startswith(f"{STATE}/") and (channels or len(shapes[i]) >= 2) for i, path in enumerate(named)]
+        prunable = tuple(i for i, is_weight in enumerate(may) if prune and is_weight)
         return cls(tuple(named), shapes, prunable, jax.tree.structure(params))
+
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all leaves but the state's, by path."""
+        named = zip(self.paths, self.shapes, strict=True)
+        return {path: shape for path, shape in named if not path.startswith(f"{STATE}/")}
 
     def sizes(self) -> tuple[int, ...]:
         """Weights of each prunable leaf."""

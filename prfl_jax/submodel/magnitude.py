@@ -1,12 +1,11 @@
-"""Sub-models of the largest weights (FIARSE, Wu et al. 2024): masks from |w| of the server's model at each dispatch.
+"""FIARSE's sub-models (Wu et al. 2024): the weights of largest |w| in the server's model at each dispatch.
 
-Each layer keeps at least 1 % of its weights, the rest is chosen over all layers. The mask is new with every dispatch,
-so its bytes are charged with every dispatch.
+Each layer keeps at least 1 % of its weights; the rest is chosen over all layers. The mask changes with every dispatch,
+so every dispatch is charged for its bytes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,14 @@ from prfl_jax.submodel.size import ModelSize
 
 
 class MagnitudeSize(ModelSize):
-    """Sizes of sub-models whose mask is sent along with the values each time."""
+    """Sizes of sub-models whose mask is sent with the values in every dispatch."""
 
     def sent_bytes(self, percent: int) -> int:
-        """Values and mask."""
+        """Bytes of values and mask."""
         return self.value_bytes(percent) + super().mask_bytes(percent)
 
     def mask_bytes(self, percent: int) -> int:
-        """0: no mask is sent once for several dispatches."""
+        """0: no mask serves several dispatches."""
         return 0
 
 
@@ -35,19 +34,17 @@ class Magnitude(SubmodelRule):
         return True
 
     def fit(self, network: Network, name: str) -> Submodels:
-        """Masks from the weights themselves; there are no levels."""
-        fields = {field.name: getattr(network.size, field.name) for field in dataclasses.fields(ModelSize)}
-        size = MagnitudeSize(**{**fields, "min_percent": 1})
-        counts = np.array([0, *(size.count(percent) for percent in range(1, 101))], np.int32)
+        """Sizes, and masks from the weights at the dispatch instead of levels."""
+        size = MagnitudeSize(**{**vars(network.size), "min_percent": 1})
+        counts = np.array([0, *map(size.count, range(1, 101))], np.int32)
 
         def masks(levels: Arrays, weights: Arrays, percent: Any) -> Arrays:
             import jax.numpy as jnp
 
             from prfl_jax.submodel.levels import compute_levels
 
-            magnitudes = tuple(jnp.abs(weight) for weight in weights)
-            count = jnp.asarray(counts)[percent]
-            own = compute_levels(magnitudes, percent[None], count[None], base=size.base_counts())
-            return tuple(level <= percent.astype(jnp.int8) for level in own)
+            count, magnitudes = jnp.asarray(counts)[percent], tuple(map(jnp.abs, weights))
+            found = compute_levels(magnitudes, percent[None], count[None], base=size.base_counts())
+            return tuple(level <= 100 for level in found)  # 101: not held
 
         return Submodels(size, levels=(), masks=masks)

@@ -27,7 +27,7 @@ class Network:
     """The model that a rule is fitted to.
 
     Attributes:
-      shapes: of all leaves, by path, in the order of `jax.tree.leaves`.
+      shapes: of all leaves but the state's, by path, in the order of `jax.tree.leaves`.
       size: of the full model, with the leaves that the rule may mask as `layers`.
       layers: the network's layers from input to output; raises `UserError` for a model whose layers are not known.
     """

@@ -22,12 +22,15 @@ def model_size_from_config(config: Any) -> ModelSize:
       UserError: a model or data set whose shapes are not tabulated, a size that is not positive.
     """
     source = DATA_SETS.known(config.data.name)
-    if source is None or source.shape is None or source.classes is None:
+    if source is None or source.shape is None or source.classes is None or len(source.shape) != 3:
+        known = DATA_SETS.with_trait(lambda other: other.shape is not None and len(other.shape) == 3)
         raise UserError(
-            f"data.name: the image shape of {config.data.name!r} is not known without reading it; "
-            f"use one of {', '.join(DATA_SETS)}"
+            f"data.name: the shape of the samples of {config.data.name!r} is not known without reading them; "
+            f"use one of {', '.join(known)}"
         )
-    layers = layer_table(config.model.name, source.shape, config.model.classes or source.classes, config.model.width)
+    height, width, channels = source.shape
+    classes = config.model.classes or source.classes
+    layers = layer_table(config.model.name, (height, width, channels), classes, config.model.width)
     rule = find_submodel(config.submodel)
     kernels = {f"{layer.name}/kernel": layer.kernel for layer in layers}
     biases = {f"{layer.name}/bias": layer.kernel[-1:] for layer in layers}

@@ -20,19 +20,18 @@ SCHEMA_VERSION = 1
 SHOWN = 10  # trials in the table
 
 
-def collect(study: optuna.Study, sweep: Sweep) -> dict[str, Any]:
+def collect(study: optuna.Study, sweep: Sweep, objective: Objective) -> dict[str, Any]:
     """`sweep.json`: every trial with its last attempt, the best one, importances."""
     attempts: dict[int, list[optuna.trial.FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
         if planned(trial):
             attempts.setdefault(first_number(trial), []).append(trial)
     trials = [_entry(number, tries) for number, tries in sorted(attempts.items())]
-    objective = Objective.of(sweep.objective)
     judged = [entry for entry in trials if entry["value"] is not None]
     judged.sort(key=lambda entry: entry["value"], reverse=objective.direction == "maximize")
     return {
         "schema_version": SCHEMA_VERSION,
-        "objective": sweep.objective,
+        "objective": sweep.judged_by(objective.metric),
         "direction": objective.direction,
         "sampler": sweep.sampler,
         "pruner": sweep.pruner,
@@ -59,7 +58,9 @@ def _entry(number: int, tries: list[optuna.trial.FrozenTrial]) -> dict[str, Any]
         "model": last.user_attrs.get("model"),
         "attempts": len(tries),
         "error": last.user_attrs.get("error"),
-        "evaluations": [[step, value] for step, value in sorted(last.intermediate_values.items())],
+        "evaluations": [
+            [step, value if math.isfinite(value) else None] for step, value in sorted(last.intermediate_values.items())
+        ],
     }
 
 
@@ -106,9 +107,9 @@ def _shown(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def write(study: optuna.Study, sweep: Sweep) -> dict[str, Any]:
+def write(study: optuna.Study, sweep: Sweep, objective: Objective) -> dict[str, Any]:
     """Writes `sweep.json` and `sweep.md` into the sweep's folder; returns the outcome."""
-    outcome = collect(study, sweep)
+    outcome = collect(study, sweep, objective)
     folder: Path = sweep.out
     write_text(folder / "sweep.json", json.dumps(outcome, indent=1, allow_nan=False) + "\n")
     write_text(folder / "sweep.md", table(outcome) + "\n")

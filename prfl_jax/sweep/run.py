@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prfl_jax.config.canonical import canonical
 from prfl_jax.startup import before_jax
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import check_folder
+from prfl_jax.tasks import find_task
 
 
 def run_sweep(base: Any, sweep: Sweep) -> int:
@@ -25,7 +27,8 @@ def run_sweep(base: Any, sweep: Sweep) -> int:
     Raises:
       UserError: a flag, the space or the database is not allowed.
     """
-    sweep.check()
+    objective = Objective.of(sweep.objective, find_task(base.task.name).metric)
+    sweep.check(objective.metric)
     try:
         import optuna  # noqa: F401
     except ModuleNotFoundError:
@@ -33,10 +36,10 @@ def run_sweep(base: Any, sweep: Sweep) -> int:
     from prfl_jax.sweep.study import quiet
 
     with quiet():
-        return _run(_prepared(base, sweep), sweep)
+        return _run(_prepared(base, objective), sweep, objective)
 
 
-def _run(base: Any, sweep: Sweep) -> int:
+def _run(base: Any, sweep: Sweep, objective: Objective) -> int:
     from prfl_jax.sweep import outcome
     from prfl_jax.sweep.space import Space
     from prfl_jax.sweep.study import open_study, trials_wanted, work
@@ -45,13 +48,13 @@ def _run(base: Any, sweep: Sweep) -> int:
     space = Space.read(sweep.space)
     trials_wanted(sweep, space)  # before anything is made
     check_folder("--out", sweep.out)
-    study = open_study(sweep, base, space)
+    study = open_study(sweep, base, space, objective)
     before_jax()
     from prfl_jax.system.signals import Interrupted, InterruptGuard, leave
 
     with InterruptGuard(shlex.join([sys.executable, *sys.argv])) as guard:
         others = _start_others(sweep)
-        run = TrialRunner(base, space, Objective.of(sweep.objective), sweep.out, guard, progress=sweep.workers == 1)
+        run = TrialRunner(base, space, objective, sweep.out, guard, progress=sweep.workers == 1)
         try:
             work(study, run, guard)
         except Interrupted as signal:
@@ -63,19 +66,19 @@ def _run(base: Any, sweep: Sweep) -> int:
             leave(128 + signal.signum)
     for other in others:
         other.wait()
-    found = outcome.write(study, sweep)
+    found = outcome.write(study, sweep, objective)
     if not _is_other():
         print(f"\n{outcome.table(found)}\n\n{sweep.out}/sweep.json")
     return 1 if any(entry["error"] for entry in found["trials"]) else 0
 
 
-def _prepared(base: Any, sweep: Sweep) -> Any:
+def _prepared(base: Any, objective: Objective) -> Any:
     """The config without strategies to compare with, and the objective's level among its thresholds."""
     base = base.copy_and_resolve_references()
-    level = Objective.of(sweep.objective).level
     base.compare = ()
-    if level is not None and level not in base.eval.thresholds:
-        base.eval.thresholds = tuple(sorted({*base.eval.thresholds, level}))
+    levels = set(canonical(base)["eval.thresholds"])
+    if objective.level is not None and objective.level not in levels:
+        base.eval.thresholds = tuple(sorted({*levels, objective.level}))
     return base.lock()
 
 

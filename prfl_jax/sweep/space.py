@@ -53,6 +53,8 @@ class Space:
         for key, form in found.items():
             if key not in RULES:
                 raise UserError(f"--space={path}: {unknown(key)}")
+            if key == "task.name":
+                raise UserError(f"--space={path}: {key}: allowed is one task for all trials, whose metric is compared")
             if isinstance(form, list | tuple):
                 form = CategoricalDistribution([_plain(value) for value in form]) if form else None
                 texts[key] = {_plain(value): value for value in found[key] if not _is_plain(value)}

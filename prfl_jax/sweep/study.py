@@ -32,13 +32,12 @@ POLL_S = 1.0
 STARTUP = 10  # trials of TPE that are random
 
 
-def open_study(sweep: Sweep, base: Any, space: Space) -> optuna.Study:
+def open_study(sweep: Sweep, base: Any, space: Space, objective: Objective) -> optuna.Study:
     """The study, made where there is none, with all its trials planned.
 
     Raises:
       UserError: the database cannot be used, or holds another sweep.
     """
-    objective = Objective.of(sweep.objective)
     retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=sweep.retries)
     url = _at_home(sweep.storage) or f"sqlite:///{sweep.out.absolute() / 'sweep.db'}"
     name = "sweep" if sweep.storage is None else f"{Path(sweep.space).stem}-{config_hash(base)[:12]}"
@@ -59,7 +58,7 @@ def open_study(sweep: Sweep, base: Any, space: Space) -> optuna.Study:
         except Exception as error:  # of SQLAlchemy, alembic or a database's own driver, whose kinds are many
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UserError(f"--storage={url}: cannot be used ({said}); allowed is a database URL of Optuna") from None
-        _identify(study, sweep, base, space)
+        _identify(study, sweep, base, space, objective)
         _plan(study, sweep, base, space)
     return study
 
@@ -70,11 +69,11 @@ def _at_home(url: str | None) -> str | None:
     return f"{begin}:///{user_path('--storage', f'~{rest}')}" if found else url
 
 
-def _identify(study: optuna.Study, sweep: Sweep, base: Any, space: Space) -> None:
+def _identify(study: optuna.Study, sweep: Sweep, base: Any, space: Space, objective: Objective) -> None:
     """Raises UserError where the database holds another sweep under the same name."""
     mine = {
         "--config": config_hash(base), "--space": space.to_json(), "--sampler": sweep.sampler,
-        "--pruner": sweep.pruner, "--objective": sweep.objective,
+        "--pruner": sweep.pruner, "--objective": sweep.judged_by(objective.metric),
     }  # fmt: skip
     theirs = study.user_attrs.get("sweep")
     if theirs is None:
@@ -126,7 +125,7 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(sweep: Sweep, base: Any) -> optuna.pruners.BasePruner:
-    """By accuracy at simulated seconds; with a horizon, trials are compared from a sixteenth of it on."""
+    """By the metric at simulated seconds; with a horizon, trials are compared from a sixteenth of it on."""
     horizon = None if base.horizon_s is None else max(16, round(base.horizon_s))
     if sweep.pruner == "asha":
         least: Any = "auto" if horizon is None else horizon // 16

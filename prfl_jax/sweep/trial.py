@@ -136,9 +136,9 @@ class TrialRunner:
         def watch(record: dict[str, Any]) -> None:
             if record["kind"] != "eval" or round(record["t_s"]) in reported:
                 return
-            step, accuracy = round(record["t_s"]), record[config.eval.model]["accuracy"]
+            step, scores = round(record["t_s"]), record[config.eval.model]
             reported.add(step)
-            trial.report(self._objective.midway(accuracy), step)
+            trial.report(self._objective.midway(scores[self._objective.metric.name]), step)
             if trial.should_prune():
                 raise optuna.TrialPruned(f"given up after {step} simulated s")
 

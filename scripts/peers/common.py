@@ -1,8 +1,8 @@
-"""Code that all benchmark workers share: reading the workload, and the protocol with the benchmark. NumPy only.
+"""Reads the workload and talks to the benchmark; all workers in this folder use it. NumPy only.
 
-A worker is started as `python WORKER.py FILE.npz` with the Python of its own environment. Each line on
-its stdin is `round` or `evaluate`, each answer one line of JSON on its stdout: `seconds`, taken in the
-worker, and the mean training `loss` of a round or the test `accuracy`.
+A worker is started as `python WORKER.py FILE.npz` with the Python of its own environment. Each line on its stdin is
+`round` or `evaluate`. Each answer is one line of JSON on its stdout: `seconds`, measured in the worker, and the mean
+training `loss` of a round or the test `accuracy`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 
 
 class Work:
-    """FedAvg on some users' images.
+    """One workload of FedAvg, read from the benchmark's file.
 
     Attributes:
       x, y: training images `[N, H, W, C]` uint8 and labels `[N]`.
-      index: `[users, L]` which of them each user has.
+      index: `[users, L]`, the rows of `x` that each user has.
       x_test, y_test: test images and labels.
       params: the first server model by `layer/leaf`, kernels as Flax has them.
-      users, cohort: how many there are, how many train in a round (all, or drawn anew each round).
+      users, cohort: number of users, and of those that train in a round (all, or drawn for each round).
       steps, batch_size, lr: of one local round.
       net: `input` shape, `convs` as (kernel side, padding, channels, pool), `hidden` units, `classes`.
-      threads: cores.
+      threads: number of cores.
     """
 
     def __init__(self, file: str) -> None:
@@ -43,13 +43,13 @@ class Work:
         self.threads = int(options["threads"])
 
     def draw(self, number: int) -> list[int]:
-        """The users of a round."""
+        """Draws the users of round `number`."""
         if self.cohort == self.users:
             return list(range(self.users))
         return np.random.default_rng([0, number]).choice(self.users, self.cohort, replace=False).tolist()
 
     def rows(self, user: int, number: int) -> np.ndarray:
-        """`[steps, batch_size]` images of a user's local round, drawn without replacement, again and again."""
+        """Draws the batches `[steps, batch_size]` of a user's local round from permutations of its images."""
         rng, needed = np.random.default_rng([1, number, user]), self.steps * self.batch_size
         turns = -(-needed // self.index.shape[1])
         order = np.concatenate([rng.permutation(self.index[user]) for _ in range(turns)])[:needed]
@@ -57,7 +57,7 @@ class Work:
 
 
 def channel() -> TextIO:
-    """The worker's stdout for answers alone; what a framework prints goes to stderr."""
+    """Returns the worker's stdout, for answers only; what a framework prints goes to stderr from now on."""
     sys.stdout.flush()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -65,7 +65,7 @@ def channel() -> TextIO:
 
 
 class Conversation:
-    """Hears what the benchmark asks for, and answers."""
+    """Reads the benchmark's requests and writes the answers; the first answer is `about`."""
 
     def __init__(self, answers: TextIO, about: dict[str, Any]) -> None:
         self._answers, self._start = answers, 0.0
@@ -75,7 +75,11 @@ class Conversation:
         print(json.dumps(value), file=self._answers, flush=True)
 
     def wait(self, evaluate: Callable[[], float]) -> bool:
-        """Until a round is asked for; False: there will be no more. `evaluate` returns the test accuracy."""
+        """Waits for the request of a round, answers evaluations until then; returns False once stdin has ended.
+
+        Args:
+          evaluate: returns the test accuracy.
+        """
         for line in iter(sys.stdin.readline, ""):
             self._start = time.perf_counter()
             if line.strip() == "round":
@@ -85,7 +89,7 @@ class Conversation:
         return False
 
     def done(self, loss: float | None) -> None:
-        """The round that was asked for is over; its mean loss, None where the framework does not say."""
+        """Answers that the round has ended, with its mean loss; None if the framework does not report it."""
         seconds = time.perf_counter() - self._start
         self._say({"seconds": seconds, "loss": None if loss is None else float(loss)})
 
@@ -93,7 +97,7 @@ class Conversation:
 def serve(
     answers: TextIO, about: dict[str, Any], work_round: Callable[[], float | None], evaluate: Callable[[], float]
 ) -> None:
-    """Answers until stdin ends."""
+    """Answers requests until stdin ends."""
     conversation = Conversation(answers, about)
     while conversation.wait(evaluate):
         conversation.done(work_round())

@@ -1,4 +1,4 @@
-"""FedAvg in FedJAX: its own `federated_averaging`, a Haiku model, one jitted step after another."""
+"""Runs FedAvg in FedJAX: its own `federated_averaging` with a Haiku model, one jitted step after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import jax
 
 if not hasattr(jax, "tree_map"):
-    setattr(jax, "tree_map", jax.tree_util.tree_map)  # noqa: B010 FedJAX 0.0.17 still asks for it
+    setattr(jax, "tree_map", jax.tree_util.tree_map)  # noqa: B010 FedJAX 0.0.17 still uses it
 
 import fedjax
 import haiku as hk
@@ -20,7 +20,7 @@ from fedjax.algorithms import fed_avg
 
 
 def forward(net: dict, batch: dict) -> jax.Array:
-    """Logits of a batch."""
+    """Returns the logits `[B, classes]` of a batch."""
     x = batch["x"]
     for side, padding, features, pool in net["convs"]:
         x = jax.nn.relu(hk.Conv2D(features, side, padding=padding)(x))
@@ -32,7 +32,7 @@ def forward(net: dict, batch: dict) -> jax.Array:
 
 
 def haiku_params(params: dict[str, np.ndarray], net: dict) -> dict:
-    """Flax's params under Haiku's names."""
+    """Returns Flax's params under Haiku's names."""
 
     def name(kind: str, k: int) -> str:
         return kind + (f"_{k}" if k else "")

@@ -1,4 +1,4 @@
-"""The Flower worker's client: a module of its own, so that Ray's actors import it once and keep what it loads."""
+"""The client of the Flower worker, in its own module so that each Ray actor imports it once and keeps its data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = ClientApp()
 
 @functools.cache
 def loaded() -> tuple[Work, Images, Net]:
-    """Once in each actor."""
+    """Loads workload, images and network, once in each actor."""
     torch.set_num_threads(1)
     work = Work(os.environ["PEERS_WORK"])
     return work, Images(work), Net(work.net)
@@ -25,7 +25,7 @@ def loaded() -> tuple[Work, Images, Net]:
 
 @app.train()
 def train(message: Message, context: Any) -> Message:
-    """One client's local round."""
+    """Trains one client for one local round."""
     work, images, model = loaded()
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     user, number = int(context.node_config["partition-id"]), int(message.content["config"]["number"])

@@ -1,4 +1,4 @@
-"""FedAvg in Flower: its own strategy on the simulation engine, one Ray actor for each core, one thread in each."""
+"""Runs FedAvg in Flower: its own strategy on the simulation engine, with one Ray actor of one thread for each core."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# for the actors
+# the Ray actors read these
 os.environ["PEERS_WORK"] = sys.argv[1]
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)
 
@@ -40,7 +40,7 @@ def main() -> None:
             config = flwr.app.ConfigRecord({"number": number})
             result = strategy.start(grid=grid, initial_arrays=arrays, num_rounds=1, train_config=config)
             arrays, number = result.arrays, number + 1
-            return result.train_metrics_clientapp[1]["loss"]  # there is none where clients failed
+            return result.train_metrics_clientapp[1]["loss"]  # missing if clients failed
 
         def evaluate() -> float:
             model.load_state_dict(arrays.to_torch_state_dict())

@@ -1,4 +1,4 @@
-"""The benchmark's networks and one client's local round in PyTorch, for the workers that use PyTorch."""
+"""The networks, one client's local round, evaluation and averaging in PyTorch, for the workers that use PyTorch."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Net(nn.Module):
         return self.denses[-1](x)
 
     def take(self, params: dict[str, np.ndarray]) -> Net:
-        """Loads Flax's params: the same function of the same images."""
+        """Loads Flax's params, so that the network computes the same function."""
         state = {}
         for k in range(len(self.convs)):
             state[f"convs.{k}.weight"] = params[f"conv{k}/kernel"].transpose(3, 2, 0, 1)
             state[f"convs.{k}.bias"] = params[f"conv{k}/bias"]
         for k in range(len(self.denses)):
             kernel = params[f"dense{k}/kernel"]
-            if k == 0:  # flattened as [H, W, C] there, as [C, H, W] here
+            if k == 0:  # Flax flattens [H, W, C], PyTorch [C, H, W]
                 kernel = kernel.reshape(*self.last, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
             state[f"denses.{k}.weight"], state[f"denses.{k}.bias"] = kernel.T, params[f"dense{k}/bias"]
         self.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in state.items()})
@@ -56,7 +56,7 @@ class Net(nn.Module):
 
 
 class Images:
-    """The data as PyTorch has it, `[N, C, H, W]` uint8."""
+    """The workload's images as PyTorch expects them, `[N, C, H, W]` uint8."""
 
     def __init__(self, work: Work) -> None:
         self.x, self.y = torch.from_numpy(work.x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(work.y).long()
@@ -69,7 +69,7 @@ class Images:
 
 
 def local_round(model: nn.Module, images: Images, rows: np.ndarray, lr: float) -> float:
-    """One client's SGD steps, in place; returns the mean loss."""
+    """Trains `model` in place on the batches `rows` `[steps, B]`; returns the mean loss."""
     optimizer, losses = torch.optim.SGD(model.parameters(), lr=lr), []
     for batch in rows:
         x, y = images.batch(batch)
@@ -82,7 +82,7 @@ def local_round(model: nn.Module, images: Images, rows: np.ndarray, lr: float) -
 
 
 def accuracy(model: nn.Module, images: Images, size: int = 100) -> float:
-    """Share of the test images that are labelled right."""
+    """Returns the test accuracy, from 0 to 1."""
     right = 0
     with torch.no_grad():
         for x, y in zip(images.x_test.split(size), images.y_test.split(size), strict=True):
@@ -91,7 +91,7 @@ def accuracy(model: nn.Module, images: Images, size: int = 100) -> float:
 
 
 class Mean:
-    """The mean of models' states, summed one after another."""
+    """The weighted sum of models' states, added one after another."""
 
     def __init__(self, model: nn.Module) -> None:
         self.sum = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}

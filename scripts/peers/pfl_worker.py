@@ -1,4 +1,4 @@
-"""FedAvg in pfl-research: its own algorithm and simulated backend, under torchrun one process for each core."""
+"""Runs FedAvg in pfl-research: its own algorithm and simulated backend; torchrun starts a process for each core."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOREVER = 10**9
 
 
 class PflNet(Net):
-    """The network with the two methods that pfl asks for."""
+    """The network with the two methods that pfl requires."""
 
     def loss(self, x: torch.Tensor, y: torch.Tensor, eval: bool = False) -> torch.Tensor:
         self.eval() if eval else self.train()
@@ -37,7 +37,7 @@ class PflNet(Net):
 
 
 class OnDemand(TrainingProcessCallback):
-    """Lets a central iteration begin when the benchmark asks for a round; the first process asks for all."""
+    """Begins a central iteration when the benchmark requests a round; the first process tells the others."""
 
     def __init__(self, work: Work, images: Images, net: PflNet) -> None:
         self._images, self._net = images, net

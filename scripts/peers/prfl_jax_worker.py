@@ -1,4 +1,4 @@
-"""FedAvg in prfl_jax: the device calls that scripts/train.py makes for the method `fedavg`, one window at a time."""
+"""Runs FedAvg in prfl_jax: the device calls that scripts/train.py makes for `fedavg`, one window at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
     config = strategies.use(default_config(), "fedavg")
     config.model.name, config.model.classes = work.net["model"], work.net["classes"]
     config.model.loss, config.data.normalize = "softmax", "unit"
-    config.clients.number = work.cohort  # slots: who is in them is drawn anew in every round
+    config.clients.number = work.cohort  # slots: every round draws the users in them
     config.local.steps, config.local.batch_size, config.local.lr = work.steps, work.batch_size, work.lr
     method, placement = resolve(config, tuple(work.net["input"]), work.net["classes"]), place(config)
     engine = make_engine(config, method, placement)

@@ -1,4 +1,4 @@
-"""FedAvg as a plain PyTorch loop: one client after another, each with all cores."""
+"""Runs FedAvg as a plain PyTorch loop: one client after another, each with all cores."""
 
 from __future__ import annotations
 

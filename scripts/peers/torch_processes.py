@@ -1,6 +1,6 @@
-"""FedAvg in PyTorch with one process for each core: each trains its share of the clients on one thread.
+"""Runs FedAvg in PyTorch with one process for each core, which trains its share of the clients on one thread.
 
-The server model and each process's sum lie in shared memory; only numbers of users go through pipes.
+The server model and the sum of each process are in shared memory; only the users' numbers and losses go through pipes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ State = dict[str, torch.Tensor]
 
 
 def child(file: str, pipe: Connection, server: State, total: State) -> None:
-    """Trains the users whose numbers come through the pipe, until it is closed."""
+    """Trains the users that `pipe` names until it is closed; leaves the weighted sum of their models in `total`."""
     torch.set_num_threads(1)
     work = Work(file)
     images, model = Images(work), Net(work.net)

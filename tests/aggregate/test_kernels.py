@@ -133,7 +133,7 @@ def test_traits_of_the_choices():
 
 
 def test_the_former_name_of_stacked_updates_is_known():
-    with pytest.warns(DeprecationWarning, match="is now StackedUpdates"):
+    with pytest.warns(FutureWarning, match="is now StackedUpdates"):
         assert stacked_module.Held is stacked_module.StackedUpdates
 
 

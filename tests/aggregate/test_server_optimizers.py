@@ -432,7 +432,7 @@ def test_the_mean_of_the_buffer_is_a_model_of_its_own():
     assert one_model() and not one_model(aggregation__optimizer="sgdm")
 
 
-def test_compared_methods_keep_their_optimiser_and_get_shared_overrides():
+def test_compared_methods_keep_their_optimiser():
     config = tiny.config("fedadam", aggregation__optimizer_args='{"tau": 0.01}', local__optimizer="adam")
     for name, args, says in (("fedyogi", '{"tau": 0.01}', ()), ("fedavg", "{}", ("aggregation.optimizer_args=",))):
         found = compared(config, name, validate)

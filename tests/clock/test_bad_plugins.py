@@ -116,6 +116,7 @@ LATE_STRANGER = opens(late=property(lambda window: [77]))
 NO_COSTS = Sends(charge=lambda costs: None)
 CHARGE_RAISES = Sends(charge=lambda costs: 1 / 0)
 NEGATIVE, NAN = changed(down_bytes=lambda values: -values), changed(up_bytes=lambda values: values * np.nan)
+FRACTIONS = changed(down_bytes=lambda values: np.full(len(values), 2.5))
 SHORT = changed(up_bytes=lambda values: values[:3])
 NO_STREAMS = Sends(streams=lambda group: None)
 FEW_STREAMS = Sends(streams=lambda group: group[:2])
@@ -124,6 +125,7 @@ FLOAT_STREAMS = Sends(streams=lambda group: group * 0.3)
 STREAMS_RAISE = Sends(streams=lambda group: 1 / 0)
 
 # mistakes that are none
+WHOLE_FLOATS = changed(down_bytes=lambda values: values * 1.0, group=lambda values: values * 1.0)
 ROUNDED_UP = Condition(lambda opening: CloseCondition(np.float64(opening.opened_s), 2.5))
 THREE = Condition(lambda opening: CloseCondition(opening.opened_s, 3))
 THREE_BY_EVENTS = Opens(lambda opening: OpenWindow(opening, opening.opened_s, 3))
@@ -196,6 +198,7 @@ def test_clients_that_are_cut_off_are_in_flight():
         ("CHARGE_RAISES", "ZeroDivisionError: division by zero)"),
         ("NEGATIVE", "ValueError: Costs.down_bytes has a negative or non-finite value)"),
         ("NAN", "ValueError: Costs.up_bytes has a negative or non-finite value)"),
+        ("FRACTIONS", "ValueError: Costs.down_bytes has 2.5; allowed are whole numbers: round them)"),
         ("SHORT", "ValueError: Costs.up_bytes has shape (3,), not [M])"),
         ("NO_STREAMS", "(shape (), object); allowed is integers of shape (6,)"),
         ("FEW_STREAMS", "(shape (2,), int64); allowed is integers of shape (6,)"),
@@ -225,6 +228,10 @@ def test_a_need_that_is_no_integer_is_rounded_up(many, monkeypatch):
     monkeypatch.setattr(clock, "_MANY", many)
     expected = windows_of(HERE + "THREE_BY_EVENTS", "delta")
     assert windows_of(HERE + "THREE", "delta") == windows_of(HERE + "ROUNDED_UP", HERE + "LISTED") == expected
+
+
+def test_bytes_may_be_floats_without_a_fraction():
+    assert windows_of("all", HERE + "WHOLE_FLOATS") == windows_of("all", "delta")
 
 
 def test_a_built_in_that_never_closes_is_a_bug():

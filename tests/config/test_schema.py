@@ -137,6 +137,8 @@ CROSS = [
     ),
     (dict(data__train_limit=199), "data.train_limit", "200"),
     (dict(data__holdout_fraction=0.0), "data.holdout_fraction", "eval.signal='heldout'"),
+    (dict(eval__thresholds=(0.0, 0.5)), "eval.thresholds", "(0, 1) with task.name='classification'"),
+    (dict(eval__thresholds=(80,)), "eval.thresholds", "(0, 1) with task.name='classification'"),
 ]
 
 

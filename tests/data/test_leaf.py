@@ -12,6 +12,7 @@ from paths import ROOT
 from prfl_jax.config.defaults import default_config
 from prfl_jax.data import load, prepare, prepared
 from prfl_jax.data.femnist import leaf
+from prfl_jax.data.leaf import parts
 from prfl_jax.system import notices
 from prfl_jax.system.errors import UserError
 
@@ -96,12 +97,12 @@ def test_files_in_any_order_give_the_same_images(tmp_path):
             write(tmp_path / f"leaf{k}/train/{name}.json", users[which])
         write(tmp_path / f"leaf{k}/test/a.json", {"f1": some(9, 1)})
         write(tmp_path / f"leaf{k}/train/._a.json", {"users": "what a Mac leaves beside a file"})
-        found = leaf.Found()
-        files = leaf.parts(tmp_path / f"leaf{k}")["train"]
+        found = leaf.images_found()
+        files = parts(tmp_path / f"leaf{k}")["train"]
         results.append(sorted((e.writer, e.image.tobytes(), e.label) for e in leaf.read(files, found)))
         numbers = sorted((e.writer, e.number) for e in leaf.read(files))
         assert numbers == [("f0", n) for n in range(6)] + [("f1", n) for n in range(3)] + [("f2", n) for n in range(2)]
-        assert found.images == {"f0": 6, "f1": 3, "f2": 2} and len(found.files["f0"]) == 2
+        assert found.counts == {"f0": 6, "f1": 3, "f2": 2} and len(found.files["f0"]) == 2
     assert all(one == results[0] for one in results) and len(results[0]) == 11
 
 

@@ -85,7 +85,11 @@ def test_npz_relative_absolute_with_and_without_writers(tmp_path):
     "change,message",
     [
         ({"y_test": None}, "no array y_test"),
-        ({"x_train": np.zeros((30, 8, 8), np.float32)}, "x_train is float32, expected uint8"),
+        (
+            {"x_train": np.zeros((30, 8, 8), np.float32)},
+            "x_train is float32 and x_test uint8: samples must be of one type",
+        ),
+        ({"x_train": np.zeros((30, 8, 8), np.int64)}, "x_train is int64, expected uint8"),
         ({"x_train": np.zeros((30, 64), np.uint8)}, r"x_train is \[30, 64\]"),
         ({"x_test": np.zeros((0, 8, 8), np.uint8)}, "not empty"),
         ({"x_test": np.zeros((7, 8, 9), np.uint8)}, "images must be of one shape"),
@@ -159,7 +163,9 @@ def test_a_missing_data_set_says_what_to_run(tmp_path, name, run):
 
 @pytest.mark.parametrize("name", ["mnist", "tfds:", ""])
 def test_unknown_names(name):
-    with pytest.raises(UserError, match="one of mnist_embedded, mnist_by_writer, cifar10, femnist, or tfds:NAME"):
+    with pytest.raises(
+        UserError, match="one of mnist_embedded, mnist_by_writer, cifar10, femnist, shakespeare, .*, or tfds:NAME"
+    ):
         load(config(name), 0)
 
 

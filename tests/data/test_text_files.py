@@ -94,8 +94,8 @@ def test_python_json_and_flag_files_with_a_byte_order_mark(tmp_path):
     (tmp_path / "config.py").write_bytes(config)
     assert cli.load_config(tmp_path / "config.py").seed == 0
 
-    names = ("schema_version", "strategy", "seed", "curves", "final", "clients", "config", "ended")
-    report = dict.fromkeys(names, {}) | {"strategy": "prfl", "seed": 1}
+    names = ("schema_version", "strategy", "seed", "curves", "final", "clients", "config", "ended", "metric")
+    report = dict.fromkeys(names, {}) | {"strategy": "prfl", "seed": 1, "schema_version": 2}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "report.json").write_bytes(BOM + json.dumps(report).encode())
     assert read_report(tmp_path / "run" / "report.json") == report

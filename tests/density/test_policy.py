@@ -152,26 +152,26 @@ def test_full_density_asks_for_nothing_and_decides_nothing():
 
 
 @pytest.mark.parametrize("name", ["full", "time_balance", "tiers"])
-def test_stop_early_asks_for_the_servers_accuracy(name):
+def test_stop_early_asks_for_the_servers_score(name):
     """Without recovery the run may stop at any densities."""
     policy = make_density(config(name=name, patience=1), 2, stop_early=True)
-    assert policy.needs == evidence_needed(name, True) == {"server_accuracy"}
+    assert policy.needs == evidence_needed(name, True) == {"server_score"}
     assert evidence_needed(name, False) == frozenset() == make_density(config(name=name), 2).needs
     assert [window for window in range(2, 10) if policy.decides_after(window)] == [3, 6, 9]
     observe(policy, [10, 40])
-    decisions = [policy.decide(Evidence(server_accuracy=accuracy)) for accuracy in (0.5, 0.5, 0.4)]
+    decisions = [policy.decide(Evidence(server_score=score)) for score in (0.5, 0.5, 0.4)]
     assert [d.stop for d in decisions] == [False, False, True]  # the second is identical: it does not count
     assert decisions[-1].density_pct.tolist() == ([100, 100] if name == "full" else [100, 25])
 
 
 @pytest.mark.parametrize("name", ["recovery", "tiers_recovery"])
-def test_recovery_asks_for_accuracies_and_has_the_stop_rule(name):
-    needs = {"client_accuracy", "server_accuracy"}
+def test_recovery_asks_for_scores_and_has_the_stop_rule(name):
+    needs = {"client_score", "server_score"}
     assert evidence_needed(name, False) == evidence_needed(name, True) == find_density(name).needs == needs
     for slow_s, stops in ((10, [False, True]), (40, [False, False])):  # with 40 s client 1 is pruned
         policy = make_density(config(name=name, patience=1), 2)
         observe(policy, [10, slow_s])
-        assert [policy.decide(Evidence(server_accuracy=accuracy)).stop for accuracy in (0.5, 0.4)] == stops
+        assert [policy.decide(Evidence(server_score=score)).stop for score in (0.5, 0.4)] == stops
 
 
 # --- plugins ---
@@ -198,7 +198,7 @@ def test_a_policy_may_decide_by_losses():
 
 
 def test_a_plugin_of_version_0_1_still_runs():
-    with pytest.warns(DeprecationWarning, match="Halves: the base class of density policies is now DensityPolicy"):
+    with pytest.warns(FutureWarning, match="Halves: the base class of density policies is now DensityPolicy"):
 
         class Halves(FullDensity):
             def balance(self, present):
@@ -213,7 +213,7 @@ def test_a_plugin_of_version_0_1_still_runs():
 
     assert RecoveringHalves.needs == Recovery.needs and not RecoveringHalves.stays_full
     assert not RecoveringHalves.in_cohorts and RecoveringHalves(config(), 2).decides_after(3)
-    with pytest.warns(DeprecationWarning, match="needs = frozenset"):
+    with pytest.warns(FutureWarning, match="needs = frozenset"):
 
         class Looks(BalancedDensity):
             recovers = True
@@ -222,13 +222,31 @@ def test_a_plugin_of_version_0_1_still_runs():
                 return client_accuracy < 0.5
 
     assert Looks.needs == {"client_accuracy"} and Looks.recovers
-    with pytest.warns(DeprecationWarning, match="in an Evidence"):
+    with pytest.warns(FutureWarning, match="in an Evidence"):
         decision = Looks(config(), 2).decide(np.array([0.4, 0.6]), None)
     assert decision.triggered.tolist() == [True, False]
 
 
+def test_a_subclass_stays_full_only_if_it_says_so():
+    class StaysFull(DensityPolicy):
+        stays_full = True
+
+    class Halves(StaysFull):
+        def balance(self, present):
+            return present / 2
+
+    class WrongHalves(Halves):
+        stays_full = True
+
+    assert StaysFull.stays_full and not StaysFull(config(), 2).decides_after(3)
+    assert not Halves.stays_full and Halves(config(), 2).decide().density_pct.tolist() == [50, 50]
+    with pytest.raises(UserError, match="WrongHalves.balance gave 0.5; allowed: 1 for every client, because its class"):
+        WrongHalves(config(), 2).decide()
+
+
 def test_a_plugin_that_asks_for_something_else_is_refused():
-    with pytest.raises(UserError, match="needs are among client_accuracy, client_loss, server_accuracy, not .'age'"):
+    known = "client_accuracy, client_loss, client_score, server_accuracy, server_score"
+    with pytest.raises(UserError, match=f"needs are among {known}, not .'age'"):
         find_density("tests.density.test_policy:AsksForAge")
 
 
@@ -256,6 +274,31 @@ def test_recovery_raises_the_minimum_step_by_step_until_one():
     assert not any(client0 for client0, _ in fired)  # client 0 is at density 1: nothing to recover
     assert [client1 for _, client1 in fired] == [i in (1, 3, 5, 7) for i in range(12)]
     assert decision.min_densities.tolist() == [0.05, 1.0]
+
+
+def test_recovery_follows_a_metric_of_which_less_is_better():
+    """Perplexities fall at both clients and then stand still at client 1: only that one recovers, in the metric's unit.
+
+    Scores are minus the perplexities. With min_delta = 2 the step from 40 to 39 is none.
+    """
+    policy = make_density(config(patience=1, min_delta=2.0), 2)
+    observe(policy, [10, 40])
+    perplexities = [(90.0, 80.0), (70.0, 60.0), (50.0, 40.0), (30.0, 39.0), (20.0, 38.0), (10.0, 41.0)]
+    fired, stops = [], []
+    for pair in perplexities:
+        scores = -np.array(pair)
+        decision = policy.decide(Evidence(np.array([0.5, 0.5]), client_score=scores, server_score=scores[1]))
+        fired.append(decision.triggered.tolist())
+        stops.append(decision.stop)
+    # 39 fires against 40; 38 is the new best; 41 fires against it
+    assert fired == [[False, k in (3, 5)] for k in range(6)]
+    assert decision.density_pct.tolist() == [100, 65] and stops == [False] * 6
+
+
+def test_the_stop_rule_follows_the_servers_score():
+    policy = make_density(config(patience=1), 1)
+    stops = [policy.decide(Evidence(server_accuracy=0.1, server_score=-p)).stop for p in (90.0, 80.0, 81.0)]
+    assert stops == [False, False, True]  # the accuracy stands still, and nobody asks for it
 
 
 def test_recovered_minimum_survives_the_time_balance():
@@ -338,5 +381,5 @@ def test_a_policy_with_the_former_decide_is_refused():
 
 def test_the_former_name_of_a_decisions_densities_is_known():
     decision = DensityPolicy(config(), 2).decide()
-    with pytest.warns(DeprecationWarning, match="density_pct"):
+    with pytest.warns(FutureWarning, match="density_pct"):
         assert decision.percents.tolist() == decision.density_pct.tolist()

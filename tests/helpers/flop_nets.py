@@ -199,8 +199,20 @@ def plain_number(value):
     return not isinstance(value, jax.core.Tracer) and np.shape(value) == () and isinstance(dtype, np.dtype)
 
 
-def without_loops(function, *shapes):
-    """`function` with every turn of every loop written out."""
+def with_border(equation, ins):
+    """(operands, parameters) of a convolution whose zeros around the image are pixels, whose taps XLA then counts."""
+    numbers, padding = equation.params["dimension_numbers"], equation.params["padding"]
+    border = [(0, 0, 0)] * ins[0].ndim
+    for axis, (before, after) in zip(numbers.lhs_spec[2:], padding, strict=True):
+        border[axis] = (before, after, 0)
+    return [lax.pad(ins[0], jnp.zeros((), ins[0].dtype), border), ins[1]], {
+        **equation.params,
+        "padding": ((0, 0),) * len(padding),
+    }
+
+
+def without_loops(function, *shapes, borders=False):
+    """`function` with every turn of every loop written out, and with `borders` all images with their border."""
     closed = jax.make_jaxpr(function)(*shapes)
 
     def run(jaxpr, consts, args):
@@ -229,6 +241,8 @@ def without_loops(function, *shapes):
                 closed = next((p for p in params.values() if isinstance(p, ClosedJaxpr)), None)
                 outs = run(inner[0], closed.consts if closed else [], ins)
             else:
+                if borders and name == "conv_general_dilated":
+                    ins, params = with_border(equation, ins)
                 with (
                     jax.ensure_compile_time_eval() if all(map(plain_number, ins)) else contextlib.nullcontext()
                 ):  # counters of loops

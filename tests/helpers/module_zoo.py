@@ -312,9 +312,70 @@ class NnxKeepsAKey(nnx.Module):
         return self.out(flat(x)) + jax.random.normal(self.key[...], (self.out.out_features,))
 
 
+class ChangesShape(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        seen = self.variable("seen", "rows", lambda: jnp.zeros((1, 36)))
+        if train:
+            seen.value = jnp.concatenate([seen.value, flat(x)[:1]])
+        return nn.Dense(self.classes)(flat(x))
+
+
+class ChangesType(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        seen = self.variable("seen", "mean", lambda: jnp.zeros(36))
+        if train:
+            seen.value = flat(x).mean(0).astype(jnp.bfloat16)
+        return nn.Dense(self.classes)(flat(x))
+
+
+class HalfPrecision(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        h = nn.Dense(8)(flat(x))
+        seen = self.variable("seen", "mean", lambda: jnp.zeros(8, jnp.bfloat16))
+        if train:
+            seen.value = h.mean(0).astype(jnp.bfloat16)
+        return nn.Dense(self.classes)(h - seen.value)
+
+
+class CountsInWholeNumbers(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        calls = self.variable("counts", "calls", lambda: jnp.zeros((), jnp.int32))
+        if train:
+            calls.value += 1
+        return nn.Dense(self.classes)(flat(x))
+
+
+class ChangesInEvaluation(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        last = self.variable("seen", "last", lambda: jnp.zeros(36))
+        last.value = flat(x).mean(0)
+        return nn.Dense(self.classes)(flat(x))
+
+
+# with the words in which it is refused
 KEEPS_STATE = [
-    NnxCounter, NnxCountsInTraining, NnxMakesAVariable, NnxBatchNorm, NnxChangesAParam, LinenCounter,
-    LinenNewInTraining, NnxKeepsAKey,
+    (NnxCounter, "keeps state between calls"), (NnxMakesAVariable, "keeps state between calls"),
+    (NnxChangesAParam, "keeps state between calls"), (LinenNewInTraining, "counts"),
+    (NnxKeepsAKey, "keeps a random key"), (CountsInWholeNumbers, "calls: changed by a call in training"),
+    (ChangesInEvaluation, "last: changed by a call in evaluation"),
+    (ChangesShape, r"shape or type changes in training \(seen/rows: float32\[1, 36\], then float32\[2, 36\]\)"),
+    (ChangesType, r"shape or type changes in training \(seen/mean: float32\[36\], then bfloat16\[36\]\)"),
+    (HalfPrecision, r"has bfloat16 state \(seen/mean\); allowed: float32"),
 ]  # fmt: skip
 
 

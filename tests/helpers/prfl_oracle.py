@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from server_oracle import Server
 
+from prfl_jax.aggregate import aggregation_in_force
 from prfl_jax.data.device import draw_batches
 from prfl_jax.density import Evidence, make_density
-from prfl_jax.strategies import aggregation_in_force
+from prfl_jax.strategies.table import staleness_a
 
 LAYERS = ("Dense_0", "Dense_1")
 
@@ -114,7 +115,9 @@ class Oracle:
         self.held = [np.zeros(t.shape, int) for t in self.total]
         self.levels = [np.ones(t.shape, int) for t in self.total]  # before the first pruning all hold all
         self.losses, self.client_accuracy, self.staleness = [], [], []
-        self.aggregation = aggregation_in_force(self.config)
+        self.aggregation = aggregation_in_force(
+            self.config.aggregation, staleness_a(self.config.strategy, self.config.aggregation.staleness)
+        )
         self.server, eta, self.undecided = None, self.aggregation.server_lr, []
         if self.aggregation.optimizer != "none":  # whose rate is eta: the aggregate is that of rate 1
             self.server = Server(self.aggregation.optimizer, eta, self.aggregation.optimizer_args)

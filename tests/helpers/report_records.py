@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prfl_jax.config.defaults import default_config
@@ -82,6 +82,21 @@ def simulated_run(
     }  # fmt: skip
     yield {"kind": "final", "window": windows, "t_s": t_s, "mask": scores, "fedavg": scores}
     yield {"kind": "end", "how": "rounds", "detail": None, "client": None, "window": windows}
+
+
+def of_language_model(records: Iterable[dict[str, Any]], tokens: int = 5000) -> Iterator[dict[str, Any]]:
+    """The same run as one of a language model: the better an accuracy, the lower the perplexity, from `tokens` on."""
+
+    def scored(scores: dict[str, Any]) -> dict[str, Any]:
+        loss = math.log(tokens) * (1 - scores["accuracy"])
+        return {**scores, "loss": loss, "perplexity": math.exp(loss)}
+
+    unlabelled = {"per_class": [], "per_client": [], "worst_client": None}
+    for record in records:
+        if record["kind"] in ("eval", "final"):
+            more = unlabelled if record["kind"] == "final" else {}
+            record = {**record, **{name: scored(record[name]) | more for name in ("mask", "fedavg")}}
+        yield record
 
 
 def report_of(records: Any, clients: int, **changes: Any) -> dict[str, Any]:

@@ -97,9 +97,9 @@ def test_every_built_in_name_is_found():
 
 
 def test_names_of_version_0_1_are_still_importable():
-    with pytest.warns(DeprecationWarning, match="prfl_jax.local.sgd"):
+    with pytest.warns(FutureWarning, match="prfl_jax.local.sgd"):
         from prfl_jax.local import make_local_round
-    with pytest.warns(DeprecationWarning, match="IMPORTANCES"):
+    with pytest.warns(FutureWarning, match="IMPORTANCES"):
         from prfl_jax.submodel import SCORES
     assert callable(make_local_round)
     assert SCORES["weight"]((np.float32(-2.0),), ()) == (2.0,)

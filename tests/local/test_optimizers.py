@@ -106,7 +106,7 @@ def test_other_factories_equal_a_plain_loop_of_optax(name):
 # --- clipping and schedules of SGD ---
 
 
-def test_a_clipped_gradient_has_the_norm_of_what_the_client_holds():
+def test_clipping_takes_the_norm_of_what_the_client_holds():
     masks = some_masks()
     params, x, y = start()
     sent = masked(params, masks)
@@ -193,7 +193,7 @@ def test_moments_and_decay_do_not_move_what_a_step_leaves_out():
 
 
 @pytest.mark.slow
-def test_widths_that_were_not_drawn_keep_their_values_under_adamw():
+def test_widths_not_drawn_keep_their_values_under_adamw():
     from tests.local.test_ordered import setting, widths
 
     task, given, _, (x, y) = setting(100)

@@ -102,7 +102,7 @@ def test_runs_differ_from_heterofl_and_follow_the_seed():
 def test_momentum_and_prox_move_only_what_a_step_trains(settings):
     """Two steps by hand: all four weights, then only the first; gradients are 1, in float64."""
     layout = Layout.of({"w": jax.ShapeDtypeStruct((4, 1), jnp.float32)}, channels=True)
-    model = types.SimpleNamespace(apply=lambda p, x, training, key: x @ p["w"])
+    model = types.SimpleNamespace(step=lambda p, x, key: (x @ p["w"], {}))
     task = LocalTask(model, lambda logits, y: logits[:, 0], layout, LocalSettings(2, 1, **settings))
     x, y = np.ones((2, 1, 4), np.float32), np.zeros((2, 1), np.int32)
     batches = Batches(one=lambda k: (x[k], y[k]), all=lambda: (x, y))

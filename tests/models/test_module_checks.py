@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import module_zoo as zoo
 import numpy as np
 import pytest
-from marked import every_fifth, every_third, slow_except
+from marked import every_fifth, slow_except
 
 from prfl_jax.models import module_checks
 from prfl_jax.models.build import load_model, save_model, wrap_module
-from prfl_jax.models.module_checks import Sizes
+from prfl_jax.models.checked_module import Sizes
 from prfl_jax.system.errors import UserError
 
 X = np.random.default_rng(0).normal(size=(3, *zoo.SHAPE)).astype(np.float32)
@@ -38,7 +38,7 @@ def refused(module, says, sizes=None):
 
 @pytest.mark.parametrize("inner", every_fifth([(inner,) for inner in zoo.ACROSS]), ids=names(zoo.ACROSS))
 def test_a_module_that_looks_across_its_batch_is_refused(inner):
-    says = "keeps state between calls" if inner is zoo.batch_norm_of_flax else "looks across its batch in evaluation"
+    says = "keeps state between calls" if inner is zoo.batch_norm_of_flax else "mixes the images of its batch"
     text = refused(zoo.Around(inner), says)
     assert "GroupNorm or LayerNorm" in text and "batch norm without" not in text
 
@@ -88,15 +88,14 @@ def test_outputs_that_are_no_numbers_or_no_floats():
 # Variables that are no params.
 
 
-@pytest.mark.parametrize("module", every_third([(module,) for module in zoo.KEEPS_STATE]), ids=names(zoo.KEEPS_STATE))
-def test_state_between_calls_is_refused(module):
-    says = "counts" if module is zoo.LinenNewInTraining else "keeps state between calls|keeps a random key"
+@pytest.mark.parametrize("module,says", zoo.KEEPS_STATE, ids=[module.__name__ for module, _ in zoo.KEEPS_STATE])
+def test_state_that_cannot_be_kept_is_refused(module, says):
     refused(module, says)
 
 
 @pytest.mark.parametrize("module", zoo.UNREPEATABLE, ids=names(zoo.UNREPEATABLE))
 def test_numbers_that_no_key_gives_are_refused(module):
-    refused(module, "does not repeat")
+    refused(module, "is not repeatable")
 
 
 def nnx_by_hand(tree, x):
@@ -256,4 +255,4 @@ def test_a_model_too_large_to_compute_is_not_checked(monkeypatch):
     monkeypatch.setattr(module_checks, "_asked_before", [])
     monkeypatch.setattr(module_checks, "host_available", lambda: 1000)
     (line,) = wrap(zoo.RateZero).warnings
-    assert line.startswith("config.model.name: 'theirs' was not asked what its outputs depend on")
+    assert line.startswith("config.model.name: 'theirs' is not checked for outputs that depend on other images: ")

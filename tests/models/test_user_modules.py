@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from marked import slow, slow_except
+from marked import slow_except
 from ml_collections import ConfigDict
 from tiny import primitives
 
@@ -63,20 +63,6 @@ class Nnx(nnx.Module):
         for conv in self.convs:
             x = nnx.relu(conv(x))
         return self.out(self.drop(x.reshape(x.shape[0], -1)))
-
-
-class TracksStatistics(nn.Module):
-    @nn.compact
-    def __call__(self, x, train):
-        return nn.Dense(10)(nn.BatchNorm(use_running_average=not train)(x).reshape(x.shape[0], -1))
-
-
-class NnxTracksStatistics(nnx.Module):
-    def __init__(self, classes, *, rngs):
-        self.norm, self.out = nnx.BatchNorm(2, rngs=rngs), nnx.Linear(288, classes, rngs=rngs)
-
-    def __call__(self, x):
-        return self.out(self.norm(x).reshape(x.shape[0], -1))
 
 
 class OneForAll(nn.Module):
@@ -249,8 +235,6 @@ def test_flop_of_a_users_module(mixed):
 @pytest.mark.parametrize(
     "module,says",
     [
-        (TracksStatistics, "batch_stats"),
-        slow(NnxTracksStatistics, "batch statistics"),
         (OneForAll, r"returns \(10,\) for 2 images; allowed: \(2, 10\)"),
         (Pair, "returns a tuple for 2 images"),
         (OtherImages, r"does not take images \(12, 12, 2\)"),

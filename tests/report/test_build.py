@@ -10,10 +10,19 @@ import sys
 import jsonschema
 import pytest
 from paths import ROOT
-from report_records import report_of, simulated_run
+from report_records import of_language_model, report_of, simulated_run
 
-from prfl_jax.report import MetricsWriter, comparable, load_schema, read_metrics, read_report, write_report
+from prfl_jax.report import (
+    MetricsWriter,
+    comparable,
+    load_schema,
+    present_version,
+    read_metrics,
+    read_report,
+    write_report,
+)
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import ACCURACY, PERPLEXITY, Metric
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +131,84 @@ def test_what_the_headline_model_chooses():
     assert [entry["accuracy"] for entry in report["clients"]] == [0.6, None]
     with pytest.raises(ValueError, match="headline 'best'"):
         report_of(small_run(), 2, headline="best")
+
+
+# --- metrics other than accuracy ---
+
+
+def renamed(name):
+    """`small_run` with the values of a metric beside each accuracy: 100 (1 - accuracy), to the last digit."""
+    for record in small_run():
+        scored = {key: dict(record[key]) for key in ("mask", "fedavg") if key in record}
+        for one in scored.values():
+            one[name] = None if one["accuracy"] is None else round(100 * (1 - one["accuracy"]), 6)
+        yield {**record, **scored}
+
+
+def test_a_report_of_perplexity_adds_up_as_by_hand(validator):
+    report = report_of(renamed("perplexity"), 2, metric=PERPLEXITY, thresholds=(50.0, 20.0, 9.0, 2.5))
+    validator.validate(report)
+    assert report["metric"] == {"name": "perplexity", "higher_is_better": False, "share": False}
+    final = report["final"]
+    assert (final["metric"], final["perplexity"], final["accuracy"], final["loss"]) == (10.0, 10.0, 0.9, 0.1)
+    assert (final["mask"]["perplexity"], final["fedavg"]["perplexity"]) == (10.0, 9.0)
+    assert report["curves"]["mask"]["perplexity"] == [50.0, 20.0, 21.0]
+    assert report["curves"]["mask"]["accuracy"] == [0.5, 0.8, 0.79]
+    assert report["curves"]["fedavg"]["perplexity"] == [15.0, None, 10.0]
+    # at the level or below it
+    assert report["time_to_perplexity"] == {"50": 25.0, "20": 50.0, "9": None, "2.5": None}
+    assert report["time_to_perplexity_curves"]["fedavg"] == {"50": 25.0, "20": 25.0, "9": None, "2.5": None}
+    assert not {"time_to_accuracy", "time_to_accuracy_curves"} & report.keys()
+
+
+def test_a_report_of_accuracy_keeps_what_version_1_had(validator):
+    """Whatever reads version 1 finds each key with its value; only the metric's own keys are new."""
+    report = report_of(small_run(), 2, metric=ACCURACY)
+    assert report == report_of(small_run(), 2)
+    old = copy.deepcopy(report)
+    assert old.pop("metric") == {"name": "accuracy", "higher_is_better": True, "share": True}
+    assert old["final"].pop("metric") == old["final"]["accuracy"] == 0.9
+    validator.validate(old | {"schema_version": 1})
+    assert present_version(old | {"schema_version": 1}) == report
+
+
+def test_a_metric_of_the_users_stands_under_its_own_name(validator):
+    bleu = Metric("bleu", lambda scores: 0.0, share=False)
+    report = report_of(renamed("bleu"), 2, metric=bleu, thresholds=(30.0, 15.0))
+    validator.validate(report)
+    assert report["curves"]["mask"]["bleu"] == [50.0, 20.0, 21.0] and report["final"]["metric"] == 10.0
+    assert report["time_to_bleu"] == {"30": 25.0, "15": 25.0}  # the first value is above both, and higher is better
+    other = report_of(renamed("bleu"), 2, metric=bleu, thresholds=(30.0,), compare={"fedavg": report})
+    validator.validate(other)
+    assert other["compare"]["fedavg"]["final_bleu"] == 10.0
+
+
+def test_perplexities_are_compared_at_the_last_common_second(validator):
+    changes = {"metric": PERPLEXITY, "thresholds": (20.0,)}
+    other = report_of(renamed("perplexity"), 2, headline="fedavg", **changes)
+    records = [record for record in renamed("perplexity") if record.get("t_s") not in (50.0, 75.0)]
+    report = report_of(records, 2, compare={"fedavg": other}, **changes)
+    validator.validate(report)
+    entry = report["compare"]["fedavg"]
+    assert (entry["t_s"], entry["own_perplexity"], entry["perplexity"], entry["final_perplexity"]) == (25, 50, 15, 9)
+    assert entry["curve"] == {"t_s": [25.0, 50.0, 75.0], "perplexity": [15.0, None, 10.0]}
+    assert entry["time_to_perplexity"] == {"20": 25.0} and "accuracy" not in entry
+    with pytest.raises(ValueError, match="fedavg: its metric is .*accuracy"):
+        report_of(records, 2, compare={"fedavg": report_of(small_run(), 2)}, **changes)
+
+
+def test_a_run_without_labels_has_no_worst_client(validator):
+    report = report_of(of_language_model(simulated_run(windows=40)), 10, metric=PERPLEXITY, thresholds=())
+    validator.validate(report)
+    assert report["worst_client"] is None and report["per_class"] == [] and report["time_to_perplexity"] == {}
+    assert {entry["accuracy"] for entry in report["clients"]} == {None}
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None, [2]])
+def test_a_report_of_a_later_version_is_refused(version, tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps({**report_of(small_run(), 2), "schema_version": version}))
+    with pytest.raises(UserError, match=r"report.json: has schema_version=.*; this version of prfl_jax reads 1 to 2"):
+        read_report(tmp_path / "report.json")
 
 
 def intervals(density_pct):
@@ -234,13 +321,35 @@ def put(value, *path):
     "change",
     [
         drop("final", "accuracy"), drop("bytes_down"), drop("host", "steady_s"), drop("clients", 0, "updates"),
-        drop("curves", "mask"), drop("ended", "how"), put(2, "schema_version"), put("93 %", "final", "accuracy"),
+        drop("time_to_accuracy"), drop("metric"), put(2.0, "metric", "share"), put({"20": 1.0}, "time_to_perplexity"),
+        drop("curves", "mask"), drop("ended", "how"), put(3, "schema_version"), put("93 %", "final", "accuracy"),
         put(1.5, "final", "accuracy"), put("lost power", "ended", "how"), put(-1, "bytes_up"), put(1, "extra"),
         put([0], "clients", 0, "densities", "percent"), put("fast", "host", "note"), put(None, "windows"),
     ],
 )  # fmt: skip
 def test_the_schema_refuses(validator, change):
     report = copy.deepcopy(report_of(small_run(), 2))
+    validator.validate(report)
+    change(report)
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate(report)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop("metric"), drop("metric", "share"), drop("final", "metric"), drop("final", "perplexity"),
+        drop("final", "mask", "perplexity"), drop("curves", "fedavg", "perplexity"), drop("time_to_perplexity"),
+        drop("time_to_perplexity_curves"), drop("compare", "fedavg", "own_perplexity"),
+        drop("compare", "fedavg", "curve", "perplexity"), put("Perplexity", "metric", "name"), put(1, "schema_version"),
+        put({"20": 1.0}, "time_to_accuracy"), put(0.5, "final", "perplexity"), put({"20": "1 s"}, "time_to_bleu"),
+        put("good", "final", "bleu"), put("good", "curves", "mask", "bleu"), put({"20": 1.0}, "time_to_bleu_curves"),
+    ],
+)  # fmt: skip
+def test_the_schema_refuses_of_another_metric(validator, change):
+    changes = {"metric": PERPLEXITY, "thresholds": (20.0,)}
+    other = report_of(renamed("perplexity"), 2, **changes)
+    report = copy.deepcopy(report_of(renamed("perplexity"), 2, compare={"fedavg": other}, **changes))
     validator.validate(report)
     change(report)
     with pytest.raises(jsonschema.ValidationError):
@@ -257,10 +366,10 @@ def test_a_report_returns_from_its_file_as_it_was(tmp_path, validator):
 
 
 def test_a_report_that_json_cannot_hold_leaves_the_old_file(tmp_path):
-    write_report(tmp_path / "report.json", {"schema_version": 1})
+    write_report(tmp_path / "report.json", {"schema_version": 2})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_report(tmp_path / "report.json", {"schema_version": 1, "loss": float("nan")})
-    assert read_report(tmp_path / "report.json") == {"schema_version": 1}
+        write_report(tmp_path / "report.json", {"schema_version": 2, "loss": float("nan")})
+    assert read_report(tmp_path / "report.json") == {"schema_version": 2}
 
 
 def test_a_file_that_is_no_report_is_refused_in_one_line(tmp_path):
@@ -296,5 +405,6 @@ def test_committed_reports_follow_the_schema():
         report = json.loads(file.read_text())
         if "curves" in report:
             jsonschema.Draft202012Validator(load_schema()).validate(report)
+            jsonschema.Draft202012Validator(load_schema()).validate(present_version(report, file))
             found += 1
     assert found

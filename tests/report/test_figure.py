@@ -12,7 +12,7 @@ from report_records import report_of, simulated_run
 
 from prfl_jax.config.defaults import default_config
 from prfl_jax.report import run_figure
-from prfl_jax.report.figure import _draw_accuracy, _draw_densities, _mean_density
+from prfl_jax.report.figure import _draw_densities, _draw_metric, _mean_density
 
 pyplot_free = pytest.importorskip("matplotlib.figure")
 
@@ -52,7 +52,7 @@ def test_the_same_report_gives_the_same_picture(tmp_path, prfl):
 def test_the_lines_are_the_reports_numbers(prfl, fedavg):
     figure = pyplot_free.Figure()
     upper, lower = figure.subplots(2)
-    _draw_accuracy(upper, [prfl])
+    _draw_metric(upper, [prfl])
     lines = {line.get_label(): line for line in upper.get_lines()}
     models = ["PR-FL: MaskFedAvg model", "PR-FL: FedAvg(B) model", "FedAvg: FedAvg(B) model"]
     assert list(lines)[:3] == models
@@ -68,11 +68,11 @@ def test_the_lines_are_the_reports_numbers(prfl, fedavg):
 
 def test_another_seed_is_named_and_a_comparison_is_drawn_once(prfl, fedavg):
     axes = pyplot_free.Figure().subplots()
-    _draw_accuracy(axes, [{**prfl, "compare": {}}, fedavg, {**prfl, "strategy": "mine", "compare": {}}])
+    _draw_metric(axes, [{**prfl, "compare": {}}, fedavg, {**prfl, "strategy": "mine", "compare": {}}])
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels[2:] == ["FedAvg, seed 1: FedAvg(B) model", "mine: MaskFedAvg model"]
     axes = pyplot_free.Figure().subplots()
-    _draw_accuracy(axes, [prfl, fedavg])
+    _draw_metric(axes, [prfl, fedavg])
     assert [text.get_text() for text in axes.get_legend().get_texts()].count("FedAvg: FedAvg(B) model") == 1
 
 
@@ -83,7 +83,7 @@ def test_several_seeds_are_one_line_and_a_band(prfl, fedavg):
         records = list(simulated_run(prune=False, dt_s=40.0, windows=windows, seed=seed))
         others.append(report_of(records, 10, config=fedavg["config"], headline="fedavg", seed=seed))
     axes = pyplot_free.Figure().subplots()
-    _draw_accuracy(axes, [alone, *others])
+    _draw_metric(axes, [alone, *others])
     (line,) = [line for line in axes.get_lines() if line.get_label().startswith("FedAvg")]
     assert line.get_label() == "FedAvg, mean of seeds 1, 2, 3: FedAvg(B) model"
     curves = [report["curves"]["fedavg"] for report in others]
@@ -97,7 +97,7 @@ def test_several_seeds_are_one_line_and_a_band(prfl, fedavg):
     for t_s, low, high in zip(times, 100 * shares.min(axis=0), 100 * shares.max(axis=0), strict=True):
         assert {round(y, 9) for x, y in edges if x == t_s} >= {round(low, 9), round(high, 9)}
     axes = pyplot_free.Figure().subplots()
-    _draw_accuracy(axes, [{**others[0], "seed": 9}, *others])
+    _draw_metric(axes, [{**others[0], "seed": 9}, *others])
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels[2:] == ["FedAvg, mean of seeds 1, 2, 3, 9: FedAvg(B) model"]  # the run itself is one of the seeds
 
@@ -109,7 +109,7 @@ def test_an_accuracy_that_is_not_there_leaves_a_gap():
         for t, share in enumerate((0.5, None, 0.7))
     ]
     axes = pyplot_free.Figure().subplots()
-    _draw_accuracy(axes, [report_of(records, 2)])
+    _draw_metric(axes, [report_of(records, 2)])
     heights = axes.get_lines()[0].get_ydata()
     assert heights[0] == 50 and np.isnan(heights[1]) and heights[2] == 70
     assert len(axes.get_legend().get_texts()) == 1

@@ -138,7 +138,7 @@ def test_data_sets_have_sections_of_their_own(tmp_path):
     page = tmp_path / "page.html"
     write_page(find_runs([str(tmp_path)]), page)
     text = page.read_text()
-    assert all(f'<div id="{name}">' in text for name in ("accuracy", "accuracy-1", "traffic", "traffic-1"))
+    assert all(f'<div id="{name}">' in text for name in ("headline", "headline-1", "traffic", "traffic-1"))
 
 
 @pytest.mark.parametrize(("strategy", "number"), [("prfl", 24), (None, 14), ("both", 20)])
@@ -157,7 +157,7 @@ def test_the_mean_and_its_band_against_the_obvious_ones(tmp_path):
     """Three seeds, one of which ends early: where all have a point, and not a second further."""
     reports = [make(tmp_path, str(seed), seed=seed, windows=windows) for seed, windows in ((0, 60), (1, 60), (2, 25))]
     (group,) = groups_of(tmp_path)
-    figure = figures.accuracy([group])
+    figure = figures.headline([group])
     curves = [report["curves"]["mask"] for report in reports]
     want = {}
     for t_s in curves[0]["t_s"]:
@@ -183,7 +183,7 @@ def test_along_other_axes_nothing_is_read_beyond_a_curve(tmp_path):
     """Over windows and bytes the seeds' points lie elsewhere: straight lines between them, by hand."""
     reports = [make(tmp_path, str(seed), seed=seed, windows=windows) for seed, windows in ((0, 60), (1, 30))]
     (group,) = groups_of(tmp_path)
-    figure = figures.accuracy([group])
+    figure = figures.headline([group])
     buttons = {button["label"]: button["args"][0] for button in figure.layout.updatemenus[0].buttons}
     assert list(buttons) == ["simulated time", "windows", "bytes"]
     (place,) = [k for k, trace in enumerate(figure.data) if trace.meta["part"] == "line"]
@@ -270,7 +270,7 @@ def overlap(one, other, slack=1.5):
 
 
 SHOWN = (
-    "return document.getElementById('accuracy').data.filter(t => t.meta.part === arguments[0] && (t.visible ?? true))"
+    "return document.getElementById('headline').data.filter(t => t.meta.part === arguments[0] && (t.visible ?? true))"
     ".map(t => [t.meta.group, t.line ? t.line.color : t.fillcolor, t.line ? t.line.dash : ''])"
 )
 
@@ -302,7 +302,7 @@ def test_44_runs_are_15_lines_and_single_runs_come_on_demand(many, tmp_path, bro
     lines = browser.execute_script(SHOWN, "line")
     assert len(lines) == 15 == len(groups) and browser.execute_script(SHOWN, "run") == []
     assert len(browser.execute_script(SHOWN, "band")) == 15
-    assert len(browser.find_elements("css selector", "#accuracy .legendtoggle")) == 15
+    assert len(browser.find_elements("css selector", "#headline .legendtoggle")) == 15
     assert len({(colour, dash) for _, colour, dash in lines}) == 15
 
     # a method has one colour: its line, its bars, its swatches
@@ -335,8 +335,8 @@ def test_44_runs_are_15_lines_and_single_runs_come_on_demand(many, tmp_path, bro
     wait_until(lambda: browser.execute_script(SHOWN, "run") == [])
 
     # a click on the legend takes a method's line and band away together; its runs do not come back with it
-    browser.find_elements("css selector", "#accuracy .legendtoggle")[2].click()
-    hidden = "return document.getElementById('accuracy').data.filter(t => t.visible === 'legendonly').map(t => t.meta)"
+    browser.find_elements("css selector", "#headline .legendtoggle")[2].click()
+    hidden = "return document.getElementById('headline').data.filter(t => t.visible === 'legendonly').map(t => t.meta)"
     wait_until(lambda: len(browser.execute_script(hidden)) == 2)
     assert browser.execute_script(hidden) == [{"group": 2, "part": part} for part in ("band", "line")]
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0  # nothing is fetched
@@ -351,11 +351,11 @@ def test_names_are_readable_on_wide_and_narrow_screens(width, many, tmp_path, br
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # tables scroll, not the page
     labels = texts(browser, "#traffic .ytick text")
     assert len(labels) == 15 and all(label[1] >= 0 and label[3] <= width for label in labels)
-    legend = texts(browser, "#accuracy .legendtext")
+    legend = texts(browser, "#headline .legendtext")
     assert len(legend) == 15 and all(entry[1] >= 0 and entry[3] <= width + 1 for entry in legend)
     for found in (labels, legend):
         assert not [(a[0], b[0]) for k, a in enumerate(found) for b in found[:k] if overlap(a, b)]
-    plot = texts(browser, "#accuracy .nsewdrag")[0]
+    plot = texts(browser, "#headline .nsewdrag")[0]
     assert plot[3] - plot[1] > 0.5 * width and plot[4] - plot[2] > 200  # room is left for the curves
 
 
@@ -368,7 +368,7 @@ def test_the_papers_runs(tmp_path, browser):
     write_page(find_runs([str(folder)]), page)
     opened(browser, page)
     lines = browser.execute_script(
-        "return [...document.querySelectorAll('[id^=accuracy]')].map(e => e.data.filter(t => t.meta.part === 'line' && "
+        "return [...document.querySelectorAll('[id^=headline]')].map(e => e.data.filter(t => t.meta.part === 'line' && "
         "(t.visible ?? true)).map(t => [t.name, t.line.color, t.line.dash]))"
     )
     assert sum(map(len, lines)) == len(methods) < len(files)

@@ -51,7 +51,7 @@ def test_curves_over_each_axis(folder):
     run = find_runs([str(folder / "a")])[0]
     records = [json.loads(line) for line in (folder / "a" / "metrics.jsonl").read_text().splitlines()]
     evals = [record for record in records if record["kind"] == "eval"]
-    figure = figures.accuracy(group_runs([run]))
+    figure = figures.headline(group_runs([run]))
     buttons = {b["label"]: b["args"] for b in figure.layout.updatemenus[0].buttons}
     assert list(buttons) == ["simulated time", "windows", "bytes", "host time"]
     shown = {label: args[0]["x"][0] for label, args in buttons.items()}
@@ -68,10 +68,10 @@ def test_an_axis_that_some_runs_lack(folder):
     old = copy.deepcopy(alone)
     for name in ("window", "bytes_up", "bytes_down", "bytes_client_down"):
         del old.report["curves"]["mask"][name]
-    buttons = {b["label"]: b["args"] for b in figures.accuracy(group_runs([known, old])).layout.updatemenus[0].buttons}
+    buttons = {b["label"]: b["args"] for b in figures.headline(group_runs([known, old])).layout.updatemenus[0].buttons}
     assert buttons["host time"][1]["xaxis.title.text"] == "host time, s (not known of 1 runs)"
     assert list(buttons["windows"][0]["x"][1]) == [None]
-    menu = figures.accuracy(group_runs([old])).layout.updatemenus[0]
+    menu = figures.headline(group_runs([old])).layout.updatemenus[0]
     assert [b["label"] for b in menu.buttons] == ["simulated time"] and menu.visible is False
 
 
@@ -137,17 +137,17 @@ def test_a_browser_draws_the_page_and_hides_a_curve(folder, tmp_path, browser):
     def drawn(place):
         return browser.execute_script(f"return document.querySelectorAll('#{place} .trace').length")
 
-    assert drawn("accuracy") == 4 and drawn("timeline") == 4 and drawn("traffic") == 3
-    visible = "return document.getElementById('accuracy').data.map(trace => trace.visible ?? true)"
+    assert drawn("headline") == 4 and drawn("timeline") == 4 and drawn("traffic") == 3
+    visible = "return document.getElementById('headline').data.map(trace => trace.visible ?? true)"
     assert browser.execute_script(visible) == [True] * 4
-    browser.find_elements("css selector", "#accuracy .legendtoggle")[2].click()
+    browser.find_elements("css selector", "#headline .legendtoggle")[2].click()
     wait_until(lambda: browser.execute_script(visible) == [True, True, "legendonly", True])
-    wait_until(lambda: drawn("accuracy") == 3)
+    wait_until(lambda: drawn("headline") == 3)
 
     def x_title():
-        return browser.execute_script("return document.getElementById('accuracy').layout.xaxis.title.text")
+        return browser.execute_script("return document.getElementById('headline').layout.xaxis.title.text")
 
-    buttons = browser.find_elements("css selector", "#accuracy .updatemenu-button")
+    buttons = browser.find_elements("css selector", "#headline .updatemenu-button")
     [button for button in buttons if button.text == "windows"][0].click()
     wait_until(lambda: x_title().startswith("windows"))
 
@@ -186,5 +186,5 @@ def test_twenty_runs_of_a_thousand_points_open_in_three_seconds(folder, tmp_path
     wait_until(lambda: browser.execute_script("return document.body.dataset.drawn") == "yes")
     opened_ms = browser.execute_script("return performance.now()")
     print(f"opened in {opened_ms / 1e3:.2f} s, {page.stat().st_size / 1e6:.1f} MB")
-    assert browser.execute_script("return document.querySelectorAll('#accuracy .trace').length") == 20
+    assert browser.execute_script("return document.querySelectorAll('#headline .trace').length") == 20
     assert opened_ms < 3000 or os.getloadavg()[0] > 1.5  # a bound for a machine that has nothing else to do

@@ -37,7 +37,7 @@ def test_a_log_gets_few_lines_with_everything_in_them():
     stream, clock = io.StringIO(), Clock()
     run(
         Progress(1000, stream=stream, clock=clock), 1000, clock,
-        accuracy=0.9214, arrivals_per_window=7.83, density_pct=[100, 50, 8],
+        value=0.9214, arrivals_per_window=7.83, density_pct=[100, 50, 8],
     )  # fmt: skip
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10
@@ -97,9 +97,9 @@ def test_a_resumed_run_estimates_from_what_it_did_itself():
 def test_a_terminal_gets_a_bar():
     stream = Terminal()
     progress = Progress(200, stream=stream)
-    progress.update(50, 700.0, accuracy=0.5, arrivals_per_window=8, density_pct=[100, 100])
+    progress.update(50, 700.0, value=0.5, arrivals_per_window=8, density_pct=[100, 100])
     progress.write("saved a checkpoint")
-    progress.update(100, 1400.0, accuracy=0.905, arrivals_per_window=8, density_pct=[8, 100])
+    progress.update(100, 1400.0, value=0.905, arrivals_per_window=8, density_pct=[8, 100])
     progress.close()
     progress.close()
     shown = stream.getvalue()
@@ -129,7 +129,7 @@ def test_the_longest_text_leaves_room_for_a_bar_in_80_columns():
     termios.tcsetwinsize(writer, (24, 80))
     with open(writer, "w", encoding="utf-8") as stream:
         with Progress(10_000, stream=stream) as progress:
-            progress.update(9_999, 139_986.0, accuracy=0.905, arrivals_per_window=8, density_pct=[8, 100])
+            progress.update(9_999, 139_986.0, value=0.905, arrivals_per_window=8, density_pct=[8, 100])
     shown = read_all(reader).decode()
     last = shown.rstrip().split("\r")[-1]
     assert len(last) <= 80 and "window 9999/10000  139,986 s" in last and last.endswith(" left")

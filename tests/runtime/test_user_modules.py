@@ -146,7 +146,7 @@ def test_devices_change_neither_counts_nor_loss():
 def test_nets_that_look_across_their_batch_are_refused(net, batch):
     c = config(net, eval__batch_size=batch)
     for begin in (describe, Simulation):
-        with pytest.raises(UserError, match="looks across its batch in evaluation") as caught:
+        with pytest.raises(UserError, match="mixes the images of its batch in evaluation") as caught:
             begin(c)
         assert "\n" not in str(caught.value)
 

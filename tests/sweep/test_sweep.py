@@ -13,20 +13,26 @@ from unittest import mock
 import optuna
 import pytest
 import tiny
+import tokens
+from marked import slow_except
 from paths import HELPERS, ROOT
 
 from prfl_jax.report import read_metrics
 from prfl_jax.sweep import Sweep
 from prfl_jax.sweep import run as sweep_run
 from prfl_jax.sweep.run import run_sweep
-from prfl_jax.sweep.settings import WORKER
+from prfl_jax.sweep.settings import WORKER, Objective
 from prfl_jax.sweep.space import Space
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import ACCURACY, PERPLEXITY, Metric
 
 GRID = """
 def get_space():
     return {"local.lr": [0.1, 0.3], "local.steps": [1, 2]}
 """
+
+
+ACCURATE = Objective(ACCURACY)
 
 
 @pytest.fixture
@@ -170,9 +176,72 @@ def test_time_to_a_level(space_file, tmp_path):
     assert outcome(out)["best"] == [0] and outcome(out)["direction"] == "minimize"
 
 
+# --- other metrics ---
+
+
+@pytest.mark.parametrize("objective", slow_except([None, "perplexity", "time_to:10"], None))
+def test_a_language_model_is_judged_by_perplexity(space_file, tmp_path, objective):
+    """The lowest perplexity at the end, or the least time to one, is best."""
+    out, space = tmp_path / "sweep", "def get_space(): return {'local.lr': [1e-6, 3.0]}"
+    base = tiny.config("fedavg", **tokens.SETTINGS, data__name=tokens.write(tmp_path), rounds=10)
+    assert run_sweep(base, sweep(space_file(space), out, objective=objective)) == 0
+    found = outcome(out)
+    assert found["direction"] == "minimize" and found["objective"] == (objective or "perplexity")
+    reports = [json.loads((out / entry["folder"] / "report.json").read_text()) for entry in found["trials"]]
+    if objective == "time_to:10":
+        assert [entry["value"] for entry in found["trials"]] == [r["time_to_perplexity"]["10"] for r in reports]
+        assert found["trials"][0]["value"] is None and found["best"][0] == 1
+    else:
+        ends = [report["final"]["perplexity"] for report in reports]
+        assert [entry["value"] for entry in found["trials"]] == ends and ends[0] > ends[1]
+        assert found["best"] == [1, 0]
+    records = [r for r in read_metrics(out / "trial_00000" / "metrics.jsonl") if r["kind"] == "eval"]
+    told = [[round(r["t_s"]), r["mask"]["perplexity"]] for r in records]
+    assert found["trials"][0]["evaluations"] == told  # in the metric's own direction
+
+
+@pytest.mark.slow
+def test_asha_gives_up_the_trials_of_high_perplexity(space_file, tmp_path):
+    out, space = tmp_path / "sweep", "def get_space(): return {'local.lr': [3.0, 1e-8, 1e-7, 1e-6, 1e-5]}"
+    base = tiny.config("fedavg", **tokens.SETTINGS, data__name=tokens.write(tmp_path), rounds=30, horizon_s=160.0)
+    assert run_sweep(base, sweep(space_file(space), out, pruner="asha")) == 0
+    assert [entry["state"] for entry in outcome(out)["trials"]] == ["complete"] + ["pruned"] * 4
+
+
+def test_what_a_trial_under_way_is_compared_by():
+    """In the direction in which the study compares; a value that is not finite is the worst."""
+    least = Objective(PERPLEXITY)
+    assert (least.direction, least.midway(90.0), least.midway(None)) == ("minimize", 90.0, float("inf"))
+    soonest = Objective(PERPLEXITY, 50.0)
+    assert (soonest.direction, soonest.midway(90.0), soonest.midway(float("nan"))) == ("minimize", 90.0, float("inf"))
+    assert (ACCURATE.direction, ACCURATE.midway(0.9), ACCURATE.midway(None)) == ("maximize", 0.9, float("-inf"))
+    early = Objective(ACCURACY, 0.9)
+    assert (early.direction, early.midway(0.75)) == ("minimize", 0.25)
+    gain = Objective(Metric("gain", lambda scores: 0.0, share=False), 7.0)
+    assert gain.midway(12.0) < gain.midway(5.0)
+
+
+def test_a_final_value_that_is_not_finite_is_none():
+    report = {"final": {"metric": None}, "ended": {"how": "rounds"}, "time_to_perplexity": {"50": None, "200": 9.0}}
+    assert Objective(PERPLEXITY).value(report) is None
+    assert [Objective(PERPLEXITY, level).value(report) for level in (50.0, 200.0)] == [float("inf"), 9.0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("accuracy", "allowed is perplexity, or time_to:LEVEL with a level in \\(1, inf\\)"),
+        ("time_to:0.9", "allowed is perplexity"),
+        ("time_to:inf", "allowed is perplexity"),
+    ],
+)
+def test_objectives_that_a_language_model_has_not(objective, words):
+    with pytest.raises(UserError, match=f"--objective={objective}: {words}"):
+        Objective.of(objective, PERPLEXITY)
+
+
 def test_a_signal_saves_the_trial_and_plans_it_again(space_file, tmp_path):
     from prfl_jax.sweep import study as study_room
-    from prfl_jax.sweep.settings import Objective
     from prfl_jax.sweep.trial import TrialRunner
     from prfl_jax.system.signals import Interrupted
 
@@ -181,8 +250,8 @@ def test_a_signal_saves_the_trial_and_plans_it_again(space_file, tmp_path):
     settings = sweep(space_file("def get_space(): return {'local.lr': [0.3]}"), out)
     space = Space.read(settings.space)
     with study_room.quiet():
-        study = study_room.open_study(settings, base, space)
-        run = TrialRunner(base, space, Objective(None), out, tiny.StopAt(8), progress=False)
+        study = study_room.open_study(settings, base, space, ACCURATE)
+        run = TrialRunner(base, space, ACCURATE, out, tiny.StopAt(8), progress=False)
         with pytest.raises(Interrupted):
             study_room.work(study, run, tiny.StopAt(10**6))
     assert [t.state.name for t in study.get_trials()] == ["FAIL", "WAITING"]
@@ -201,7 +270,7 @@ def test_a_trial_that_was_taken_and_never_heard_of_is_lost(space_file, tmp_path)
     out.mkdir()
     settings = sweep(space_file("def get_space(): return {'local.lr': [0.3]}"), out, heartbeat_s=1)
     with study_room.quiet():
-        study = study_room.open_study(settings, base, Space.read(settings.space))
+        study = study_room.open_study(settings, base, Space.read(settings.space), ACCURATE)
         study.ask()  # without a heartbeat
     assert [t.state.name for t in study.get_trials()] == ["RUNNING"]
     assert run_sweep(base, settings) == 0
@@ -232,6 +301,7 @@ def get_space():
         ("def get_space(): return {'local.lrr': [0.1]}", "local.lr"),
         ("def get_space(): return {'local.lr': [0.1, 'much']}", "local.lr='much': allowed is"),
         ("def get_space(): return {'local.lr': (-1.0, 2.0)}", "local.lr=-1.0: allowed is"),
+        ("def get_space(): return {'task.name': ['classification']}", "task.name: allowed is one task for all trials"),
         ("def get_space(): return {'local.lr': []}", "a list of values, or an Optuna"),
         ("def get_space(): return {'local.lr': 0.5}", "a list of values, or an Optuna"),
         ("def get_space(): return {}", "at least one key"),

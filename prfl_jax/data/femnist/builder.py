@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from prfl_jax.data.femnist import leaf
+from prfl_jax.data.leaf import parts
 from prfl_jax.system.errors import UserError
 
 
@@ -47,8 +48,8 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         folder = pathlib.Path(dl_manager.manual_dir)
-        files = leaf.parts(folder)
-        self.found = {part: leaf.Found() for part in ("train", "test")}
+        files = parts(folder)
+        self.found = {part: leaf.images_found() for part in ("train", "test")}
         return {part: self._generate_examples(folder, files, part) for part in self.found}
 
     def _generate_examples(
@@ -70,7 +71,7 @@ class Femnist(tfds.core.GeneratorBasedBuilder):
                 {"image": example.image, "label": example.label, "writer": example.writer},
             )
         if not count:
-            most = max(self.found[part].images.values(), default=0)
+            most = max(self.found[part].counts.values(), default=0)
             if divided or not most:
                 raise UserError(f"{folder}: its {'files hold' if not divided else part + ' files hold'} no image")
             raise UserError(

@@ -1,4 +1,4 @@
-"""Makes the figures of an HTML page as Plotly objects: accuracy, traffic, timeline, densities, staleness."""
+"""Makes the figures of an HTML page as Plotly objects: metric, traffic, timeline, densities, staleness."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ _PATTERNS = {"solid": "", "dash": "/", "dot": ".", "dashdot": "x", "longdash": "
 _PHASES = {"download": "#4c78a8", "train": "#54a24b", "upload": "#f58518", "wait": "#d3d3d3"}
 
 
-def accuracy(groups: Sequence[Group]) -> go.Figure:
-    """Accuracy of each group over simulated time, windows, bytes or host time; buttons choose among them.
+def headline(groups: Sequence[Group]) -> go.Figure:
+    """The headline metric of each group over simulated time, windows, bytes or host time; buttons choose among them.
 
     A group of several seeds is drawn as their mean in a band from minimum to maximum; its single runs are hidden at
-    first. A trace's `meta` has its `group` and its `part`: band, line or run.
+    first. A trace's `meta` has its `group` and its `part`: band, line or run. The groups have one metric.
     """
     figure, along = go.Figure(), {name: [_drawn(group, name) for group in groups] for name in _AXES}
+    metric = groups[0].metric
     for k, group in enumerate(groups):
         for (part, xs, ys), name in zip(along["simulated time"][k], _names(group), strict=True):
             figure.add_scatter(
@@ -59,26 +60,43 @@ def accuracy(groups: Sequence[Group]) -> go.Figure:
         buttons.append({"label": name, "method": "update", "args": [change, layout]})
     look = {"type": "buttons", "direction": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 8}, "font": {"size": 11}}
     menus = [{**look, "buttons": buttons, "x": 0, "xanchor": "left", "visible": len(buttons) > 1}]
-    if near := _near(groups):
-        heights = (("all", {"yaxis.autorange": True}), (f"from {near[0]:.0%}", {"yaxis.range": near}))
-        zoom = [{"label": label, "method": "relayout", "args": [change]} for label, change in heights]
+    axis, heights = _heights(groups)
+    if heights:
+        zoom = [{"label": label, "method": "relayout", "args": [change]} for label, change in heights.items()]
         menus.append({**look, "buttons": zoom, "x": 1, "xanchor": "right"})
     models = sorted({headline_name(run.report) for group in groups for run in group.runs})
     figure.update_layout(
-        updatemenus=menus, xaxis_title=_AXES["simulated time"], yaxis_tickformat=".0%",
-        yaxis_title=f"test accuracy ({' / '.join(models)})",
+        updatemenus=menus, xaxis_title=_AXES["simulated time"], yaxis=axis,
+        yaxis_title=f"test {metric.words} ({' / '.join(models)})",
         height=max(520, 140 + sum(10 + 18 * (1 + group.label().count("<br>")) for group in groups)),
     )  # fmt: skip
     return _styled(figure)
 
 
-def _near(groups: Sequence[Group]) -> list[float] | None:
-    """The range of the accuracies in the table, if it is only the upper part of the axis; else None."""
-    runs = [run for group in groups for run in group.runs]
-    best = max((share for run in runs for share in run.curve["accuracy"] if share is not None), default=0.0)
-    levels = [float(level) for run in runs for level in run.report["time_to_accuracy"]]
+def _heights(groups: Sequence[Group]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Plotly's settings of the y axis, and the changes of it that buttons offer, by their label."""
+    metric, runs = groups[0].metric, [run for group in groups for run in group.runs]
+    values = [value for run in runs for value in run.values if value is not None]
+    if metric.share:
+        near = _near(runs)
+        whole: dict[str, Any] = {"yaxis.autorange": True}
+        return {"tickformat": ".0%"}, {"all": whole, f"from {near[0]:.0%}": {"yaxis.range": near}} if near else {}
+    if not metric.is_logarithmic(values):
+        return {}, {}
+    ticks: dict[str, Any] = {"log": "D2", "linear": None}
+    kinds: dict[str, dict[str, Any]] = {
+        kind: {"yaxis.type": kind, "yaxis.autorange": True, "yaxis.dtick": dtick} for kind, dtick in ticks.items()
+    }
+    return {"type": "log", "dtick": ticks["log"], "tickformat": ",~g"}, kinds
+
+
+def _near(runs: Sequence[Run]) -> list[float] | None:
+    """The range of the shares in the table, if it is only the upper part of the axis; else None."""
+    metric = runs[0].metric
+    best = max((share for run in runs for share in run.values if share is not None), default=0.0)
+    levels = [float(level) for run in runs for level in run.report[metric.times]]
     low = min((level for level in levels if level < best), default=0.0) - 0.1
-    return [round(low, 2), best + 0.1 * (best - low)] if low > 0.3 else None
+    return [round(low, 2), best + 0.1 * (best - low)] if low > 0.3 and metric.higher_is_better else None
 
 
 def _names(group: Group) -> list[str]:
@@ -97,7 +115,8 @@ def _look(group: Group, part: str) -> dict[str, Any]:
     if part == "band":
         colour = f"rgba({', '.join(str(int(group.colour[k : k + 2], 16)) for k in (1, 3, 5))}, 0.11)"
         return {"fill": "toself", "fillcolor": colour, "mode": "none", "hoverinfo": "skip", "showlegend": False}
-    shown = "%{y:.1%} at %{x:,.5~g}<extra>%{fullData.name}</extra>"
+    number = ".1%" if group.metric.share else ",.4~g"
+    shown = f"%{{y:{number}}}" + " at %{x:,.5~g}<extra>%{fullData.name}</extra>"
     look: dict[str, Any] = {"mode": "lines", "line": {"color": group.colour, "dash": group.dash, "width": 2}}
     look["hovertemplate"] = shown
     if part == "run":
@@ -123,7 +142,7 @@ def _drawn(group: Group, name: str) -> list[tuple[str, list[Any], list[Any]]]:
 def _curve(run: Run, name: str) -> tuple[list[Any], list[Any]]:
     """x and y of a run; [None] if its x are not known."""
     xs = _along(run, name)
-    return ([None], [None]) if xs is None else (xs, run.curve["accuracy"])
+    return ([None], [None]) if xs is None else (xs, run.values)
 
 
 def _along(run: Run, name: str) -> list[Any] | None:

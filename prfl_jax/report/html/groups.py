@@ -10,6 +10,7 @@ from typing import Any
 
 from prfl_jax.report.groups import alike, describes, leaves, one_of_each_seed, settings
 from prfl_jax.report.html.runs import Run
+from prfl_jax.report.metric import Headline
 from prfl_jax.report.names import STRATEGY_ORDER, strategy_name
 
 # As easy to distinguish with any colour vision as twelve colours can be; the first is PR-FL's if it is there.
@@ -31,7 +32,7 @@ class Group:
     Attributes:
       number: its position on the page.
       name: unique within its task.
-      task: the data that it was run on; empty if the page has only one task.
+      task: the data that it was run on, and the metric if the page has several; empty if the page has only one task.
       runs: one for each seed, by seed, over which means and spreads are taken.
       again: further runs of the same seeds.
       colour, dash: of its lines.
@@ -44,6 +45,11 @@ class Group:
     again: tuple[Run, ...]
     colour: str
     dash: str
+
+    @property
+    def metric(self) -> Headline:
+        """The headline metric of its runs."""
+        return self.runs[0].metric
 
     @property
     def title(self) -> str:
@@ -67,6 +73,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     known: list[str] = sorted(set(tasks))
     if len(known) == 1 or len(known) > MOST_TASKS or len(known) == len(found):
         tasks = [""] * len(found)  # one section: the data is a setting like others
+    tasks = _by_metric(found, tasks)
     weight = {task: sum(len(f) for f, where in zip(found, tasks, strict=True) if where == task) for task in tasks}
     order = sorted(range(len(found)), key=lambda k: (-weight[tasks[k]], tasks[k], _rank(found[k][0]), k))
     found, tasks = [found[k] for k in order], [tasks[k] for k in order]
@@ -100,6 +107,14 @@ def _settings(run: Run) -> dict[str, Any]:
 def _task(run: Run) -> str:
     found = leaves(run.report["config"])
     return "{} ({})".format(*(found.get(key, "?") for key in TASK))
+
+
+def _by_metric(found: Sequence[Sequence[Run]], tasks: Sequence[str]) -> list[str]:
+    """The tasks, with the metric in each name if there are several: one section never has two."""
+    metrics = [members[0].metric.words for members in found]
+    if len(set(metrics)) == 1:
+        return list(tasks)
+    return [f"{task}, {metric}" if task else metric for task, metric in zip(tasks, metrics, strict=True)]
 
 
 def _names(found: Sequence[Sequence[Run]], tasks: Sequence[str]) -> list[str]:

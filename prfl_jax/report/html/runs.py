@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prfl_jax.report import read_metrics
+from prfl_jax.report import present_version, read_metrics
+from prfl_jax.report.metric import Headline
 from prfl_jax.report.names import strategy_name
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import user_path
@@ -24,7 +25,7 @@ class Run:
     Attributes:
       name: short, and unique among the runs of the page.
       file: the path of its report.
-      report: the content of the file.
+      report: the content of the file, in the form of the present version.
     """
 
     name: str
@@ -36,6 +37,16 @@ class Run:
         """The headline model's curve."""
         curve: dict[str, list[Any]] = self.report["curves"][self.report["final"]["model"]]
         return curve
+
+    @property
+    def metric(self) -> Headline:
+        """Its headline metric."""
+        return Headline.of(self.report)
+
+    @property
+    def values(self) -> list[float | None]:
+        """The headline metric at each point of the curve."""
+        return self.curve[self.metric.name]
 
     @property
     def compared(self) -> bool:
@@ -84,7 +95,7 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def _report(file: Path) -> dict[str, Any] | None:
-    """The content of a report's file; None if it is no report."""
+    """The report of a file, in the form of the present version; None if it is no report."""
     try:
         found = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -94,7 +105,10 @@ def _report(file: Path) -> dict[str, Any] | None:
             raise UserError(f"{file}: not a report; remove it, or run its workdir again") from None
         return None
     needed = {"strategy", "curves", "final", "clients", "config", "ended"}
-    return found if isinstance(found, dict) and needed <= found.keys() else None
+    if not (isinstance(found, dict) and needed <= found.keys()):
+        return None
+    report = present_version(found, file)
+    return report if "metric" in report else None
 
 
 def _names(reports: Mapping[Path, dict[str, Any]]) -> list[str]:

@@ -12,7 +12,7 @@ from prfl_jax.report.html.figures import BYTES
 from prfl_jax.report.html.groups import Group
 from prfl_jax.report.html.runs import Run
 from prfl_jax.report.html.spread import Spread
-from prfl_jax.report.names import bytes_text, duration_text, headline_name, percent_text, seconds_text
+from prfl_jax.report.names import bytes_text, duration_text, headline_name, seconds_text
 
 _WRAPS = ' class="long"'
 _AS_LONG = 0.98  # of the longest run of a group: if one is shorter, the table shows the lengths
@@ -78,23 +78,24 @@ def _grouped(
 
 
 def times(groups: Sequence[Group]) -> str:
-    """The table of time to accuracy (simulated s of the evaluation grid), with the final accuracy and its model."""
+    """The table of time to each threshold (simulated s of the evaluation grid), with the final value and its model."""
     runs = [run for group in groups for run in (*group.runs, *group.again)]
-    levels = sorted({level for run in runs for level in run.report["time_to_accuracy"]}, key=float)
+    metric = groups[0].metric
+    levels = metric.easiest_first(list({level for run in runs for level in run.report[metric.times]}))
 
     def summary(runs: Sequence[Run]) -> list[str]:
         cells = []
         for level in levels:
-            asked = [run for run in runs if level in run.report["time_to_accuracy"]]
-            reached = Spread.of([run.report["time_to_accuracy"][level] for run in asked])
+            asked = [run for run in runs if level in run.report[metric.times]]
+            reached = Spread.of([run.report[metric.times][level] for run in asked])
             cells.append(reached.text(seconds_text, "never" if asked else "-"))
-        end = Spread.of([run.report["final"]["accuracy"] for run in runs])
+        end = Spread.of([run.report["final"]["metric"] for run in runs])
         models = ", ".join(sorted({headline_name(run.report) for run in runs}))
         length = Spread.of([run.report["simulated_s"] for run in runs])
         after = f", after {length.text(seconds_text)}" if length.low < _AS_LONG * length.high else ""
-        return [*cells, end.text(percent_text) + after, models]
+        return [*cells, end.text(metric.text) + after, models]
 
-    head = ["method", "runs", *(percent_text(float(level), 0) for level in levels), "accuracy at the end", "of the"]
+    head = ["method", "runs", *map(metric.level_text, levels), f"{metric.words} at the end", "of the"]
     return _grouped(head, groups, summary)
 
 

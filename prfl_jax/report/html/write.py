@@ -96,20 +96,22 @@ def _notes(groups: Sequence[Group]) -> str:
 
 
 def _compared(groups: Sequence[Group]) -> tuple[str, dict[str, Any]]:
-    """The sections that compare methods, one for each task, and their figures by the id of the HTML element."""
+    """The sections that compare methods, one for each task and metric; their figures by the id of the HTML element."""
     text, shown = "", {}
     for place, task in enumerate(dict.fromkeys(group.task for group in groups)):
         own = [group for group in groups if group.task == task]
         after = f"-{place}" if place else ""
-        shown[f"accuracy{after}"] = _plain(figures.accuracy(own))
+        metric = html.escape(own[0].metric.words)
+        shown[f"headline{after}"] = _plain(figures.headline(own))
         shown[f"traffic{after}"] = _plain(figures.traffic(own))
-        where = f": {html.escape(task)}" if task else ""
+        data = task.removesuffix(own[0].metric.words).removesuffix(", ")  # the heading has the metric already
+        where = f": {html.escape(data)}" if data else ""
         text += f"""
-<h2>Accuracy{where}</h2>
+<h2>{metric.capitalize()}{where}</h2>
 <p class="note">Click on an entry of the legend to hide a method, twice to see it alone.</p>
-<div id="accuracy{after}"></div>
-<h3>Time to accuracy{where}</h3>
-<p class="note">First simulated second of the evaluation grid at which the accuracy was reached.</p>
+<div id="headline{after}"></div>
+<h3>Time to {metric}{where}</h3>
+<p class="note">First simulated second of the evaluation grid at which the {metric} was reached, or a better one.</p>
 {tables.times(own)}
 <h3>Bytes{where}</h3>
 <div id="traffic{after}"></div>

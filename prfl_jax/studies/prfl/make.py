@@ -29,7 +29,7 @@ def preset_named(name: str) -> Preset:
     """
     if name == "full":
         from prfl_jax.config.defaults import default_config
-        from prfl_jax.data.sources import data_dir
+        from prfl_jax.data import data_dir
 
         return presets.full((data_dir(default_config().data) / "femnist").is_dir())
     made: dict[str, Callable[[], Preset]] = {"cpu": presets.cpu, "smoke": presets.smoke}

@@ -1,0 +1,49 @@
+"""`Scores`: the sums over a data set from which every metric is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Sums over the targets of one data set: of a label for each sample, or of one for each step of a sequence.
+
+    Attributes:
+      correct, count: `[classes]` by true label.
+      loss: sum over the targets.
+      sums: by name, the sums of what a task computes of each target besides.
+    """
+
+    correct: np.ndarray
+    count: np.ndarray
+    loss: float
+    sums: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct targets."""
+        return float(self.correct.sum() / self.count.sum())
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of a target."""
+        return float(self.loss / self.count.sum())
+
+    def mean(self, name: str) -> float:
+        """Mean over the targets of what a task computes besides."""
+        return float(self.sums[name] / self.count.sum())
+
+    def per_class(self) -> list[float | None]:
+        """Accuracy by true label; None for a class without samples."""
+        return [float(c / n) if n else None for c, n in zip(self.correct, self.count, strict=True)]
+
+    def under(self, labels: np.ndarray) -> float | None:
+        """Accuracy weighted by a client's own mix of `labels`, `[classes]` counts; None if it has none of them."""
+        shares = np.where(self.count > 0, labels, 0).astype(np.float64)
+        if not shares.sum():
+            return None
+        return float(np.sum(shares * self.correct / np.maximum(self.count, 1)) / shares.sum())
