@@ -42,7 +42,8 @@ WITH = {
         "aggregation__clip_norm": 0.5,
         "attack__name": "noise",
         "attack__number": 2,
-    }
+    },
+    "prfl_norecover": {"aggregation__name": "fedbuff", "aggregation__optimizer": "adam"},
 }
 MANY = {"fedbuff": {"engine__train": "pending"}}  # on several devices only
 

@@ -80,6 +80,7 @@ def test_training_equals_the_network_cut_out_at_each_step():
     assert max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(other), strict=True)) > 1e-4
 
 
+@pytest.mark.slow
 def test_channels_beyond_the_widths_drawn_keep_their_values():
     task, given, _, _ = setting(50)
     result = find_local("ordered_sgd").round(task, given)

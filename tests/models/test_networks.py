@@ -150,7 +150,7 @@ def test_a_classifier_has_no_output_for_each_step():
 PADDED = ("cnn1d", "gru", "char_lstm", "text_lstm", "transformer_lm", "word_lstm")
 
 
-@pytest.mark.parametrize("name", slow_except(PADDED, "cnn1d", "gru"))
+@pytest.mark.parametrize("name", slow_except(PADDED, "gru"))
 def test_padding_changes_nothing(name):
     """Outputs of a short sample are those of an array that ends with it."""
     kind, tokens = CASES[name][0].kind, CASES[name][0].tokens
@@ -196,6 +196,7 @@ def test_the_last_steps_logits_are_those_of_every_step():
 # Norms.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,norm", [("resnet18", "group"), ("vgg19", "none")])
 def test_other_norms_have_no_state(name, norm):
     model = network(name, norm=norm)

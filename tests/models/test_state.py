@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from marked import slow_except
 from training_oracle import BatchNormNet
 
 from prfl_jax.models import check_statistics, load_model, make_loss, norm_leaves, save_model, statistics
@@ -157,7 +158,7 @@ def test_steps_of_several_clients_at_once(model, start):
 # Statistics computed anew.
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.99, 0.0])
+@pytest.mark.parametrize("momentum", slow_except([0.9, 0.99, 0.0], 0.9))
 def test_statistics_are_the_mean_of_the_batches_own(momentum):
     model = wrap_linen("normed", Normed(momentum=momentum), SHAPE, CLASSES)
     check_statistics(model)
@@ -170,6 +171,7 @@ def test_statistics_are_the_mean_of_the_batches_own(momentum):
         tiny.close(running({STATE: compute(params, 100 * BATCHES[:5])}), want, 1e-5)
 
 
+@pytest.mark.slow
 def test_statistics_of_an_nnx_module():
     model = wrap_module("normed", NnxNormed, SHAPE, CLASSES)
     check_statistics(model)
@@ -191,7 +193,9 @@ class Remembers(nn.Module):
         return nn.Dense(self.classes)(zoo.flat(x) / (1 + largest.value))
 
 
-@pytest.mark.parametrize("module", [Remembers, zoo.LinenCounter, zoo.NnxCountsInTraining, tiny.TwoLayers])
+@pytest.mark.parametrize(
+    "module", slow_except([Remembers, zoo.LinenCounter, zoo.NnxCountsInTraining, tiny.TwoLayers], Remembers)
+)
 def test_state_that_is_no_average_cannot_be_computed_anew(module):
     model = wrap_module("theirs", module, SHAPE, CLASSES)
     with pytest.raises(UserError, match="config.model.state='static': .*theirs.*; allowed: average") as caught:
@@ -202,6 +206,7 @@ def test_state_that_is_no_average_cannot_be_computed_anew(module):
 # Which variables are state.
 
 
+@pytest.mark.slow
 def test_a_frozen_norm_beside_a_trained_one():
     """One collection with a state and a fixed variable."""
 

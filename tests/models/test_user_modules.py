@@ -254,7 +254,7 @@ def test_a_module_that_cannot_be_used_is_refused_in_one_line(module, says):
 
 def test_an_unknown_network_is_refused_with_those_there_are():
     with pytest.raises(
-        UserError, match="config.model.name='conv3': allowed is one of conv2, vgg11, .*, transformer_lm, or module"
+        UserError, match="config.model.name='conv3': allowed is one of conv2, vgg11, .*, or module:object"
     ):
         build_model(ConfigDict(dict(name="conv3", classes=None, width=1.0, init="release")), SHAPE, 10)
 

@@ -20,10 +20,10 @@ from prfl_jax.strategies.table import METHODS
 from prfl_jax.system.signals import Interrupted
 
 # The fast tests run everything for two methods: one with windows of a fixed length, pruning and recovery, and one with
-# windows of one arrival and full models. They make one run of a method for each other way to close windows, and of one
-# whose sub-models are channels of a convolutional network. The others differ from one of these in few parts.
+# windows of one arrival and full models. They make one run of a method for each other way to close windows. The
+# others differ from one of these in few parts.
 MAIN = ("prfl", "fedasync")
-ONCE = (*MAIN, "fedavg", "fedbuff", "heterofl_windowed")
+ONCE = (*MAIN, "fedavg", "fedbuff")
 each_method = pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
 each_method_once = pytest.mark.parametrize("method", slow_except(METHODS, *ONCE))
 # computing takes no time, as in the paper, or some: another time for each client

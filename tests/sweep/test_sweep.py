@@ -14,7 +14,6 @@ import optuna
 import pytest
 import tiny
 import tokens
-from marked import slow_except
 from paths import HELPERS, ROOT
 
 from prfl_jax.report import read_metrics
@@ -179,7 +178,8 @@ def test_time_to_a_level(space_file, tmp_path):
 # --- other metrics ---
 
 
-@pytest.mark.parametrize("objective", slow_except([None, "perplexity", "time_to:10"], None))
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [None, "perplexity", "time_to:10"])
 def test_a_language_model_is_judged_by_perplexity(space_file, tmp_path, objective):
     """The lowest perplexity at the end, or the least time to one, is best."""
     out, space = tmp_path / "sweep", "def get_space(): return {'local.lr': [1e-6, 3.0]}"
