@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from marked import slow
 from network_cases import settings
 from training_oracle import StackedLSTM, sigmoid
 
@@ -88,7 +89,7 @@ def test_the_gru_and_its_gradient_against_numpy():
         assert got == pytest.approx((ahead - behind) / 2e-5, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("layer", [LSTM(4), GRU(4)], ids=["LSTM", "GRU"])
+@pytest.mark.parametrize("layer", [LSTM(4), slow(GRU(4))], ids=["LSTM", "GRU"])
 def test_gradients_are_those_of_a_loop_without_their_own_rule(layer):
     """Of weights and inputs; also of several clients at once, whose kernels differ."""
     cell, (clients, steps, batch) = layer.cell, (2, 5, 3)
