@@ -8,7 +8,7 @@ import numpy as np
 
 from prfl_jax.registry import Registry
 from prfl_jax.system.errors import UserError
-from prfl_jax.tasks import PADDING
+from prfl_jax.tasks.sample import sample_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ def last_targets(where: str, y: np.ndarray) -> np.ndarray:
     Raises:
       UserError: a sequence has no target.
     """
-    there = y != PADDING
-    if not there.any(axis=1).all():
-        raise UserError(f"{where}: sequence {int(np.argmin(there.any(axis=1)))} has no target; leave it out")
-    return y[np.arange(len(y)), y.shape[1] - 1 - np.argmax(there[:, ::-1], axis=1)]
+    ends = sample_lengths(y)
+    if not ends.all():
+        raise UserError(f"{where}: sequence {int(np.argmin(ends))} has no target; leave it out")
+    return y[np.arange(len(y)), ends - 1]

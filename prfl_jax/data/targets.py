@@ -13,7 +13,7 @@ def check_targets(name: str, dataset: Dataset) -> None:
     Raises:
       UserError: its samples are of another kind, or its targets are labels instead of sequences, or the reverse.
     """
-    task, kind = find_task(name), dataset.sample.kind
+    task, kind = find_task(name), dataset.kind
     if kind not in task.kinds or dataset.sequence != task.sequence:
         has = f"{kind.name} with a {'target at each step' if dataset.sequence else 'label each'}"
         wants = " or ".join(one.name for one in task.kinds)

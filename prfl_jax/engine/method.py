@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
-from prfl_jax.tasks import CLASSIFICATION, IMAGES, SampleSpec, Task, find_task
+from prfl_jax.tasks import IMAGES, SampleSpec, Task, find_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def resolve(
         model=model,
         layout=layout,
         submodels=submodels,
-        loss=functools.partial(task.loss, target_loss) if task.loss is not CLASSIFICATION.loss else target_loss,
+        loss=task.sample_loss(target_loss),
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
         work=checked_work(config, work, model, layout, submodels.levels),

@@ -17,6 +17,7 @@ from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import root_key
+from prfl_jax.tasks import find_task
 
 KEY, MODEL = "config.local.name", "a pytree like given.params"
 _FLOAT, _INT = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
@@ -35,7 +36,8 @@ def checked_work(config: Any, work: LocalWork, model: Model, layout: Layout, lev
     name = config.local.name
     if not registry.is_own(name):
         return work
-    task = LocalTask(model, make_loss(config.model.loss), layout, settings_from_config(config, work), levels)
+    loss = find_task(config.task.name).sample_loss(make_loss(config.model.loss))
+    task = LocalTask(model, loss, layout, settings_from_config(config, work), levels)
     masks = tuple(jax.ShapeDtypeStruct(shape, jnp.bool_) for shape in _shapes(task))
     present = jax.ShapeDtypeStruct((task.model.classes,), jnp.bool_) if work.reads_labels else None
     _check_round(name, work, task, masks, present)

@@ -11,7 +11,7 @@ from prfl_jax.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from prfl_jax.models.build import Model, build_model, load_model, norm_leaves, save_model
-    from prfl_jax.models.choices import CHECKS, STATES, StateUse
+    from prfl_jax.models.choices import CHECKS, STATES
     from prfl_jax.models.losses import make_loss
     from prfl_jax.models.nets import VGG11, Conv2
     from prfl_jax.models.state_statistics import check_statistics, statistics
@@ -22,7 +22,6 @@ __all__ = [
     "VGG11",
     "Conv2",
     "Model",
-    "StateUse",
     "build_model",
     "check_statistics",
     "load_model",
@@ -35,7 +34,6 @@ __all__ = [
 _HOMES = {
     "CHECKS": "choices",
     "STATES": "choices",
-    "StateUse": "choices",
     "VGG11": "nets",
     "Conv2": "nets",
     "Model": "build",

@@ -87,19 +87,8 @@ NORMS: Registry[Norm] = Registry(
 DEFAULT_NORM = "batch"  # networks without norms and a user's own do not read it
 
 
-@dataclasses.dataclass(frozen=True)
-class StateUse:
-    """One choice of `model.state`: what becomes of a model's state, such as running statistics.
-
-    Attributes:
-      averaged: the state is sent and averaged like weights.
-    """
-
-    averaged: bool = False
-
-
-# the choices of `model.state`; `average` is what most frameworks do
-STATES: Registry[StateUse] = Registry("model.state", {"average": StateUse(averaged=True)})
+# what becomes of a model's state, such as running statistics: it is sent and averaged like weights
+STATES: Registry[None] = Registry("model.state", {"average": None})
 
 
 def _norm_fits_the_network(flat: Mapping[str, Any]) -> None:

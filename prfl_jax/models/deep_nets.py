@@ -9,9 +9,8 @@ import jax
 
 from prfl_jax.models.architectures import scaled
 from prfl_jax.models.choices import NORMS
-from prfl_jax.models.fedmp_nets import dense_by_size
 from prfl_jax.models.inputs import IMAGES_OF_ANY_SIZE, Takes
-from prfl_jax.models.nets import conv, max_pool2
+from prfl_jax.models.nets import conv, dense_by_size, max_pool2
 
 VGG19_CHANNELS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels and convolutions in front of each pool
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import flax.linen as nn
@@ -10,12 +9,7 @@ import jax
 
 from prfl_jax.models.architectures import scaled
 from prfl_jax.models.inputs import IMAGES_OF_ANY_SIZE, Takes
-from prfl_jax.models.nets import conv, dense, max_pool2
-
-
-def dense_by_size(x: jax.Array, features: int, init: str, name: str) -> jax.Array:
-    """A dense layer whose first weights are bounded by its inputs, as PyTorch's are."""
-    return dense(x, features, init, 1.0 / math.sqrt(x.shape[-1]), name)
+from prfl_jax.models.nets import conv, dense_by_size, max_pool2
 
 
 class CNN(nn.Module):

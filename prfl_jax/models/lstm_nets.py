@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import jax
 from prfl_jax.models.architectures import scaled
 from prfl_jax.models.choices import INITS
 from prfl_jax.models.inputs import TOKEN_SEQUENCES, Takes
-from prfl_jax.models.nets import dense
+from prfl_jax.models.nets import dense_by_size
 from prfl_jax.models.recurrent import LSTM, last_step
 
 
@@ -22,11 +21,10 @@ def embed(x: jax.Array, tokens: int, size: int, init: str) -> jax.Array:
 
 def output(h: jax.Array, classes: int, init: str, lengths: jax.Array | None = None) -> jax.Array:
     """Logits of every step of `[T, B, H]`, `[B, T, classes]`; with lengths `[B]` of the last one, `[B, classes]`."""
-    bound = 1.0 / math.sqrt(h.shape[-1])
     if lengths is not None:
-        return dense(last_step(h, lengths), classes, init, bound, "output")
+        return dense_by_size(last_step(h, lengths), classes, init, "output")
     steps, batch, size = h.shape
-    logits = dense(h.reshape(-1, size), classes, init, bound, "output")
+    logits = dense_by_size(h.reshape(-1, size), classes, init, "output")
     return logits.reshape(steps, batch, classes).transpose(1, 0, 2)
 
 
@@ -117,5 +115,5 @@ class TextLSTM(nn.Module):
         for layer in range(2):
             h = LSTM(scaled(100, self.width), self.init_name, name=f"lstm{layer}")(h)
         last = last_step(h, lengths)
-        last = nn.relu(dense(last, scaled(30, self.width), self.init_name, 1.0 / math.sqrt(last.shape[-1]), "dense0"))
-        return dense(last, self.classes, self.init_name, 1.0 / math.sqrt(last.shape[-1]), "output")
+        last = nn.relu(dense_by_size(last, scaled(30, self.width), self.init_name, "dense0"))
+        return dense_by_size(last, self.classes, self.init_name, "output")

@@ -64,6 +64,11 @@ def dense(x: jax.Array, features: int, init: str, release_bound: float, name: st
     return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general, name=name)(x)
 
 
+def dense_by_size(x: jax.Array, features: int, init: str, name: str) -> jax.Array:
+    """A dense layer whose first weights are bounded by its inputs, as PyTorch's are."""
+    return dense(x, features, init, 1.0 / math.sqrt(x.shape[-1]), name)
+
+
 def convolutions(x: jax.Array, plan: Architecture, width: float, init: str) -> jax.Array:
     """All convolutions and poolings of a network, flattened: `[B, H, W, C]` to `[B, features]`."""
     for i, (channels, pool) in enumerate(plan.channels):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 
 from prfl_jax.models.architectures import scaled
 from prfl_jax.models.inputs import SERIES, Takes
-from prfl_jax.models.nets import conv, dense
+from prfl_jax.models.nets import conv, dense_by_size
 from prfl_jax.models.recurrent import GRU, last_step
 
 LAYERS = ((128, 8), (256, 5), (128, 3))  # channels and steps of the kernels
@@ -44,7 +43,7 @@ class CNN1D(nn.Module):
             h = conv(h, scaled(channels, self.width), (1, steps), self.init_name, f"conv{number}")
             h = jnp.where(there, nn.relu(h), 0.0)
         mean = h.sum((1, 2)) / jnp.maximum(lengths, 1)[:, None]
-        return dense(mean, self.classes, self.init_name, 1.0 / math.sqrt(mean.shape[-1]), "output")
+        return dense_by_size(mean, self.classes, self.init_name, "output")
 
 
 class GRUClassifier(nn.Module):
@@ -66,5 +65,4 @@ class GRUClassifier(nn.Module):
     def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
         """Series `[B, T, C]` and their lengths to logits `[B, classes]`."""
         h = GRU(scaled(128, self.width), self.init_name, name="gru0")(x.transpose(1, 0, 2))
-        last = last_step(h, lengths)
-        return dense(last, self.classes, self.init_name, 1.0 / math.sqrt(last.shape[-1]), "output")
+        return dense_by_size(last_step(h, lengths), self.classes, self.init_name, "output")

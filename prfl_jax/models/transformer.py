@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from prfl_jax.models.architectures import scaled
 from prfl_jax.models.inputs import TOKEN_SEQUENCES, Takes
-from prfl_jax.models.nets import dense
+from prfl_jax.models.nets import dense_by_size
 from prfl_jax.models.recurrent import last_step
 
 BLOCKS, HEADS, HEAD_SIZE = 4, 4, 32
@@ -20,7 +20,7 @@ SPREAD = 0.02  # deviation of the first vectors of tokens and positions (GPT-2)
 
 def rows_dense(x: jax.Array, features: int, init: str, name: str) -> jax.Array:
     """A dense layer on the last axis, as one product of two matrices."""
-    out = dense(x.reshape(-1, x.shape[-1]), features, init, 1.0 / math.sqrt(x.shape[-1]), name)
+    out = dense_by_size(x.reshape(-1, x.shape[-1]), features, init, name)
     return out.reshape(*x.shape[:-1], features)
 
 

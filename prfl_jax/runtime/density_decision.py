@@ -43,5 +43,5 @@ def gather_evidence(run: ActiveRun) -> Evidence:
         if needs & OF_SERVER:
             scores, metric = run.scorer.fedavg(run.state, at.weights, run.signal), run.sim.method.task.metric
             found["server_accuracy"] = scores.accuracy
-            found["server_score"] = metric.oriented(metric.value(scores))
+            found["server_score"] = metric.score(scores)
     return Evidence(**{kind: value for kind, value in found.items() if kind in wanted})

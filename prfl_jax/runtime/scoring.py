@@ -90,7 +90,7 @@ class Scorer:
                 scores = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
                 values: tuple[float | None, ...] = (None, None, None)
                 if math.isfinite(scores.mean_loss):
-                    values = (scores.accuracy, scores.mean_loss, metric.oriented(metric.value(scores)))
+                    values = (scores.accuracy, scores.mean_loss, metric.score(scores))
                 entry = known[str(client)] = [window, *values]
             if entry[1] is not None:
                 found[:, client] = entry[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +23,6 @@ class Metric:
       value: of the sums over a data set.
       higher_is_better: its direction.
       share: whether it is a share from 0 to 1, which people read as a percentage.
-      worst: what a model without a finite loss has.
       bounds: its values lie between these, and so do the levels that can be asked for; None: 0 and 1 of a share, any
         number else.
     """
@@ -31,7 +31,6 @@ class Metric:
     value: Callable[[Scores], float]
     higher_is_better: bool = True
     share: bool = True
-    worst: float = 0.0
     bounds: tuple[float, float] | None = None
 
     def better(self, one: float, other: float) -> bool:
@@ -45,6 +44,10 @@ class Metric:
     def oriented(self, value: float) -> float:
         """The value, or its negative where lower is better: of two of these the higher one is better."""
         return value if self.higher_is_better else -value
+
+    def score(self, scores: Scores) -> float:
+        """The oriented value of the sums over a data set."""
+        return self.oriented(self.value(scores))
 
     def levels(self) -> tuple[float, float]:
         """The bounds between which a level must lie."""
@@ -61,9 +64,7 @@ def _perplexity(scores: Scores) -> float:
 # share of targets that are predicted
 ACCURACY = Metric("accuracy", lambda scores: scores.accuracy)
 # exp of the mean loss of a target
-PERPLEXITY = Metric(
-    "perplexity", _perplexity, higher_is_better=False, share=False, worst=math.inf, bounds=(1.0, math.inf)
-)
+PERPLEXITY = Metric("perplexity", _perplexity, higher_is_better=False, share=False, bounds=(1.0, math.inf))
 
 
 def _label_loss(loss: TargetLoss, logits: Any, y: Any) -> Any:
@@ -97,6 +98,10 @@ class Task:
     targets: Callable[[Any, Any], tuple[Any, Any]] = _label_targets
     by_label: bool = True
     extra: Callable[[Any, Any], Mapping[str, Any]] | None = None
+
+    def sample_loss(self, loss: TargetLoss) -> Callable[[Any, Any], Any]:
+        """(logits, y) -> losses of samples `[B]`, from the loss of a target."""
+        return functools.partial(self.loss, loss)
 
 
 # one label a sample, scored by accuracy

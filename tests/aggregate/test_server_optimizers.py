@@ -12,7 +12,7 @@ import optax
 import pytest
 import tiny
 from marked import slow_except
-from prfl_oracle import Oracle
+from prfl_oracle import run_beside
 from server_oracle import DEFAULTS, Server
 
 from prfl_jax.aggregate import AGGREGATIONS, SERVER_OPTIMIZERS, Aggregation, AggregationKernel
@@ -277,26 +277,13 @@ RUNS = {
 @pytest.mark.parametrize("run", slow_except(RUNS, "prfl of arrivals with adam"))
 def test_a_run_equals_the_method_written_out(run):
     strategy, changes = RUNS[run]
-    experiment = Experiment(tiny.config(strategy, **changes))
-    simulation = experiment.simulation
-    initial = jax.device_get(simulation.init_state(simulation.init_key).params)
-    prunings, prune = [], simulation.prune
-
-    def recording(state, density_pct):
-        new, costs = prune(state, density_pct)
-        prunings.append(None if new is state else jax.device_get(new.levels))
-        return new, costs
-
-    simulation.prune = recording
-    ran = tiny.run_experiment(experiment)
-    oracle = Oracle(simulation, initial, prunings)
-    oracle.run(experiment.config.rounds)
+    ran, oracle, prunings = run_beside(Experiment(tiny.config(strategy, **changes)))
     tiny.close(ran.params, oracle.w, 3e-5)
     for window, losses in zip(ran.of("window"), oracle.losses, strict=True):
         np.testing.assert_allclose(window["loss"], losses, rtol=1e-4)
     if strategy.startswith("prfl"):
         assert any(levels is not None for levels in prunings)
-    full = jax.tree.reduce(lambda total, leaf: total + leaf.size, initial, 0)
+    full = jax.tree.reduce(lambda total, leaf: total + leaf.size, ran.params, 0)
     partly = any(0 < count < full for count in oracle.undecided)
     assert partly == (run in ("prfl of arrivals with adam", "prfl of nobuff with yogi", SUBMODELS_BY_CHANGES))
 

@@ -1,11 +1,10 @@
 """Whole runs against PR-FL, its ablations and its rivals written out in float64 (`prfl_oracle.py`)."""
 
-import jax
 import numpy as np
 import pytest
 import tiny
 from marked import slow_except
-from prfl_oracle import Oracle, accuracy
+from prfl_oracle import accuracy, run_beside
 
 from prfl_jax.runtime.experiment import Experiment
 
@@ -48,21 +47,7 @@ FAST = ("prfl", "prfl with other settings", "fedavg of the buffer", "fedasync", 
 def pair(request):
     """(the run, the oracle's): the oracle is given the levels of each pruning, and checks them."""
     strategy, changes = RUNS[request.param]
-    experiment = Experiment(tiny.config(strategy, **changes))
-    simulation = experiment.simulation
-    initial = jax.device_get(simulation.init_state(simulation.init_key).params)
-    prunings, prune = [], simulation.prune
-
-    def recording(state, density_pct):
-        new, costs = prune(state, density_pct)
-        prunings.append(None if new is state else jax.device_get(new.levels))
-        return new, costs
-
-    simulation.prune = recording
-    ran = tiny.run_experiment(experiment)
-    oracle = Oracle(simulation, initial, prunings)
-    oracle.run(experiment.config.rounds)
-    return ran, oracle, prunings
+    return run_beside(Experiment(tiny.config(strategy, **changes)))
 
 
 def test_the_server_model(pair):

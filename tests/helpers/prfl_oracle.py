@@ -12,6 +12,7 @@ import functools
 
 import jax
 import numpy as np
+import tiny
 from server_oracle import Server
 
 from prfl_jax.aggregate import aggregation_in_force
@@ -90,6 +91,24 @@ def check_levels(levels, scores, size, density_pct):
             assert mask.sum() >= base[k]
             worst = left_out[k] if mask.sum() == base[k] else max(left_out)
             assert root[mask].min() >= worst - slack
+
+
+def run_beside(experiment):
+    """(the run, the oracle's, levels of each pruning): the oracle is given those levels, and checks them."""
+    simulation = experiment.simulation
+    initial = jax.device_get(simulation.init_state(simulation.init_key).params)
+    prunings, prune = [], simulation.prune
+
+    def recording(state, density_pct):
+        new, costs = prune(state, density_pct)
+        prunings.append(None if new is state else jax.device_get(new.levels))
+        return new, costs
+
+    simulation.prune = recording
+    ran = tiny.run_experiment(experiment)
+    oracle = Oracle(simulation, initial, prunings)
+    oracle.run(experiment.config.rounds)
+    return ran, oracle, prunings
 
 
 class Oracle:

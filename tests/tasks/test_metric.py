@@ -21,7 +21,7 @@ MEAN = Task(Metric("model", lambda scores: 0.0))
 LOUD = Task(Metric("Loud", lambda scores: 0.0))
 OTHER = Task(Metric("accuracy", lambda scores: scores.mean_loss))
 PADDED = Task(ACCURACY, by_label=False)
-RISK = Task(Metric("risk", lambda scores: scores.mean_loss, higher_is_better=False, share=False, worst=math.inf))
+RISK = Task(Metric("risk", lambda scores: scores.mean_loss, higher_is_better=False, share=False))
 
 
 def test_better_and_reached_follow_the_direction():
