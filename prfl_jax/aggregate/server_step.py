@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.local.factories import OptaxFactory
+from prfl_jax.local.moments import kept_where_not_held
 
 
 class ServerStepRule(abc.ABC):
@@ -139,22 +140,4 @@ def server_step(
     d = jax.tree.map(lambda w, new, there: jnp.where(there, new - w, 0.0), params, aggregate, held)
     change, stepped = rule.update(d, state, params, eta)
     new = jax.tree.map(lambda w, c, there: jnp.where(there, w + c, w), params, change, held)
-    return new, _kept_where_not_held(held, params, state, stepped)
-
-
-def _kept_where_not_held(held: Any, params: Any, before: Any, after: Any) -> Any:
-    """The state `after` a step, and as it was `before` for weights that are not held.
-
-    A leaf of the state belongs to a weight's leaf if its path ends in that leaf's and its shape is the same.
-    """
-    flags = jax.tree.leaves(held)
-    anything = jnp.any(jnp.stack([jnp.any(flag) for flag in flags]))
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    of_path = {path: (w.shape, flag) for (path, w), flag in zip(leaves, flags, strict=True)}
-
-    def choose(path: tuple[Any, ...], old: Any, new: Any) -> Any:
-        ends = (of_path.get(path[k:]) for k in range(len(path) + 1))
-        shape, flag = next((end for end in ends if end is not None), (None, anything))
-        return jnp.where(flag if old.shape == shape else anything, new, old)
-
-    return jax.tree_util.tree_map_with_path(choose, before, after)
+    return new, kept_where_not_held(held, params, state, stepped)

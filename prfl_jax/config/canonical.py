@@ -16,6 +16,7 @@ from prfl_jax import strategies
 from prfl_jax.aggregate import server_lr_in_force
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
+from prfl_jax.local import prox_mu_in_force
 from prfl_jax.system.errors import UserError, refuse
 from prfl_jax.tasks import default_thresholds, find_task
 
@@ -43,7 +44,8 @@ NOT_HASHED = frozenset(
 HASHED_IF_CHANGED = frozenset(
     {
         *("task.name", "model.norm", "model.state", "data.context", "data.vocabulary", "data.unit", "data.targets"),
-        *("local.optimizer", "local.optimizer_args", "local.clip_grad_norm", "local.lr_schedule"),
+        *("local.optimizer", "local.optimizer_args", "local.optimizer_state"),
+        *("local.clip_grad_norm", "local.lr_schedule"),
         *("aggregation.optimizer", "aggregation.optimizer_args"),
     }
 )
@@ -71,8 +73,8 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
-    `aggregation.staleness_a`, `aggregation.server_lr` and `eval.thresholds` are those in force, given or not: here, in
-    the hash and in the report.
+    `aggregation.staleness_a`, `aggregation.server_lr`, `local.prox_mu` and `eval.thresholds` are those in force, given
+    or not: here, in the hash and in the report.
 
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.
@@ -87,6 +89,7 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
         found["aggregation.staleness_a"] = strategies.staleness_a(found["strategy"], kind)  # type: ignore[arg-type]
     if found["eval.thresholds"] is None:
         found["eval.thresholds"] = default_thresholds(find_task(str(found["task.name"])).metric)
+    found["local.prox_mu"] = prox_mu_in_force(found["local.name"], found["local.prox_mu"])  # type: ignore[arg-type]
     optimizer, server_lr = found["aggregation.optimizer"], found["aggregation.server_lr"]
     found["aggregation.server_lr"] = server_lr_in_force(optimizer, server_lr)  # type: ignore[arg-type]
     return found

@@ -78,7 +78,9 @@ def default_config() -> config_dict.ConfigDict:
         size_mb=config_dict.placeholder(float),  # MB of the full model as the clock sees it; None: 4 bytes a parameter
         loss="sigmoid",  # sigmoid | softmax
         norm="batch",  # batch | group | none: of vgg19, resnet18 and resnet50 (these two not none)
-        state="average",  # of running statistics, as of batch norm: averaged like weights
+        # of running statistics, as of batch norm: average: like weights | local: each client keeps its own norm layers
+        # (FedBN) | static: recomputed over the clients' data before each evaluation
+        state="average",
     )
     c.clients = _group(
         number=10,
@@ -90,16 +92,20 @@ def default_config() -> config_dict.ConfigDict:
     c.server = _group(up_mb_s=20.0, down_mb_s=100.0, sigma=0.1, contention=True)
     c.local = _group(
         # sgd | scaled_sgd: HeteroFL's scaler and masked logits | proximal: SGD with prox_mu > 0
+        # | proximal_own_steps: FedProx's, as many steps as the median client has time for
+        # | scaffold: SGD with control variates
         # | ordered_sgd: FjORD's width at each step | magnitude_sgd: FIARSE's masks at each step, or FILE.py:object
         name="sgd",
         steps=5,
         batch_size=20,
         lr=0.25,
-        optimizer="sgd",  # sgd | adam, adamw, lion, ...: a factory of optax | FILE.py:object; begins anew in each round
+        optimizer="sgd",  # sgd | adam, adamw, lion, ...: a factory of optax | FILE.py:object
+        optimizer_state="reset",  # its moments: reset: begun anew in each round | kept: by the client, for its next one
         optimizer_args="{}",  # the factory's keyword arguments, the JSON text of an object: {"b1": 0.9}
         momentum=0.0,  # of sgd
         clip_grad_norm=config_dict.placeholder(float),  # a step's gradient longer than this is shortened; None: none is
-        prox_mu=0.0,  # of the proximal term mu/2 |w - w_sent|^2 (FedAsync's option, FedProx)
+        # of the proximal term mu/2 |w - w_sent|^2 (FedAsync's option, FedProx); 0 with proximal_own_steps: 0.01
+        prox_mu=0.0,
         lr_schedule="constant",  # over the steps of a round: constant | linear | cosine, or FILE.py:object
         lr_decay=1.0,  # lr * lr_decay ** (simulated time / (lr_dt_ref_s * lr_decay_rounds))
         lr_decay_rounds=10000,

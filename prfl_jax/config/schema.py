@@ -195,6 +195,7 @@ RULES: dict[str, Rule] = {
     "local.lr": _positive(high=1e38),  # float32 holds it; what does not stay finite is reported
     "local.optimizer": _named(OPTIMIZERS),
     "local.optimizer_args": ARGUMENTS,
+    "local.optimizer_state": _choice("reset", "kept"),
     "local.clip_grad_norm": _positive(optional=True),
     "local.lr_schedule": _named(LR_SCHEDULES),
     "local.prox_mu": _not_negative(),

@@ -11,21 +11,24 @@ from jax import lax
 from prfl_jax.aggregate.kernels import Accumulator, AggregationKernel, Arrivals
 from prfl_jax.aggregate.running_sum import along
 from prfl_jax.data.device import DeviceData
-from prfl_jax.engine.client import AcceptedUpdate, Client, Keys
+from prfl_jax.engine.client import AcceptedUpdate, Client, Dispatched, Keys
+from prfl_jax.engine.client_memory import Memories
 from prfl_jax.engine.groups import SlotGroups
 from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.plan import LocalRound, Plan
 from prfl_jax.engine.state import State, Trained
 from prfl_jax.local import LocalResult
 from prfl_jax.submodel.importance import Squares, add_arrival
-from prfl_jax.system.host_offload import fetch_all, put, put_all
+from prfl_jax.system.host_offload import fetch, fetch_all, put, put_all
 
 
 class ArrivalCarry(NamedTuple):
-    """What arrivals change: parts of `State`, and their losses and verdicts `[m]`."""
+    """What arrivals change: parts of `State` (`changes` is `Beside.total`), and their losses and verdicts `[m]`."""
 
     held: Accumulator
     importance: Squares
+    clients: Any
+    changes: Any
     losses: jax.Array
     verdicts: Any
 
@@ -35,6 +38,7 @@ class ArrivalStep:
 
     Args:
       client: the local round, and what the server makes of its result.
+      memories: what clients keep between their rounds.
       kernel: of the aggregation.
       groups: in which clients are trained.
       filtered: whether updates get a verdict.
@@ -44,13 +48,14 @@ class ArrivalStep:
     def __init__(
         self,
         client: Client,
+        memories: Memories,
         kernel: AggregationKernel,
         placement: Placement,
         groups: SlotGroups,
         filtered: bool,
         ahead: bool,
     ) -> None:
-        self._client, self._kernel, self._placement = client, kernel, placement
+        self._client, self._memories, self._kernel, self._placement = client, memories, kernel, placement
         self._training, self._filtered, self._ahead = groups, filtered, ahead
         # an update that is trained already is taken by itself
         self._taking = SlotGroups(groups.slots, 0) if ahead else groups
@@ -59,9 +64,13 @@ class ArrivalStep:
         """Trains the plan's list of slots, ahead of their arrivals."""
 
         def take(k: jax.Array, slots: jax.Array, trained: Trained) -> Trained:
-            sent, bits, turn, _ = self._sent(state, now, slots)
-            result = self._training.over(self._client.train, 3)(sent, bits, turn, data, keys, state.fixed)
-            return Trained(put_all(trained.models, slots, result.params), put(trained.losses, slots, result.loss))
+            sent, _ = self._sent(state, now, slots)
+            result, memory = self._training.over(self._client.train, 1)(sent, data, keys, state.fixed)
+            return Trained(
+                put_all(trained.models, slots, result.params),
+                put(trained.losses, slots, result.loss),
+                put_all(trained.memories, slots, memory),
+            )
 
         return self._training.each(now.train, now.train_count, take, state.trained)
 
@@ -74,51 +83,75 @@ class ArrivalStep:
         groups, m = self._taking, len(now.arrive)
 
         def take(k: jax.Array, slots: jax.Array, carry: ArrivalCarry) -> ArrivalCarry:
-            sent, bits, turn, here = self._sent(state, now, slots)
+            sent, here = self._sent(state, now, slots)
             if self._ahead:
-                result = self._trained(state, slots)
+                result, memory = self._trained(state, slots)
             else:
-                result = groups.over(self._client.train, 3)(sent, bits, turn, data, keys, state.fixed)
-            update = groups.over(self._client.received, 4)(sent, bits, turn, result, data, keys)
+                result, memory = groups.over(self._client.train, 1)(sent, data, keys, state.fixed)
+            update = groups.over(self._client.received, 2)(sent, result, data, keys)
             importance = add_importance(carry.importance, here, update)
-            arrivals = Arrivals(slots, here, update.params, update.bits, sent, turn.coefficient)
+            arrivals = Arrivals(slots, here, update.params, update.bits, sent.params, sent.turn.coefficient)
             held = self._kernel.add(carry.held, arrivals)
+            clients = put_all(carry.clients, self._places(sent.turn, here), memory)
+            changes = self._changed(carry.changes, here, sent.memory, memory)
             seen = jax.tree.map(lambda v: jnp.where(here, v, 0), (result.loss, update.verdict))
             losses, verdicts = jax.tree.map(
                 lambda row, v: lax.dynamic_update_slice_in_dim(row, jnp.atleast_1d(v), k, 0),
                 (carry.losses, carry.verdicts), seen,
             )  # fmt: skip
-            return ArrivalCarry(held, importance, losses, verdicts)
+            return ArrivalCarry(held, importance, clients, changes, losses, verdicts)
 
-        total, importance = self._own_sums((state.total, state.importance))
+        changes = state.beside.total if self._memories.beside else ()
+        before = state.total, state.importance, changes
+        total, importance, changes = self._own_sums(before)
         losses = jnp.zeros(m + groups.step - 1, jnp.float32)
         verdicts = losses.astype(jnp.int8) if self._filtered else ()
-        carry = ArrivalCarry(Accumulator(state.buffer, state.buffer_bits, total), importance, losses, verdicts)
+        held = Accumulator(state.buffer, state.buffer_bits, total)
+        carry = ArrivalCarry(held, importance, state.clients, changes, losses, verdicts)
         carry = groups.each(now.arrive, now.arrive_count, take, carry)
-        before = state.total, state.importance
-        total, importance = self._all_sums(before, (carry.held.total, carry.importance))
+        total, importance, changes = self._all_sums(before, (carry.held.total, carry.importance, carry.changes))
         buffer, buffer_bits, _ = carry.held
         state = state._replace(buffer=buffer, buffer_bits=buffer_bits, total=total, importance=importance)
+        state = state._replace(clients=carry.clients)
+        if self._memories.beside:
+            state = state._replace(beside=state.beside._replace(total=changes))
         return state, carry.losses[:m], jax.tree.map(lambda row: row[:m], carry.verdicts)
 
-    def _sent(
-        self, state: State, now: Plan, slots: jax.Array
-    ) -> tuple[Any, tuple[jax.Array, ...], LocalRound, jax.Array]:
-        """(what slots were sent, its masks, their rounds, whether they are slots).
+    def _sent(self, state: State, now: Plan, slots: jax.Array) -> tuple[Dispatched, jax.Array]:
+        """(what slots have for their rounds, whether they are slots).
 
         Padding is no slot; it has learning rate 0, which keeps what it computes finite.
         """
         here, ids = slots < self._placement.slots, jnp.minimum(slots, self._placement.slots - 1)
         lr, coefficient = jnp.where(here, now.lr[ids], 0.0), jnp.where(here, now.coefficient[ids], 0.0)
-        turn = LocalRound(slots, now.client[ids], now.count[ids], lr, coefficient, now.density_pct[ids])
-        sent = fetch_all(state.sent, ids, state.params)
-        return sent, tuple(b[ids] for b in state.sent_bits), turn, here
+        turn = LocalRound(slots, now.client[ids], now.count[ids], lr, coefficient, now.density_pct[ids], now.steps[ids])
+        params, bits = fetch_all(state.sent, ids, state.params), tuple(b[ids] for b in state.sent_bits)
+        places = self._places(turn, jnp.ones_like(here))
+        memory = jax.tree.map(lambda stack: fetch(stack, jnp.minimum(places, len(stack) - 1)), state.clients)
+        beside = jax.tree.map(lambda stack: fetch(stack, ids), state.beside_sent)
+        return Dispatched(params, bits, turn, memory, beside), here
 
-    def _trained(self, state: State, slots: jax.Array) -> LocalResult:
-        """The results of slots that were trained ahead."""
+    def _trained(self, state: State, slots: jax.Array) -> tuple[LocalResult, Any]:
+        """The results of slots that were trained ahead, and what their clients will keep."""
         ids = jnp.minimum(slots, self._placement.slots - 1)
         models = fetch_all(state.trained.models, ids, state.params)
-        return LocalResult(models, state.trained.losses[ids], ())
+        memory = jax.tree.map(lambda stack: fetch(stack, ids), state.trained.memories)
+        return LocalResult(models, state.trained.losses[ids], ()), memory
+
+    def _places(self, turn: LocalRound, here: jax.Array) -> jax.Array:
+        """Where in `State.clients` clients have their places; the number of places for what is not `here`."""
+        number = self._memories.clients if self._memories.by_client else self._placement.slots
+        return jnp.where(here, turn.client if self._memories.by_client else turn.slot, number)
+
+    def _changed(self, changes: Any, here: jax.Array, before: Any, after: Any) -> Any:
+        """`Beside.total` after an arrival, or a group of them; padding adds 0."""
+        if not self._memories.beside:
+            return changes
+        change = self._taking.over(self._memories.change, 2)(before, after)
+        change = jax.tree.map(lambda leaf: jnp.where(along(here, leaf), leaf, 0.0), change)
+        if here.ndim:
+            change = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), change)
+        return jax.tree.map(jnp.add, changes, change)
 
     def _own_sums(self, before: Any) -> Any:
         """Where this device begins to add its arrivals up: at `before`, or at 0 where there are several devices."""

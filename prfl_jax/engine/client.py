@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.data.device import DeviceData, draw_batches
+from prfl_jax.engine.client_memory import ClientMemory, Memories
 from prfl_jax.engine.plan import LocalRound
-from prfl_jax.local import Batches, LocalInput, LocalResult, LocalTask, LocalWork
+from prfl_jax.local import Batches, LocalInput, LocalResult, LocalWork
 from prfl_jax.robustness.attacks import Attack
 from prfl_jax.robustness.update_filter import REJECTED, UpdateFilter
 from prfl_jax.submodel.masks import pack, unpack_masks
@@ -34,6 +35,24 @@ def split_keys(seed: int) -> tuple[jax.Array, Keys]:
     return init, Keys(*keys)
 
 
+class Dispatched(NamedTuple):
+    """What a client has for its round, or a group of them, stacked.
+
+    Attributes:
+      params: the sub-model as sent.
+      bits: its masks, packed.
+      turn: the round.
+      memory: what the client has kept; () for nothing.
+      beside: what the server sent beside the model; () for nothing.
+    """
+
+    params: Any
+    bits: tuple[jax.Array, ...]
+    turn: LocalRound
+    memory: Any = ()
+    beside: Any = ()
+
+
 class AcceptedUpdate(NamedTuple):
     """A client's result as the server has it.
 
@@ -55,7 +74,7 @@ class Client:
     """The work of one client; the engine maps `train` and `received` over the slots of its arrays.
 
     Args:
-      task: what is the same for every client and round.
+      memories: what clients keep between their rounds; its task is the same for every client and round.
       work: what a client does in a round.
       importance: how pruning scores are made, None where nothing is pruned.
       normalize, augment: of its images (`config.data`).
@@ -66,7 +85,7 @@ class Client:
 
     def __init__(
         self,
-        task: LocalTask,
+        memories: Memories,
         work: LocalWork,
         importance: Importance | None,
         normalize: str,
@@ -75,19 +94,21 @@ class Client:
         attack: Attack | None = None,
         update_filter: UpdateFilter | None = None,
     ) -> None:
-        self._task, self._work, self._importance = task, work, importance
-        self._layout = task.layout
+        self._memories, self._task = memories, memories.task
+        self._work, self._importance, self._layout = work, importance, memories.task.layout
         self._normalize, self._augment, self._matmul = normalize, augment, matmul
         self._attack, self._filter = attack, update_filter
 
-    def train(
-        self, sent: Any, bits: tuple[jax.Array, ...], turn: LocalRound, data: DeviceData, keys: Keys, fixed: Any
-    ) -> LocalResult:
-        """The local round of one client, from what it was sent under the masks `bits`, with the fixed variables."""
+    def train(self, sent: Dispatched, data: DeviceData, keys: Keys, fixed: Any) -> tuple[LocalResult, Any]:
+        """The local round of one client, with the fixed variables.
+
+        Returns:
+          Its update, and what it will have kept once that has arrived (`ClientMemory`; () for nothing).
+        """
         task = dataclasses.replace(self._task, model=self._task.model.bound(fixed))
-        masks = unpack_masks(self._layout, bits)
+        turn, masks, memories = sent.turn, unpack_masks(self._layout, sent.bits), self._memories
         given = LocalInput(
-            params=sent,
+            params=memories.with_layers(sent.params, sent.memory),
             masks=masks,
             batches=self._batches(turn, data, keys),
             lr=turn.lr,
@@ -95,13 +116,18 @@ class Client:
             client=turn.client,
             density_pct=turn.density_pct,
             present=self._present(data, turn.client) if self._work.reads_labels else None,
+            steps=turn.steps if self._work.own_steps else None,
+            kept=sent.memory.work if memories.any else (),
+            beside=sent.beside,
         )
         with jax.default_matmul_precision(self._matmul):
             result = self._work.round(task, given)
-        if self._attack is None:
-            return result
-        malicious, key = data.malicious[turn.client], _own(keys.attack, turn)
-        return result._replace(params=self._attack.apply(self._layout, sent, result.params, masks, malicious, key))
+        memory = ClientMemory(result.kept, memories.own_layers(result.params)) if memories.any else ()
+        params = memories.as_sent(result.params, sent.params)
+        if self._attack is not None:
+            malicious, key = data.malicious[turn.client], _own(keys.attack, turn)
+            params = self._attack.apply(self._layout, sent.params, params, masks, malicious, key)
+        return result._replace(params=params, kept=()), memory
 
     def _batches(self, turn: LocalRound, data: DeviceData, keys: Keys) -> Batches:
         """The batches of a client's round, with the labels it trains on."""
@@ -131,21 +157,13 @@ class Client:
             present = self._attack.present(present, data.malicious[client])
         return jnp.pad(present, (0, self._task.model.classes - present.shape[-1]), constant_values=True)
 
-    def received(
-        self,
-        sent: Any,
-        bits: tuple[jax.Array, ...],
-        turn: LocalRound,
-        result: LocalResult,
-        data: DeviceData,
-        keys: Keys,
-    ) -> AcceptedUpdate:
+    def received(self, sent: Dispatched, result: LocalResult, data: DeviceData, keys: Keys) -> AcceptedUpdate:
         """What the server makes of one client's result."""
-        masks = unpack_masks(self._layout, bits)
+        turn, bits, masks = sent.turn, sent.bits, unpack_masks(self._layout, sent.bits)
         params, counted, importance = result.params, bits, self._importance
         verdict: Any = ()
         if self._filter is not None:
-            params, verdict = self._filter(self._layout, sent, params, masks, _own(keys.noise, turn))
+            params, verdict = self._filter(self._layout, sent.params, params, masks, _own(keys.noise, turn))
         if self._work.counted is not None:
             present = self._present(data, turn.client) if self._work.reads_labels else None
             some = self._work.counted(self._task, masks, present)
@@ -156,7 +174,7 @@ class Client:
         if importance is not None and importance.from_clients:
             squares = result.squares
         elif importance is not None and importance.from_updates:
-            before, after = jax.tree.leaves(sent), jax.tree.leaves(params)
+            before, after = jax.tree.leaves(sent.params), jax.tree.leaves(params)
             rate = jnp.maximum(turn.lr, 1e-30)  # a rate that has decayed to 0 changes nothing, and must not divide
             squares = tuple(((before[i] - after[i]) / rate) ** 2 for i in self._layout.prunable)
         # A rejected update adds nothing to any weight's importance. With noise nobody may see that it was rejected.

@@ -23,11 +23,12 @@ from prfl_jax.aggregate.server_step import ServerStepRule, server_step
 from prfl_jax.data.device import DeviceData
 from prfl_jax.engine.arrivals import ArrivalStep
 from prfl_jax.engine.client import Client, Keys
+from prfl_jax.engine.client_memory import Memories, stacked
 from prfl_jax.engine.groups import SlotGroups, at_once
 from prfl_jax.engine.placement import ALL, OWN, Placement
 from prfl_jax.engine.plan import Plan
 from prfl_jax.engine.state import OUTPUT_SPEC, PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State, Trained
-from prfl_jax.local import LocalSettings, LocalTask, LocalWork
+from prfl_jax.local import LocalSettings, LocalTask, LocalWork, find_client_state
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
 from prfl_jax.models.variables import split_state, with_state
@@ -60,6 +61,9 @@ class EngineConfig:
       normalize, augment, matmul, attack, update_filter: as for `Client`.
       byzantine: f, how many clients may be malicious.
       optimizer: how the server steps towards the aggregate; None: W becomes it.
+      stays: paths of leaves that no client sends (`Memories`).
+      personal: whether each client keeps its own values of those leaves.
+      cohort_of: how many clients there are in all where slots are given out anew; 0: each has a slot of its own.
     """
 
     clients: str
@@ -78,6 +82,9 @@ class EngineConfig:
     update_filter: UpdateFilter | None = None
     byzantine: int = 0
     optimizer: ServerStepRule | None = None
+    stays: frozenset[str] = frozenset()
+    personal: bool = False
+    cohort_of: int = 0
 
 
 class Engine:
@@ -103,9 +110,13 @@ class Engine:
         self._ahead, self._submodels = config.train == "pending", submodels
         if self._ahead and config.local.square_gradients:
             raise ValueError("squared gradients of clients are kept only as they arrive")
+        task = LocalTask(model, loss, layout, config.local, submodels.levels)
+        self._memories = Memories(
+            task, find_client_state(config.work, config.local), config.stays, config.personal,
+            config.cohort_of or num_clients, bool(config.cohort_of),
+        )  # fmt: skip
         client = Client(
-            LocalTask(model, loss, layout, config.local, submodels.levels),
-            config.work, config.importance, config.normalize, config.augment, config.matmul,
+            self._memories, config.work, config.importance, config.normalize, config.augment, config.matmul,
             config.attack, config.update_filter,
         )  # fmt: skip
         kernel = config.aggregation.device
@@ -113,7 +124,9 @@ class Engine:
         slots = self.placement.slots
         groups = SlotGroups(slots, 0 if config.clients == "map" else at_once(config.group, slots, config.models))
         filtered = config.update_filter is not None
-        self._arrivals = ArrivalStep(client, self._kernel, self.placement, groups, filtered, self._ahead)
+        self._arrivals = ArrivalStep(
+            client, self._memories, self._kernel, self.placement, groups, filtered, self._ahead
+        )
         self.out_shardings = self._out_shardings() if config.models == "host" else None
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
         out_shardings = self.out_shardings and (self.out_shardings, None)
@@ -126,8 +139,9 @@ class Engine:
         """Shardings of the state's parts that are kept in the host's memory; None for parts on the device."""
         host = host_memory(self.placement.devices[0])
         everywhere: dict[str, Any] = dict.fromkeys(State._fields)
-        trained = Trained(host, None) if self._ahead else None  # type: ignore[arg-type]
-        return State(**{**everywhere, "sent": host, "buffer": host, "trained": trained})
+        trained = Trained(host, None, host) if self._ahead else None  # type: ignore[arg-type]
+        stacks = dict.fromkeys(("sent", "buffer", "clients", "beside_sent"), host)
+        return State(**{**everywhere, **stacks, "trained": trained})
 
     def init_state(self, key: jax.Array) -> State:
         """W_0 from `key`; empty slots; every weight in every sub-model."""
@@ -135,7 +149,7 @@ class Engine:
         slots = self.placement.count * self.placement.slots
         stack = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), self.config.store), params)
         bits = empty_bits(self.layout, slots)
-        held = self._kernel.init(params, stack, bits)
+        held, beside = self._kernel.init(params, stack, bits), self._memories.init_beside(params)
         return State(
             params=params,
             sent=stack,
@@ -143,17 +157,21 @@ class Engine:
             buffer=held.buffer,
             buffer_bits=held.buffer_bits,
             total=held.total,
-            trained=Trained(self._updates(params, slots), jnp.zeros(slots)) if self._ahead else (),
+            trained=self._untrained(params, slots) if self._ahead else (),
             importance=init_importance(self.layout, self.config.importance),
             levels=full_levels(self.layout) if given is None else tuple(jnp.asarray(level) for level in given),
             fixed=self.model.fixed(key),
             optimizer=() if self.config.optimizer is None else self.config.optimizer.init(params),
+            clients=self._memories.init_all(params, slots),
+            beside=beside,
+            beside_sent=stacked(beside.value, slots) if self._memories.beside else (),
         )
 
-    @staticmethod
-    def _updates(params: Any, slots: int) -> Any:
+    def _untrained(self, params: Any, slots: int) -> Trained:
         """Room for updates in the type they were trained in, so that their sum does not depend on when that was."""
-        return jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), w.dtype), params)
+        models = jax.tree.map(lambda w: jnp.zeros((slots, *w.shape), w.dtype), params)
+        memories = stacked(self._memories.init(params), slots) if self._memories.any else ()
+        return Trained(models, jnp.zeros(slots), memories)
 
     # One window: dispatch, arrivals, aggregation. Each device runs this for the slots it holds, 0 to m - 1 of its own.
 
@@ -174,13 +192,13 @@ class Engine:
                 state = state._replace(trained=self._arrivals.train_pending(state, data, now, keys))
             state, losses, verdicts = self._arrivals.take(state, data, now, keys)
             nothing_kept = jax.tree.map(lambda all_rows: jnp.zeros((), jnp.int32), seen.kept)
-            before = ServerStep(state.params, state.total, nothing_kept), state.optimizer
-            step, optimizer = lax.cond(now.close, self._close, lambda state, now: before, state, now)
+            before = ServerStep(state.params, state.total, nothing_kept), state.optimizer, state.beside
+            step, optimizer, beside = lax.cond(now.close, self._close, lambda state, now: before, state, now)
             here = ChunkOutput(losses, verdicts, step.kept)
             if self._submodels.advance is not None:
                 levels = lax.cond(now.close, self._submodels.advance, lambda levels: levels, state.levels)
                 state = state._replace(levels=levels)
-            state = state._replace(params=step.params, total=step.total, optimizer=optimizer)
+            state = state._replace(params=step.params, total=step.total, optimizer=optimizer, beside=beside)
             return state, jax.tree.map(lambda a, v: a.at[r].set(v), seen, here)
 
         shape = plan.arrive.shape
@@ -191,8 +209,8 @@ class Engine:
         )
         return lax.fori_loop(0, rows, row, (state, seen))
 
-    def _close(self, state: State, now: Plan) -> tuple[ServerStep, Any]:
-        """The server's step at the close of a window, and the next state of its optimiser."""
+    def _close(self, state: State, now: Plan) -> tuple[ServerStep, Any, Any]:
+        """The server's step at the close of a window, the next state of its optimiser, and the next `Beside`."""
         held, rule = Accumulator(state.buffer, state.buffer_bits, state.total), self.config.optimizer
         across, gather, f = self.placement.sum, self.placement.gather, self.config.byzantine
         step = self._kernel.close(
@@ -202,7 +220,8 @@ class Engine:
         if rule is not None:
             params, optimizer = server_step(rule, state.params, params, step.held, optimizer, now.optimizer_lr)
             params = with_state(params, split_state(step.params)[1])  # statistics are averaged, not stepped
-        return step._replace(params=params, held=()), optimizer
+        params = self._memories.as_sent(params, state.params)
+        return step._replace(params=params, held=()), optimizer, self._memories.close(state.beside)
 
     def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:
         """The paper's second server model: the plain mean of the buffer (`weights` by slot)."""
@@ -214,17 +233,20 @@ class Engine:
         leaves, make_masks = jax.tree.leaves(state.params), self._submodels.masks or _masks_by_level
         weights = tuple(leaves[i] for i in self.layout.prunable)
 
-        def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...]]) -> tuple[Any, tuple[jax.Array, ...]]:
-            sent, bits = slots
+        def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...], Any]) -> tuple[Any, Any, Any]:
+            sent, bits, beside = slots
             slot = now.dispatch[k]
             masks = make_masks(state.levels, weights, now.percent[slot])
             sub_model = apply_masks(self.layout, state.params, masks)
             sent = put_all(sent, slot, sub_model)
             bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
-            return sent, bits
+            if self._memories.beside:
+                beside = put_all(beside, slot, state.beside.value)
+            return sent, bits, beside
 
-        sent, bits = lax.fori_loop(0, now.dispatch_count.reshape(()), send, (state.sent, state.sent_bits))
-        return state._replace(sent=sent, sent_bits=bits)
+        start = state.sent, state.sent_bits, state.beside_sent
+        sent, bits, beside = lax.fori_loop(0, now.dispatch_count.reshape(()), send, start)
+        return state._replace(sent=sent, sent_bits=bits, beside_sent=beside)
 
 
 def _masks_by_level(levels: tuple[jax.Array, ...], weights: Any, percent: jax.Array) -> tuple[jax.Array, ...]:

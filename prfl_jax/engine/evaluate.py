@@ -15,7 +15,6 @@ from prfl_jax.data.device import preprocess
 from prfl_jax.engine.placement import ALL, AXIS, Placement
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
-from prfl_jax.models.variables import whole
 from prfl_jax.system.host_offload import fetch
 from prfl_jax.tasks import CLASSIFICATION, Scores, Task
 
@@ -142,7 +141,7 @@ class Evaluator:
 
         self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
 
-        def take(stack: Any, slot: jax.Array) -> Any:
+        def take(stack: Any, slot: Any) -> Any:
             return jax.tree.map(lambda leaf: fetch(leaf, slot).astype(jnp.float32), stack)  # stored with fewer bits
 
         self._take = placement.jit_global(take, ALL)
@@ -172,15 +171,6 @@ class Evaluator:
                 extra[name] = extra.get(name, 0.0) + float(values.sum(dtype=np.float64))
         return Scores(np.asarray(correct), np.asarray(count), loss, extra)
 
-    def slot(
-        self, buffer: Any, slot: int, data: EvalSet, check: Callable[[], None] = lambda: None, fixed: Any = None
-    ) -> Scores:
-        """Scores of the model in one slot of `buffer` `[M, ...]`, as it was received: under its own mask.
-
-        Args:
-          buffer: updates, stacked.
-          slot: index of the first axis.
-          data, check: as above.
-          fixed: variables that are not trained, if there are any.
-        """
-        return self(whole(self._take(buffer, np.int32(slot)), fixed), data, check)
+    def take(self, stack: Any, place: int) -> Any:
+        """One item of what is stacked over clients, in float32, such as a model in the buffer."""
+        return self._take(stack, np.int32(place))

@@ -13,7 +13,7 @@ from prfl_jax.report.names import bytes_text
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.host_memory import host_available
 
-STACKS = ("models in flight", "trained ahead", "buffer")  # what grows with the number of slots
+STACKS = ("models in flight", "trained ahead", "buffer", "kept by clients", "sent beside models")  # by client or slot
 WRITING = 1.2  # of a checkpoint's size: what Orbax holds besides while it writes it (0.9 to 1.3 of it were measured)
 ADVICE = "a narrower model.width, engine.store=bfloat16, or more engine.devices"
 
@@ -25,11 +25,13 @@ def state_bytes(state: State) -> dict[str, int]:
         "models in flight": state.sent,
         "trained ahead": state.trained,
         "buffer": state.buffer,
-        "running sum": state.total,
+        "running sum": (state.total, state.beside),
         "masks": (state.sent_bits, state.buffer_bits, state.levels),
         "importance": state.importance,
         "fixed variables": state.fixed,
         "server optimiser": state.optimizer,
+        "kept by clients": state.clients,
+        "sent beside models": state.beside_sent,
     }
     counts = {
         name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()

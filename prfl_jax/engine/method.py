@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
+from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.aggregate.server_check import check_server_optimizer
 from prfl_jax.aggregate.server_optimizers import step_rule
@@ -17,12 +17,13 @@ from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import images_each
+from prfl_jax.engine.model_state import check_state, leaves_that_stay
 from prfl_jax.engine.placement import Placement
-from prfl_jax.local import LocalWork, find_local
+from prfl_jax.local import LocalWork, find_client_state, find_local
 from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
-from prfl_jax.models import build_model, make_loss
+from prfl_jax.models import STATES, build_model, make_loss
 from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.products import precision_name
 from prfl_jax.robustness.attacks import make_attack
@@ -59,6 +60,7 @@ class ResolvedMethod:
       work: what a client does in a round.
       clients_axis, train: `engine.clients` and `engine.train`, with `auto` resolved.
       matmul: what products are computed in, as JAX names it; None: JAX's default.
+      stays: paths of leaves that no client sends.
     """
 
     model: Any
@@ -73,6 +75,7 @@ class ResolvedMethod:
     matmul: str | None
     target_loss: Any
     task: Task
+    stays: frozenset[str] = frozenset()
 
     @property
     def size(self) -> ModelSize:
@@ -111,7 +114,8 @@ def resolve(
             f"{', '.join(model.flop.unknown)}; allowed: (), or a model without that"
         )
     rule, name = find_submodel(config.submodel), config.submodel.name
-    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels)
+    stays = leaves_that_stay(config, model)
+    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels, stays=stays)
     if prunes(config) and not layout.prunable:
         raise UserError(
             f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "
@@ -120,7 +124,7 @@ def resolve(
     least = to_percent(config.density.min_density) if rule.scored else 100
     network = Network(
         shapes=layout.param_shapes(),
-        size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size),
+        size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size, stays),
         layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
     )
     submodels = rule.fit(network, name)
@@ -153,38 +157,8 @@ def resolve(
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
         target_loss=target_loss,
         task=task,
+        stays=stays,
     )
-
-
-def check_state(config: Any, model: Any) -> None:
-    """Checks that a model's state, such as running statistics, can be averaged like weights.
-
-    Raises:
-      UserError: the aggregation adds updates, which could make a variance negative, or the run has an attack, a robust
-        aggregation, clipping or noise, which do not account for what statistics tell of the data.
-    """
-    if not model.has_state:
-        return
-    aggregation, has = config.aggregation, f"config.model.name={config.model.name!r} keeps running statistics"
-    choice = find_aggregation(aggregation.name)
-    if choice.updates:
-        fitting = ", ".join(AGGREGATIONS.with_trait(lambda other: not other.updates and not other.robust))
-        raise UserError(
-            f"config.aggregation.name={aggregation.name!r}: adds updates, and {has}, which may become negative so; "
-            f"allowed: {fitting}, or a model with GroupNorm or LayerNorm"
-        )
-    robust = {
-        "aggregation.name": (aggregation.name, choice.robust),
-        "aggregation.clip_norm": (aggregation.clip_norm, aggregation.clip_norm is not None),
-        "privacy.noise_multiplier": (config.privacy.noise_multiplier, bool(config.privacy.noise_multiplier)),
-        "attack.name": (config.attack.name, make_attack(config.attack) is not None),
-    }
-    for key, (value, is_set) in robust.items():
-        if is_set:
-            raise UserError(
-                f"config.{key}={value!r}: allowed with a model without statistics, since those bypass it; {has} "
-                "(take GroupNorm or LayerNorm)"
-            )
 
 
 def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None = None) -> Engine:
@@ -211,6 +185,9 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             update_filter=make_update_filter(config),
             byzantine=config.aggregation.byzantine,
             optimizer=step_rule(config.aggregation),
+            stays=method.stays,
+            personal=STATES.find(config.model.state).personal,
+            cohort_of=config.clients.number if config.window.cohort else 0,
         ),
         method.submodels,
         placement,
@@ -256,4 +233,17 @@ def place(config: Any) -> Placement:
     if config.engine.models == "host" and not multi_process.alone():
         raise UserError("config.engine.models='host': allowed is device where several processes make a run")
     devices = 1 if config.engine.models == "host" else config.engine.devices
-    return Placement.of(slots(config), devices, everyone=find_close_rule(config.window.close).synchronous)
+    placed = Placement.of(slots(config), devices, everyone=find_close_rule(config.window.close).synchronous)
+    if placed.count > 1 and config.window.cohort and keeps(config):
+        raise UserError(
+            f"config.engine.devices={config.engine.devices}: {placed.count} devices would share a cohort, and what a "
+            "client keeps between rounds would be on another one of them; allowed: engine.devices=1, or window.cohort=0"
+        )
+    return placed
+
+
+def keeps(config: Any) -> bool:
+    """Whether clients keep something between their rounds."""
+    work = find_local(config.local.name)
+    state = find_client_state(work, settings_from_config(config, work))
+    return state is not None or STATES.find(config.model.state).personal

@@ -35,6 +35,7 @@ class Plan(NamedTuple):
       count: `[L, S]` int32, how many rounds that client had begun before, which its draws of data go by.
       lr: `[L, S]` float32 learning rate of that round.
       density_pct: `[L, S]` int32 density (percent) it runs at.
+      steps: `[L, S]` int32, how many local steps it does (`LocalWork.own_steps`; else not read).
       coefficient: `[L, S]` float32, with which an arriving slot's update enters the running sum.
       close: `[L]` bool: aggregate at the end of this row.
       weights: `[L, S]` float32 weights of the slots at the close.
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     count: Any
     lr: Any
     density_pct: Any
+    steps: Any
     coefficient: Any
     close: Any
     weights: Any
@@ -72,6 +74,7 @@ class LocalRound(NamedTuple):
       lr: learning rate.
       coefficient: c_k of its update in a running sum.
       density_pct: density (percent) it runs at.
+      steps: how many local steps it does, where clients have their own number (`LocalWork.own_steps`); else 1.
     """
 
     slot: Any
@@ -80,6 +83,7 @@ class LocalRound(NamedTuple):
     lr: Any
     coefficient: Any = 0.0
     density_pct: Any = 100
+    steps: Any = 1
 
 
 def empty_row(slots: int) -> Plan:
@@ -97,6 +101,7 @@ def empty_row(slots: int) -> Plan:
         count=np.zeros(m, np.int32),
         lr=np.zeros(m, np.float32),
         density_pct=np.full(m, 100, np.int32),
+        steps=np.ones(m, np.int32),
         coefficient=np.zeros(m, np.float32),
         close=np.bool_(False),
         weights=np.zeros(m, np.float32),
@@ -122,12 +127,14 @@ def make_row(
       train: rounds to train before the arrivals, which may be among them.
     """
     row = empty_row(slots)
+    of_round = row.client, row.count, row.lr, row.coefficient, row.density_pct, row.steps
     for k, (slot, percent) in enumerate(sent):
         row.dispatch[k], row.percent[slot] = slot, percent
     for listed, items in ((row.train, train), (row.arrive, arrivals)):
         for k, (slot, *item) in enumerate(items):
             listed[k] = slot
-            row.client[slot], row.count[slot], row.lr[slot], row.coefficient[slot], row.density_pct[slot] = item
+            for column, value in zip(of_round, item, strict=True):
+                column[slot] = value
     if closing is not None:
         row.weights[:] = closing.slots
         scalars = {name: np.float32(getattr(closing, name)) for name in ("server_lr", "keep", "optimizer_lr")}

@@ -192,7 +192,9 @@ class Planner:
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, percent = self._places.take(client), int(density_pct[client])
-            local_round = LocalRound(slot, client, index, self.learning_rate(time_s), density_pct=percent)
+            steps = 1 if self.clock.costs.steps is None else int(self.clock.costs.steps[client])
+            rate = self.learning_rate(time_s)
+            local_round = LocalRound(slot, client, index, rate, density_pct=percent, steps=steps)
             self._in_flight[slot] = local_round
             if self._ahead:
                 self._waiting[slot] = local_round

@@ -13,10 +13,17 @@ from prfl_jax.submodel.importance import Squares
 
 
 class Trained(NamedTuple):
-    """Updates that wait for their arrival: models `[S, ...]`, mean training losses `[S]`."""
+    """Updates that wait for their arrival.
+
+    Attributes:
+      models: `[S, ...]`.
+      losses: `[S]` mean training losses.
+      memories: `[S, ...]` what their clients will keep (`ClientMemory`); () for nothing.
+    """
 
     models: Any
     losses: jax.Array
+    memories: Any = ()
 
 
 class State(NamedTuple):
@@ -34,6 +41,10 @@ class State(NamedTuple):
       levels: int8 a prunable leaf: the current generation of nested masks.
       fixed: the model's variables that are not trained, the same for all clients; {} where there are none.
       optimizer: the state of the server's optimiser; () without one.
+      clients: `[N, ...]` what all clients keep between their rounds (`ClientMemory`); () for nothing. A client's place
+        is its slot, in cohorts its number.
+      beside: what the server keeps beside the model (`Beside`); () for nothing.
+      beside_sent: `[S, ...]` its value as it was sent with each model in flight.
     """
 
     params: Any
@@ -47,6 +58,9 @@ class State(NamedTuple):
     levels: tuple[jax.Array, ...]
     fixed: Any
     optimizer: Any = ()
+    clients: Any = ()
+    beside: Any = ()
+    beside_sent: Any = ()
 
 
 class ChunkOutput(NamedTuple):
@@ -65,7 +79,7 @@ class ChunkOutput(NamedTuple):
 
 
 # Over several devices: what is stacked over clients is on its client's device (`[D m, ...]`), the rest on each.
-STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained")
+STACKED = ("sent", "sent_bits", "buffer", "buffer_bits", "trained", "clients", "beside_sent")
 STATE_SPEC = State(**{name: OWN if name in STACKED else ALL for name in State._fields})  # type: ignore[arg-type]
 _SCALARS = ("close", "server_lr", "keep", "optimizer_lr")  # of a row
 _EACH = PartitionSpec(None, AXIS)

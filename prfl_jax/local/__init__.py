@@ -3,9 +3,10 @@
 from typing import Any
 
 from prfl_jax.local import choices, optimizer_checks
-from prfl_jax.local.choices import LOCAL_WORKS, find_local
+from prfl_jax.local.choices import LOCAL_WORKS, find_local, prox_mu_in_force
+from prfl_jax.local.kept import find_client_state
 from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
-from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
+from prfl_jax.local.work import Batches, ClientState, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
 from prfl_jax.system.notices import deprecated_once
 
 __all__ = [
@@ -14,12 +15,15 @@ __all__ = [
     "LR_SCHEDULES",
     "OPTIMIZERS",
     "Batches",
+    "ClientState",
     "LocalInput",
     "LocalResult",
     "LocalSettings",
     "LocalTask",
     "LocalWork",
+    "find_client_state",
     "find_local",
+    "prox_mu_in_force",
 ]
 
 # run by `config/validate.py`

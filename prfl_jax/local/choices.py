@@ -11,6 +11,7 @@ from typing import Any
 from prfl_jax import registry
 from prfl_jax.local.magnitude import magnitude_round
 from prfl_jax.local.ordered import ordered_round
+from prfl_jax.local.scaffold import CONTROL_VARIATES, scaffold_round
 from prfl_jax.local.scaled import scaled_round, without_absent
 from prfl_jax.local.work import LocalInput, LocalResult, LocalTask, LocalWork
 from prfl_jax.registry import Registry
@@ -59,6 +60,8 @@ LOCAL_WORKS: Registry[LocalWork] = Registry(
             takes_optimizer=True,
         ),
         "proximal": LocalWork(_sgd, proximal=True, takes_optimizer=True),
+        "proximal_own_steps": LocalWork(_sgd, takes_optimizer=True, own_steps=True, prox_mu=0.01),
+        "scaffold": LocalWork(scaffold_round, plain_steps=True, client_state=CONTROL_VARIATES),
         "ordered_sgd": LocalWork(
             ordered_round, fits=lambda rule: rule.fixed_levels, draws_widths=True, takes_optimizer=True
         ),
@@ -75,6 +78,11 @@ def find_local(name: str) -> LocalWork:
       UserError: there is none, or a plugin that is none or cannot be loaded.
     """
     return LOCAL_WORKS.find(name)
+
+
+def prox_mu_in_force(name: str, mu: float) -> float:
+    """mu of the proximal term: `local.prox_mu`, or the work's own where that is 0."""
+    return mu or find_local(name).prox_mu
 
 
 def _fits_the_submodels(flat: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system import keyword_args
 from prfl_jax.system.errors import refuse
 
-_ARGS = "local.optimizer_args"
+_ARGS, _STATE = "local.optimizer_args", "local.optimizer_state"
 
 
 def _momentum(flat: Mapping[str, Any]) -> None:
@@ -48,6 +48,27 @@ def _work(flat: Mapping[str, Any]) -> None:
             raise refuse(key, flat[key], allowed)
 
 
+def _plain_steps(flat: Mapping[str, Any]) -> None:
+    """Some works are defined for plain SGD alone."""
+    name, of_sgd = flat["local.name"], {"local.momentum": 0.0, "local.prox_mu": 0.0}
+    if not LOCAL_WORKS.find(name).plain_steps:
+        return
+    for key, usual in of_sgd.items():
+        if flat[key] != usual:
+            raise refuse(key, flat[key], f"{usual:g} with local.name={name!r}, which is defined for plain SGD")
+
+
+def _kept_moments(flat: Mapping[str, Any]) -> None:
+    """Moments are kept by works whose steps have them."""
+    kept, name, optimizer = flat[_STATE], flat["local.name"], flat[OPTIMIZER]
+    if kept == "reset":
+        return
+    if not LOCAL_WORKS.find(name).takes_optimizer:
+        raise refuse(_STATE, kept, f"reset with local.name={name!r}, whose LocalWork does not say takes_optimizer=True")
+    if OPTIMIZERS.find(optimizer).factory is None and not flat["local.momentum"]:
+        raise refuse(_STATE, kept, f"reset with {OPTIMIZER}={optimizer!r} and local.momentum=0, which has no moments")
+
+
 def _importance(flat: Mapping[str, Any]) -> None:
     """((w_sent - w) / lr)^2 is the square of a gradient only where w_sent - w is lr times a sum of gradients."""
     importance = flat["submodel.importance"]
@@ -67,4 +88,11 @@ def _importance(flat: Mapping[str, Any]) -> None:
 
 
 # run by `config/validate.py`
-CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_momentum, _arguments, _work, _importance)
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    _momentum,
+    _arguments,
+    _work,
+    _plain_steps,
+    _kept_moments,
+    _importance,
+)

@@ -17,11 +17,12 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         steps=config.local.steps,
         batch_size=config.local.batch_size,
         momentum=config.local.momentum,
-        prox_mu=config.local.prox_mu,
+        prox_mu=config.local.prox_mu or work.prox_mu,
         unroll=config.engine.unroll,
         square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
         widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
         optimizer=OPTIMIZERS.find(config.local.optimizer).with_args(config.local.optimizer_args),
         clip_grad_norm=config.local.clip_grad_norm,
+        keeps_moments=config.local.optimizer_state == "kept",
         lr_schedule=None if schedule.function is None else schedule,
     )

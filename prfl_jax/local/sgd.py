@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from prfl_jax.local.moments import kept_where_not_held
 from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
-from prfl_jax.models.variables import with_state
+from prfl_jax.models.variables import split_state, with_state
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 
@@ -37,33 +38,48 @@ class StepMasks(NamedTuple):
 Anew = Callable[[tuple[jax.Array, ...], jax.Array], StepMasks]
 
 
-def sgd_round(task: LocalTask, given: LocalInput, anew: Anew | None = None) -> LocalResult:
+def sgd_round(task: LocalTask, given: LocalInput, anew: Anew | None = None, correction: Any = None) -> LocalResult:
     """`settings.steps` steps of SGD with momentum, or of another optimiser, with the proximal term.
 
     Few steps are compiled one after another and have their batches drawn at once; many are a loop that holds one batch
-    at a time, whose loss is a running mean.
+    at a time, whose loss is a running mean. Where the client does fewer steps than the round has (`given.steps`), the
+    others change nothing.
 
     Args:
       anew: the masks of each step within the client's own; None: the client's own masks.
+      correction: added to each gradient, a pytree like the params without their state; None: nothing.
     """
     settings = task.settings
-    start, step = _steps(task, given, anew)
+    start, step = _steps(task, given, anew, correction)
     if not settings.long:
         x, y = given.batches.all()
         numbers = jnp.arange(settings.steps)
-        (params, _, squares), losses = lax.scan(step, start, (x, y, numbers), unroll=settings.unroll)
-        return LocalResult(params, jnp.mean(losses), squares)
+        end, losses = lax.scan(step, start, (x, y, numbers), unroll=settings.unroll)
+        if given.steps is None:
+            return _result(task, given, end, jnp.mean(losses))
+        return _result(task, given, end, jnp.sum(losses, where=numbers < given.steps) / given.steps)
 
     def body(number: jax.Array, carry: Any) -> Any:
         carry, mean = carry
         carry, value = step(carry, (*given.batches.one(number), number))
         return carry, mean + (value - mean) / (number + 1)
 
-    (params, _, squares), mean = lax.fori_loop(0, settings.steps, body, (start, jnp.zeros(())))
-    return LocalResult(params, mean, squares)
+    steps = settings.steps if given.steps is None else given.steps
+    end, mean = lax.fori_loop(0, steps, body, (start, jnp.zeros(())))
+    return _result(task, given, end, mean)
 
 
-def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, Any]:
+def _result(task: LocalTask, given: LocalInput, end: Any, loss: jax.Array) -> LocalResult:
+    """What a round ends with, from what its steps carried."""
+    params, moments, squares = end
+    if not task.settings.keeps_moments:
+        return LocalResult(params, loss, squares)
+    held = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+    held = apply_masks(task.layout, held, given.masks) if given.masks else held
+    return LocalResult(params, loss, squares, kept_where_not_held(held, params, given.kept, moments))
+
+
+def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: Any) -> tuple[Any, Any]:
     """What a round carries from step to step, and its step for `lax.scan`."""
     model, loss, layout, settings = task.model, task.loss, task.layout, task.settings
     sent, masks, lr = given.params, given.masks, given.lr
@@ -102,6 +118,8 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
         if mu:
             gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)
+        if correction is not None:
+            gradient = {**gradient, **jax.tree.map(jnp.add, split_state(gradient)[0], correction)}
         if after:  # state is not trained: it counts in no norm, and the step writes it
             gradient = with_state(gradient, jax.tree.map(jnp.zeros_like, after))
         if most is not None or optimizer is not None:  # norms and moments are of what the step trains
@@ -117,9 +135,21 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None) -> tuple[Any, 
         p = with_state(masked(jax.tree.map(moved, p, update)), after)
         return (p, state, squares), value
 
+    def own_step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+        after, value = step(carry, batch)
+        return jax.tree.map(lambda new, old: jnp.where(batch[-1] < given.steps, new, old), after, carry), value
+
     squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if settings.square_gradients else ()
-    first = trace if optimizer is None else optimizer.make(lr)
-    return (sent, first.init(sent), squares), step
+    moments = given.kept if settings.keeps_moments else first_moments(task, sent, lr)
+    return (sent, moments, squares), step if given.steps is None or settings.long else own_step
+
+
+def first_moments(task: LocalTask, params: Any, lr: Any = 0.0) -> Any:
+    """The optimiser's state before a client's first step."""
+    momentum, optimizer = task.settings.momentum, task.settings.optimizer
+    if optimizer is not None:
+        return optimizer.make(lr).init(params)
+    return (optax.trace(decay=momentum) if momentum else optax.identity()).init(params)
 
 
 def shortened(gradient: Any, most: float) -> Any:

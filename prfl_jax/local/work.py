@@ -32,12 +32,14 @@ class LocalSettings:
     Attributes:
       steps: local steps of a round.
       batch_size: B, images of a step.
-      momentum: of the steps, 0 at the start of each round.
+      momentum: of the steps.
       prox_mu: mu of the proximal term: mu (w - w_sent) is added to each gradient.
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
       square_gradients: return the sum over steps of g^2 too.
       widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
-      optimizer: makes the steps from the gradients, with a state that begins anew in each round; None: SGD.
+      optimizer: makes the steps from the gradients; None: SGD.
+      keeps_moments: whether the optimiser's state (of SGD its momentum) is kept by the client, not begun anew in each
+        round.
       clip_grad_norm: a gradient with a larger global norm is shortened to it; None: none is.
       lr_schedule: what the round's learning rate is multiplied by at each step; None: 1.
     """
@@ -52,6 +54,7 @@ class LocalSettings:
     optimizer: OptaxFactory | None = None
     clip_grad_norm: float | None = None
     lr_schedule: LrSchedule | None = None
+    keeps_moments: bool = False
 
     @property
     def long(self) -> bool:
@@ -102,6 +105,9 @@ class LocalInput(NamedTuple):
       density_pct: int32 scalar, the density (percent) of the sub-model.
       present: `[classes]` bool, labels that the client has; None unless the work `reads_labels`.
       client: int32 scalar, the client's number.
+      steps: int32 scalar, how many of the round's steps the client does; None: all of them.
+      kept: what the client has kept since its last round (`ClientState.init` before the first); () for nothing.
+      beside: what the server sent beside the model (`ClientState.server`); () for nothing.
     """
 
     params: Any
@@ -112,6 +118,9 @@ class LocalInput(NamedTuple):
     density_pct: Any = 100
     present: Any = None
     client: Any = 0
+    steps: Any = None
+    kept: Any = ()
+    beside: Any = ()
 
 
 class LocalResult(NamedTuple):
@@ -121,11 +130,33 @@ class LocalResult(NamedTuple):
       params: the trained sub-model, 0 where masked.
       loss: float32 scalar, the mean training loss.
       squares: the sum over steps of g^2 in the prunable leaves' shapes; () unless `LocalSettings.square_gradients`.
+      kept: what the client keeps until its next round, like `LocalInput.kept`. It counts once the update has arrived:
+        a round that fails leaves what was kept before.
     """
 
     params: Any
     loss: jax.Array
     squares: tuple[jax.Array, ...]
+    kept: Any = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientState:
+    """What each client keeps between its rounds, and what the server keeps beside the model.
+
+    The engine holds it for all N clients: it is read for a dispatch and committed once, when that dispatch's update
+    arrives.
+
+    Attributes:
+      init: (task, params) -> what a client has before its first round, a pytree of arrays; traced.
+      server: params -> what the server sends beside the model, before the first window; None: nothing.
+      change: (kept before, kept after) -> a pytree like the server's: at the close of a window the server's moves by
+        the sum of its arrivals' changes over N. None where `server` is.
+    """
+
+    init: Callable[[LocalTask, Any], Any]
+    server: Callable[[Any], Any] | None = None
+    change: Callable[[Any, Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +173,10 @@ class LocalWork:
       draws_widths: whether it needs `LocalSettings.widths`.
       takes_optimizer: whether its steps follow `optimizer`, `clip_grad_norm` and `lr_schedule` of `LocalSettings`, as
         those of `sgd.sgd_round` do; without it these settings are refused.
+      plain_steps: whether the steps must be lr times a gradient: momentum is refused too.
+      own_steps: whether each client does as many steps as fit the time of the median client (`LocalInput.steps`).
+      prox_mu: mu of the proximal term where `local.prox_mu` is 0.
+      client_state: what clients keep between their rounds; None: nothing.
     """
 
     round: Callable[[LocalTask, LocalInput], LocalResult]
@@ -151,3 +186,12 @@ class LocalWork:
     proximal: bool = False
     draws_widths: bool = False
     takes_optimizer: bool = False
+    plain_steps: bool = False
+    own_steps: bool = False
+    prox_mu: float = 0.0
+    client_state: ClientState | None = None
+
+    @property
+    def sends_beside(self) -> bool:
+        """Whether the server and the clients send values beside the model, as many as it has."""
+        return self.client_state is not None and self.client_state.server is not None

@@ -87,8 +87,30 @@ NORMS: Registry[Norm] = Registry(
 DEFAULT_NORM = "batch"  # networks without norms and a user's own do not read it
 
 
-# what becomes of a model's state, such as running statistics: it is sent and averaged like weights
-STATES: Registry[None] = Registry("model.state", {"average": None})
+@dataclasses.dataclass(frozen=True)
+class StateUse:
+    """One choice of `model.state`: what becomes of a model's state, such as running statistics.
+
+    Attributes:
+      averaged: clients send it, and it is averaged like weights.
+      personal: layers with state, their params too, stay with the clients (FedBN, Li et al. 2021): each client has its
+        own model, which is evaluated.
+      recomputed: it is recomputed over the clients' data before each evaluation (static batch norm, Diao et al. 2021).
+    """
+
+    averaged: bool = False
+    personal: bool = False
+    recomputed: bool = False
+
+
+STATES: Registry[StateUse] = Registry(
+    "model.state",
+    {
+        "average": StateUse(averaged=True),
+        "local": StateUse(personal=True),
+        "static": StateUse(recomputed=True),
+    },
+)
 
 
 def _norm_fits_the_network(flat: Mapping[str, Any]) -> None:

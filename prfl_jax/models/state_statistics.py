@@ -7,6 +7,7 @@ state gives m. The mean of b over batches then depends on no momentum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,13 +27,20 @@ CLOSE = 1e-3  # of the largest value: how exactly a state has to be an exponenti
 NEVER = 1e-6  # a share of a batch's own statistics that counts as none
 
 
-def statistics(model: Model, params: Params, batches: jax.Array, key: jax.Array | None = None) -> Params:
+def statistics(
+    model: Model,
+    params: Params,
+    batches: jax.Array,
+    prepare: Callable[[jax.Array], jax.Array] = lambda batch: batch,
+    key: jax.Array | None = None,
+) -> Params:
     """The state over given batches: the mean of each batch's own statistics; under `jax.jit` or not.
 
     Args:
       model: one with state, bound to its fixed variables.
       params: with a state, whose values do not count (but those of variables that keep what they are, m = 1).
-      batches: `[K, B, ...]`, as the model is given them. Each batch counts the same.
+      batches: `[K, B, ...]`. Each batch counts the same.
+      prepare: makes of a batch what the model is given.
       key: of dropout, which acts as in training; None: a fixed one.
 
     Returns:
@@ -43,7 +51,7 @@ def statistics(model: Model, params: Params, batches: jax.Array, key: jax.Array 
     numbers = jnp.arange(len(batches))
 
     def after(state: Params, batch: jax.Array, number: jax.Array) -> Params:
-        return model.step(with_state(trained, state), batch, jax.random.fold_in(key, number))[1]
+        return model.step(with_state(trained, state), prepare(batch), jax.random.fold_in(key, number))[1]
 
     def turn(mean: Params, item: tuple[jax.Array, jax.Array]) -> tuple[Params, None]:
         batch, number = item

@@ -20,7 +20,8 @@ from jax import lax
 from prfl_jax.system.errors import UserError
 
 Params = Any  # nested dict of arrays
-FIXED, STATE = "@fixed", "@state"  # no attribute of a module can have these names
+# no attribute of a module can have these names; CLIENTS is for layers that clients keep, in a saved model
+FIXED, STATE, CLIENTS = "@fixed", "@state", "@clients"
 
 
 class Noise(NamedTuple):

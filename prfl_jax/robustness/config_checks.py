@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.aggregate.weights import CLIENT_WEIGHTS
 from prfl_jax.data import SIGNALS
 from prfl_jax.density import evidence_needed, prunes_by
@@ -61,5 +62,23 @@ def privacy(flat: Mapping[str, Any]) -> None:
         raise refuse("submodel.importance", importance, allowed)
 
 
+def sent_beside(flat: Mapping[str, Any]) -> None:
+    """What clients send beside their models is neither clipped nor noised, and no robust aggregation looks at it."""
+    name = flat["local.name"]
+    if not LOCAL_WORKS.find(name).sends_beside:
+        return
+    aggregation = flat["aggregation.name"]
+    is_set = {
+        "aggregation.name": AGGREGATIONS.find(aggregation).robust,
+        "aggregation.clip_norm": flat["aggregation.clip_norm"] is not None,
+        "privacy.noise_multiplier": bool(flat["privacy.noise_multiplier"]),
+        "attack.name": ATTACKS.find(flat["attack.name"]) is not None,
+    }
+    for key, there in is_set.items():
+        if there:
+            allowed = "a mean of models" if key == "aggregation.name" else "the default"
+            raise refuse(key, flat[key], f"{allowed} with local.name={name!r}, whose control variates bypass it")
+
+
 # run by `config/validate.py`
-CHECKS = (attack, privacy)
+CHECKS = (attack, privacy, sent_beside)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on, in_turn
-from prfl_jax.density import DensityPolicy, RunningDensities, make_density, uploads_squares
+from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on
+from prfl_jax.density import DensityPolicy, RunningDensities, make_density
+from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.size_from_config import model_size_from_config
 from prfl_jax.system.errors import NobodyLeft
-from prfl_jax.transport.costs import make_costs
 
 
 def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, DensityPolicy, Iterator[Window]]:
@@ -32,13 +32,10 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Dens
       UserError: a value that is not allowed.
     """
     size = size or model_size_from_config(config)
-    samples = config.local.steps * config.local.batch_size
     policy = make_density(config.density, config.clients.number)
 
     def costs() -> Costs:
-        squares = uploads_squares(config)
-        speeds = in_turn(config.clients.flop_s, config.clients.number)
-        return make_costs(size, policy.density_pct, samples, speeds, config.transport.bytes, squares_up=squares)
+        return round_costs(config, size, policy.density_pct)
 
     clock = clock_from_config(config, costs())
 

@@ -105,15 +105,16 @@ def final_record(
     """Test scores at the end, by server model.
 
     `per_class` has the accuracy by true label. Test samples belong to no client, so `per_client` weights the accuracy
-    by label with each client's own mix of labels; `worst_client` has the lowest of them. Where labels say nothing
-    (`Task.by_label`) the lists are empty and `worst_client` is None.
+    by label with each client's own mix of labels, of its own model where it has one; `worst_client` has the lowest of
+    them. Where labels say nothing (`Task.by_label`) the lists are empty and `worst_client` is None.
 
     Args:
       mixes: each client's training samples by label, `[classes]` counts; none where labels say nothing.
     """
     record: dict[str, Any] = {"kind": "final", "window": window, "t_s": t_s}
     for name, score in scores.items():
-        own = [score.under(mix) for mix in mixes]
+        models = score.of_clients or [score] * len(mixes)
+        own = [model.under(mix) for model, mix in zip(models, mixes, strict=bool(mixes))]
         worst = min(((a, c) for c, a in enumerate(own) if a is not None), default=(None, None))
         record[name] = {
             **score_values(score, task),

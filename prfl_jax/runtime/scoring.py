@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.engine.evaluate import EvalSet
 from prfl_jax.engine.method import slots
 from prfl_jax.engine.state import State
-from prfl_jax.models.variables import whole
+from prfl_jax.models.variables import CLIENTS
+from prfl_jax.runtime.evaluated_models import EvaluatedModels
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.tasks import Scores
 
@@ -30,12 +32,19 @@ class Scorer:
     """
 
     def __init__(self, simulation: Simulation, check: Callable[[], None]) -> None:
-        self._sim, self._check = simulation, check
+        self._sim, self._check, self._models = simulation, check, EvaluatedModels(simulation)
         aggregation = simulation.config.aggregation
         self.one_model = find_aggregation(aggregation.name).one_model(aggregation)
 
     def _score(self, state: State, params: Any, data: EvalSet) -> Scores:
-        return self._sim.evaluator(whole(params, state.fixed), data, self._check)
+        evaluate = self._sim.evaluator
+        if not self._models.personal:
+            return evaluate(self._models.of_server(state, params), data, self._check)
+        shares, scores = [], []
+        for share, model in self._models.of_clients(state, params):
+            shares.append(share)
+            scores.append(evaluate(model, data, self._check))
+        return Scores.mean_of(shares, scores)
 
     def fedavg(self, state: State, weights: list[float], data: EvalSet) -> Scores:
         """Scores of FedAvg(B), the paper's second server model (Algorithm 1, line 16); of W where the two are the same.
@@ -46,7 +55,10 @@ class Scorer:
         return self._score(state, self._fedavg_model(state, weights), data)
 
     def models(self, state: State, weights: list[float]) -> dict[str, Any]:
-        """Both server models by name, as NumPy arrays; the same one twice where the two are the same."""
+        """Both server models by name, as NumPy arrays; the same one twice where the two are the same.
+
+        Where clients have layers of their own, these are under `CLIENTS`, `[M, ...]` by path.
+        """
         mask = self._whole(state, state.params)
         own = mask if self.one_model else self._whole(state, self._fedavg_model(state, weights))
         return {"mask": mask, "fedavg": own}
@@ -63,7 +75,9 @@ class Scorer:
 
     def _whole(self, state: State, params: Any) -> Any:
         """A server model with the fixed variables, as NumPy arrays."""
-        return jax.tree.map(np.array, whole(params, state.fixed))
+        model = jax.tree.map(np.array, self._models.of_server(state, params))
+        own = traverse_util.unflatten_dict(self._models.own_layers(state), sep="/")
+        return {**model, CLIENTS: own} if own else model
 
     def clients(
         self, state: State, filled: list[int], known: dict[str, list[Any]], data: EvalSet
@@ -87,7 +101,8 @@ class Scorer:
             entry = known.get(str(client), [])
             if len(entry) != 4 or entry[0] != window:  # of an earlier version: without the score
                 slot = self._sim.placement.slot(client)
-                scores = self._sim.evaluator.slot(state.buffer, slot, data, self._check, state.fixed)
+                update = self._sim.evaluator.take(state.buffer, slot)
+                scores = self._sim.evaluator(self._models.of_client(state, update, client), data, self._check)
                 values: tuple[float | None, ...] = (None, None, None)
                 if math.isfinite(scores.mean_loss):
                     values = (scores.accuracy, scores.mean_loss, metric.score(scores))

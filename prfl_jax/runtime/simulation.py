@@ -19,10 +19,10 @@ import numpy as np
 from prfl_jax import data as data_room
 from prfl_jax import registry
 from prfl_jax.aggregate import aggregation_in_force, client_weights
-from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config, in_turn
+from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.data.targets import check_targets
-from prfl_jax.density import evidence_needed, make_density, uploads_squares
+from prfl_jax.density import evidence_needed, make_density
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
@@ -34,6 +34,7 @@ from prfl_jax.engine.planner import Planner
 from prfl_jax.robustness.attacks import malicious_clients
 from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.checkpoint import host_copy
+from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import prune
@@ -41,7 +42,6 @@ from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, key_of
 from prfl_jax.system.notices import warn_once
-from prfl_jax.transport.costs import make_costs
 
 
 class Simulation:
@@ -154,11 +154,8 @@ class Simulation:
         return self.new_planner().from_state(state, clock_from_config(self.config, state["clock"], self._faults))
 
     def costs(self, density_pct: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
-        """Bytes and seconds of dispatches at these densities `[M]`."""
-        config, size = self.config, self.method.size
-        samples, speeds = float(self.samples_per_round), in_turn(config.clients.flop_s, config.clients.number)
-        squares = uploads_squares(config)
-        return make_costs(size, density_pct, samples, speeds, config.transport.bytes, flop_share, squares)
+        """Bytes, seconds and steps of dispatches at these densities `[M]`."""
+        return round_costs(self.config, self.method.size, density_pct, flop_share)
 
     # Device side.
 
@@ -199,6 +196,8 @@ class Simulation:
     def saved_shapes(self) -> State:
         """Shapes of `to_host`'s state."""
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)._replace(trained=())
+        if self.placement.count == 1:
+            return shapes
         number = slots(self.config)
         return self._stacks(shapes, lambda s: jax.ShapeDtypeStruct((number, *s.shape[1:]), s.dtype))
 

@@ -19,7 +19,20 @@ import copy
 from ml_collections import config_dict
 
 from prfl_jax.aggregate.weights import STALENESS
-from prfl_jax.strategies import fedasync, fedavg, fedbuff, fedfix, fedopt, fedrolex, fiarse, fjord, heterofl, prfl
+from prfl_jax.strategies import (
+    fedasync,
+    fedavg,
+    fedbuff,
+    fedfix,
+    fedopt,
+    fedprox,
+    fedrolex,
+    fiarse,
+    fjord,
+    heterofl,
+    prfl,
+    scaffold,
+)
 from prfl_jax.strategies.method import Method, WindowChoice
 from prfl_jax.system.errors import UserError
 
@@ -44,6 +57,8 @@ METHODS: dict[str, Method] = {
     **fedfix.METHODS,
     **fedbuff.METHODS,
     **fedopt.METHODS,
+    **fedprox.METHODS,
+    **scaffold.METHODS,
     **heterofl.METHODS,
     **fjord.METHODS,
     **fedrolex.METHODS,

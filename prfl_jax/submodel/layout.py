@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +21,8 @@ class Layout:
 
     Biases and everything else of rank 1 or 0 are never pruned (facts: biases are
     never pruned and always counted), except where whole channels go (`channels=True`).
-    The model's state (`models.variables.STATE`) is never pruned. With `prune=False` nothing is: the full model.
+    The model's state (`models.variables.STATE`) and leaves that stay with clients are never pruned. With `prune=False`
+    nothing is: the full model.
     """
 
     paths: tuple[str, ...]
@@ -29,11 +31,20 @@ class Layout:
     treedef: Any
 
     @classmethod
-    def of(cls, params: Any, prune: bool = True, channels: bool = False) -> Layout:
-        """From params or their `ShapeDtypeStruct`s."""
+    def of(cls, params: Any, prune: bool = True, channels: bool = False, stays: frozenset[str] = frozenset()) -> Layout:
+        """From params or their `ShapeDtypeStruct`s.
+
+        Args:
+          prune: whether anything is pruned.
+          channels: whether whole channels are.
+          stays: paths of leaves that are not sent.
+        """
         named = flat_paths(params)
         shapes = tuple(tuple(leaf.shape) for leaf in named.values())
-        may = [not path.startswith(f"{STATE}/") and (channels or len(shapes[i]) >= 2) for i, path in enumerate(named)]
+        may = [
+            not path.startswith(f"{STATE}/") and path not in stays and (channels or len(shapes[i]) >= 2)
+            for i, path in enumerate(named)
+        ]
         prunable = tuple(i for i, is_weight in enumerate(may) if prune and is_weight)
         return cls(tuple(named), shapes, prunable, jax.tree.structure(params))
 
@@ -62,20 +73,36 @@ class Layout:
             leaves[i] = function(leaves[i], item)
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def leaves_at(self, params: Any, paths: Collection[str]) -> dict[str, Any]:
+        """{path: leaf} of some leaves."""
+        return {path: leaf for path, leaf in zip(self.paths, jax.tree.leaves(params), strict=True) if path in paths}
+
+    def with_leaves(self, params: Any, leaves: Mapping[str, Any]) -> Any:
+        """The params with some leaves replaced, by their paths."""
+        named = zip(self.paths, jax.tree.leaves(params), strict=True)
+        return jax.tree.unflatten(self.treedef, [leaves.get(path, leaf) for path, leaf in named])
+
     def model_size(
-        self, model: Model, size_mb: float | None, min_density_percent: int, batch_size: int = 1
+        self,
+        model: Model,
+        size_mb: float | None,
+        min_density_percent: int,
+        batch_size: int = 1,
+        stays: frozenset[str] = frozenset(),
     ) -> ModelSize:
         """Counts for the clock; `size_mb` replaces 4 bytes a value by a paper's MB of the full model.
 
+        Leaves that stay where they are (`stays`, by path) cost no bytes.
         FLOP are those of a sample in training batches of `batch_size`; of leaves that are never pruned they are a rest.
         """
         total = int(sum(math.prod(shape) for shape in self.shapes))
         layers = self.sizes()
+        at_home = sum(math.prod(shape) for path, shape in zip(self.paths, self.shapes, strict=True) if path in stays)
         flop = model.flop.by_leaf(batch_size)
         layer_flop = tuple(flop.pop(self.paths[i]) for i in self.prunable)
         return ModelSize(
             layers=layers,
-            fixed=total - sum(layers),
+            fixed=total - sum(layers) - at_home,
             bytes_per_value=4.0 if size_mb is None else size_mb * 1e6 / total,
             layer_flop=layer_flop,
             min_percent=min_density_percent,

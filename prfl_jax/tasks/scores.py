@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,12 +16,30 @@ class Scores:
       correct, count: `[classes]` by true label.
       loss: sum over the targets.
       sums: by name, the sums of what a task computes of each target besides.
+      of_clients: where each client has its own model, its scores; these are their weighted means then.
     """
 
     correct: np.ndarray
     count: np.ndarray
     loss: float
     sums: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    of_clients: tuple[Scores, ...] = ()
+
+    @classmethod
+    def mean_of(cls, shares: Sequence[float], scores: Sequence[Scores]) -> Scores:
+        """The weighted mean of several models' scores on the same targets.
+
+        Args:
+          shares: weight of each, of sum 1.
+        """
+        pairs = list(zip(shares, scores, strict=True))
+        return cls(
+            correct=sum(share * one.correct for share, one in pairs),  # type: ignore[arg-type]
+            count=scores[0].count,
+            loss=sum(share * one.loss for share, one in pairs),
+            sums={name: sum(share * one.sums[name] for share, one in pairs) for name in scores[0].sums},
+            of_clients=tuple(scores),
+        )
 
     @property
     def accuracy(self) -> float:
