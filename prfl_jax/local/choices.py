@@ -13,7 +13,7 @@ from prfl_jax.local.magnitude import magnitude_round
 from prfl_jax.local.ordered import ordered_round
 from prfl_jax.local.scaffold import CONTROL_VARIATES, scaffold_round
 from prfl_jax.local.scaled import scaled_round, without_absent
-from prfl_jax.local.work import LocalInput, LocalResult, LocalTask, LocalWork
+from prfl_jax.local.work import ClientState, LocalInput, LocalResult, LocalTask, LocalWork
 from prfl_jax.registry import Registry
 from prfl_jax.submodel import SUBMODELS
 from prfl_jax.submodel.rule import SubmodelRule
@@ -40,6 +40,15 @@ def _accept(name: str, found: Any) -> LocalWork:
         raise _wrong_field(name, "counted", found.counted, "a function (task, masks, present) -> masks, or None")
     if not callable(found.fits):
         raise _wrong_field(name, "fits", found.fits, "a function (rule) -> bool")
+    state = found.client_state
+    if state is not None and not (
+        isinstance(state, ClientState)
+        and callable(state.init)
+        and (state.server is None) == (state.change is None)
+        and (state.server is None or (callable(state.server) and callable(state.change)))
+    ):
+        words = "None, or a prfl_jax.local.ClientState: functions init, and server and change or neither"
+        raise _wrong_field(name, "client_state", state, words)
     return found
 
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax import registry
+from prfl_jax.local.kept import find_client_state
 from prfl_jax.local.settings_from_config import settings_from_config
-from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalTask, LocalWork
+from prfl_jax.local.work import Batches, ClientState, LocalInput, LocalResult, LocalTask, LocalWork
 from prfl_jax.models import make_loss
 from prfl_jax.models.build import Model
 from prfl_jax.submodel.layout import Layout
@@ -58,18 +59,33 @@ def checked_work(config: Any, work: LocalWork, model: Model, layout: Layout, lev
 def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, ...], present: Any) -> None:
     """Traces one client's round and checks its result."""
 
-    def whole(params: Any, fixed: Any, masks: Any, numbers: tuple[Any, Any, Any], key: Any, present: Any) -> Any:
-        lr, client, density_pct = numbers
-        given = LocalInput(params, masks, _batches(task), lr, key, density_pct, present, client)
-        return work.round(dataclasses.replace(task, model=task.model.bound(fixed)), given)
-
     params = task.model.shapes()
+    state = find_client_state(work, task.settings)
+    kept, beside = _checked_state(name, state, task, params) if state is not None else ((), ())
+    given = LocalInput(
+        params=params,
+        masks=masks,
+        batches=None,  # type: ignore[arg-type]  # made where it is traced
+        lr=_FLOAT,
+        key=jax.eval_shape(lambda: root_key(0)),
+        density_pct=_INT,
+        present=present,
+        client=_INT,
+        steps=_INT if work.own_steps else None,
+        kept=kept,
+        beside=beside,
+    )
+
+    def whole(given: LocalInput, fixed: Any) -> Any:
+        bound = dataclasses.replace(task, model=task.model.bound(fixed))
+        return work.round(bound, given._replace(batches=_batches(task)))
+
     fixed = jax.eval_shape(lambda: task.model.fixed(root_key(0)))
-    key = jax.eval_shape(lambda: root_key(0))
-    result = registry.call(KEY, name, jax.eval_shape, whole, params, fixed, masks, (_FLOAT, _INT, _INT), key, present)
+    result = registry.call(KEY, name, jax.eval_shape, whole, given, fixed)
     if not isinstance(result, LocalResult):
         raise _refuse(name, "round", f"a {type(result).__name__}", "a prfl_jax.local.LocalResult")
-    _same_model(name, result.params, params)
+    _alike(name, "round", ("params", result.params, MODEL), params)
+    _alike(name, "round", ("kept", result.kept, "a pytree like given.kept"), kept)
     if not _is(result.loss, (), jnp.float32):
         raise _refuse(name, "round", f"loss of {_words(result.loss)}", "a float32 scalar")
     if task.settings.square_gradients:
@@ -77,6 +93,17 @@ def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, 
         _check_leaves(name, "round", result.squares, (task, jnp.float32), allowed)
     elif result.squares != ():
         raise _refuse(name, "round", _listed("squares", result.squares), "(), as settings.square_gradients is not set")
+
+
+def _checked_state(name: str, state: ClientState, task: LocalTask, params: Any) -> tuple[Any, Any]:
+    """Shapes of what a client keeps and of what is sent beside the model; both are traced."""
+    kept = registry.call(KEY, name, jax.eval_shape, lambda params: state.init(task, params), params)
+    if state.server is None:
+        return kept, ()
+    server = registry.call(KEY, name, jax.eval_shape, state.server, params)
+    change = registry.call(KEY, name, jax.eval_shape, state.change, kept, kept)
+    _alike(name, "client_state", ("changes", change, "a pytree like what client_state.server returns"), server)
+    return kept, server
 
 
 def _check_counted(name: str, counted: Any, task: LocalTask, masks: tuple[Any, ...], present: Any) -> None:
@@ -111,14 +138,19 @@ def _batches(task: LocalTask) -> Batches:
     )
 
 
-def _same_model(name: str, found: Any, params: Any) -> None:
-    """Refuses shapes of a model that differ from those that were sent."""
-    if str(jax.tree.structure(found)) != str(jax.tree.structure(params)):
+def _alike(name: str, function: str, what: tuple[str, Any, str], like: Any) -> None:
+    """Refuses another pytree or other shapes than `like` has.
+
+    Args:
+      what: what it is, the pytree, and what is allowed, in words.
+    """
+    part, found, allowed = what
+    if str(jax.tree.structure(found)) != str(jax.tree.structure(like)):
         kind = registry.one_line(jax.tree.structure(found))
-        raise _refuse(name, "round", f"params of another pytree, {kind}", MODEL)
-    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+        raise _refuse(name, function, f"{part} of another pytree, {kind}", allowed)
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(like), strict=True):
         if not _is(got, want.shape, want.dtype):
-            raise _refuse(name, "round", f"a leaf of {_words(got)} in params for one of {_words(want)}", MODEL)
+            raise _refuse(name, function, f"a leaf of {_words(got)} in {part} for one of {_words(want)}", allowed)
 
 
 def _shapes(task: LocalTask) -> tuple[tuple[int, ...], ...]:

@@ -145,6 +145,9 @@ class Oracle:
         batches = dict(steps=local.steps, batch_size=local.batch_size, normalize="unit", augment="none")
         self.batches = jax.jit(functools.partial(draw_batches, **batches))
         self.data = simulation.device_data()
+        from local_oracle import work_of  # which uses the functions above
+
+        self.work = work_of(self)
 
     def run(self, windows):
         for number in range(1, windows + 1):
@@ -162,7 +165,7 @@ class Oracle:
         losses, density_pct, came, masks_came = [], [], [], []
         for arrival in window.arrivals:
             model, masks, sent, percent = self.flying.pop((arrival.client, arrival.index))
-            update, loss = self.train(arrival.client, model, masks, sent.time_s)
+            update, loss = self.train(sent, model, masks)
             self.slots[arrival.client] = update, masks, sent.version, number
             self.round_s.setdefault(arrival.client, []).append(arrival.arrived_s - arrival.dispatched_s)
             came.append((arrival.client, number - 1 - sent.version, model, update))
@@ -176,14 +179,15 @@ class Oracle:
         new = self.add(came) if one_by_one else self.aggregate(number)
         self.w = new if self.server is None else self.server.step(self.w, new, self.decided(number, masks_came))
         self.history.append(self.w)
+        self.work.close()
 
-    def train(self, client, model, masks, sent_s):
-        local = self.config.local
-        lr = local.lr * local.lr_decay ** (sent_s / self.config.window.dt_s / local.lr_decay_rounds)
+    def train(self, sent, model, masks):
+        local, client = self.config.local, sent.client
+        lr = local.lr * local.lr_decay ** (sent.time_s / self.config.window.dt_s / local.lr_decay_rounds)
         count = self.trained.get(client, 0)
         self.trained[client] = count + 1
-        x, y = jax.device_get(self.batches(self.data, self.sim.keys.data, client, count))
-        update, loss, squares = sgd(model, masks, x, y, lr, momentum=local.momentum, prox_mu=local.prox_mu)
+        batches = jax.device_get(self.batches(self.data, self.sim.keys.data, client, count))
+        update, loss, squares = self.work.round(sent, model, masks, batches, lr)
         for k, mask in enumerate(masks):
             change = model[LAYERS[k]]["kernel"] - update[LAYERS[k]]["kernel"]
             self.total[k] += squares[k] if self.config.submodel.importance == "client_sq_grad" else (change / lr) ** 2

@@ -52,6 +52,10 @@ EQUALS_FEDAVG: dict[str, dict] = {"fedfix": dict(window__close="fixed", window__
 EQUALS_FEDAVG["fedavgm"] = dict(aggregation__optimizer_args='{"momentum": 0}')
 for _name, _args in (("fedadagrad", ""), ("fedadam", '"b1": 0, "b2": 1, '), ("fedyogi", '"b1": 0, "b2": 1, ')):
     EQUALS_FEDAVG[_name] = dict(aggregation__optimizer_args=f'{{{_args}"tau": 10000}}', aggregation__server_lr=20_000.0)
+# FedProx's mu is 0.01 where none is given.
+EQUALS_FEDAVG["fedprox"] = dict(local__prox_mu=1e-12)
+# Settings of both: with one step SCAFFOLD's corrections add up to 0.
+OF_BOTH: dict[str, dict] = {"scaffold": dict(local__steps=1)}
 MIXING = [name for name, row in METHODS.items() if row.aggregation == "mixing"]  # one by one, so never a mean
 
 # One client more than ten times faster than the others: the densities are 1 and the minimum,
@@ -75,8 +79,9 @@ FIXED_DENSITIES = dict(
     "method", slow_except([name for name in METHODS if name not in MIXING], "prfl", "fedavg", "fedfix", "fedbuff")
 )
 def test_alike_clients_at_density_1_give_fedavg(method, computing):
-    ran = tiny.run(method, **{**ALIKE, **EQUALS_FEDAVG.get(method, {})}, **computing)
-    fedavg = tiny.run("fedavg", **ALIKE, **tiny.small_model(method), **computing)
+    alike = {**ALIKE, **OF_BOTH.get(method, {})}
+    ran = tiny.run(method, **{**alike, **EQUALS_FEDAVG.get(method, {})}, **computing)
+    fedavg = tiny.run("fedavg", **alike, **tiny.small_model(method), **computing)
     tiny.close(ran.params, fedavg.params, 1e-5)
     for own, theirs in zip(ran.of("window"), fedavg.of("window"), strict=True):
         assert own["arrivals"] == theirs["arrivals"] == [0, 1, 2, 3]
@@ -118,7 +123,8 @@ def test_bytes_are_conserved(transports):
         for window in windows:  # everybody is dispatched and arrives in each
             density_pct = {d[0]: p for d, p in zip(window["client_bytes_down"], window["percents"], strict=True)}
             for client, sent in zip(window["arrivals"], window["client_bytes_up"], strict=True):
-                assert sent == full.value_bytes(density_pct[client])
+                copies = 2 if LOCAL_WORKS.find(METHODS[ran.experiment.config.strategy].local).sends_beside else 1
+                assert sent == copies * full.value_bytes(density_pct[client])
 
 
 def test_bytes_in_flight_are_all_that_is_missing():
@@ -258,8 +264,10 @@ def test_computing_takes_the_time_of_a_full_model(method):
     if tiny.small_model(method):  # a tenth of Conv2's channels, as FedAvg counts them
         fedavg = tiny.simulation("fedavg", **tiny.small_model(method), **COMPUTING)
         forward = fedavg.costs(np.full(4, 100)).compute_s[0] * 8e5 / (3 * 2 * 10)
-    seconds = simulation.costs(np.full(4, 100)).compute_s
-    np.testing.assert_allclose(seconds, [3 * forward * 2 * 10 / speed for speed in COMPUTING["clients__flop_s"]])
+    costs = simulation.costs(np.full(4, 100))
+    seconds, steps = costs.compute_s, np.full(4, 2) if costs.steps is None else costs.steps  # FedProx's clients: own
+    speeds = np.array(COMPUTING["clients__flop_s"])
+    np.testing.assert_allclose(seconds, 3 * forward * steps * 10 / speeds)
     arrivals = [arrival for _ in range(6) for arrival in simulation.new_planner().take().window.arrivals]
     assert all(a.computed_s - a.downloaded_s == pytest.approx(seconds[a.client]) for a in arrivals)
 

@@ -1,0 +1,106 @@
+"""Local works written out in float64 NumPy for `prfl_oracle.Oracle`: what a client does in a round, and keeps."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import optimizer_oracle
+from prfl_oracle import masked, mlp_gradient, sgd
+
+
+class Sgd:
+    """SGD with momentum and the proximal term; a client keeps nothing."""
+
+    def __init__(self, oracle):
+        self.oracle, self.local = oracle, oracle.config.local
+
+    def round(self, sent, model, masks, batches, lr):
+        """(the update, mean loss, squared gradients of the kernels)."""
+        return sgd(model, masks, *batches, lr, momentum=self.local.momentum, prox_mu=self.local.prox_mu)
+
+    def close(self):
+        """The end of a window."""
+
+
+class OwnSteps(Sgd):
+    """FedProx: the steps that fit the time of the median client, at least one; mu is 0.01."""
+
+    def round(self, sent, model, masks, batches, lr):
+        flop_s, clients = self.oracle.config.clients.flop_s, self.oracle.config.clients.number
+        seconds = 1 / np.array([flop_s[client % len(flop_s)] for client in range(clients)])
+        middle = np.median(seconds)
+        steps = sum(k * seconds[sent.client] <= self.local.steps * middle for k in range(1, self.local.steps + 1))
+        x, y = (part[: max(1, steps)] for part in batches)
+        return sgd(model, masks, x, y, lr, prox_mu=0.01)
+
+
+class Scaffold(Sgd):
+    """SCAFFOLD, option II: c - c_i is added to each gradient."""
+
+    def __init__(self, oracle):
+        super().__init__(oracle)
+        zeros = jax.tree.map(np.zeros_like, oracle.w)
+        self.own = dict.fromkeys(range(oracle.config.clients.number), zeros)
+        self.c, self.changes = [zeros], []
+
+    def round(self, sent, model, masks, batches, lr):
+        own, c = self.own[sent.client], self.c[sent.version]
+        w, losses = jax.tree.map(np.copy, model), []
+        for batch_x, batch_y in zip(*batches, strict=True):
+            value, gradient = mlp_gradient(w, batch_x, batch_y)
+            w = jax.tree.map(lambda w, g, c, own: w - lr * (g - own + c), w, gradient, c, own)
+            w = masked(w, masks)
+            losses.append(value)
+        new = jax.tree.map(lambda own, c, w0, w: own - c + (w0 - w) / (lr * len(losses)), own, c, model, w)
+        change = masked(jax.tree.map(np.subtract, new, own), masks)
+        self.own[sent.client] = jax.tree.map(np.add, own, change)
+        self.changes.append(change)
+        return w, np.mean(losses), [np.zeros(mask.shape) for mask in masks]
+
+    def close(self):
+        total = jax.tree.map(lambda *parts: sum(parts) / len(self.own), self.c[0], *self.changes)
+        self.c.append(jax.tree.map(np.add, self.c[-1], total))
+        self.changes = []
+
+
+class Kept(Sgd):
+    """An optimiser whose moments each client keeps; those of weights that it does not hold in a round stay."""
+
+    def __init__(self, oracle):
+        super().__init__(oracle)
+        args = json.loads(self.local.optimizer_args)
+        if self.local.optimizer == "sgd":
+            self.rule = lambda s, g, w, t: optimizer_oracle.momentum(s, g, w, t, self.local.momentum)
+        else:
+            rule = getattr(optimizer_oracle, self.local.optimizer)
+            self.rule = lambda s, g, w, t: rule(s, g, w, t, **args)
+        self.states, self.steps = {}, {}
+
+    def round(self, sent, model, masks, batches, lr):
+        leaves, treedef = jax.tree.flatten(jax.tree.map(np.copy, model))
+        states = self.states.setdefault(sent.client, [{} for _ in leaves])
+        flags = [np.ones(leaf.shape, bool) for leaf in leaves]
+        flags = jax.tree.leaves(masked(jax.tree.unflatten(treedef, flags), masks))
+        before = [{key: np.copy(value) for key, value in state.items()} for state in states]
+        losses = []
+        for batch_x, batch_y in zip(*batches, strict=True):
+            self.steps[sent.client] = t = self.steps.get(sent.client, 0) + 1
+            value, gradient = mlp_gradient(jax.tree.unflatten(treedef, leaves), batch_x, batch_y)
+            gradients = jax.tree.leaves(masked(gradient, masks))
+            leaves = [p + lr * self.rule(s, g, p, t) for s, g, p in zip(states, gradients, leaves, strict=True)]
+            leaves = [np.where(flag, p, 0) for p, flag in zip(leaves, flags, strict=True)]
+            losses.append(value)
+        for state, old, flag in zip(states, before, flags, strict=True):
+            for key in state:
+                state[key] = np.where(flag, state[key], old.get(key, 0.0))
+        return jax.tree.unflatten(treedef, leaves), np.mean(losses), [np.zeros(mask.shape) for mask in masks]
+
+
+def work_of(oracle):
+    """The work that the oracle's config names."""
+    local = oracle.config.local
+    if local.optimizer_state == "kept":
+        return Kept(oracle)
+    return {"scaffold": Scaffold, "proximal_own_steps": OwnSteps}.get(local.name, Sgd)(oracle)
