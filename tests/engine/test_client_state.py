@@ -56,7 +56,9 @@ def check_counts(ran):
 
 
 @pytest.mark.parametrize("way", ["map", "pending", slow("vmap"), slow("groups"), slow("host")])
-@pytest.mark.parametrize("settings", [FAULTS, slow({**COHORT, **FAULTS}), slow(COHORT)], ids=["", "cohort_faults", "cohort"])
+@pytest.mark.parametrize(
+    "settings", [FAULTS, slow({**COHORT, **FAULTS}), slow(COHORT)], ids=["", "cohort_faults", "cohort"]
+)
 def test_state_is_read_and_committed_once_an_arrival(way, settings):
     ran = tiny.run_experiment(Experiment(config(**settings, **WAYS[way])))
     seen = check_counts(ran)

@@ -60,6 +60,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "local.lr": (0.1, [0.0, -0.25, NAN, INF]),
     "local.momentum": (0.9, [1.0, -0.1]),
     "local.optimizer": ("adamw", ["Adam", "adamm", "clip", "scale_by_adam", "_dpsgd", "sgd()", "", None]),
+    "local.optimizer_state": ("kept", ["keep", "", 1, None]),
     "local.optimizer_args": (
         '{"b1": 0.8}',
         ["", "{", "[]", "3", '{"b1": NaN}', '{"b1": 1e999}', '{"a": 1, "a": 2}', {}, None],

@@ -9,6 +9,7 @@ from marked import slow
 
 from prfl_jax.models import load_model
 from prfl_jax.models.variables import CLIENTS, STATE
+from prfl_jax.report import read_metrics
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.signals import Interrupted
@@ -136,7 +137,8 @@ def test_the_score_is_the_mean_over_the_clients_models(runs):
     final = finished.report["final"]
     assert final["accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
     assert final["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
-    assert np.std(final["per_client"]) > 0  # each of its own model
+    (last,) = [r for r in read_metrics(finished.workdir / "metrics.jsonl") if r["kind"] == "final"]
+    assert np.std(last["mask"]["per_client"]) > 0  # each of its own model
 
 
 def test_static_statistics_are_those_of_the_clients_data(runs):
@@ -192,7 +194,10 @@ def test_a_run_goes_on_to_the_bit(bright, tmp_path, state, strategy, changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (dict(model__state="local", model__name="tiny:TwoLayers"), "model.state='local': 'tiny:TwoLayers' has no state"),
+        (
+            dict(model__state="local", model__name="tiny:TwoLayers"),
+            "state='local': 'tiny:TwoLayers' has no state",
+        ),
         (dict(model__state="static", model__name="tiny:TwoLayers"), "has no state"),
         (dict(model__state="static", aggregation__clip_norm=1.0), "aggregation.clip_norm=1.0: allowed with a model"),
         (dict(model__state="local", attack__name="nan", attack__number=1), "attack.name='nan'.*own models"),
