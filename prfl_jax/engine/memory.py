@@ -9,6 +9,7 @@ import jax
 from prfl_jax.data import Dataset, Split
 from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.state import State
+from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.host_memory import host_available
@@ -39,10 +40,15 @@ def state_bytes(state: State) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def sample_bytes(dataset: Dataset, split: Split) -> int:
-    """Bytes of the clients' and the test samples, with their targets if each step has one."""
+def sample_bytes(dataset: Dataset, split: Split, state: str = "average") -> int:
+    """Bytes of the clients' and the test samples, with their targets if each step has one.
+
+    Args:
+      state: `model.state`; where it is recomputed, the clients' samples are there twice.
+    """
     each = dataset.x_train[:1].nbytes + (dataset.y_train[:1].nbytes if dataset.sequence else 0)
-    return each * (sum(len(client) for client in split.clients) + len(split.test))
+    copies = 2 if STATES.find(state).recomputed else 1
+    return each * (copies * sum(len(client) for client in split.clients) + len(split.test))
 
 
 def check_memory(

@@ -9,6 +9,7 @@ from prfl_jax.density import prunes_by
 from prfl_jax.local import factories
 from prfl_jax.local.choices import LOCAL_WORKS
 from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZER, OPTIMIZERS, SCHEDULE
+from prfl_jax.registry import is_own
 from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system import keyword_args
 from prfl_jax.system.errors import refuse
@@ -36,6 +37,11 @@ def _arguments(flat: Mapping[str, Any]) -> None:
         raise refuse(_ARGS, text, f"{why}, with {OPTIMIZER}={name!r}")
 
 
+def _own_steps(name: str) -> str:
+    """Why a work takes no optimiser, in words."""
+    return "whose LocalWork does not say takes_optimizer=True" if is_own(name) else "which takes plain steps of SGD"
+
+
 def _work(flat: Mapping[str, Any]) -> None:
     """A work that takes its own steps would not see these settings."""
     name = flat["local.name"]
@@ -44,8 +50,7 @@ def _work(flat: Mapping[str, Any]) -> None:
     of_sgd = {OPTIMIZER: "sgd", SCHEDULE: "constant", "local.clip_grad_norm": None}
     for key, usual in of_sgd.items():
         if flat[key] != usual:
-            allowed = f"{usual} with local.name={name!r}, whose LocalWork does not say takes_optimizer=True"
-            raise refuse(key, flat[key], allowed)
+            raise refuse(key, flat[key], f"{usual} with local.name={name!r}, {_own_steps(name)}")
 
 
 def _plain_steps(flat: Mapping[str, Any]) -> None:
@@ -64,7 +69,7 @@ def _kept_moments(flat: Mapping[str, Any]) -> None:
     if kept == "reset":
         return
     if not LOCAL_WORKS.find(name).takes_optimizer:
-        raise refuse(_STATE, kept, f"reset with local.name={name!r}, whose LocalWork does not say takes_optimizer=True")
+        raise refuse(_STATE, kept, f"reset with local.name={name!r}, {_own_steps(name)}")
     if OPTIMIZERS.find(optimizer).factory is None and not flat["local.momentum"]:
         raise refuse(_STATE, kept, f"reset with {OPTIMIZER}={optimizer!r} and local.momentum=0, which has no moments")
 

@@ -66,7 +66,7 @@ def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, 
         params=params,
         masks=masks,
         batches=None,  # type: ignore[arg-type]  # made where it is traced
-        lr=_FLOAT,
+        lr=_FLOAT,  # type: ignore[arg-type]
         key=jax.eval_shape(lambda: root_key(0)),
         density_pct=_INT,
         present=present,

@@ -84,7 +84,6 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
     model, loss, layout, settings = task.model, task.loss, task.layout, task.settings
     sent, masks, lr = given.params, given.masks, given.lr
     mu, most, optimizer = settings.prox_mu, settings.clip_grad_norm, settings.optimizer
-    trace = optax.trace(decay=settings.momentum) if settings.momentum else optax.identity()
     masked = (lambda tree: apply_masks(layout, tree, masks)) if masks else (lambda tree: tree)
 
     def rate_at(number: jax.Array) -> jax.Array:
@@ -127,8 +126,7 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
         if most is not None:
             gradient = shortened(gradient, most)
         rate = rate_at(batch[-1])
-        transformation = trace if optimizer is None else optimizer.make(rate)
-        update, state = transformation.update(gradient, state, p)
+        update, state = _transformation(settings, rate).update(gradient, state, p)
         if own is not None:  # moments, weight decay and the proximal term must not move what the step does not train
             update = apply_masks(layout, update, own)
         moved = (lambda w, u: w - rate * u) if optimizer is None else jnp.add
@@ -146,10 +144,14 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
 
 def first_moments(task: LocalTask, params: Any, lr: Any = 0.0) -> Any:
     """The optimiser's state before a client's first step."""
-    momentum, optimizer = task.settings.momentum, task.settings.optimizer
-    if optimizer is not None:
-        return optimizer.make(lr).init(params)
-    return (optax.trace(decay=momentum) if momentum else optax.identity()).init(params)
+    return _transformation(task.settings, lr).init(params)
+
+
+def _transformation(settings: LocalSettings, rate: Any) -> Any:
+    """What makes updates of gradients; those of SGD are multiplied by the rate afterwards."""
+    if settings.optimizer is not None:
+        return settings.optimizer.make(rate)
+    return optax.trace(decay=settings.momentum) if settings.momentum else optax.identity()
 
 
 def shortened(gradient: Any, most: float) -> Any:

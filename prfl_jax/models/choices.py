@@ -103,6 +103,7 @@ class StateUse:
     recomputed: bool = False
 
 
+# what becomes of a model's state between rounds
 STATES: Registry[StateUse] = Registry(
     "model.state",
     {

@@ -196,7 +196,8 @@ class BatchedSimulation(Simulation):
 
     def memory(self) -> str:
         """As `Simulation.memory`, of all experiments."""
-        shapes, images = jax.eval_shape(self.engine.init_state, self.init_key), sample_bytes(self.dataset, self.split)
+        shapes = jax.eval_shape(self.engine.init_state, self.init_key)
+        images = sample_bytes(self.dataset, self.split, self.config.model.state)
         return check_memory(
             shapes, images, self.placement, slots_key(self.config),
             experiments=self.experiments, looks_at_all=looks_at_all(self.config),

@@ -15,6 +15,7 @@ from prfl_jax.data.targets import check_targets
 from prfl_jax.density import OF_SERVER, evidence_needed, find_density
 from prfl_jax.engine.memory import check_memory, sample_bytes, state_bytes
 from prfl_jax.engine.method import ResolvedMethod, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
+from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.system.errors import UserError
@@ -113,10 +114,12 @@ def estimate(config: Any) -> Estimate:
     intervals = total / config.density.interval
     needed = evidence_needed(config.density.name, config.stop_early)
     held_out = bool(needed & OF_SERVER) + len(clients) * find_density(config.density.name).recovers
-    flop += flop_sample * (len(split.test) * evaluations + len(split.holdout) * intervals * held_out)
+    use = STATES.find(config.model.state)  # each client's own model is evaluated, or statistics are recomputed
+    tested = len(split.test) * (len(clients) if use.personal else 1) + (sum(clients) if use.recomputed else 0)
+    flop += flop_sample * (tested * evaluations + len(split.holdout) * intervals * held_out)
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
-    images = sample_bytes(dataset, split)
+    images = sample_bytes(dataset, split, config.model.state)
     try:
         memory = check_memory(
             shapes, images, placement, slots_key(config),

@@ -129,7 +129,8 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        images, key = sample_bytes(self.dataset, self.split), slots_key(self.config)
+        images = sample_bytes(self.dataset, self.split, self.config.model.state)
+        key = slots_key(self.config)
         all_at_once = looks_at_all(self.config)
         at_once = models_at_once(self.config, self.method)
         return check_memory(shapes, images, self.placement, key, at_once=at_once, looks_at_all=all_at_once)

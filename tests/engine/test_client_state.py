@@ -9,9 +9,10 @@ import pytest
 import tiny
 from marked import slow
 
-from prfl_jax.config.validate import validate
 from prfl_jax.engine.memory import state_bytes
 from prfl_jax.engine.method import place
+from prfl_jax.engine.placement import Placement
+from prfl_jax.runtime.batched_runs import run_batched
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.signals import Interrupted
@@ -107,9 +108,26 @@ def test_state_of_all_clients_is_counted():
     assert "kept by clients" in simulation.memory()
 
 
-def test_a_cohort_on_several_devices_is_refused():
-    made = config(**COHORT, engine__devices=2)
-    validate(made)
-    if len(jax.devices()) > 1:  # one device here: the check is asked directly, below
-        with pytest.raises(UserError, match="cohort"):
-            place(made)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(local__name=READS),
+        dict(local__name="scaffold", strategy="fedavg"),
+        dict(local__name="sgd", local__optimizer="adam", local__optimizer_state="kept"),
+    ],
+)
+def test_a_cohort_on_several_devices_is_refused(monkeypatch, changes):
+    made = config(**{**COHORT, **changes})
+    monkeypatch.setattr(Placement, "of", lambda *args, **more: Placement(3, tuple(jax.devices()) * 2))
+    with pytest.raises(UserError, match="2 devices would share a cohort.*engine.devices=1"):
+        place(made)
+    assert place(config(local__name="sgd", **COHORT)).count == 2  # where nothing is kept
+
+
+def test_runs_in_a_batch_keep_their_own(tmp_path):
+    """Two seeds at once equal two runs."""
+    configs = [tiny.config("scaffold", seed=seed, rounds=6) for seed in (0, 1)]
+    together = run_batched(configs, [tmp_path / "0", tmp_path / "1"], progress=False)
+    for made, finished in zip(configs, together, strict=True):
+        alone = tiny.run_experiment(Experiment(made))
+        tiny.close(finished.params, alone.params, 1e-5)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 from unittest import mock
 
 flags = os.environ.get("XLA_FLAGS", "")
@@ -45,7 +46,9 @@ WITH = {
     },
     "prfl_norecover": {"aggregation__name": "fedbuff", "aggregation__optimizer": "adam"},
 }
-MANY = {"fedbuff": {"engine__train": "pending"}}  # on several devices only
+READS = f"{Path(__file__).with_name('counting_work.py')}:READS"
+WITH["fedasyn"] = {"local__name": READS}  # its losses tell what clients have kept and what the server has sent
+MANY = {"fedbuff": {"engine__train": "pending"}, "fedasyn": {"engine__train": "pending"}}  # on several devices only
 
 
 def apart(got, want):

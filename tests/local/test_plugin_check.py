@@ -8,7 +8,7 @@ import tiny
 
 from prfl_jax.config.validate import validate
 from prfl_jax.engine.method import make_engine, resolve
-from prfl_jax.local import LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
+from prfl_jax.local import ClientState, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
 from prfl_jax.system.errors import UserError
 
 ZERO = np.float32(0.0)
@@ -61,6 +61,17 @@ COUNTED_RAISES = work(counted=lambda task, masks, present: present[0])
 NO_COUNTED = work(counted=1)
 FITS_RAISES = work(fits=lambda rule: rule.nothing)
 NO_FITS = work(fits=True)
+ROUNDS = ClientState(init=lambda task, params: jnp.int32(0))
+KEEPS_NOTHING = work(client_state=ROUNDS)
+INIT_RAISES = work(client_state=ClientState(init=lambda task, params: params.nothing))
+HALF_A_STATE = work(client_state=ClientState(init=lambda task, params: jnp.int32(0), server=lambda params: ZERO))
+NO_STATE = work(client_state=3)
+OTHER_CHANGE = LocalWork(
+    lambda task, given: LocalResult(given.params, jnp.float32(0), (), given.kept),
+    client_state=ClientState(
+        init=lambda task, params: jnp.int32(0), server=lambda params: ZERO, change=lambda before, after: (before, after)
+    ),
+)
 LEAKS = work(lambda params: jax.tree.map(lambda w: w + 0.01, params))
 
 
@@ -85,6 +96,11 @@ def method_of(name, **changes):
         ("FLOAT_COUNTED", "returns masks[0] of shape", "a tuple of bool in the shapes of masks, here ("),
         ("COUNTED_RAISES", "failed (", "TypeError: 'NoneType' object is not subscriptable"),
         ("NO_COUNTED", "is 1", "a function (task, masks, present) -> masks, or None"),
+        ("KEEPS_NOTHING", "returns kept of another pytree, PyTreeDef(()", "a pytree like given.kept"),
+        ("INIT_RAISES", "failed (", "has no attribute 'nothing'"),
+        ("HALF_A_STATE", "client_state of", "functions init, and server and change or neither"),
+        ("NO_STATE", "is 3", "None, or a prfl_jax.local.ClientState"),
+        ("OTHER_CHANGE", "returns changes of another pytree", "a pytree like what client_state.server returns"),
         ("FITS_RAISES", "failed (", "has no attribute 'nothing'"),
         ("NO_FITS", "is True", "a function (rule) -> bool"),
     ],
