@@ -24,12 +24,20 @@ from prfl_jax.system.signals import Interrupted
 # others differ from one of these in few parts.
 MAIN = ("prfl", "fedasync")
 ONCE = (*MAIN, "fedavg", "fedbuff")
-each_method = pytest.mark.parametrize("method", slow_except(METHODS, *MAIN))
 each_method_once = pytest.mark.parametrize("method", slow_except(METHODS, *ONCE))
 # computing takes no time, as in the paper, or some: another time for each client
 COMPUTING = dict(clients__flop_s=(8e5, 4e5, 2e5, 1e5))
-# Computing time changes only the times of the clock, so its runs repeat the others and are slow tests.
-each_pace = pytest.mark.parametrize("computing", [{}, slow(COMPUTING)], ids=["", "flop_s"])
+# Computing time changes only the times of the clock: methods of other windows, of other FLOP and of own step counts do.
+PACED = (*MAIN, "fedavg", "heterofl", "fedprox")
+
+
+def paced(main):
+    """Each method without computing time, those in `PACED` with it too; all but the methods `main` are slow."""
+    sets = [(name, {}) if name in main else slow(name, {}) for name in METHODS]
+    sets += [slow(name, COMPUTING) for name in PACED]
+    ids = [*METHODS, *(f"{name}-flop_s" for name in PACED)]
+    return pytest.mark.parametrize(("method", "computing"), sets, ids=ids)
+
 
 # All clients equally fast, all in each window, nobody pruned.
 ALIKE = dict(
@@ -56,7 +64,8 @@ for _name, _args in (("fedadagrad", ""), ("fedadam", '"b1": 0, "b2": 1, '), ("fe
 EQUALS_FEDAVG["fedprox"] = dict(local__prox_mu=1e-12)
 # Settings of both: with one step SCAFFOLD's corrections add up to 0.
 OF_BOTH: dict[str, dict] = {"scaffold": dict(local__steps=1)}
-MIXING = [name for name, row in METHODS.items() if row.aggregation == "mixing"]  # one by one, so never a mean
+# Mixing takes updates one by one, so it is never a mean.
+NOT_MIXING = [name for name, row in METHODS.items() if row.aggregation != "mixing"]
 
 # One client more than ten times faster than the others: the densities are 1 and the minimum,
 # whatever the transport does to the times, and the order of arrival is always the same.
@@ -74,9 +83,12 @@ FIXED_DENSITIES = dict(
 )
 
 
-@pytest.mark.parametrize("computing", [{}, slow(dict(clients__flop_s=(4e5,)))], ids=["", "flop_s"])
 @pytest.mark.parametrize(
-    "method", slow_except([name for name in METHODS if name not in MIXING], "prfl", "fedavg", "fedfix", "fedbuff")
+    ("method", "computing"),
+    [
+        *((name, {}) if name in ("prfl", "fedavg", "fedfix", "fedbuff") else slow(name, {}) for name in NOT_MIXING),
+        *(slow(name, dict(clients__flop_s=(4e5,))) for name in ("prfl", "fedbuff", "fedprox")),
+    ],
 )
 def test_alike_clients_at_density_1_give_fedavg(method, computing):
     alike = {**ALIKE, **OF_BOTH.get(method, {})}
@@ -137,8 +149,7 @@ def test_bytes_in_flight_are_all_that_is_missing():
     assert sent == {0, 1, 2, 3}
 
 
-@each_pace
-@each_method
+@paced(MAIN)
 def test_the_same_seed_gives_the_same_report_and_another_another(method, computing):
     first = tiny.run(method, **computing)
     again = tiny.run_experiment(Experiment(tiny.config(method, **computing)))
@@ -151,8 +162,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another(method, computi
     assert other.report["partition"] != first.report["partition"]
 
 
-@each_pace
-@each_method_once
+@paced(ONCE)
 def test_compared_methods_share_partition_start_and_network(method, computing):
     own, fedavg = tiny.run(method, **computing), tiny.run("fedavg", **tiny.small_model(method), **computing)
     assert own.report["partition"] == fedavg.report["partition"]
@@ -218,8 +228,7 @@ def test_hinge_with_a_huge_b_is_constant(method):
         assert [w["loss"] for w in tiny.run(method).of("window")] != [w["loss"] for w in constant.of("window")]
 
 
-@each_pace
-@each_method_once
+@paced(ONCE)
 def test_the_report_counts_what_the_records_say(method, computing):
     ran = tiny.run(method, **computing)
     windows, report = ran.of("window"), ran.report
@@ -272,8 +281,7 @@ def test_computing_takes_the_time_of_a_full_model(method):
     assert all(a.computed_s - a.downloaded_s == pytest.approx(seconds[a.client]) for a in arrivals)
 
 
-@each_pace
-@each_method
+@paced(MAIN)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(method, computing, tmp_path):
     whole, experiment = tiny.run(method, **computing), Experiment(tiny.config(method, **computing))
     for checks in (3, 4):  # the shortest run has eight
