@@ -113,8 +113,8 @@ class ClientWeight:
     """One choice of `aggregation.client_weight`.
 
     Attributes:
-      raw: (`[M]` images a client trains on in a round, `[M]` images it has) -> `[M]` p_i, not normalised.
-      from_data_size: whether p_i depends on how many images a client has, which the privacy accountant does not cover.
+      raw: (`[M]` samples a client trains on in a round, `[M]` samples it has) -> `[M]` p_i, not normalised.
+      from_data_size: whether p_i depends on how many samples a client has, which the privacy accountant does not cover.
     """
 
     raw: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -141,8 +141,8 @@ def client_weights(kind: str, samples_per_round: np.ndarray, dataset_sizes: np.n
 
     Args:
       kind: `aggregation.client_weight`.
-      samples_per_round: `[M]` images each client trains on in a round.
-      dataset_sizes: `[M]` images each client has.
+      samples_per_round: `[M]` samples each client trains on in a round.
+      dataset_sizes: `[M]` samples each client has.
 
     Raises:
       UserError: there is no such kind.

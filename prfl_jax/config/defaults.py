@@ -51,7 +51,7 @@ def default_config() -> config_dict.ConfigDict:
         fedmp_level=0,  # fedmp: the non-IID level y
         writers=193,  # writer, writer_iid: how many writers (the lowest ids)
         min_images_per_writer=20,
-        split_writers_over=config_dict.placeholder(int),  # writer: those with more images count as two
+        split_writers_over=config_dict.placeholder(int),  # writer: those with more samples count as two
         train_limit=config_dict.placeholder(int),  # use only so many training samples (drawn by seed)
         test_limit=config_dict.placeholder(int),  # likewise for test samples
         context=80,  # texts: tokens of a sample: the length of windows, the most of a text with a label
@@ -186,7 +186,7 @@ def default_config() -> config_dict.ConfigDict:
     c.eval = _group(
         model="mask",  # mask | fedavg: the headline server model
         signal="heldout",  # heldout | test: what early stopping sees
-        batch_size=100,  # images per evaluation call (im2col memory grows with it)
+        batch_size=100,  # samples per evaluation call (im2col memory grows with it)
         # levels of the task's metric for the time to each; None: (0.8, 0.9) of a share, as accuracy, none of others
         thresholds=config_dict.placeholder(tuple),
     )

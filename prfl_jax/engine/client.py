@@ -77,7 +77,7 @@ class Client:
       memories: what clients keep between their rounds; its task is the same for every client and round.
       work: what a client does in a round.
       importance: how pruning scores are made, None where nothing is pruned.
-      normalize, augment: of its images (`config.data`).
+      normalize, augment: of its samples (`config.data`).
       matmul: what products are computed in, as JAX names it (`precision_name`); None: JAX's default.
       attack: what malicious clients do; None: there are none.
       update_filter: what the server does to each update that arrives; None: nothing.

@@ -43,9 +43,9 @@ class Sums(NamedTuple):
     extra: Any
 
 
-def images_each(images: int, batch_size: int, devices: int) -> int:
+def samples_each(samples: int, batch_size: int, devices: int) -> int:
     """Samples of one piece that each device has."""
-    return -(-min(batch_size, images) // devices)
+    return -(-min(batch_size, samples) // devices)
 
 
 def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
@@ -56,7 +56,7 @@ def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Plac
       batch_size: samples of a piece, at most.
     """
     count = 1 if placement is None else placement.count
-    size = images_each(len(x), batch_size, count) * count
+    size = samples_each(len(x), batch_size, count) * count
     pieces = -(-len(x) // size)
     padding = pieces * size - len(x)
     x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])

@@ -53,7 +53,7 @@ def sample_bytes(dataset: Dataset, split: Split, state: str = "average") -> int:
 
 def check_memory(
     state: State,
-    images: int,
+    samples: int,
     placement: Placement,
     key: str = "clients.number",
     *,
@@ -65,7 +65,7 @@ def check_memory(
 
     Args:
       state: arrays or shapes, as made for `placement`.
-      images: bytes of the images, of which each device has a copy.
+      samples: bytes of the samples, of which each device has a copy.
       key: of the config that gives the number of slots.
       experiments: how many such states a process has (`batched_runs.py`); a chunk stacks them, so each exists twice.
       at_once: models stacked over clients are in the host's memory, and so many of them on the device at a time.
@@ -81,10 +81,10 @@ def check_memory(
     if looks_at_all:
         slots = placement.slots * placement.count
         parts["all models at once"] = 2 * experiments * slots * one.get("server model", 0)
-    images *= experiments
+    samples *= experiments
     whole, stacked = sum(parts.values()), sum(parts.get(name, 0) for name in STACKS)
-    each = whole - stacked + stacked // placement.count + images  # masks, a few percent, as if each had all
-    counted = {**parts, "images": images, "a checkpoint's copies": saving}
+    each = whole - stacked + stacked // placement.count + samples  # masks, a few percent, as if each had all
+    counted = {**parts, "samples": samples, "a checkpoint's copies": saving}
     made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in counted.items())
     checks = []
     if placement.devices[0].platform == "cpu":  # all devices are the host

@@ -16,7 +16,7 @@ from prfl_jax.clock import find_close_rule
 from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
-from prfl_jax.engine.evaluate import images_each
+from prfl_jax.engine.evaluate import samples_each
 from prfl_jax.engine.model_state import check_state, leaves_that_stay
 from prfl_jax.engine.placement import Placement
 from prfl_jax.local import LocalWork, find_client_state, find_local
@@ -84,14 +84,14 @@ class ResolvedMethod:
 
 
 def resolve(
-    config: Any, sample: SampleSpec | tuple[int, ...], data_classes: int, images: Sequence[int] = ()
+    config: Any, sample: SampleSpec | tuple[int, ...], data_classes: int, evaluated: Sequence[int] = ()
 ) -> ResolvedMethod:
     """Model, layout and sizes of a validated config.
 
     Args:
       sample: what a model is given of one sample; a shape stands for an image.
       data_classes: number of labels in the data.
-      images: samples of each set that will be evaluated: a user's module is asked whether it takes them one by one.
+      evaluated: samples of each set that will be evaluated: a user's module is asked whether it takes them one by one.
 
     Raises:
       UserError: the model cannot be built for this data, or the sub-models not of this model.
@@ -104,7 +104,7 @@ def resolve(
             f"allowed with {normalization.channels} channels"
         )
     sizes = Sizes(
-        evaluated=tuple(sorted({images_each(n, config.eval.batch_size, place(config).count) for n in images if n})),
+        evaluated=tuple(sorted({samples_each(n, config.eval.batch_size, place(config).count) for n in evaluated if n})),
         trained=(config.local.batch_size,),
     )
     model = build_model(config.model, sample, data_classes, sizes, task.sequence)

@@ -31,7 +31,7 @@ class LocalSettings:
 
     Attributes:
       steps: local steps of a round.
-      batch_size: B, images of a step.
+      batch_size: B, samples of a step.
       momentum: of the steps.
       prox_mu: mu of the proximal term: mu (w - w_sent) is added to each gradient.
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
@@ -82,7 +82,7 @@ class LocalTask:
 
 
 class Batches(NamedTuple):
-    """The batches of one round: images float32 `[B, H, W, C]` and labels int32 `[B]` of each step.
+    """The batches of one round: samples `[B, ...]` as the model is given them, and targets `[B]` or `[B, T]` int32.
 
     Attributes:
       one: from the number of a step (int32 from 0, may be traced) to its batch.
@@ -99,7 +99,7 @@ class LocalInput(NamedTuple):
     Attributes:
       params: the sub-model as sent, 0 where masked.
       masks: boolean, in the prunable leaves' shapes; () for the full model.
-      batches: of its own images.
+      batches: of its own samples.
       lr: float32 scalar, the learning rate of the whole round.
       key: of this client's round (from the seed, the client and how many rounds it had begun before).
       density_pct: int32 scalar, the density (percent) of the sub-model.

@@ -47,14 +47,14 @@ def privacy(flat: Mapping[str, Any]) -> None:
     weight = flat["aggregation.client_weight"]
     if CLIENT_WEIGHTS.find(weight).from_data_size:
         others = " or ".join(CLIENT_WEIGHTS.with_trait(lambda one: not one.from_data_size))
-        allowed = f"{others} {words}: how many images a client has is not covered by the accountant"
+        allowed = f"{others} {words}: how many samples a client has is not covered by the accountant"
         raise refuse("aggregation.client_weight", weight, allowed)
     if LOCAL_WORKS.find(local := flat["local.name"]).reads_labels:
         allowed = f"sgd {words}: which labels a client has is not covered by the accountant"
         raise refuse("local.name", local, allowed)
     evidence = evidence_needed(flat["density.name"], flat["stop_early"])
     if evidence and SIGNALS.find(flat["eval.signal"]).held_out:
-        allowed = f"test {words}: held-out images are clients' own, and decide without noise who recovers, and when"
+        allowed = f"test {words}: held-out samples are clients' own, and decide without noise who recovers, and when"
         raise refuse("eval.signal", "heldout", allowed)
     importance = flat["submodel.importance"]
     if prunes_by(flat) and IMPORTANCES.find(importance).from_clients:

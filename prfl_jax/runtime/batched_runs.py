@@ -39,7 +39,7 @@ from prfl_jax.system.signals import Interrupted, InterruptGuard
 
 # Loops run to the bounds of the longest plan; rows beyond a plan's own are padding.
 _BOUNDS = ("dispatch_count", "train_count", "arrive_count")
-_COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name != "group"]
+_COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name not in ("group", "cohort_of")]
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
 
 
@@ -178,7 +178,7 @@ class BatchedSimulation(Simulation):
                 **{f"what is compiled of {field.name}": getattr(engine.config, field.name) for field in _COMPILED},
                 "model": (config.model.name, config.model.width, config.model.loss, engine.layout.shapes),
                 "submodel.name": config.submodel.name,
-                "clients.number or window.cohort": slots(config),
+                "clients.number or window.cohort": (slots(config), engine.config.cohort_of),
                 "data.name": (simulation.dataset.sample, simulation.dataset.num_classes),
                 "task.name": config.task.name,
             }
@@ -197,9 +197,9 @@ class BatchedSimulation(Simulation):
     def memory(self) -> str:
         """As `Simulation.memory`, of all experiments."""
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        images = sample_bytes(self.dataset, self.split, self.config.model.state)
+        samples = sample_bytes(self.dataset, self.split, self.config.model.state)
         return check_memory(
-            shapes, images, self.placement, slots_key(self.config),
+            shapes, samples, self.placement, slots_key(self.config),
             experiments=self.experiments, looks_at_all=looks_at_all(self.config),
         )  # fmt: skip
 
@@ -330,10 +330,10 @@ def _shared_data(simulations: Sequence[BatchedSimulation]) -> tuple[DeviceData, 
     held = (jnp.asarray(first.x_train), jnp.asarray(first.y_train)) if common else None
     each = [to_device(one.dataset, one.split, held, one.malicious) for one in simulations]
     longest = max(data.index.shape[1] for data in each)
-    images = max(len(data.x) for data in each)
+    samples = max(len(data.x) for data in each)
 
     def padded(data: DeviceData) -> DeviceData:
-        more = images - len(data.x)
+        more = samples - len(data.x)
         return data._replace(
             x=jnp.pad(data.x, ((0, more), *[(0, 0)] * (data.x.ndim - 1))),
             y=jnp.pad(data.y, ((0, more), *[(0, 0)] * (data.y.ndim - 1))),

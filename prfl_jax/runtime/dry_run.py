@@ -36,14 +36,15 @@ class Estimate:
       method: models, sizes and engine settings, as the run would have them.
       source: of the data, one line.
       notes: what looks strange in the data, a line each.
-      clients: training images of each client.
-      holdout, test: held-out and test images.
+      clients: training samples of each client.
+      holdout, test: held-out and test samples.
       windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
       faults: by kind, scaled likewise; empty where there can be none.
       flop: of training and evaluating.
       state: bytes on the device by part.
-      images: bytes of the images on the device.
+      samples: bytes of the samples on the device.
       memory: what is needed and what there is, in words.
+      refused: why a run would be refused for its memory; None where it would not.
     """
 
     method: ResolvedMethod
@@ -60,8 +61,9 @@ class Estimate:
     faults: dict[str, float]
     flop: float
     state: dict[str, int]
-    images: int
+    samples: int
     memory: str
+    refused: UserError | None = None
 
 
 @fixed()
@@ -119,14 +121,15 @@ def estimate(config: Any) -> Estimate:
     flop += flop_sample * (tested * evaluations + len(split.holdout) * intervals * held_out)
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
-    images = sample_bytes(dataset, split, config.model.state)
+    samples = sample_bytes(dataset, split, config.model.state)
+    refused = None
     try:
         memory = check_memory(
-            shapes, images, placement, slots_key(config),
+            shapes, samples, placement, slots_key(config),
             at_once=models_at_once(config, method), looks_at_all=looks_at_all(config),
         )  # fmt: skip
     except UserError as why:
-        memory = f"does not fit: {why}"
+        memory, refused = "does not fit", why
     return Estimate(
         method=method,
         source=dataset.source,
@@ -142,18 +145,34 @@ def estimate(config: Any) -> Estimate:
         faults={kind: sum(counts) * scale for kind, counts in clock.get("faults", {}).items()},
         flop=flop,
         state=state_bytes(shapes),
-        images=images,
+        samples=samples,
         memory=memory,
+        refused=refused,
     )
 
 
-def describe(config: Any) -> str:
+def print_needs(config: Any) -> None:
+    """Prints what a run would need.
+
+    Raises:
+      UserError: as `estimate`, or, after the print, a run would be refused for its memory.
+    """
+    found = estimate(config)
+    print(describe(config, found))
+    if found.refused is not None:
+        raise found.refused
+
+
+def describe(config: Any, found: Estimate | None = None) -> str:
     """Text of `--dry_run`: clients, parameters, memory, bytes and a guess of host time.
+
+    Args:
+      found: `estimate(config)`; None: it is computed.
 
     Raises:
       UserError: as `estimate`.
     """
-    e = estimate(config)
+    e = found or estimate(config)
     size, memory = e.method.size, sum(e.state.values())
     backend = jax.default_backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
@@ -162,11 +181,11 @@ def describe(config: Any) -> str:
     fixed = e.method.model.num_fixed()
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
-        ("data", f"{e.source}; {sum(e.clients):,} training images, {e.test:,} test images"),
+        ("data", f"{e.source}; {sum(e.clients):,} training samples, {e.test:,} test samples"),
         *(("warning", f"data.name={config.data.name}: {note}") for note in e.notes),
         *(("warning", warning) for warning in e.method.model.warnings),
-        ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} images"),
-        ("held out", f"{e.holdout:,} images for early stopping"),
+        ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} samples"),
+        ("held out", f"{e.holdout:,} samples for early stopping"),
         ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
         *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
@@ -176,7 +195,7 @@ def describe(config: Any) -> str:
         ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),
         *([("faults", "about " + ", ".join(f"{v:,.0f} {k}" for k, v in e.faults.items()))] if e.faults else []),
         ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
-        ("memory, images", bytes_text(e.images)),
+        ("memory, samples", bytes_text(e.samples)),
         ("memory, all", e.memory.removeprefix("memory: ")),
         ("checkpoint", f"{bytes_text(memory)} before compression, {config.checkpoint.keep} are kept"),
         ("host time", f"{guess}, evaluation included{unless}"),

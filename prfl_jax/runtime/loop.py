@@ -145,7 +145,7 @@ class Loop:
         check_settings(host.get("settings", {}))
         if host["data_crc32"] != self.active.sim.data_crc32:
             raise UserError(
-                f"config.data.name={self.config.data.name!r}: its images or labels, or a file that the config "
+                f"config.data.name={self.config.data.name!r}: its samples or targets, or a file that the config "
                 "names, are not those this --workdir began with; use the same, or a new --workdir"
             )
         return machine_changes(host.get("machine", {}), numeric_machine())

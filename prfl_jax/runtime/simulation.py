@@ -77,9 +77,9 @@ class Simulation:
                 f"{len(self.dataset.x_train)}, but early stopping needs some; allowed: a larger fraction"
             )
         self.malicious = malicious_clients(config.attack, clients, seed)
-        images = (len(self.split.test), len(self.split.holdout))
+        evaluated = (len(self.split.test), len(self.split.holdout))
         check_targets(config.task.name, self.dataset)
-        self.method = resolve(config, self.dataset.sample, self.dataset.num_classes, images)
+        self.method = resolve(config, self.dataset.sample, self.dataset.num_classes, evaluated)
         self._warn(self.method.model.warnings)
         if clients_axis is not None:
             self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
@@ -129,11 +129,11 @@ class Simulation:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
-        images = sample_bytes(self.dataset, self.split, self.config.model.state)
+        samples = sample_bytes(self.dataset, self.split, self.config.model.state)
         key = slots_key(self.config)
         all_at_once = looks_at_all(self.config)
         at_once = models_at_once(self.config, self.method)
-        return check_memory(shapes, images, self.placement, key, at_once=at_once, looks_at_all=all_at_once)
+        return check_memory(shapes, samples, self.placement, key, at_once=at_once, looks_at_all=all_at_once)
 
     @property
     def samples_per_round(self) -> int:

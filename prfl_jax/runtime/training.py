@@ -125,9 +125,9 @@ def train(
     folder = workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}"
     check_place(folder)
     if dry_run:
-        from prfl_jax.runtime.dry_run import describe
+        from prfl_jax.runtime.dry_run import print_needs
 
-        print(describe(next(iter(several.values()), config)))
+        print_needs(next(iter(several.values()), config))
         _say_not_taken_over(several or {"": config})
         if several:
             print(f"This is one of {len(several)} experiments, which together need as much as many times over.")

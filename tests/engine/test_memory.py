@@ -11,7 +11,7 @@ import tiny
 
 from prfl_jax.engine import memory
 from prfl_jax.engine.placement import Placement
-from prfl_jax.runtime.dry_run import describe
+from prfl_jax.runtime.dry_run import print_needs
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.signals import Interrupted
@@ -27,15 +27,17 @@ def test_what_is_counted_is_what_lies_there(monkeypatch):
     assert images == 28 * 28 * (360 + 200)
     text = sim.memory()
     assert text.startswith(f"memory: {(3.2 * real + images) / 1e6:.4g} MB on this machine of 1,000 GB")
-    assert "models in flight" in text and "buffer" in text and "images 0.439 MB" in text
+    assert "models in flight" in text and "buffer" in text and "samples 0.439 MB" in text
     assert f"a checkpoint's copies {2.2 * real / 1e6:.4g} MB" in text
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(monkeypatch):
+def test_what_does_not_fit_is_refused_before_anything_is_written(monkeypatch, capsys):
     monkeypatch.setattr(memory, "host_available", lambda: 10**6)
     with pytest.raises(UserError, match=r"config.clients.number=4: this machine would need .* has 1 MB; take fewer"):
         Experiment(tiny.config("prfl"))
-    assert "does not fit" in describe(tiny.config("prfl"))
+    with pytest.raises(UserError, match="this machine would need"):
+        print_needs(tiny.config("prfl"))
+    assert "does not fit" in capsys.readouterr().out
     monkeypatch.setattr(memory, "host_available", lambda: None)  # where nobody knows, nothing is refused
     assert " of " not in Experiment(tiny.config("prfl")).memory.split("(")[0]
 
