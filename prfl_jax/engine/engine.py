@@ -225,7 +225,7 @@ class Engine:
 
     def _fedavg_model(self, params: Any, buffer: Any, weights: jax.Array) -> Any:
         """The paper's second server model: the plain mean of the buffer (`weights` by slot)."""
-        return fedavg(params, buffer, weights, across=self.placement.sum)
+        return self._memories.as_sent(fedavg(params, buffer, weights, across=self.placement.sum), params)
 
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""

@@ -101,6 +101,9 @@ def _checked_state(name: str, state: ClientState, task: LocalTask, params: Any) 
     if state.server is None:
         return kept, ()
     server = registry.call(KEY, name, jax.eval_shape, state.server, params)
+    for leaf in jax.tree.leaves(server):
+        if leaf.dtype != jnp.float32:
+            raise _refuse(name, "client_state.server", f"a leaf of {_words(leaf)}", "float32")
     change = registry.call(KEY, name, jax.eval_shape, state.change, kept, kept)
     _alike(name, "client_state", ("changes", change, "a pytree like what client_state.server returns"), server)
     return kept, server

@@ -149,7 +149,7 @@ class ClientState:
 
     Attributes:
       init: (task, params) -> what a client has before its first round, a pytree of arrays; traced.
-      server: params -> what the server sends beside the model, before the first window; None: nothing.
+      server: params -> what the server sends beside the model, before the first window, float32; None: nothing.
       change: (kept before, kept after) -> a pytree like the server's: at the close of a window the server's moves by
         the sum of its arrivals' changes over N. None where `server` is.
     """

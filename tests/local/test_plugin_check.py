@@ -66,6 +66,11 @@ KEEPS_NOTHING = work(client_state=ROUNDS)
 INIT_RAISES = work(client_state=ClientState(init=lambda task, params: params.nothing))
 HALF_A_STATE = work(client_state=ClientState(init=lambda task, params: jnp.int32(0), server=lambda params: ZERO))
 NO_STATE = work(client_state=3)
+INT_SERVER = work(
+    client_state=ClientState(
+        init=lambda task, params: jnp.int32(0), server=lambda params: jnp.int32(0), change=lambda before, after: after
+    )
+)
 OTHER_CHANGE = LocalWork(
     lambda task, given: LocalResult(given.params, jnp.float32(0), (), given.kept),
     client_state=ClientState(
@@ -100,6 +105,7 @@ def method_of(name, **changes):
         ("INIT_RAISES", "failed (", "has no attribute 'nothing'"),
         ("HALF_A_STATE", "client_state of", "functions init, and server and change or neither"),
         ("NO_STATE", "is 3", "None, or a prfl_jax.local.ClientState"),
+        ("INT_SERVER", "client_state.server of", "float32"),
         ("OTHER_CHANGE", "returns changes of another pytree", "a pytree like what client_state.server returns"),
         ("FITS_RAISES", "failed (", "has no attribute 'nothing'"),
         ("NO_FITS", "is True", "a function (rule) -> bool"),
