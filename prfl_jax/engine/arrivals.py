@@ -18,6 +18,7 @@ from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.plan import LocalRound, Plan
 from prfl_jax.engine.state import State, Trained
 from prfl_jax.local import LocalResult
+from prfl_jax.robustness.update_filter import REJECTED
 from prfl_jax.submodel.importance import Squares, add_arrival
 from prfl_jax.system.host_offload import fetch, fetch_all, put, put_all
 
@@ -92,7 +93,9 @@ class ArrivalStep:
             importance = add_importance(carry.importance, here, update)
             arrivals = Arrivals(slots, here, update.params, update.bits, sent.params, sent.turn.coefficient)
             held = self._kernel.add(carry.held, arrivals)
-            clients = put_all(carry.clients, self._places(sent.turn, here), memory)
+            # the client of a rejected update keeps what it had, as after a round that fails
+            taken = here & (update.verdict != REJECTED) if self._filtered else here
+            clients = put_all(carry.clients, self._places(sent.turn, taken), memory)
             changes = self._changed(carry.changes, here, sent.memory, memory)
             seen = jax.tree.map(lambda v: jnp.where(here, v, 0), (result.loss, update.verdict))
             losses, verdicts = jax.tree.map(

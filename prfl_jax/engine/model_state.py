@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
+from prfl_jax.config.comparison import compared
+from prfl_jax.config.validate import validate
 from prfl_jax.models import STATES, check_statistics
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.models.variables import STATE
@@ -23,12 +25,20 @@ def leaves_that_stay(config: Any, model: Model) -> frozenset[str]:
         return frozenset()
     if not model.has_state:
         raise UserError(
-            f"config.model.state={config.model.state!r}: {config.model.name!r} has no state; allowed: average"
+            f"config.model.state={config.model.state!r}: {config.model.name!r} has no state; allowed: average, or a "
+            "model with batch norm"
         )
     if use.recomputed:
         check_statistics(model)
-    of_state = {path for path in flat_paths(model.shapes()) if path.startswith(f"{STATE}/")}
-    return frozenset(of_state | (model.norm_leaves if use.personal else set()))
+    paths = flat_paths(model.shapes())
+    of_state = {path for path in paths if path.startswith(f"{STATE}/")}
+    stays = frozenset(of_state | (model.norm_leaves if use.personal else set()))
+    if stays == paths.keys():
+        raise UserError(
+            f"config.model.state={config.model.state!r}: all params of {config.model.name!r} are in layers that have "
+            "state, so that nothing would be sent; allowed: average"
+        )
+    return stays
 
 
 def check_state(config: Any, model: Model) -> None:
@@ -66,3 +76,16 @@ def check_state(config: Any, model: Model) -> None:
                 f"config.{key}={value!r}: allowed with a model without statistics, {why}; {has} "
                 "(take GroupNorm or LayerNorm)"
             )
+
+
+def check_compared(config: Any, model: Model) -> None:
+    """`check_state` of the strategies that a run is compared with, before it is trained.
+
+    Raises:
+      UserError: as `check_state`; the text names the strategy.
+    """
+    for name in config.compare:
+        try:
+            check_state(compared(config, name, validate).config, model)
+        except UserError as error:
+            raise UserError(f"config.compare={name!r} cannot run ({error}); or give config.compare=()") from None

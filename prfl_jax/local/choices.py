@@ -5,6 +5,7 @@ Nothing here imports JAX: what runs on the device is imported when a round is tr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,12 @@ def _accept(name: str, found: Any) -> LocalWork:
         raise _wrong_field(name, "counted", found.counted, "a function (task, masks, present) -> masks, or None")
     if not callable(found.fits):
         raise _wrong_field(name, "fits", found.fits, "a function (rule) -> bool")
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if field.type == "bool" and not isinstance(value, bool):
+            raise _wrong_field(name, field.name, value, "True or False")
+    if isinstance(found.prox_mu, bool) or not isinstance(found.prox_mu, int | float) or not 0 <= found.prox_mu < 1e12:
+        raise _wrong_field(name, "prox_mu", found.prox_mu, "a number >= 0")
     state = found.client_state
     if state is not None and not (
         isinstance(state, ClientState)

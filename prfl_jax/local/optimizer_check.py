@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -30,11 +31,29 @@ def check_optimizer(config: Any, settings: LocalSettings, params: Any) -> None:
     """
     if settings.optimizer is not None:
         check_factory("local", config, settings.optimizer, params)
+        if settings.keeps_moments:
+            _check_kept(config, settings.optimizer, params)
     if settings.lr_schedule is not None:
         schedule, key = settings.lr_schedule, "config.local.lr_schedule"
         found = registry.call(key, config.lr_schedule, jax.eval_shape, schedule.factor, jnp.int32(0), settings.steps)
         if found.shape != ():
             raise UserError(f"{key}: {config.lr_schedule!r} gives shape {found.shape}; allowed: a scalar")
+
+
+def _check_kept(config: Any, factory: OptaxFactory, params: Any) -> None:
+    """Refuses to keep a state that there is none of, or that holds the learning rate: it would be that of one round."""
+    key, name = "config.local.optimizer_state='kept'", config.optimizer
+    traced, shapes = jax.make_jaxpr(lambda rate, params: factory.make(rate).init(params), return_shape=True)(
+        _FLOAT, params
+    )
+    if not jax.tree.leaves(shapes):
+        raise UserError(f"{key}: {name!r} has no state; allowed: reset")
+    follows = {traced.jaxpr.invars[0]}  # what is computed from the rate
+    for equation in traced.jaxpr.eqns:
+        if any(isinstance(value, jax.extend.core.Var) and value in follows for value in equation.invars):
+            follows.update(equation.outvars)
+    if any(isinstance(value, jax.extend.core.Var) and value in follows for value in traced.jaxpr.outvars):
+        raise UserError(f"{key}: the state of {name!r} holds the learning rate, which changes; allowed: reset")
 
 
 def check_factory(group: str, config: Any, factory: OptaxFactory, params: Any) -> None:

@@ -70,6 +70,8 @@ def _kept_moments(flat: Mapping[str, Any]) -> None:
         return
     if not LOCAL_WORKS.find(name).takes_optimizer:
         raise refuse(_STATE, kept, f"reset with local.name={name!r}, {_own_steps(name)}")
+    if LOCAL_WORKS.find(name).client_state is not None:
+        raise refuse(_STATE, kept, f"reset with local.name={name!r}, whose clients keep something of their own")
     if OPTIMIZERS.find(optimizer).factory is None and not flat["local.momentum"]:
         raise refuse(_STATE, kept, f"reset with {OPTIMIZER}={optimizer!r} and local.momentum=0, which has no moments")
 
@@ -82,13 +84,12 @@ def _importance(flat: Mapping[str, Any]) -> None:
     usual = {
         OPTIMIZER: OPTIMIZERS.find(flat[OPTIMIZER]).factory is None,
         SCHEDULE: LR_SCHEDULES.find(flat[SCHEDULE]).function is None,
+        "local.name": not LOCAL_WORKS.find(flat["local.name"]).sends_beside,  # whose gradients are corrected
     }
     others = " or ".join(IMPORTANCES.with_trait(lambda one: not one.from_updates))
     for key, is_usual in usual.items():
         if not is_usual:
-            words = (
-                f"{others} with {key}={flat[key]!r}: updates give squared gradients with sgd at a constant rate alone"
-            )
+            words = f"{others} with {key}={flat[key]!r}: updates give squared gradients with plain sgd at a constant rate alone"
             raise refuse("submodel.importance", importance, words)
 
 

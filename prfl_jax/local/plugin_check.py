@@ -98,12 +98,15 @@ def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, 
 def _checked_state(name: str, state: ClientState, task: LocalTask, params: Any) -> tuple[Any, Any]:
     """Shapes of what a client keeps and of what is sent beside the model; both are traced."""
     kept = registry.call(KEY, name, jax.eval_shape, lambda params: state.init(task, params), params)
+    for leaf in jax.tree.leaves(kept):
+        if not leaf.size or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise _refuse(name, "client_state.init", f"a leaf of {_words(leaf)}", "arrays of numbers, with some values")
     if state.server is None:
         return kept, ()
     server = registry.call(KEY, name, jax.eval_shape, state.server, params)
     for leaf in jax.tree.leaves(server):
-        if leaf.dtype != jnp.float32:
-            raise _refuse(name, "client_state.server", f"a leaf of {_words(leaf)}", "float32")
+        if leaf.dtype != jnp.float32 or not leaf.size:
+            raise _refuse(name, "client_state.server", f"a leaf of {_words(leaf)}", "float32, with some values")
     change = registry.call(KEY, name, jax.eval_shape, state.change, kept, kept)
     _alike(name, "client_state", ("changes", change, "a pytree like what client_state.server returns"), server)
     return kept, server

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prfl_jax.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from prfl_jax.models.build import Model, build_model, load_model, norm_leaves, save_model
+    from prfl_jax.models.build import Model, build_model, client_model, load_model, norm_leaves, save_model
     from prfl_jax.models.choices import CHECKS, STATES
     from prfl_jax.models.losses import make_loss
     from prfl_jax.models.nets import VGG11, Conv2
@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "build_model",
     "check_statistics",
+    "client_model",
     "load_model",
     "make_loss",
     "norm_leaves",
@@ -39,6 +40,7 @@ _HOMES = {
     "Model": "build",
     "build_model": "build",
     "check_statistics": "state_statistics",
+    "client_model": "build",
     "load_model": "build",
     "make_loss": "losses",
     "norm_leaves": "build",

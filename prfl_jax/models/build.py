@@ -25,7 +25,7 @@ from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.models.matmul_conv import plain_convolutions
 from prfl_jax.models.nnx_adapter import nnx_functions
 from prfl_jax.models.training_switch import build_switch, call_switch
-from prfl_jax.models.variables import Functions, Params, split_state, whole, with_state
+from prfl_jax.models.variables import CLIENTS, Functions, Params, split_state, whole, with_state
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import replacing
 from prfl_jax.system.jax_settings import fixed as fixed_settings
@@ -342,6 +342,23 @@ def save_model(path: str, params: Params) -> None:
     arrays = {key: leaf.astype(np.float32) if leaf.dtype.kind == "V" else leaf for key, leaf in arrays.items()}
     with replacing(path) as part, open(part, "wb") as f:
         np.savez(f, **arrays)
+
+
+def client_model(saved: Params, client: int) -> Params:
+    """A client's own model out of a run with `model.state=local`: the server's, with that client's layers.
+
+    Args:
+      saved: as `load_model` reads it.
+      client: its number.
+
+    Raises:
+      ValueError: the saved model has no layers of clients.
+    """
+    if CLIENTS not in saved:
+        raise ValueError(f"no layers of clients in this model; allowed: one that has them under {CLIENTS!r}")
+    own = {path: leaf[client] for path, leaf in flat_paths(saved[CLIENTS]).items()}
+    shared = flat_paths({name: part for name, part in saved.items() if name != CLIENTS})
+    return traverse_util.unflatten_dict({**shared, **own}, sep="/")
 
 
 def load_model(path: str) -> Params:

@@ -13,6 +13,7 @@ from prfl_jax.aggregate.weights import CLIENT_WEIGHTS
 from prfl_jax.data import SIGNALS
 from prfl_jax.density import evidence_needed, prunes_by
 from prfl_jax.local import LOCAL_WORKS
+from prfl_jax.models.choices import STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system.errors import refuse
@@ -74,10 +75,20 @@ def sent_beside(flat: Mapping[str, Any]) -> None:
         "privacy.noise_multiplier": bool(flat["privacy.noise_multiplier"]),
         "attack.name": ATTACKS.find(flat["attack.name"]) is not None,
     }
+    allowed = {
+        "aggregation.name": "a mean of models",
+        "aggregation.clip_norm": "None",
+        "privacy.noise_multiplier": "0",
+        "attack.name": "none",
+    }
     for key, there in is_set.items():
         if there:
-            allowed = "a mean of models" if key == "aggregation.name" else "the default"
-            raise refuse(key, flat[key], f"{allowed} with local.name={name!r}, whose control variates bypass it")
+            raise refuse(
+                key, flat[key], f"{allowed[key]} with local.name={name!r}: what is sent beside models bypasses it"
+            )
+    if STATES.find(flat["model.state"]).personal:
+        words = f"average or static with local.name={name!r}: what is sent beside models is about all of their layers"
+        raise refuse("model.state", flat["model.state"], words)
 
 
 # run by `config/validate.py`

@@ -39,7 +39,8 @@ from prfl_jax.system.signals import Interrupted, InterruptGuard
 
 # Loops run to the bounds of the longest plan; rows beyond a plan's own are padding.
 _BOUNDS = ("dispatch_count", "train_count", "arrive_count")
-_COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name not in ("group", "cohort_of")]
+_BY_KEY = ("group", "cohort_of", "stays", "personal")  # compared by the keys that decide them, or not at all
+_COMPILED = [field for field in dataclasses.fields(EngineConfig) if field.name not in _BY_KEY]
 _PLAN_AXES = Plan(**{name: None if name in _BOUNDS else 0 for name in Plan._fields})
 
 
@@ -179,6 +180,7 @@ class BatchedSimulation(Simulation):
                 "model": (config.model.name, config.model.width, config.model.loss, engine.layout.shapes),
                 "submodel.name": config.submodel.name,
                 "clients.number or window.cohort": (slots(config), engine.config.cohort_of),
+                "model.state": config.model.state,
                 "data.name": (simulation.dataset.sample, simulation.dataset.num_classes),
                 "task.name": config.task.name,
             }

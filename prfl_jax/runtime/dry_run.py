@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
@@ -15,9 +16,11 @@ from prfl_jax.data.targets import check_targets
 from prfl_jax.density import OF_SERVER, evidence_needed, find_density
 from prfl_jax.engine.memory import check_memory, sample_bytes, state_bytes
 from prfl_jax.engine.method import ResolvedMethod, looks_at_all, make_engine, models_at_once, place, resolve, slots_key
+from prfl_jax.engine.model_state import check_compared
 from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
+from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, root_key
 from prfl_jax.system.notices import warn_once
@@ -115,10 +118,12 @@ def estimate(config: Any) -> Estimate:
     evaluations = simulated_s / config.eval_every_s * server_models
     intervals = total / config.density.interval
     needed = evidence_needed(config.density.name, config.stop_early)
-    held_out = bool(needed & OF_SERVER) + len(clients) * find_density(config.density.name).recovers
-    use = STATES.find(config.model.state)  # each client's own model is evaluated, or statistics are recomputed
-    tested = len(split.test) * (len(clients) if use.personal else 1) + (sum(clients) if use.recomputed else 0)
-    flop += flop_sample * (tested * evaluations + len(split.holdout) * intervals * held_out)
+    use = STATES.find(config.model.state)
+    each = len(clients) if use.personal else 1  # models that make a score of the server
+    anew = sum(clients) if use.recomputed else 0  # samples from which each model's statistics are recomputed
+    held_out = each * bool(needed & OF_SERVER) + len(clients) * find_density(config.density.name).recovers
+    flop += flop_sample * each * (len(split.test) + anew) * evaluations
+    flop += flop_sample * (len(split.holdout) + anew) * intervals * held_out
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
     samples = sample_bytes(dataset, split, config.model.state)
@@ -159,6 +164,7 @@ def print_needs(config: Any) -> None:
     """
     found = estimate(config)
     print(describe(config, found))
+    check_compared(config, found.method.model)
     if found.refused is not None:
         raise found.refused
 
@@ -178,7 +184,9 @@ def describe(config: Any, found: Estimate | None = None) -> str:
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
     unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
-    fixed = e.method.model.num_fixed()
+    model = e.method.model
+    fixed = model.num_fixed()
+    steps = round_costs(config, size, np.full(len(e.clients), 100)).steps
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training samples, {e.test:,} test samples"),
@@ -186,10 +194,18 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         *(("warning", warning) for warning in e.method.model.warnings),
         ("clients", f"{len(e.clients)}, with {min(e.clients):,} to {max(e.clients):,} samples"),
         ("held out", f"{e.holdout:,} samples for early stopping"),
-        ("parameters", f"{size.total:,} ({e.method.model.name}), {size.prunable:,} of them prunable"),
+        (
+            "parameters",
+            f"{model.num_parameters():,} ({model.name}), {size.prunable:,} of them prunable",
+        ),
         *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
         ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
+        *(
+            []
+            if steps is None
+            else [("local steps", f"{min(steps)} to {max(steps)} of {config.local.steps}, by client")]
+        ),
         ("client updates", f"about {e.updates:,.0f}{unless}"),
         ("bytes up", f"about {bytes_text(e.bytes_up)}{unless}"),
         ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),

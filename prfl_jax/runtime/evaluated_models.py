@@ -70,7 +70,7 @@ class EvaluatedModels:
         """`[K, B, ...]`: all clients' samples in an order drawn from the seed, less what fills no batch."""
         sim = self._sim
         rows = np.random.default_rng(sim.config.seed).permutation(np.concatenate(sim.split.clients))
-        size = min(sim.config.eval.batch_size, len(rows))
+        size = sim.config.local.batch_size  # what training normalises by
         count = len(rows) // size
         x = sim.dataset.x_train[rows[: count * size]]
         return sim.placement.put(x.reshape(count, size, *x.shape[1:]), ALL)
@@ -78,12 +78,14 @@ class EvaluatedModels:
     @functools.cached_property
     def _with_statistics(self) -> Any:
         """(whole tree, batches) -> the tree with the statistics of those; compiled."""
-        model, normalize = self._sim.method.model, self._sim.config.data.normalize
+        method, normalize = self._sim.method, self._sim.config.data.normalize
+        model, matmul = method.model, method.matmul
 
         def recompute(tree: Any, batches: Any) -> Any:
             fixed = tree.get(FIXED, {})
             params = {name: part for name, part in tree.items() if name != FIXED}
-            found = statistics(model.bound(fixed), params, batches, lambda x: preprocess(x, normalize))
+            with jax.default_matmul_precision(matmul):
+                found = statistics(model.bound(fixed), params, batches, lambda x: preprocess(x, normalize))
             return whole(with_state(params, found), fixed)
 
         return self._sim.placement.jit_global(recompute, ALL)

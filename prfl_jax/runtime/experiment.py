@@ -140,7 +140,7 @@ class Experiment:
             split_summary={**self.simulation.split.summary, **self._data_notes()},
             model={
                 "name": method.model.name,
-                "parameters": method.size.total,
+                "parameters": method.model.num_parameters(),
                 "size_mb": method.size.total * method.size.bytes_per_value / 1e6,
                 "files": files,
             },

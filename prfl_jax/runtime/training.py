@@ -148,9 +148,11 @@ def train(
                 refuse_address("--seeds, --vary: --workdir", folder)
                 return _train_several(several, user_path("--workdir", folder), guard, tensorboard)
             with guard.nothing_to_save():
+                from prfl_jax.engine.model_state import check_compared
                 from prfl_jax.runtime.experiment import Experiment
 
                 experiment = Experiment(config)  # before the folder: a mistake found here leaves nothing behind
+                check_compared(config, experiment.simulation.method.model)
             with open_workdir(folder, to_dict(config), config_hash(config)) as locked:
                 return _train(experiment, locked, guard, tensorboard)
         except Interrupted as signal:

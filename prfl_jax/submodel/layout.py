@@ -107,6 +107,11 @@ class Layout:
             layer_flop=layer_flop,
             min_percent=min_density_percent,
             rest_flop=sum(flop.values()) + model.flop.rest_at(batch_size),
+            state=sum(
+                math.prod(shape)
+                for path, shape in zip(self.paths, self.shapes, strict=True)
+                if path.startswith(f"{STATE}/") and path not in stays
+            ),
         )
 
 

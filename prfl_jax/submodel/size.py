@@ -36,6 +36,7 @@ class ModelSize:
       min_percent: the smallest density in use (percent); each layer keeps at
         least its own share of it, so that no layer empties.
       rest_flop: forward FLOP per sample that no mask discounts: products that read no prunable leaf.
+      state: how many of the fixed values are a model's state, which is sent and not trained.
     """
 
     layers: tuple[int, ...]
@@ -44,6 +45,7 @@ class ModelSize:
     layer_flop: tuple[float, ...] = ()
     min_percent: int = 1
     rest_flop: float = 0.0
+    state: int = 0
 
     @property
     def prunable(self) -> int:

@@ -34,7 +34,7 @@ def make_costs(
       byte_rule: name of `transport.bytes`.
       flop_share: [M] share of the prunable leaves' forward FLOP that each sub-model has; None: what `size` says.
       squares_up: the client also uploads a squared gradient for each weight it holds.
-      beside: as many values as the sub-model has are sent beside it, both ways (SCAFFOLD's control variates).
+      beside: as many values as the sub-model has to train are sent beside it, both ways (SCAFFOLD's control variates).
 
     Raises:
       UserError: an unknown rule, a speed that is not positive.
@@ -44,7 +44,8 @@ def make_costs(
     density_pct = np.asarray(density_pct, dtype=np.int64)
     down, up, mask = (_by_client(of, size, density_pct) for of in (rule.down, rule.up, rule.mask))
     if beside:
-        down, up = down + up, up + up
+        trained = up - round(size.state * size.bytes_per_value)
+        down, up = down + trained, up + trained
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
     if squares_up:
         up += _by_client(lambda size, percent: round(size.count(percent) * size.bytes_per_value), size, density_pct)

@@ -69,6 +69,19 @@ def test_state_is_read_and_committed_once_an_arrival(way, settings):
         assert kinds["lost_upload"] > 0 and kinds["repeated_upload"] > 0
 
 
+def test_a_rejected_update_leaves_what_was_kept():
+    """An update that is not finite is rejected by the server's check; its client goes on from what it had."""
+    made = config(f"{WORKS}:OFTEN_NAN", aggregation__clip_norm=1.0)
+    ran = tiny.run_experiment(Experiment(made))
+    seen, rejected = Counter(), 0
+    for window in ran.of("window"):
+        for client, loss in zip(window["arrivals"], window["loss"], strict=True):
+            assert loss == seen[client]
+            seen[client] += client not in window["rejected"]
+            rejected += client in window["rejected"]
+    assert rejected > 3
+
+
 def test_a_full_cohort_keeps_by_client():
     """With as many places as clients, slots are still given out anew."""
     ran = tiny.run_experiment(Experiment(config(strategy="fedasync", window__cohort=4)))

@@ -10,6 +10,7 @@ import optimizer_oracle as oracle
 import pytest
 import tiny
 from marked import slow, slow_except
+from paths import HELPERS
 from prfl_oracle import LAYERS, masked, mlp_gradient
 
 from prfl_jax.config.canonical import config_hash, to_dict
@@ -413,3 +414,37 @@ def test_the_hash_is_of_the_arguments_and_not_of_their_text():
     assert to_dict(same)["local"]["optimizer_args"] == '{"b1": 0.5, "b2": 0.9}'
     assert keyword_args.misfit(lambda learning_rate, **rest: None, {"any": 1}, "learning_rate") is None
     assert keyword_args.misfit(lambda learning_rate, eta: None, {}, "learning_rate") == "an object with eta too"
+
+
+def injected(learning_rate):
+    """Adam that has its rate in its state."""
+    return optax.inject_hyperparams(optax.adam)(learning_rate=learning_rate)
+
+
+KEEPING = f"{HELPERS}/counting_work.py:KEEPING"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(local__optimizer="tests.local.test_optimizers:injected"), "holds the learning rate"),
+        (dict(local__optimizer="sign_sgd"), "'sign_sgd' has no state"),
+        (dict(local__optimizer="sgd"), "which has no moments"),
+        (
+            dict(local__optimizer="adam", local__name=f"{HELPERS}/counting_work.py:KEEPING"),
+            "keep something of their own",
+        ),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(changes, said):
+    with pytest.raises(UserError, match=f"local.optimizer_state='kept'.*{said}"):
+        made = tiny.config("fedavg", local__optimizer_state="kept", **changes)
+        validate(made)
+        resolve(made, (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "rmsprop", "adagrad", "yogi"])
+def test_moments_of_usual_optimizers_can_be_kept(name):
+    made = tiny.config("fedavg", local__optimizer=name, local__lr=0.01, local__optimizer_state="kept")
+    validate(made)
+    resolve(made, (28, 28, 1), 10)

@@ -71,6 +71,10 @@ INT_SERVER = work(
         init=lambda task, params: jnp.int32(0), server=lambda params: jnp.int32(0), change=lambda before, after: after
     )
 )
+KEEPS_A_KEY = work(client_state=ClientState(init=lambda task, params: jax.random.key(3)))
+KEEPS_EMPTY = work(client_state=ClientState(init=lambda task, params: jnp.zeros((0, 3))))
+WORDS_FOR_FLAGS = work(own_steps="yes")
+LESS_THAN_NO_MU = work(prox_mu=-1.0)
 OTHER_CHANGE = LocalWork(
     lambda task, given: LocalResult(given.params, jnp.float32(0), (), given.kept),
     client_state=ClientState(
@@ -81,7 +85,8 @@ LEAKS = work(lambda params: jax.tree.map(lambda w: w + 0.01, params))
 
 
 def method_of(name, **changes):
-    config = tiny.config("prfl", local__name=f"tests.local.test_plugin_check:{name}", **changes)
+    own = {"local__name": f"tests.local.test_plugin_check:{name}", "submodel__importance": "weight"}
+    config = tiny.config("prfl", **{**own, **changes})
     validate(config)
     return resolve(config, (28, 28, 1), 10)
 
@@ -106,6 +111,10 @@ def method_of(name, **changes):
         ("HALF_A_STATE", "client_state of", "functions init, and server and change or neither"),
         ("NO_STATE", "is 3", "None, or a prfl_jax.local.ClientState"),
         ("INT_SERVER", "client_state.server of", "float32"),
+        ("KEEPS_A_KEY", "client_state.init of", "arrays of numbers, with some values"),
+        ("KEEPS_EMPTY", "client_state.init of", "arrays of numbers, with some values"),
+        ("WORDS_FOR_FLAGS", "own_steps of", "True or False"),
+        ("LESS_THAN_NO_MU", "prox_mu of", "a number >= 0"),
         ("OTHER_CHANGE", "returns changes of another pytree", "a pytree like what client_state.server returns"),
         ("FITS_RAISES", "failed (", "has no attribute 'nothing'"),
         ("NO_FITS", "is True", "a function (rule) -> bool"),

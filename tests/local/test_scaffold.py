@@ -99,6 +99,7 @@ def test_variates_are_of_what_is_trained():
         ("local__optimizer_state", "kept"),
         ("aggregation__clip_norm", 1.0),
         ("aggregation__name", "median"),
+        ("model__state", "local"),
     ],
 )
 def test_it_is_refused_with_what_it_is_not_defined_for(key, value):
@@ -111,5 +112,12 @@ def test_it_is_refused_with_attacks_and_noise():
     for changes in (dict(attack__name="nan", attack__number=1), dict(privacy__noise_multiplier=1.0)):
         with pytest.raises(UserError):
             validate(tiny.config("scaffold", aggregation__clip_norm=None, **changes))
-    with pytest.raises(UserError, match="attack.name='nan'.*control variates bypass it"):
+    with pytest.raises(UserError, match="attack.name='nan': allowed is none .*sent beside models bypasses it"):
         validate(tiny.config("scaffold", attack__name="nan", attack__number=1))
+
+
+def test_importance_from_its_updates_is_refused():
+    """An update is lr times a corrected gradient, whose square is no squared gradient."""
+    with pytest.raises(UserError, match="importance='server_sq_grad'.*local.name='scaffold'"):
+        validate(tiny.config("prfl", local__name="scaffold"))
+    validate(tiny.config("prfl", local__name="scaffold", submodel__importance="weight"))
