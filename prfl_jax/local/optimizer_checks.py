@@ -89,7 +89,8 @@ def _importance(flat: Mapping[str, Any]) -> None:
     others = " or ".join(IMPORTANCES.with_trait(lambda one: not one.from_updates))
     for key, is_usual in usual.items():
         if not is_usual:
-            words = f"{others} with {key}={flat[key]!r}: updates give squared gradients with plain sgd at a constant rate alone"
+            why = "updates give squared gradients with plain sgd at a constant rate alone"
+            words = f"{others} with {key}={flat[key]!r}: {why}"
             raise refuse("submodel.importance", importance, words)
 
 
