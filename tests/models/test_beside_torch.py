@@ -184,9 +184,9 @@ def compare(name, width, sample, make, x, y, lr, **model):
     config = tiny.config("fedavg", task__name=task, local__batch_size=BATCH, **settings)
     method = resolve(config, sample, sample.tokens or CLASSES)
     first = jax.jit(method.model.init)(jax.random.key(0))
-    ours = jax.jit(make_local_round(method.model, method.loss, method.layout, LocalSettings(STEPS, BATCH)))(
-        first, (), jnp.asarray(x), jnp.asarray(y), jnp.float32(lr), jax.random.key(0)
-    )
+    ours = jax.jit(
+        make_local_round(method.model, method.loss, method.layout, LocalSettings(STEPS, BATCH, unroll=False))
+    )(first, (), jnp.asarray(x), jnp.asarray(y), jnp.float32(lr), jax.random.key(0))
     net = to_torch(make({path: leaf.shape for path, leaf in flat_paths(first).items()}), first)
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=lr)
     losses = []
@@ -206,7 +206,7 @@ def compare(name, width, sample, make, x, y, lr, **model):
         largest = np.abs(want[path]).max()
         moved = np.abs(want[path] - start[path]).max()
         apart[path] = np.abs(np.asarray(got[path], np.float64) - want[path]).max() / largest
-        assert moved > 100 * TOLERANCE * largest, f"{path} moved by {moved / largest:.1e} of its largest value"
+        assert moved > 10 * TOLERANCE * largest, f"{path} moved by {moved / largest:.1e} of its largest value"
     worst = max(apart, key=apart.get)
     print(f"{name} {model}: {len(apart)} arrays, at most {apart[worst]:.1e} of the largest value apart ({worst})")
     assert apart[worst] < TOLERANCE
