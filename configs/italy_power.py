@@ -2,14 +2,14 @@
 
     python scripts/train.py --config=configs/italy_power.py --config.data.dir=FOLDER --workdir=runs/italy_power
 
-FOLDER has `ItalyPowerDemand_TRAIN.ts` and `ItalyPowerDemand_TEST.ts`; `$PRFL_DATA_DIR` may name it too. A sample is 24
-numbers, its label one of two.
+FOLDER has `ItalyPowerDemand_TRAIN.ts` and `ItalyPowerDemand_TEST.ts`; `$PRFL_DATA_DIR` may name it too. A sample is
+24 numbers, its label one of two.
 
 Clients and speeds are those of `japanese_vowels.py`. There are 67 training samples in all: 26 are held out and 41
-shared out, so few that a trained model's accuracy on the held-out ones no longer changes, which early stopping does not
-count. So the clients have to recover while the model learns: decisions every 3 windows, and an interval that gains
-less than 20 points counts as one without improvement (the paper: 50 windows, any gain). FedAvg, FedAsyn and FedBuff then
-run to the same simulated second. HeteroFL and the other channel rules do not take recurrent layers.
+shared out, so few that a trained model's accuracy on the held-out ones no longer changes, which early stopping does
+not count. So the clients have to recover while the model learns: decisions every 3 windows, and an interval that
+gains less than 20 points counts as one without improvement (the paper: 50 windows, any gain). FedAvg, FedAsyn and
+FedBuff then run to the same simulated second. HeteroFL and the other channel rules do not take recurrent layers.
 
 Time and result: to be measured.
 """

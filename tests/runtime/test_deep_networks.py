@@ -1,4 +1,4 @@
-"""ResNet-18 with both norms and VGG-19, a quarter as wide, on CIFAR-10: the loss falls, a resumed run is equal to the bit.
+"""ResNet-18 (both norms) and VGG-19 of a quarter of the width on CIFAR-10: loss falls, resume is equal to the bit.
 
 Short rounds of two clients here; docs/networks.md has the command and the figures of 30 rounds of ten clients.
 """
@@ -19,8 +19,8 @@ from prfl_jax.system.signals import Interrupted
 SETTINGS = dict(
     data__name="cifar10", data__normalize="cifar10", data__train_limit=200, data__test_limit=50,
     model__width=0.25, model__loss="softmax", clients__number=2, clients__up_mb_s=(5.0, 4.0),
-    clients__down_mb_s=(20.0, 16.0), local__steps=2, local__batch_size=10, local__lr=0.1, rounds=10, eval_every_s=1000.0,
-    engine__chunk_windows=2, engine__devices=1,
+    clients__down_mb_s=(20.0, 16.0), local__steps=2, local__batch_size=10, local__lr=0.1, rounds=10,
+    eval_every_s=1000.0, engine__chunk_windows=2, engine__devices=1,
 )  # fmt: skip
 
 
