@@ -16,11 +16,13 @@ from prfl_jax.models.variables import STATE
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.system.signals import Interrupted
 
+ROUNDS = 40
+# A few images, which the networks soon know by heart.
 SETTINGS = dict(
-    data__name="cifar10", data__normalize="cifar10", data__train_limit=200, data__test_limit=50,
+    data__name="cifar10", data__normalize="cifar10", data__train_limit=40, data__test_limit=50,
     model__width=0.25, model__loss="softmax", clients__number=2, clients__up_mb_s=(5.0, 4.0),
-    clients__down_mb_s=(20.0, 16.0), local__steps=2, local__batch_size=10, local__lr=0.1, rounds=10,
-    eval_every_s=1000.0, engine__chunk_windows=2, engine__devices=1,
+    clients__down_mb_s=(20.0, 16.0), local__steps=1, local__batch_size=10, local__lr=0.05, rounds=ROUNDS,
+    eval_every_s=1000.0, engine__chunk_windows=5, engine__devices=1,
 )  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def test_loss_falls_and_a_resumed_run_is_the_same(tmp_path, name, norm):
         assert not (tmp_path / "stopped" / "report.json").exists()
         resumed = tiny.Ran(experiment, experiment.run(tmp_path / "stopped", progress=False))
     losses = [np.mean(record["loss"]) for record in whole.of("window")]
-    assert len(losses) == 10 and np.mean(losses[-3:]) < 0.95 * np.mean(losses[:3]), losses
+    assert len(losses) == ROUNDS and np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5]), losses
     assert (STATE in whole.params) == (norm == "batch")
     tiny.same(resumed.params, whole.params)
     for kind in ("window", "eval", "final"):
