@@ -12,10 +12,12 @@ from prfl_jax.config.canonical import config_hash
 from prfl_jax.config.cli import load_config
 from prfl_jax.system.errors import UserError
 
-HASHES = {  # of commit 0d37b15, when no two files shared anything
+HASHES = {  # of commit 0d37b15, when no two files shared anything; of later files, of their first commit
     "cifar10": "6740a6a3e5b705a5",
     "clock_many_clients": "d3482451a62260b7",
     "femnist": "d9cd93a67f634d08",
+    "italy_power": "5dde180e988d4804",
+    "japanese_vowels": "82c607b76f67a5e3",
     "mnist_by_writer": "6a8079fe403a7950",
     "quickstart": "bc8a11bd1444f271",
     "table3_fedasyn": "5448bc83f4ec19d4",
