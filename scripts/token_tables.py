@@ -2,8 +2,8 @@
 
     python scripts/token_tables.py --config=configs/shakespeare.py
 
-A table of k tokens predicts the most frequent successor of the last k ones, counted over the training samples. The first
-column counts and scores all samples of the data set, the second one those that the run's clients hold and it is tested on.
+A table of k tokens predicts the most frequent successor of the last k ones, counted over the training samples. The
+first column counts and scores all samples of the data set, the second one those that a run trains on and is tested on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main(config: Any) -> None:
     uncut.train_limit = uncut.test_limit = None
     every, data = load(uncut, config.seed), load(config.data, config.seed)
     if not data.sequence:
-        raise UserError(f"config.data.name={data.name!r}: needed is a data set with a target at each step (docs/data.md)")
+        raise UserError(
+            f"config.data.name={data.name!r}: needed is a data set with a target at each step (docs/data.md)"
+        )
     parts = split(data, config.data, config.clients.number, config.local.batch_size, config.seed)
     rows = np.concatenate(parts.clients)
     own = dataclasses.replace(

@@ -35,7 +35,7 @@ def test_a_config_runs(name, clients, writers, tmp_path):
     assert report["windows"] == 2 and report["client_updates"] >= 10 and report["clients_total"] == clients
     assert report["metric"]["name"] == "perplexity" and report["final"]["metric"] > 1
     if writers is not None:
-        assert sum(report["partition"]["writers_per_client"]) == writers
+        assert sum(report["partition"]["writers"]) == writers
 
 
 def test_roles_train_as_the_first_config_does():
