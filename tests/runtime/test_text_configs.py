@@ -26,7 +26,11 @@ SMALL = {
 
 @pytest.mark.parametrize(
     ("name", "clients", "writers"),
-    [("shakespeare", 10, 139), ("shakespeare_roles", 139, 139), ("shakespeare_words", 10, None)],
+    [
+        pytest.param("shakespeare", 10, 139, marks=pytest.mark.slow),
+        ("shakespeare_roles", 139, 139),
+        pytest.param("shakespeare_words", 10, None, marks=pytest.mark.slow),
+    ],
 )
 def test_a_config_runs(name, clients, writers, tmp_path):
     config = load_config(ROOT / "configs" / f"{name}.py", SMALL)
