@@ -23,6 +23,10 @@ HASHES = {  # of commit 0d37b15, when no two files shared anything; of later fil
     "table3_fedasyn": "5448bc83f4ec19d4",
     "table3_norecover": "e6991b51bb851e96",
     "thousand_clients": "b347d44508e7c7ea",
+    # as they were added
+    "shakespeare": "ccb1f64f70bb8c9c",
+    "shakespeare_roles": "6d45377b3580355f",
+    "shakespeare_words": "0cbade239723d019",
 }
 FILES = {path.stem: path for path in (ROOT / "configs").glob("*.py") if path.stem != "base"}
 
