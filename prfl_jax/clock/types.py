@@ -104,7 +104,7 @@ class Costs:
       up_bytes: [M] integers, what the client sends back.
       compute_s: [M] s of local training.
       group: [M] integers, equal for clients whose sub-models are the same (transport `distinct`).
-      steps: [M] integers, local steps of the client's round, where clients have their own number; else None.
+      steps: [M] integers, local steps of the client's round, where clients have their own number; else 0, the default.
 
     Raises:
       ValueError: arrays of different length; a negative or non-finite value; an integer with a fraction.
@@ -115,10 +115,12 @@ class Costs:
     up_bytes: np.ndarray
     compute_s: np.ndarray
     group: np.ndarray
-    steps: np.ndarray | None = None
+    steps: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for field in self._given():
+        if self.steps is None:
+            object.__setattr__(self, "steps", np.zeros(len(self.down_bytes), np.int64))
+        for field in dataclasses.fields(self):
             values = np.asarray(getattr(self, field.name))
             if values.ndim != 1 or len(values) != len(self.down_bytes):
                 raise ValueError(f"Costs.{field.name} has shape {values.shape}, not [M]")
@@ -130,12 +132,9 @@ class Costs:
             dtype = np.float64 if field.name == "compute_s" else np.int64
             object.__setattr__(self, field.name, values.astype(dtype, copy=False))
 
-    def _given(self) -> list[dataclasses.Field]:
-        return [field for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
-
     def to_state(self) -> dict[str, list]:
         """All arrays, as JSON can hold them."""
-        return {field.name: getattr(self, field.name).tolist() for field in self._given()}
+        return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
 
     @classmethod
     def from_state(cls, state: dict[str, list]) -> Costs:

@@ -74,7 +74,7 @@ class LocalRound(NamedTuple):
       lr: learning rate.
       coefficient: c_k of its update in a running sum.
       density_pct: density (percent) it runs at.
-      steps: how many local steps it does, where clients have their own number (`LocalWork.own_steps`); else 1.
+      steps: how many local steps it does, where clients have their own number (`LocalWork.own_steps`).
     """
 
     slot: Any

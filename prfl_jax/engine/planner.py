@@ -192,8 +192,7 @@ class Planner:
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, percent = self._places.take(client), int(density_pct[client])
-            steps = 1 if self.clock.costs.steps is None else int(self.clock.costs.steps[client])
-            rate = self.learning_rate(time_s)
+            rate, steps = self.learning_rate(time_s), int(self.clock.costs.steps[client])
             local_round = LocalRound(slot, client, index, rate, density_pct=percent, steps=steps)
             self._in_flight[slot] = local_round
             if self._ahead:

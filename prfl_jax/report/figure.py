@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
 from prfl_jax.report.groups import alike, one_of_each_seed, settings, spread_on_grid
 from prfl_jax.report.metric import Headline
@@ -101,6 +101,7 @@ def _draw_metric(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     if metric.is_logarithmic(shown):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_two_and_five))
     axes.set_ylabel(metric.axis())
     axes.set_axisbelow(True)
     axes.grid(True, color="0.92")
@@ -211,3 +212,8 @@ def _limit_time(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
     ends += [entry["curve"]["t_s"][-1] for entry in reports[0]["compare"].values() if entry["curve"]["t_s"]]
     if max(ends) > 0:
         axes.set_xlim(0, max(ends))
+
+
+def _two_and_five(value: float, position: int | None) -> str:
+    """The label of a small tick of a logarithmic axis: of 2, 5, 20, 50 and so on; '' for the others."""
+    return f"{value:,g}" if f"{value:e}"[0] in "25" else ""

@@ -203,7 +203,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
         *(
             []
-            if steps is None
+            if not steps.any()
             else [("local steps", f"{min(steps)} to {max(steps)} of {config.local.steps}, by client")]
         ),
         ("client updates", f"about {e.updates:,.0f}{unless}"),

@@ -1,5 +1,7 @@
 """SCAFFOLD: one weight by hand, and what is refused with it. Whole runs against NumPy: tests/engine/test_oracle.py."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,15 +33,25 @@ def task(steps):
     return LocalTask(model, loss, Layout.of(model.shapes()), LocalSettings(steps=steps, batch_size=1))
 
 
-def run(made, w, y, lr, own, c):
-    steps = made.settings.steps
-    x, y = jnp.ones((steps, 1, 1)), jnp.full((steps, 1), float(y))
-    params, kept, beside = ({"w": jnp.asarray([value], jnp.float32)} for value in (w, own, c))
-    batches = Batches(one=lambda k: (x[k], y[k]), all=lambda: (x, y))
-    result = scaffold_round(
-        made, LocalInput(params, (), batches, jnp.float32(lr), jax.random.key(0), kept=kept, beside=beside)
-    )
-    return float(result.params["w"][0]), float(result.kept["w"][0])
+@functools.cache
+def compiled(steps):
+    """The round of `task(steps)`."""
+    made = task(steps)
+
+    def one(w, y, lr, own, c):
+        x, targets = jnp.ones((steps, 1, 1)), jnp.full((steps, 1), y)
+        params, kept, beside = ({"w": jnp.reshape(value, (1,))} for value in (w, own, c))
+        batches = Batches(one=lambda k: (x[k], targets[k]), all=lambda: (x, targets))
+        given = LocalInput(params, (), batches, lr, jax.random.key(0), kept=kept, beside=beside)
+        result = scaffold_round(made, given)
+        return result.params["w"][0], result.kept["w"][0]
+
+    return jax.jit(one)
+
+
+def run(steps, *numbers):
+    """(w, c_i+) of a client's round from (w, the client's optimum, lr, c_i, c)."""
+    return tuple(map(float, compiled(steps)(*map(jnp.float32, numbers))))
 
 
 def test_one_weight_by_hand():
@@ -48,25 +60,25 @@ def test_one_weight_by_hand():
     Gradients 1 - 3 = -2 and, with c - c_i = -3/4, w1 = 1 + 1.375; then -0.625 - 0.75 and w2 = 2.375 + 0.6875.
     c_i+ = 1/4 + 1/2 + (1 - 3.0625) / (2 / 2).
     """
-    w, own = run(task(2), 1.0, 3.0, 0.5, 0.25, -0.5)
+    w, own = run(2, 1.0, 3.0, 0.5, 0.25, -0.5)
     assert w == pytest.approx(3.0625) and own == pytest.approx(0.75 - 2.0625)
 
 
 def test_without_variates_it_is_sgd_and_keeps_the_mean_gradient():
-    w, own = run(task(2), 1.0, 3.0, 0.5, 0.0, 0.0)
+    w, own = run(2, 1.0, 3.0, 0.5, 0.0, 0.0)
     assert w == pytest.approx(2.5) and own == pytest.approx((-2.0 + -1.0) / 2)
 
 
 def test_two_clients_reach_the_mean_of_their_optima():
     """Clients at 0 and 10 with two steps and one: FedAvg's fixed point is not 5, SCAFFOLD's is."""
-    tasks, optima = (task(4), task(1)), (0.0, 10.0)
+    steps, optima = (4, 1), (0.0, 10.0)
 
     def end(corrected):
         w, own, c = 1.0, [0.0, 0.0], 0.0
         for _ in range(400):
             sent = (own, c) if corrected else ([0.0, 0.0], 0.0)
             got = [
-                run(made, w, y, 0.1, sent[0][i], sent[1]) for i, (made, y) in enumerate(zip(tasks, optima, strict=True))
+                run(made, w, y, 0.1, sent[0][i], sent[1]) for i, (made, y) in enumerate(zip(steps, optima, strict=True))
             ]
             w = np.mean([model for model, _ in got])
             new = [kept for _, kept in got]
@@ -78,7 +90,7 @@ def test_two_clients_reach_the_mean_of_their_optima():
 
 
 def test_a_rate_of_0_keeps_finite_variates():
-    w, own = run(task(2), 1.0, 3.0, 0.0, 0.25, -0.5)
+    w, own = run(2, 1.0, 3.0, 0.0, 0.25, -0.5)
     assert w == 1.0 and own == pytest.approx(0.75)
 
 

@@ -97,7 +97,7 @@ def test_stop_early_ends_where_perplexity_no_longer_falls(file):
 
 def test_final_records_without_labels():
     task = find_task("language_model")
-    scores = mock.Mock(accuracy=0.25, mean_loss=2.0, per_class=lambda: [0.5, 0.0])
+    scores = mock.Mock(of_clients=(), accuracy=0.25, mean_loss=2.0, per_class=lambda: [0.5, 0.0])
     record = final_record(3, 9.0, {"mask": scores}, [], task)
     assert record["mask"] == {
         "accuracy": 0.25, "loss": 2.0, "perplexity": math.exp(2.0), "per_class": [], "worst_client": None,
