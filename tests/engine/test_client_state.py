@@ -137,6 +137,7 @@ def test_a_cohort_on_several_devices_is_refused(monkeypatch, changes):
     assert place(config(local__name="sgd", **COHORT)).count == 2  # where nothing is kept
 
 
+@pytest.mark.slow
 def test_runs_in_a_batch_keep_their_own(tmp_path):
     """Two seeds at once equal two runs."""
     configs = [tiny.config("scaffold", seed=seed, rounds=6) for seed in (0, 1)]

@@ -64,7 +64,8 @@ def test_statistics_are_averaged_like_weights(tmp_path):
     np.testing.assert_allclose(found["var"], var, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["prfl", pytest.param("fedasyn", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/runtime/test_norms_of_clients.py has a fast one
+@pytest.mark.parametrize("strategy", ["prfl", "fedasyn"])
 def test_a_run_learns_and_goes_on_to_the_bit(tmp_path, strategy):
     config = tiny.config(strategy, model__name=f"{__file__}:NormedInside", rounds=20)
     whole = Experiment(config).run(tmp_path / "whole", progress=False)

@@ -251,7 +251,8 @@ def test_scaffold_charges_what_is_trained_twice(bright):
     assert (twice.down_bytes == 2 * once.down_bytes - state).all()
 
 
-@pytest.mark.parametrize("state", ["local", pytest.param("static", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["local", "static"])
 def test_runs_in_a_batch_equal_runs_alone(bright, tmp_path, state):
     configs = [config(bright, state, seed=seed, rounds=4) for seed in (0, 1)]
     together = run_batched(configs, [tmp_path / "0", tmp_path / "1"], progress=False)
