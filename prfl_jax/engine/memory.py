@@ -26,12 +26,13 @@ def state_bytes(state: State) -> dict[str, int]:
         "models in flight": state.sent,
         "trained ahead": state.trained,
         "buffer": state.buffer,
-        "running sum": (state.total, state.beside),
+        "running sum": state.total,
         "masks": (state.sent_bits, state.buffer_bits, state.levels),
         "importance": state.importance,
         "fixed variables": state.fixed,
         "server optimiser": state.optimizer,
         "kept by clients": state.clients,
+        "beside the server model": state.beside,
         "sent beside models": state.beside_sent,
     }
     counts = {

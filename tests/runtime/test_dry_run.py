@@ -11,6 +11,7 @@ from paths import ROOT
 
 import prfl_jax
 from prfl_jax.aggregate import AGGREGATIONS
+from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.runtime.dry_run import describe, estimate
 from prfl_jax.runtime.training import train
 from prfl_jax.strategies.table import METHODS
@@ -74,3 +75,6 @@ def test_memory_is_that_of_the_state(strategy):
         assert told["running sum"] == model + counter and "buffer" not in told
     else:
         assert told["buffer"] == sim.config.clients.number * model and "running sum" not in told
+    if LOCAL_WORKS.find(METHODS[strategy].local).sends_beside:  # the value and the sum of a window's changes
+        assert told["beside the server model"] == 2 * model
+        assert told["kept by clients"] == told["sent beside models"] == sim.config.clients.number * model
