@@ -19,33 +19,18 @@ are back at 1 before the end, after 1,545, 917 and 596 simulated s of 2,200. 202
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import default_config
+from prfl_jax.config import load_beside
+
+base = load_beside(__file__, "base.py")
 
 
 def get_config() -> config_dict.ConfigDict:
     """Returns PR-FL with a GRU on two classes, partitioned by Dirichlet(1.0)."""
-    c = strategies.use(default_config(), "prfl")
+    c = base.series("ItalyPowerDemand_TRAIN.ts")
     c.rounds = 360
     c.eval_every_s = 120.0
-    c.eval.thresholds = (0.9, 0.95)
-    c.compare = ("fedavg", "fedasyn", "fedbuff")
-    c.data.name = "ItalyPowerDemand_TRAIN.ts"
-    c.data.partition = "dirichlet"
-    c.data.alpha = 1.0
-    c.data.normalize = "standard"
     c.data.holdout_fraction = 0.4
-    c.model.name = "gru"
-    c.model.loss = "softmax"
-    c.clients.number = 5
-    c.clients.up_mb_s = (0.05, 0.03, 0.015, 0.006, 0.005)
-    c.clients.down_mb_s = (0.2, 0.12, 0.06, 0.025, 0.02)
-    c.server.up_mb_s = 0.2
-    c.server.down_mb_s = 1.0
-    c.local.batch_size = 5
     c.local.lr = 0.2
-    c.window.dt_s = 6.0
     c.density.interval = 3
-    c.density.patience = 1
     c.density.min_delta = 0.2
     return c

@@ -21,33 +21,18 @@ compiling included; test accuracy at the end 97.0, 97.3, 95.7 %, FedAvg 97.0, 96
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import default_config
+from prfl_jax.config import load_beside
+
+base = load_beside(__file__, "base.py")
 
 
 def get_config() -> config_dict.ConfigDict:
     """Returns PR-FL with a GRU on the nine speakers, partitioned by Dirichlet(1.0)."""
-    c = strategies.use(default_config(), "prfl")
+    c = base.series("JapaneseVowels_TRAIN.ts")
     c.rounds = 240
     c.eval_every_s = 60.0
-    c.eval.thresholds = (0.9, 0.95)
-    c.compare = ("fedavg", "fedasyn", "fedbuff")
-    c.data.name = "JapaneseVowels_TRAIN.ts"
-    c.data.partition = "dirichlet"
-    c.data.alpha = 1.0
-    c.data.normalize = "standard"
     c.data.holdout_fraction = 0.3  # 81 samples: the accuracy of fewer is too coarse for early stopping
-    c.model.name = "gru"
-    c.model.loss = "softmax"
-    c.clients.number = 5
-    c.clients.up_mb_s = (0.05, 0.03, 0.015, 0.006, 0.005)
-    c.clients.down_mb_s = (0.2, 0.12, 0.06, 0.025, 0.02)
-    c.server.up_mb_s = 0.2
-    c.server.down_mb_s = 1.0
-    c.local.batch_size = 5
     c.local.lr = 0.3
-    c.window.dt_s = 6.0  # about the fastest client's cycle, so that time saved by pruning is not spent waiting
     c.density.interval = 5
-    c.density.patience = 1
     c.density.min_delta = 0.05
     return c

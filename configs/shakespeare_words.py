@@ -13,35 +13,23 @@ falls and how long words take, not a good model. Densities go down to 0.06; four
 
 from ml_collections import config_dict
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import default_config
+from prfl_jax.config import load_beside
+
+base = load_beside(__file__, "base.py")
 
 
 def get_config() -> config_dict.ConfigDict:
     """Returns PR-FL with two LSTM layers of 65 on windows of 35 words, 10,000 of which have a token of their own."""
-    c = strategies.use(default_config(), "prfl")
+    c = base.language_model("shakespeare_words")
     c.rounds = 40
     c.eval_every_s = 10.0
-    c.task.name = "language_model"
-    c.data.name = "shakespeare_words"
     c.data.partition = "iid"
     c.data.context = 35
-    c.data.holdout_max = 50
-    c.data.test_limit = 500
     c.model.name = "word_lstm"
     c.model.width = 0.1
     c.model.init = "flax"  # embeddings about as large as kernels, which `weight` compares; PyTorch's are of deviation 1
-    c.model.loss = "softmax"
-    c.local.steps = 20
     c.local.batch_size = 10
-    c.local.lr = 0.01
-    c.local.optimizer = "adam"
-    c.submodel.importance = "weight"  # squared gradients are defined for SGD
     c.window.dt_s = 1.4  # about the fastest client's cycle
-    c.density.interval = 5
-    c.density.patience = 1
     c.density.min_delta = 20.0  # of perplexity
-    c.density.delta_rho = 0.35
     c.eval.thresholds = (500.0, 300.0)
-    c.engine.unroll = False
     return c

@@ -51,10 +51,8 @@ def check_state(config: Any, model: Model) -> None:
     if not model.has_state:
         return
     use, aggregation = STATES.find(config.model.state), config.aggregation
-    choice, has = (
-        find_aggregation(aggregation.name),
-        f"config.model.name={config.model.name!r} keeps running statistics",
-    )
+    choice = find_aggregation(aggregation.name)
+    has = f"config.model.name={config.model.name!r} keeps running statistics"
     if choice.updates and use.averaged:
         fitting = ", ".join(AGGREGATIONS.with_trait(lambda other: not other.updates and not other.robust))
         raise UserError(

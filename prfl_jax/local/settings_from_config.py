@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prfl_jax.density import prunes
+from prfl_jax.local.choices import prox_mu_in_force
 from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.local.work import LocalSettings, LocalWork
 from prfl_jax.submodel import IMPORTANCES, to_percent
@@ -17,7 +18,7 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         steps=config.local.steps,
         batch_size=config.local.batch_size,
         momentum=config.local.momentum,
-        prox_mu=config.local.prox_mu or work.prox_mu,
+        prox_mu=prox_mu_in_force(config.local.name, config.local.prox_mu),
         unroll=config.engine.unroll,
         square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
         widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),

@@ -68,24 +68,17 @@ def sent_beside(flat: Mapping[str, Any]) -> None:
     name = flat["local.name"]
     if not LOCAL_WORKS.find(name).sends_beside:
         return
-    aggregation = flat["aggregation.name"]
-    is_set = {
-        "aggregation.name": AGGREGATIONS.find(aggregation).robust,
-        "aggregation.clip_norm": flat["aggregation.clip_norm"] is not None,
-        "privacy.noise_multiplier": bool(flat["privacy.noise_multiplier"]),
-        "attack.name": ATTACKS.find(flat["attack.name"]) is not None,
+    # whether it is set, and what is allowed
+    seen = {
+        "aggregation.name": (AGGREGATIONS.find(flat["aggregation.name"]).robust, "a mean of models"),
+        "aggregation.clip_norm": (flat["aggregation.clip_norm"] is not None, "None"),
+        "privacy.noise_multiplier": (bool(flat["privacy.noise_multiplier"]), "0"),
+        "attack.name": (ATTACKS.find(flat["attack.name"]) is not None, "none"),
     }
-    allowed = {
-        "aggregation.name": "a mean of models",
-        "aggregation.clip_norm": "None",
-        "privacy.noise_multiplier": "0",
-        "attack.name": "none",
-    }
-    for key, there in is_set.items():
-        if there:
-            raise refuse(
-                key, flat[key], f"{allowed[key]} with local.name={name!r}: what is sent beside models bypasses it"
-            )
+    for key, (is_set, allowed) in seen.items():
+        if is_set:
+            words = f"{allowed} with local.name={name!r}: what is sent beside models bypasses it"
+            raise refuse(key, flat[key], words)
     if STATES.find(flat["model.state"]).personal:
         words = f"average or static with local.name={name!r}: what is sent beside models is about all of their layers"
         raise refuse("model.state", flat["model.state"], words)
