@@ -10,13 +10,12 @@ Interval (5 windows), patience (1), the fall of perplexity it requires (1) and d
 (50, 10, none, 0.2), so that one short run shows the whole method: slow clients are pruned to density 0.06,
 0.06 and 0.07 (seeds 0, 1, 2), then all recover to density 1, the last one after 69, 57 and 64 of about 80 simulated s.
 
-Time: 11 min 45 s, 15 min 29 s and 14 min 14 s (seeds 0, 1, 2) pinned to one of two x86-64 cores that other work kept
-busy, with about half of the core each; it is 7 min of processor time (seed 2).
-Result: next-character accuracy 47.1, 47.6, 48.2 %, perplexity 5.91, 5.80, 5.74 with the seeds 0, 1, 2 (2026-11-29).
+Time: 2 min 16 s, 1 min 56 s and 2 min 6 s (seeds 0, 1, 2) pinned to one x86-64 core; with the other methods,
+--config.compare=fedavg,fedasyn,fedbuff, about 6 min.
+Result: next-character accuracy 47.4, 47.4, 48.6 %, perplexity 5.88, 5.81, 5.62 with the seeds 0, 1, 2 (2026-11-29).
 Tables of the most frequent successor of one, two and three characters reach 27.6, 39.1 and 47.9 %
-(scripts/token_tables.py). FedAvg ends at 28.6, 25.0 and 32.1 % at the same simulated second
-(perplexity 12.26, 14.77, 10.95), FedAsyn, seed 0 alone, at 49.0 % (5.49; --config.compare=fedavg,fedasyn).
-HeteroFL has no sub-models of this network.
+(scripts/token_tables.py). At the same simulated second FedAvg has 28.5, 25.0 and 33.1 %, FedAsyn 49.2, 49.1 and 48.2 %,
+FedBuff 47.1, 43.9 and 46.9 %. HeteroFL has no sub-models of this network.
 """
 
 from ml_collections import config_dict
