@@ -21,7 +21,7 @@ base = load_beside(__file__, "base.py")
 def get_config() -> config_dict.ConfigDict:
     """Returns PR-FL with two LSTM layers of 65 on windows of 35 words, 10,000 of which have a token of their own."""
     c = base.language_model("shakespeare_words")
-    c.rounds = 40
+    c.rounds = 120
     c.eval_every_s = 10.0
     c.data.partition = "iid"
     c.data.context = 35
@@ -30,6 +30,7 @@ def get_config() -> config_dict.ConfigDict:
     c.model.init = "flax"  # embeddings about as large as kernels, which `weight` compares; PyTorch's are of deviation 1
     c.local.batch_size = 10
     c.window.dt_s = 1.4  # about the fastest client's cycle
+    c.density.interval = 15
     c.density.min_delta = 20.0  # of perplexity
     c.eval.thresholds = (500.0, 300.0)
     return c
