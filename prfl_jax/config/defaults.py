@@ -40,9 +40,9 @@ def default_config() -> config_dict.ConfigDict:
     c.stop_early = False  # True: end when the server stops improving; with recovery once all densities are 1
 
     c.data = _group(
-        # images: mnist_embedded | mnist_by_writer | cifar10 | femnist; texts: shakespeare | shakespeare_words | ptb
-        # | leaf_shakespeare | leaf_sent140; speech: spoken_digits; or tfds:NAME | FILE.npz | NAME_TRAIN.ts, or
-        # FILE.py:object: a plugin, as for the other names that say so (docs/)
+        # images: mnist_embedded | mnist_by_writer | cifar10 | femnist | emnist | tiny_imagenet; texts: shakespeare
+        # | shakespeare_words | ptb | leaf_shakespeare | leaf_sent140; speech: spoken_digits; or tfds:NAME | FILE.npz
+        # | NAME_TRAIN.ts, or FILE.py:object: a plugin, as for the other names that say so (docs/)
         name="mnist_embedded",
         dir=config_dict.placeholder(str),  # None: $PRFL_DATA_DIR, else ~/prfl_data
         partition="dirichlet",  # iid | dirichlet | labels | writer | writer_iid | fedmp, or FILE.py:object

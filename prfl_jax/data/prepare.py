@@ -55,10 +55,10 @@ def prepare_mnist_by_writer(
             not MNIST's labels; the message names the file.
     """
     out = new_file(data_dir / "mnist_by_writer.npz", force)
-    mnist = {name: _read_idx(mnist_dir, file) for name, file in MNIST_FILES.items()}
+    mnist = {name: read_idx(mnist_dir, file) for name, file in MNIST_FILES.items()}
     arrays: dict[str, np.ndarray] = {}
     for part, file in QMNIST_FILES.items():
-        x, y, rows = mnist[f"x_{part}"], mnist[f"y_{part}"], _read_idx(qmnist_dir, file)
+        x, y, rows = mnist[f"x_{part}"], mnist[f"y_{part}"], read_idx(qmnist_dir, file)
         if x.ndim != 3 or y.shape != x.shape[:1]:
             raise UserError(f"{mnist_dir}: MNIST's {part} images are {x.shape}, its labels {y.shape}")
         if rows.ndim != 2 or rows.shape[1] < 3 or len(rows) < len(y):
@@ -193,7 +193,7 @@ def write_npz(
     return path
 
 
-def _read_idx(folder: pathlib.Path, name: str) -> np.ndarray:
+def read_idx(folder: pathlib.Path, name: str) -> np.ndarray:
     """An idx file: 0, 0, type, rank, the sizes as big-endian int32, then the values."""
     # Both the hyphen and a dot before idx are about.
     names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")

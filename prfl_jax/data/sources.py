@@ -169,6 +169,16 @@ def _femnist(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     return made(name, read_femnist(folder), "FEMNIST from LEAF's JSON, by tensorflow-datasets")
 
 
+def _prepared_npz(classes: int | None, flag: str) -> Callable[[str, pathlib.Path, Any], Dataset]:
+    """Reads what `scripts/prepare_data.py` makes from the folder that `--flag` names."""
+
+    def read(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
+        run = f"run: python scripts/prepare_data.py --what={name} --{flag}=FOLDER --data_dir={folder}"
+        return _from_npz(name, folder / f"{name}.npz", classes, run)
+
+    return read
+
+
 def _spoken_digits(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     run = f"run, where espeak-ng is installed: python scripts/prepare_data.py --what={name} --data_dir={folder}"
     return _from_npz(name, folder / f"{name}.npz", 10, run, only=FEATURES)
@@ -242,6 +252,10 @@ DATA_SETS: Registry[Source] = Registry(
         "mnist_by_writer": Source(_mnist_by_writer, (28, 28, 1), 10, has_writers=True, kind=IMAGES),
         "cifar10": Source(_cifar10, (32, 32, 3), 10, has_writers=False, kind=IMAGES),
         "femnist": Source(_femnist, (28, 28, 1), 62, has_writers=True, kind=IMAGES),
+        "emnist": Source(_prepared_npz(62, "emnist_dir"), (28, 28, 1), 62, has_writers=False, kind=IMAGES),
+        "tiny_imagenet": Source(
+            _prepared_npz(200, "tiny_imagenet_dir"), (64, 64, 3), 200, has_writers=False, kind=IMAGES
+        ),
         "shakespeare": Source(shakespeare, classes=NUM_CHARACTERS, has_writers=True, kind=SEQUENCES),
         "shakespeare_words": Source(shakespeare_words, has_writers=False, kind=SEQUENCES),
         "ptb": Source(ptb, has_writers=False, kind=SEQUENCES),

@@ -11,22 +11,10 @@ import tarfile
 import numpy as np
 import pytest
 from paths import ROOT
+from published_files import config, idx
 
-from prfl_jax.config.defaults import default_config
 from prfl_jax.data import load, prepare
 from prfl_jax.system.errors import UserError
-
-
-def config(name, folder):
-    data = default_config().data
-    data.name, data.dir = name, str(folder)
-    return data
-
-
-def idx(values: np.ndarray) -> bytes:
-    kind = {1: 0x08, 4: 0x0C}[values.dtype.itemsize]
-    head = bytes([0, 0, kind, values.ndim]) + np.array(values.shape, ">i4").tobytes()
-    return head + values.astype(values.dtype.newbyteorder(">")).tobytes()
 
 
 @pytest.fixture
