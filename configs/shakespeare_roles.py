@@ -7,8 +7,8 @@ directions count, and 137 without them; the 139 longest ones have 96 to 612 wind
 densities from all clients and takes no cohorts; --config.strategy=prfl --config.window.cohort=0 runs it with all 139 in
 flight.
 
-Time and result of the first five rounds (--config.rounds=5), seed 0, 2026-11-29: 1 min 41 s pinned to one of two x86-64
-cores that other work kept busy; perplexity from 81.2 to 14.2, next-character accuracy 26.2 %. All 40 were not run.
+Time and result, seed 0, 2026-11-29: 5 min 45 s on one x86-64 core that other work shared; perplexity from 81.2 to 5.32,
+next-character accuracy 49.7 %.
 """
 
 from ml_collections import config_dict
