@@ -103,6 +103,7 @@ def _nothing_unsent(params: Any) -> Any:
     return topk.init(params)
 
 
+# clients send their whole updates
 WHOLE = Upload()
 
 # values of `transport.upload`
