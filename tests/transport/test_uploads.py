@@ -90,8 +90,7 @@ def model(rng, state):
     return {**drawn, STATE: {"mean": jnp.asarray(rng.normal(size=3), jnp.float32)}} if state else drawn
 
 
-@pytest.mark.parametrize("state", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("state", "masked"), [(False, False), slow(True, False), slow(False, True), (True, True)])
 def test_error_feedback_over_several_rounds(state, masked):
     """Against float64: the largest values, ties by position, the others later; nothing of what is not held."""
     rng = np.random.default_rng(4 * state + 2 * masked)
