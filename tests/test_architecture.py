@@ -145,6 +145,7 @@ CHOICES = {
     "window.dispatch": "clock",
     "transport.name": "transport",
     "transport.bytes": "transport",
+    "transport.upload": "transport",
     "local.name": "local",
     "local.optimizer": "local",
     "local.lr_schedule": "local",

@@ -165,8 +165,9 @@ def test_the_page_of_methods_has_every_row():
         submodel, density, aggregation, window, transport, local = rows[name]
         then = f", then {method.optimizer}" if method.optimizer != "none" else ""
         assert aggregation == method.aggregation + then, name
+        part = f", upload {method.upload}" if method.upload != "whole" else ""
         written = (submodel, density, transport, local)
-        assert written == (method.submodel, method.density, method.transport, method.local), name
+        assert written == (method.submodel, method.density, method.transport + part, method.local), name
         window = rows["prfl"][3] if window == "as `prfl`" else window
         assert window.startswith(f"`{method.window.close}`"), name
         assert ("on arrival" in window) == (method.window.dispatch == "on_arrival"), name

@@ -21,6 +21,7 @@ from prfl_jax.aggregate.server_optimizers import SERVER_OPTIMIZERS, server_lr_in
 from prfl_jax.aggregate.weight_rules import (
     arrivals_by_p,
     arrivals_counted,
+    arrivals_equally,
     buffered,
     each_once,
     fedbuff,
@@ -59,6 +60,8 @@ class Aggregation:
       least: `least(f)` is how many clients it needs if f = `aggregation.byzantine` may be malicious. With it the kernel
         looks at all slots at once, gets rejected updates as NaN, and returns `robust.Robust`.
       mean: the next model is a weighted mean of clients' models, mixed into W: a robust kind of mean can replace it.
+      restores: a value that a client does not hold counts as the server's was when the client was dispatched (FedMP's
+        residual model), not as 0. The engine then keeps that whole model of each dispatch.
 
     Raises:
       UserError: `least` with a kernel that averages whatever arrives.
@@ -71,6 +74,7 @@ class Aggregation:
     arrivals_alone: bool = False
     least: Callable[[int], int] | None = None
     mean: bool = False
+    restores: bool = False
 
     def __post_init__(self) -> None:
         if self.least is not None and not self.device.at_once:
@@ -160,6 +164,8 @@ AGGREGATIONS: registry.Registry[Aggregation] = registry.Registry(
         "buffered_fedavg": Aggregation("fedavg", buffered, staleness=True, mean=True),
         "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, mean=True, arrivals_alone=True),
         "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, mean=True, arrivals_alone=True),
+        "r2sp": Aggregation("sum", arrivals_equally, staleness=False, arrivals_alone=True, restores=True),
+        "bsp": Aggregation("sum", arrivals_equally, staleness=False, mean=True, arrivals_alone=True),
         "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
         "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),
         "fedbuff": Aggregation("sum", fedbuff, staleness=True, updates=True, arrivals_alone=True),

@@ -37,9 +37,10 @@ class Arrivals(NamedTuple):
     Attributes:
       slots: int32, each client's slot; the number of slots S for padding.
       here: bool, False for padding.
-      params: the updated models w_i as the server counts them.
+      params: the updated models w_i as the server counts them: 0 where not held, or the server's old value there
+        (`Aggregation.restores`).
       bits: packed masks of the weights that count.
-      sent: the models that were sent, w_sent.
+      sent: the models that were sent, w_sent; whole ones where `Aggregation.restores`.
       coefficient: c_k of each arrival (`AggregationWeights.arrivals`).
     """
 
@@ -102,7 +103,8 @@ class AggregationKernel(abc.ABC):
       at_once: `close` gathers the models of all slots, in float32, on each device.
       plain_mean: with `server_lr` 1 its result is FedAvg(B), the plain mean of the buffer.
       counts_kept: `close` returns `ServerStep.kept`.
-      absent_as_zero: a weight that a client does not hold counts as 0, so that each close decides about all weights.
+      absent_as_zero: a weight that a client does not hold counts, as 0 or as `Aggregation.restores` has it, so that
+        each close decides about all weights.
     """
 
     buffered = True

@@ -48,6 +48,13 @@ def arrivals_by_p(cfg: Any, window: CloseContext) -> AggregationWeights:
     return AggregationWeights(np.zeros(len(window.p)), arrivals=tuple(weights.tolist()), keep=keep)
 
 
+def arrivals_equally(cfg: Any, window: CloseContext) -> AggregationWeights:
+    """This window's arrivals, each as 1 / their number whatever its p (FedMP Eq. 2; the m first of Algorithm 2)."""
+    number = len(window.arrivals)
+    keep = 1.0 - cfg.server_lr if number else 1.0
+    return AggregationWeights(np.zeros(len(window.p)), arrivals=(cfg.server_lr / max(number, 1),) * number, keep=keep)
+
+
 def arrivals_counted(cfg: Any, window: CloseContext) -> AggregationWeights:
     """This window's arrivals, each counting once (HeteroFL, Diao et al. 2021, eq. 3)."""
     return AggregationWeights(_normalised(window.fresh.astype(np.float64)), cfg.server_lr)

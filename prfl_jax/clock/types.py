@@ -105,6 +105,7 @@ class Costs:
       compute_s: [M] s of local training.
       group: [M] integers, equal for clients whose sub-models are the same (transport `distinct`).
       steps: [M] integers, local steps of the client's round, where clients have their own number; else 0, the default.
+      values_up: [M] integers, values of its update that the client sends, where it sends a part; else 0, the default.
 
     Raises:
       ValueError: arrays of different length; a negative or non-finite value; an integer with a fraction.
@@ -116,10 +117,12 @@ class Costs:
     compute_s: np.ndarray
     group: np.ndarray
     steps: np.ndarray = None  # type: ignore[assignment]
+    values_up: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.steps is None:
-            object.__setattr__(self, "steps", np.zeros(len(self.down_bytes), np.int64))
+        for name in ("steps", "values_up"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self.down_bytes), np.int64))
         for field in dataclasses.fields(self):
             values = np.asarray(getattr(self, field.name))
             if values.ndim != 1 or len(values) != len(self.down_bytes):

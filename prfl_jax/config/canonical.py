@@ -46,7 +46,7 @@ HASHED_IF_CHANGED = frozenset(
         *("task.name", "model.norm", "model.state", "data.context", "data.vocabulary", "data.unit", "data.targets"),
         *("local.optimizer", "local.optimizer_args", "local.optimizer_state"),
         *("local.clip_grad_norm", "local.lr_schedule"),
-        *("aggregation.optimizer", "aggregation.optimizer_args"),
+        *("aggregation.optimizer", "aggregation.optimizer_args", "transport.upload"),
     }
 )
 

@@ -122,8 +122,8 @@ def _twin(name: str, key: str, value: Any, mine: dict[str, Any]) -> str | None:
 
 
 def _seam(key: str) -> str:
-    """The seam of a key of a row; the server's optimiser and its arguments, parts of the aggregation, count as two."""
-    return key if key.startswith("aggregation.optimizer") else key.partition(".")[0]
+    """The seam of a key of a row; the server's optimiser, its arguments and the upload count as seams of their own."""
+    return key if key.startswith(("aggregation.optimizer", "transport.upload")) else key.partition(".")[0]
 
 
 def _with(base: Any, values: dict[str, Any]) -> Any:

@@ -160,6 +160,9 @@ def default_config() -> config_dict.ConfigDict:
     c.transport = _group(
         name="delta",  # delta | distinct | one_copy | unicast
         bytes="counted",  # counted: 4 bytes a value plus masks | density: density x model size (docs/clock.md)
+        # of its update a client sends: whole: all | topk: the largest values, as many as it has time for (FlexCom), and
+        # it keeps the others for its next update
+        upload="whole",
     )
 
     c.attack = _group(

@@ -27,7 +27,7 @@ from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system import keyword_args
 from prfl_jax.system.errors import UserError, shorten, shown
 from prfl_jax.tasks import TASKS
-from prfl_jax.transport import BYTE_RULES
+from prfl_jax.transport import BYTE_RULES, UPLOADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +249,7 @@ RULES: dict[str, Rule] = {
     "window.deadline_factor": _number(lambda v: 1 <= v <= 1e6, "from 1 to 1e+06"),
     "transport.name": _named(TRANSPORTS),
     "transport.bytes": _named(BYTE_RULES),
+    "transport.upload": _named(UPLOADS),
     "faults.dropout": PROBABILITY,
     "faults.crash": PROBABILITY,
     "faults.lost_upload": PROBABILITY,

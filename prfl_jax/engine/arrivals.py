@@ -20,6 +20,7 @@ from prfl_jax.engine.state import State, Trained
 from prfl_jax.local import LocalResult
 from prfl_jax.robustness.update_filter import REJECTED
 from prfl_jax.submodel.importance import Squares, add_arrival
+from prfl_jax.submodel.masks import apply_masks, unpack_masks
 from prfl_jax.system.host_offload import fetch, fetch_all, put, put_all
 
 
@@ -44,6 +45,7 @@ class ArrivalStep:
       groups: in which clients are trained.
       filtered: whether updates get a verdict.
       ahead: whether updates are trained before they arrive (`train_pending`).
+      restores: whether `State.sent` has whole models (`Aggregation.restores`).
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class ArrivalStep:
         groups: SlotGroups,
         filtered: bool,
         ahead: bool,
+        restores: bool = False,
     ) -> None:
         self._client, self._memories, self._kernel, self._placement = client, memories, kernel, placement
         self._training, self._filtered, self._ahead = groups, filtered, ahead
+        self._restores = restores
         # an update that is trained already is taken by itself
         self._taking = SlotGroups(groups.slots, 0) if ahead else groups
 
@@ -91,7 +95,8 @@ class ArrivalStep:
                 result, memory = groups.over(self._client.train, 1)(sent, data, keys, state.fixed)
             update = groups.over(self._client.received, 2)(sent, result, data, keys)
             importance = add_importance(carry.importance, here, update)
-            arrivals = Arrivals(slots, here, update.params, update.bits, sent.params, sent.turn.coefficient)
+            base = sent.whole if self._restores else sent.params
+            arrivals = Arrivals(slots, here, update.params, update.bits, base, sent.turn.coefficient)
             held = self._kernel.add(carry.held, arrivals)
             # the client of a rejected update keeps what it had, as after a round that fails
             taken = here & (update.verdict != REJECTED) if self._filtered else here
@@ -127,12 +132,21 @@ class ArrivalStep:
         """
         here, ids = slots < self._placement.slots, jnp.minimum(slots, self._placement.slots - 1)
         lr, coefficient = jnp.where(here, now.lr[ids], 0.0), jnp.where(here, now.coefficient[ids], 0.0)
-        turn = LocalRound(slots, now.client[ids], now.count[ids], lr, coefficient, now.density_pct[ids], now.steps[ids])
+        own = now.density_pct[ids], now.steps[ids], now.values_up[ids]
+        turn = LocalRound(slots, now.client[ids], now.count[ids], lr, coefficient, *own)
         params, bits = fetch_all(state.sent, ids, state.params), tuple(b[ids] for b in state.sent_bits)
         places = self._places(turn, jnp.ones_like(here))
         memory = jax.tree.map(lambda stack: fetch(stack, jnp.minimum(places, len(stack) - 1)), state.clients)
         beside = jax.tree.map(lambda stack: fetch(stack, ids), state.beside_sent)
-        return Dispatched(params, bits, turn, memory, beside), here
+        if not self._restores:
+            return Dispatched(params, bits, turn, memory, beside), here
+        masked = jax.vmap(self._sub_model) if slots.ndim else self._sub_model
+        return Dispatched(masked(params, bits), bits, turn, memory, beside, whole=params), here
+
+    def _sub_model(self, whole: Any, bits: tuple[jax.Array, ...]) -> Any:
+        """What one client was sent of a whole model."""
+        layout = self._memories.task.layout
+        return apply_masks(layout, whole, unpack_masks(layout, bits))
 
     def _trained(self, state: State, slots: jax.Array) -> tuple[LocalResult, Any]:
         """The results of slots that were trained ahead, and what their clients will keep."""

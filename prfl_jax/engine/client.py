@@ -14,7 +14,7 @@ from prfl_jax.engine.plan import LocalRound
 from prfl_jax.local import Batches, LocalInput, LocalResult, LocalWork
 from prfl_jax.robustness.attacks import Attack
 from prfl_jax.robustness.update_filter import REJECTED, UpdateFilter
-from prfl_jax.submodel.masks import pack, unpack_masks
+from prfl_jax.submodel.masks import pack, put_back, unpack_masks
 from prfl_jax.submodel.scores import Importance
 from prfl_jax.system.jax_settings import root_key
 
@@ -44,6 +44,7 @@ class Dispatched(NamedTuple):
       turn: the round.
       memory: what the client has kept; () for nothing.
       beside: what the server sent beside the model; () for nothing.
+      whole: the server's model at the dispatch; () unless the aggregation restores from it what the client lacks.
     """
 
     params: Any
@@ -51,6 +52,7 @@ class Dispatched(NamedTuple):
     turn: LocalRound
     memory: Any = ()
     beside: Any = ()
+    whole: Any = ()
 
 
 class AcceptedUpdate(NamedTuple):
@@ -122,11 +124,13 @@ class Client:
         )
         with jax.default_matmul_precision(self._matmul):
             result = self._work.round(task, given)
-        memory = ClientMemory(result.kept, memories.own_layers(result.params)) if memories.any else ()
         params = memories.as_sent(result.params, sent.params)
         if self._attack is not None:
             malicious, key = data.malicious[turn.client], _own(keys.attack, turn)
             params = self._attack.apply(self._layout, sent.params, params, masks, malicious, key)
+        # malicious clients send no more values than they are charged for
+        params, unsent = memories.uploaded(sent.params, params, masks, sent.memory, turn.values_up)
+        memory = ClientMemory(result.kept, memories.own_layers(result.params), unsent) if memories.any else ()
         return result._replace(params=params, kept=()), memory
 
     def _batches(self, turn: LocalRound, data: DeviceData, keys: Keys) -> Batches:
@@ -182,6 +186,8 @@ class Client:
             taken = verdict != REJECTED
             squares = tuple(jnp.where(taken, s, 0.0) for s in squares)
             masks = tuple(m & taken for m in masks)
+        if sent.whole != ():  # FedMP's R2SP: the recovered sub-model plus the residual model
+            params = put_back(self._layout, params, unpack_masks(self._layout, counted), sent.whole)
         return AcceptedUpdate(params, squares, masks, counted, verdict)
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from prfl_jax.local import ClientState, LocalTask
+from prfl_jax.transport import WHOLE, Upload
 
 
 class ClientMemory(NamedTuple):
@@ -21,10 +22,12 @@ class ClientMemory(NamedTuple):
     Attributes:
       work: of its local work (`LocalInput.kept`); () for nothing.
       layers: {path: leaf} of its own layers, such as batch norm's with its statistics; {} where it has none.
+      unsent: what it has not sent yet of its updates (`Upload.init`); () where updates are sent whole.
     """
 
     work: Any = ()
     layers: Any = ()
+    unsent: Any = ()
 
 
 class Beside(NamedTuple):
@@ -50,6 +53,7 @@ class Memories:
       personal: whether each client keeps its own values of those leaves.
       clients: N, all clients of the run.
       by_client: whether a client's place in `State.clients` is its number, as in cohorts; else it is its slot.
+      upload: which part of their updates clients send.
     """
 
     task: LocalTask
@@ -58,11 +62,12 @@ class Memories:
     personal: bool
     clients: int
     by_client: bool = False
+    upload: Upload = WHOLE
 
     @property
     def any(self) -> bool:
         """Whether clients keep anything."""
-        return self.state is not None or self.personal
+        return self.state is not None or self.personal or self.upload.compresses
 
     @property
     def beside(self) -> bool:
@@ -72,7 +77,7 @@ class Memories:
     def init(self, params: Any) -> ClientMemory:
         """What one client has before its first round."""
         work = () if self.state is None else self.state.init(self.task, params)
-        return ClientMemory(work, self.own_layers(params))
+        return ClientMemory(work, self.own_layers(params), () if self.upload.init is None else self.upload.init(params))
 
     def init_all(self, params: Any, slots: int) -> Any:
         """The same for all clients, stacked, where the devices have so many slots; () where clients keep nothing."""
@@ -99,6 +104,14 @@ class Memories:
         """A model as it leaves a client or the server: leaves that are not sent are those of `before`."""
         layout = self.task.layout
         return layout.with_leaves(params, layout.leaves_at(before, self.stays)) if self.stays else params
+
+    def uploaded(
+        self, sent: Any, params: Any, masks: tuple[jax.Array, ...], memory: ClientMemory, values: jax.Array
+    ) -> tuple[Any, Any]:
+        """(a client's model as it arrives, what stays unsent of it), of a round that was sent the model `sent`."""
+        if self.upload.encode is None:
+            return params, ()
+        return self.upload.encode(self.task.layout, sent, params, masks, memory.unsent, values)
 
     def change(self, before: Any, after: Any) -> Any:
         """What one arrival adds to `Beside.total`."""

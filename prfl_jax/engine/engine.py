@@ -40,6 +40,7 @@ from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack
 from prfl_jax.submodel.rule import Submodels
 from prfl_jax.submodel.scores import Importance
 from prfl_jax.system.host_offload import host_memory, put_all
+from prfl_jax.transport import WHOLE, Upload
 
 __all__ = ["PLAN_SPEC", "STACKED", "STATE_SPEC", "ChunkOutput", "Engine", "EngineConfig", "State", "Trained", "at_once"]
 
@@ -64,6 +65,7 @@ class EngineConfig:
       stays: paths of leaves that no client sends (`Memories`).
       personal: whether each client keeps its own values of those leaves.
       cohort_of: how many clients there are in all where slots are given out anew; 0: each has a slot of its own.
+      upload: which part of their updates clients send.
     """
 
     clients: str
@@ -85,6 +87,7 @@ class EngineConfig:
     stays: frozenset[str] = frozenset()
     personal: bool = False
     cohort_of: int = 0
+    upload: Upload = WHOLE
 
 
 class Engine:
@@ -113,7 +116,7 @@ class Engine:
         task = LocalTask(model, loss, layout, config.local, submodels.levels)
         self._memories = Memories(
             task, find_client_state(config.work, config.local), config.stays, config.personal,
-            config.cohort_of or num_clients, bool(config.cohort_of),
+            config.cohort_of or num_clients, bool(config.cohort_of), config.upload,
         )  # fmt: skip
         client = Client(
             self._memories, config.work, config.importance, config.normalize, config.augment, config.matmul,
@@ -125,8 +128,9 @@ class Engine:
         groups = SlotGroups(slots, 0 if config.clients == "map" else at_once(config.group, slots, config.models))
         filtered = config.update_filter is not None
         self._arrivals = ArrivalStep(
-            client, self._memories, self._kernel, self.placement, groups, filtered, self._ahead
-        )
+            client, self._memories, self._kernel, self.placement, groups, filtered, self._ahead,
+            config.aggregation.restores,
+        )  # fmt: skip
         self.out_shardings = self._out_shardings() if config.models == "host" else None
         takes = (STATE_SPEC, ALL, PLAN_SPEC, ALL, ALL)
         out_shardings = self.out_shardings and (self.out_shardings, None)
@@ -237,7 +241,8 @@ class Engine:
             sent, bits, beside = slots
             slot = now.dispatch[k]
             masks = make_masks(state.levels, weights, now.percent[slot])
-            sub_model = apply_masks(self.layout, state.params, masks)
+            whole = self.config.aggregation.restores  # masked where it is read
+            sub_model = state.params if whole else apply_masks(self.layout, state.params, masks)
             sent = put_all(sent, slot, sub_model)
             bits = tuple(b.at[slot].set(pack(m.reshape(-1))) for b, m in zip(bits, masks, strict=True))
             if self._memories.beside:

@@ -60,6 +60,7 @@ def check_memory(
     *,
     experiments: int = 1,
     at_once: int | None = None,
+    copies: int = 2,
     looks_at_all: bool = False,
 ) -> str:
     """One line about a run's memory.
@@ -70,6 +71,7 @@ def check_memory(
       key: of the config that gives the number of slots.
       experiments: how many such states a process has (`batched_runs.py`); a chunk stacks them, so each exists twice.
       at_once: models stacked over clients are in the host's memory, and so many of them on the device at a time.
+      copies: of each of these: as sent, as trained, and whole where the aggregation restores what was not sent.
       looks_at_all: an aggregation is given all models at once, in float32, on each device, and orders them.
 
     Raises:
@@ -91,8 +93,8 @@ def check_memory(
     if placement.devices[0].platform == "cpu":  # all devices are the host
         checks.append(("this machine", each * placement.count + saving, host_available()))
     else:
-        if at_once is not None:  # what a group was sent, and what became of it
-            each += 2 * at_once * parts.get("server model", 0) - stacked
+        if at_once is not None:
+            each += copies * at_once * parts.get("server model", 0) - stacked
         free = [device_available(device) for device in placement.devices]
         known = [count for count in free if count is not None]
         checks.append(("each device", each, min(known) if known else None))

@@ -43,6 +43,7 @@ from prfl_jax.submodel.layout import Layout
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
 from prfl_jax.tasks import IMAGES, SampleSpec, Task, find_task
+from prfl_jax.transport import find_upload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +189,7 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             stays=method.stays,
             personal=STATES.find(config.model.state).personal,
             cohort_of=config.clients.number if config.window.cohort else 0,
+            upload=find_upload(config.transport.upload),
         ),
         method.submodels,
         placement,
@@ -212,6 +214,11 @@ def models_at_once(config: Any, method: ResolvedMethod) -> int | None:
     if config.engine.models == "device":
         return None
     return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
+
+
+def copies_at_once(config: Any) -> int:
+    """How many models of a client are on the device in its round: as sent, as trained, and whole if that is kept."""
+    return 3 if find_aggregation(config.aggregation.name).restores else 2
 
 
 def looks_at_all(config: Any) -> bool:
@@ -246,4 +253,5 @@ def keeps(config: Any) -> bool:
     """Whether clients keep something between their rounds."""
     work = find_local(config.local.name)
     state = find_client_state(work, settings_from_config(config, work))
-    return state is not None or STATES.find(config.model.state).personal
+    personal = STATES.find(config.model.state).personal
+    return state is not None or personal or find_upload(config.transport.upload).compresses

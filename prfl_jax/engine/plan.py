@@ -36,6 +36,7 @@ class Plan(NamedTuple):
       lr: `[L, S]` float32 learning rate of that round.
       density_pct: `[L, S]` int32 density (percent) it runs at.
       steps: `[L, S]` int32, how many local steps it does (`LocalWork.own_steps`; else not read).
+      values_up: `[L, S]` int32, how many values of its update it sends (`transport.uploads.Upload`; else not read).
       coefficient: `[L, S]` float32, with which an arriving slot's update enters the running sum.
       close: `[L]` bool: aggregate at the end of this row.
       weights: `[L, S]` float32 weights of the slots at the close.
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     lr: Any
     density_pct: Any
     steps: Any
+    values_up: Any
     coefficient: Any
     close: Any
     weights: Any
@@ -75,6 +77,7 @@ class LocalRound(NamedTuple):
       coefficient: c_k of its update in a running sum.
       density_pct: density (percent) it runs at.
       steps: how many local steps it does, where clients have their own number (`LocalWork.own_steps`).
+      values_up: how many values of its update it sends, where clients send a part (`Upload.compresses`).
     """
 
     slot: Any
@@ -84,6 +87,7 @@ class LocalRound(NamedTuple):
     coefficient: Any = 0.0
     density_pct: Any = 100
     steps: Any = 1
+    values_up: Any = 0
 
 
 def empty_row(slots: int) -> Plan:
@@ -102,6 +106,7 @@ def empty_row(slots: int) -> Plan:
         lr=np.zeros(m, np.float32),
         density_pct=np.full(m, 100, np.int32),
         steps=np.ones(m, np.int32),
+        values_up=np.zeros(m, np.int32),
         coefficient=np.zeros(m, np.float32),
         close=np.bool_(False),
         weights=np.zeros(m, np.float32),
@@ -127,7 +132,7 @@ def make_row(
       train: rounds to train before the arrivals, which may be among them.
     """
     row = empty_row(slots)
-    of_round = row.client, row.count, row.lr, row.coefficient, row.density_pct, row.steps
+    of_round = row.client, row.count, row.lr, row.coefficient, row.density_pct, row.steps, row.values_up
     for k, (slot, percent) in enumerate(sent):
         row.dispatch[k], row.percent[slot] = slot, percent
     for listed, items in ((row.train, train), (row.arrive, arrivals)):

@@ -192,8 +192,9 @@ class Planner:
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, percent = self._places.take(client), int(density_pct[client])
-            rate, steps = self.learning_rate(time_s), int(self.clock.costs.steps[client])
-            local_round = LocalRound(slot, client, index, rate, density_pct=percent, steps=steps)
+            rate, costs = self.learning_rate(time_s), self.clock.costs
+            own = {"steps": int(costs.steps[client]), "values_up": int(costs.values_up[client])}
+            local_round = LocalRound(slot, client, index, rate, density_pct=percent, **own)
             self._in_flight[slot] = local_round
             if self._ahead:
                 self._waiting[slot] = local_round

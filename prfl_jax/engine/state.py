@@ -31,7 +31,8 @@ class State(NamedTuple):
 
     Attributes:
       params: the server model W.
-      sent: `[S, ...]` the model each client was last sent (w_sent), 0 where masked.
+      sent: `[S, ...]` the model each client was last sent (w_sent), 0 where masked; where the aggregation restores what
+        clients do not hold, the whole model, which is masked when it is read.
       sent_bits: its masks, packed `[S, ceil(n/8)]` uint8 a prunable leaf.
       buffer: `[S, ...]` the latest client update in each slot (w_{i,n'}); () where the aggregation keeps none.
       buffer_bits: its masks.

@@ -24,6 +24,8 @@ _STRATEGY_NAMES = {
     "fedadagrad": "FedAdagrad",
     "fedadam": "FedAdam",
     "fedyogi": "FedYogi",
+    "flexcom": "FlexCom",
+    "asyn_fl": "Asyn-FL",
     "heterofl": "HeteroFL (synchronous)",
     "heterofl_windowed": "HeteroFL (windowed)",
     "heterofl_recovery": "HeteroFL + recovery",

@@ -17,6 +17,7 @@ from prfl_jax.models.choices import STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
 from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system.errors import refuse
+from prfl_jax.transport import UPLOADS
 
 
 def attack(flat: Mapping[str, Any]) -> None:
@@ -84,5 +85,17 @@ def sent_beside(flat: Mapping[str, Any]) -> None:
         raise refuse("model.state", flat["model.state"], words)
 
 
+def parts_of_updates(flat: Mapping[str, Any]) -> None:
+    """A client that sends a part of its update adds what it kept of earlier ones, which no defence is defined for."""
+    upload = flat["transport.upload"]
+    if not UPLOADS.find(upload).compresses:
+        return
+    words = f"with transport.upload={upload!r}: an update holds what was not sent of earlier ones"
+    if AGGREGATIONS.find(name := flat["aggregation.name"]).robust:
+        raise refuse("aggregation.name", name, f"a mean of models {words}")
+    if noise := flat["privacy.noise_multiplier"]:
+        raise refuse("privacy.noise_multiplier", noise, f"0 {words}")
+
+
 # run by `config/validate.py`
-CHECKS = (attack, privacy, sent_beside)
+CHECKS = (attack, privacy, sent_beside, parts_of_updates)

@@ -1,4 +1,4 @@
-"""What the next rounds of all clients cost under a config, and how many steps each client does."""
+"""What the next rounds of all clients cost under a config: how many steps each does, how many values it sends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from prfl_jax.clock import Costs, in_turn
 from prfl_jax.density import uploads_squares
 from prfl_jax.local import find_local
 from prfl_jax.submodel import ModelSize
-from prfl_jax.transport.costs import make_costs
+from prfl_jax.transport import find_upload, make_costs, upload_sizes
 
 
 def round_costs(config: Any, size: ModelSize, density_pct: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
-    """Bytes, seconds and steps of dispatches at these densities `[M]`.
+    """Bytes, seconds, steps and uploaded values of dispatches at these densities `[M]`.
 
     Args:
       flop_share: as for `make_costs`.
@@ -28,11 +28,15 @@ def round_costs(config: Any, size: ModelSize, density_pct: np.ndarray, flop_shar
         samples = steps * float(local.batch_size)
         return make_costs(size, density_pct, samples, speeds, rule, flop_share, squares, beside)
 
-    of_all = costs(local.steps)
-    if not work.own_steps:
-        return of_all
-    steps = own_steps(of_all.compute_s, local.steps)
-    return dataclasses.replace(costs(steps), steps=steps)
+    made = costs(local.steps)
+    if work.own_steps:
+        steps = own_steps(made.compute_s, local.steps)
+        made = dataclasses.replace(costs(steps), steps=steps)
+    upload = find_upload(config.transport.upload)
+    if not upload.compresses:
+        return made
+    mb_s = in_turn(config.clients.up_mb_s, config.clients.number)
+    return upload.charge(made, upload_sizes(size, np.asarray(density_pct), mb_s, rule))
 
 
 def own_steps(seconds: np.ndarray, steps: int) -> np.ndarray:

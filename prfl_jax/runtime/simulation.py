@@ -27,7 +27,16 @@ from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
 from prfl_jax.engine.memory import check_memory, sample_bytes
-from prfl_jax.engine.method import looks_at_all, make_engine, models_at_once, place, resolve, slots, slots_key
+from prfl_jax.engine.method import (
+    copies_at_once,
+    looks_at_all,
+    make_engine,
+    models_at_once,
+    place,
+    resolve,
+    slots,
+    slots_key,
+)
 from prfl_jax.engine.placement import ALL, OWN
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.engine.planner import Planner
@@ -133,7 +142,10 @@ class Simulation:
         key = slots_key(self.config)
         all_at_once = looks_at_all(self.config)
         at_once = models_at_once(self.config, self.method)
-        return check_memory(shapes, samples, self.placement, key, at_once=at_once, looks_at_all=all_at_once)
+        return check_memory(
+            shapes, samples, self.placement, key,
+            at_once=at_once, copies=copies_at_once(self.config), looks_at_all=all_at_once,
+        )  # fmt: skip
 
     @property
     def samples_per_round(self) -> int:

@@ -29,6 +29,7 @@ class Method:
       submodel, density, aggregation, window, transport, local: the six choices, by name.
       source: where the method comes from.
       optimizer: how the server steps towards the aggregate; of the same seam as `aggregation`.
+      upload: which part of their updates clients send; of the same seam as `transport`.
       staleness_a: the constant a of s(tau) by kind of staleness, where the method's authors use another one than the
         kind's default.
     """
@@ -42,6 +43,7 @@ class Method:
     source: str
     optimizer: str = "none"
     staleness_a: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
+    upload: str = "whole"
 
     def keys(self) -> dict[str, str | bool]:
         """The row as dotted config keys; every row sets the same ones, so that switching leaves nothing behind."""
@@ -55,6 +57,7 @@ class Method:
             "window.first_waits_for_all": self.window.first_waits_for_all,
             "window.dispatch": self.window.dispatch,
             "transport.name": self.transport,
+            "transport.upload": self.upload,
             "local.name": self.local,
         }
 

@@ -52,6 +52,13 @@ def apply_masks(layout: Layout, params: Any, masks: tuple[jax.Array, ...]) -> An
     return layout.map_pruned(params, masks, lambda w, m: jnp.where(m, w, jnp.zeros((), w.dtype)))
 
 
+def put_back(layout: Layout, params: Any, masks: tuple[jax.Array, ...], whole: Any) -> Any:
+    """A sub-model put back into a whole model: on prunable leaves `whole` where the mask is 0."""
+    leaves = jax.tree.leaves(whole)
+    items = tuple((mask, leaves[i]) for mask, i in zip(masks, layout.prunable, strict=True))
+    return layout.map_pruned(params, items, lambda w, item: jnp.where(item[0], w, item[1]))
+
+
 def full_levels(layout: Layout) -> tuple[jax.Array, ...]:
     """Levels before the first pruning: every weight belongs to every sub-model (level 1)."""
     return tuple(jnp.ones(layout.shapes[i], jnp.int8) for i in layout.prunable)

@@ -10,6 +10,7 @@ from prfl_jax.clock.types import Costs
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
 from prfl_jax.transport.byte_rules import find_byte_rule
+from prfl_jax.transport.uploads import UploadSizes
 
 _PASSES = 3.0  # forward, and twice as much backward
 
@@ -52,8 +53,24 @@ def make_costs(
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
 
 
+def upload_sizes(
+    size: ModelSize, density_pct: np.ndarray, mb_s: Sequence[float], byte_rule: str = "counted"
+) -> UploadSizes:
+    """Sizes of what clients upload, for `Upload.charge`.
+
+    Args:
+      size: the whole model.
+      density_pct: [M] densities, whole percents.
+      mb_s: [M] MB/s that each client sends with.
+      byte_rule: name of `transport.bytes`.
+    """
+    whole = _by_client(find_byte_rule(byte_rule).up, size, density_pct)
+    trained = _by_client(lambda size, percent: size.count(percent) + size.fixed - size.state, size, density_pct)
+    return UploadSizes(trained, whole, size.bytes_per_value, size.state, np.asarray(mb_s, np.float64))
+
+
 def _by_client(bytes_of: Callable[[ModelSize, int], int], size: ModelSize, density_pct: np.ndarray) -> np.ndarray:
-    """`[M]` bytes, of the density of each client."""
+    """`[M]` bytes, or another whole number, of the density of each client."""
     found = {percent: bytes_of(size, percent) for percent in np.unique(density_pct).tolist()}
     return np.array([found[percent] for percent in density_pct.tolist()], np.int64)
 

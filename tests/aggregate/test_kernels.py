@@ -120,7 +120,9 @@ def group(optimizer="none", server_lr=None):
 
 
 def test_traits_of_the_choices():
-    assert AGGREGATIONS.with_trait(lambda one: not one.buffered) == ["fedavg", "mixing", "fedfix", "fedbuff"]
+    summed = ["fedavg", "r2sp", "bsp", "mixing", "fedfix", "fedbuff"]
+    assert AGGREGATIONS.with_trait(lambda one: not one.buffered) == summed
+    assert AGGREGATIONS.with_trait(lambda one: one.restores) == ["r2sp"]
     robust = ["median", "trimmed_mean", "krum", "multi_krum"]
     for trait in ("robust", "at_once"):
         assert AGGREGATIONS.with_trait(lambda one, trait=trait: getattr(one, trait)) == robust

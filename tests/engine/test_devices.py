@@ -17,10 +17,10 @@ from prfl_jax.engine.plan import LocalRound, make_row, stack_rows
 from prfl_jax.system.errors import UserError
 
 # each kernel and kind of sub-model, levels that change in every window, a robust rule, and optimisers of the server: of
-# sums of changes under masks and of means, and what clients keep
+# sums of changes under masks and of means, what clients keep, and what is put back into models that were sent
 RUN = [
     *("prfl", "fedbuff", "heterofl_windowed", "fedrolex", "fedavg", "prfl_norecover", "fedyogi"),
-    *("scaffold", "fedasyn"),
+    *("scaffold", "fedasyn", "asyn_fl"),
 ]
 
 

@@ -80,6 +80,8 @@ def test_models_with_the_host_are_counted_there(monkeypatch):
     device = Placement(4, (Device(here + 1000),))
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving)
     assert memory.check_memory(shapes, 50, device, at_once=3).startswith("memory: ")
+    with pytest.raises(UserError, match="each device would need"):
+        memory.check_memory(shapes, 50, device, at_once=3, copies=3)  # one more model of each client, whole
     with pytest.raises(UserError, match="engine.models=host"):
         memory.check_memory(shapes, 50, device)
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving - 1)

@@ -109,6 +109,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "window.deadline_factor": (2.0, [0.9, INF, None]),
     "transport.name": ("distinct", ["multicast"]),
     "transport.bytes": ("density", ["free"]),
+    "transport.upload": ("topk", ["top", None]),
     "faults.dropout": (0.1, [1.0, -0.1, NAN, None]),
     "faults.crash": (0.2, [1.0, -1e-9, "0.1"]),
     "faults.lost_upload": (0.3, [1.5, INF]),

@@ -47,6 +47,14 @@ WITH = {
     "prfl_norecover": {"aggregation__name": "fedbuff", "aggregation__optimizer": "adam"},
 }
 READS = f"{Path(__file__).with_name('counting_work.py')}:READS"
+# sub-models put back into the models that were sent, of two generations of masks and more
+WITH["asyn_fl"] = {
+    "submodel__name": "nested",
+    "density__name": "time_balance",
+    "transport__name": "distinct",
+    "aggregation__name": "r2sp",
+    "window__k": 4,
+}
 WITH["fedasyn"] = {"local__name": READS}  # its losses tell what clients have kept and what the server has sent
 MANY = {"fedbuff": {"engine__train": "pending"}, "fedasyn": {"engine__train": "pending"}}  # on several devices only
 

@@ -1,4 +1,4 @@
-"""Local works written out in float64 NumPy for `prfl_oracle.Oracle`: what a client does in a round, and keeps."""
+"""Local works and uploads in float64 NumPy for `prfl_oracle.Oracle`: what a client does in a round, sends and keeps."""
 
 from __future__ import annotations
 
@@ -104,3 +104,66 @@ def work_of(oracle):
     if local.optimizer_state == "kept":
         return Kept(oracle)
     return {"scaffold": Scaffold, "proximal_own_steps": OwnSteps}.get(local.name, Sgd)(oracle)
+
+
+class Whole:
+    """A client sends its whole update."""
+
+    def sent_up(self, client, model, update):
+        return update
+
+
+class Largest(Whole):
+    """FlexCom, of full models: the largest values of the update with what was not sent before, by error feedback.
+
+    Attributes:
+      values: of each client, how many it sends.
+      feedback: False: what is not sent is lost.
+    """
+
+    feedback = True
+
+    def __init__(self, oracle):
+        config, self.unsent = oracle.config, {}
+        total = sum(leaf.size for leaf in jax.tree.leaves(oracle.w))
+        each = config.model.size_mb * 1e6 / total if config.model.size_mb else 4
+        speeds = [config.clients.up_mb_s[k % len(config.clients.up_mb_s)] for k in range(config.clients.number)]
+        seconds = np.median([round(each * total) / speed for speed in speeds])
+        self.values = [most_values(total, each, seconds * speed) for speed in speeds]
+
+    def sent_up(self, client, model, update):
+        change = jax.tree.map(np.subtract, update, model)
+        if self.feedback and client in self.unsent:
+            change = jax.tree.map(np.add, change, self.unsent[client])
+        leaves, treedef = jax.tree.flatten(change)
+        sent = keep_largest([leaf.ravel() for leaf in leaves], self.values[client])
+        sent = jax.tree.unflatten(treedef, [own.reshape(leaf.shape) for own, leaf in zip(sent, leaves, strict=True)])
+        self.unsent[client] = jax.tree.map(np.subtract, change, sent)
+        return jax.tree.map(np.add, model, sent)
+
+
+def most_values(total, each, budget, state=0):
+    """How many of `total` values, of so many bytes each, fit the budget with their positions; at least 1."""
+    whole, index_bits = round((total + state) * each), int(np.ceil(np.log2(max(total, 2))))
+    if whole <= budget * (1 + 1e-9):
+        return total
+
+    def sent(values):
+        return round((values + state) * each) + min(np.ceil(values * index_bits / 8), np.ceil(total / 8))
+
+    cheaper = [values for values in range(1, total + 1) if sent(values) < whole]
+    return max((values for values in cheaper if sent(values) <= budget * (1 + 1e-9)), default=1 if cheaper else total)
+
+
+def keep_largest(leaves, count):
+    """Flat leaves with 0 for all but the `count` largest of them together; ties by position, leaf after leaf."""
+    flat = np.concatenate(leaves)
+    order = sorted(range(flat.size), key=lambda k: (-abs(flat[k]), k))
+    out = np.zeros_like(flat)
+    out[order[:count]] = flat[order[:count]]
+    return np.split(out, np.cumsum([leaf.size for leaf in leaves])[:-1])
+
+
+def upload_of(oracle):
+    """What the oracle's config names as `transport.upload`."""
+    return Largest(oracle) if oracle.config.transport.upload == "topk" else Whole()

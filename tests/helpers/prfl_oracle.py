@@ -145,9 +145,9 @@ class Oracle:
         batches = dict(steps=local.steps, batch_size=local.batch_size, normalize="unit", augment="none")
         self.batches = jax.jit(functools.partial(draw_batches, **batches))
         self.data = simulation.device_data()
-        from local_oracle import work_of  # which uses the functions above
+        from local_oracle import upload_of, work_of  # which use the functions above
 
-        self.work = work_of(self)
+        self.work, self.upload = work_of(self), upload_of(self)
 
     def run(self, windows):
         for number in range(1, windows + 1):
@@ -176,7 +176,10 @@ class Oracle:
         self.losses.append(losses)
         self.staleness.append([number - 1 - arrival.version for arrival in window.arrivals])
         one_by_one = self.config.aggregation.name in ("mixing", "fedfix", "fedbuff")
-        new = self.add(came) if one_by_one else self.aggregate(number)
+        if self.config.aggregation.name in ("r2sp", "bsp"):
+            new = self.mean_of_whole_models(came, masks_came, number)
+        else:
+            new = self.add(came) if one_by_one else self.aggregate(number)
         self.w = new if self.server is None else self.server.step(self.w, new, self.decided(number, masks_came))
         self.history.append(self.w)
         self.work.close()
@@ -188,6 +191,7 @@ class Oracle:
         self.trained[client] = count + 1
         batches = jax.device_get(self.batches(self.data, self.sim.keys.data, client, count))
         update, loss, squares = self.work.round(sent, model, masks, batches, lr)
+        update = self.upload.sent_up(client, model, update)
         for k, mask in enumerate(masks):
             change = model[LAYERS[k]]["kernel"] - update[LAYERS[k]]["kernel"]
             self.total[k] += squares[k] if self.config.submodel.importance == "client_sq_grad" else (change / lr) ** 2
@@ -217,6 +221,19 @@ class Oracle:
             share = s / len(came) if name == "fedbuff" else windows / self.config.clients.number
             w = jax.tree.map(lambda old, new, sent, c=lr * share: old + c * (new - sent), w, update, model)
         return w
+
+    def mean_of_whole_models(self, came, masks_came, number):
+        """FedMP: the mean of recovered models, plus (R2SP) the residual of the model at each client's dispatch."""
+        if not came:
+            return self.w
+        whole, eta = [], self.aggregation.server_lr
+        for (_, tau, _, update), masks in zip(came, masks_came, strict=True):
+            at_dispatch = self.history[number - 1 - tau]
+            residual = jax.tree.map(np.subtract, at_dispatch, masked(at_dispatch, masks))
+            if self.config.aggregation.name == "bsp":
+                residual = jax.tree.map(np.zeros_like, residual)
+            whole.append(jax.tree.map(np.add, update, residual))
+        return jax.tree.map(lambda w, *models: (1 - eta) * w + eta * sum(models) / len(models), self.w, *whole)
 
     def aggregate(self, number):
         """Algorithm 2."""
@@ -250,9 +267,10 @@ class Oracle:
           came: masks of the window's arrivals.
         """
         name = self.config.aggregation.name
-        if name not in ("mixing", "fedfix", "fedbuff"):
+        if name not in ("mixing", "fedfix", "fedbuff", "r2sp", "bsp"):
             came = [self.slots[client][1] for client in self.weights(number)]
-        plain = name in ("mixing", "fedavg", "buffered_fedavg")  # what a client does not hold counts as 0
+        # what a client does not hold counts, as 0 or as it was
+        plain = name in ("mixing", "fedavg", "buffered_fedavg", "r2sp", "bsp")
         out = {}
         for k, layer in enumerate(LAYERS):
             out[layer] = {leaf: np.full(old.shape, bool(came)) for leaf, old in self.w[layer].items()}

@@ -10,7 +10,7 @@ from prfl_jax.strategies.table import METHODS
 
 def on_the_device(row: Any) -> tuple[Any, ...]:
     """The choices that a compiled chunk depends on; optimisers of the server differ in one step alone."""
-    return row.submodel, row.aggregation, row.local, row.optimizer != "none"
+    return row.submodel, row.aggregation, row.local, row.upload, row.optimizer != "none"
 
 
 def unlike(parts: Callable[[Any], Any]) -> list[str]:

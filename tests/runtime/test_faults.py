@@ -60,6 +60,15 @@ COHORT = {
     "faults__join_s": (0.0, 6.0, 0.0, 0.0, 0.0),
     "rounds": 12,
 }
+# FedMP, section V-A: workers that are late are cut off, workers join and leave
+DEADLINE_R2SP = {
+    **ALL_FAULTS,
+    "window__close": "deadline",
+    "window__deadline_share": 0.5,
+    "window__first_waits_for_all": False,
+    "aggregation__name": "r2sp",
+    "submodel__importance": "weight",
+}
 RUNS = {
     "prfl": ("prfl", ALL_FAULTS),
     "fedavg": ("fedavg", ALL_FAULTS),
@@ -67,6 +76,7 @@ RUNS = {
     "fedasync": ("fedasync", ALL_FAULTS),
     "heterofl": ("heterofl", ALL_FAULTS),
     "deadline": ("fedavg", {**ALL_FAULTS, "window__close": "deadline", "window__deadline_share": 0.5}),
+    "deadline_r2sp": ("prfl_norecover", DEADLINE_R2SP),
     "cohort": ("fedavg", COHORT),
     "cohort_fedbuff": ("fedbuff", COHORT),
 }
@@ -102,8 +112,11 @@ def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     for (kind, _), count in counts.items():
         by_kind[kind] += count
     assert report["faults"] == {kind: by_kind[kind] for kind in KINDS}
-    if name == "deadline":
+    if name.startswith("deadline"):
         assert by_kind["late"]
+    if name == "deadline_r2sp":  # sub-models, and a client that joined and one that left
+        assert by_kind["left"] and min(p for w in ran.of("window") for p in w["percents"]) < 60
+        assert any(3 in window["arrivals"] for window in ran.of("window"))
     for entry in report["clients"]:
         own = {kind: counts[kind, entry["client"]] for kind in KINDS if counts[kind, entry["client"]]}
         assert entry.get("faults", {}) == own
@@ -114,7 +127,7 @@ def test_every_dispatch_arrives_fails_or_is_in_flight(name):
     assert f"{failed} rounds failed: " in summary_text(report)
 
 
-GO_ON = ["prfl", "fedavg", "fedbuff", "deadline", "cohort", "cohort_fedbuff"]
+GO_ON = ["prfl", "fedavg", "fedbuff", "deadline", "deadline_r2sp", "cohort", "cohort_fedbuff"]
 
 
 @pytest.mark.parametrize("name", slow_except(GO_ON, "prfl"))

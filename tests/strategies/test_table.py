@@ -28,10 +28,11 @@ def test_every_row_is_complete_and_makes_a_valid_config(name):
     assert flatten(cfg).items() >= strategies.ROWS[name].items()
 
 
-def test_a_method_is_six_choices_a_source_and_two_constants():
+def test_a_method_is_six_choices_a_source_and_their_parts():
     names = [field.name for field in dataclasses.fields(strategies.Method)]
     assert names[:6] == ["submodel", "density", "aggregation", "window", "transport", "local"]
-    assert names[6:] == ["source", "optimizer", "staleness_a"]  # the optimiser is a part of the aggregation's seam
+    # the optimiser is a part of the aggregation's seam, the upload of the transport's
+    assert names[6:] == ["source", "optimizer", "staleness_a", "upload"]
 
 
 def test_each_family_has_a_file_with_its_paper():
