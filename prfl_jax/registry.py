@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from prfl_jax.system.errors import UserError, refuse
+from prfl_jax.system.source_file import compile_file
 
 WORDS = "module:object or FILE.py:object"
 # Keys whose value may name a plugin.
@@ -236,7 +237,7 @@ def _run_file(path: Path) -> types.ModuleType:
     module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        exec(compile(source, _code_name(path), "exec", dont_inherit=True), module.__dict__)
+        exec(compile_file(source, _code_name(path)), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise

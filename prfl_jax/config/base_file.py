@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 from prfl_jax.system.errors import UserError
+from prfl_jax.system.source_file import compile_file
 
 
 def load_beside(file: str, name: str) -> types.ModuleType:
@@ -31,5 +32,5 @@ def load_beside(file: str, name: str) -> types.ModuleType:
         raise UserError(f"{file}: needs the file {path}, which {why}; keep the two in one folder") from None
     module = types.ModuleType(f"config_{path.stem}")
     module.__file__ = str(path)
-    exec(compile(source, str(path), "exec"), module.__dict__)
+    exec(compile_file(source, str(path)), module.__dict__)
     return module

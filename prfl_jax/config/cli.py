@@ -30,6 +30,7 @@ from prfl_jax.config.validate import validate
 from prfl_jax.system import console, early
 from prfl_jax.system.errors import UserError, refuse, shorten, shown
 from prfl_jax.system.files import ADVICE, cannot, user_path
+from prfl_jax.system.source_file import compile_file
 
 T = TypeVar("T")
 Overrides = Mapping[str, object] | Iterable[tuple[str, object]]
@@ -142,7 +143,7 @@ def load_python(flag: str, path: Path, name: str, kind: type[T], words: str) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler, about the user's file
-            code = compile(source, str(path), "exec")
+            code = compile_file(source, str(path))
         exec(code, space)
         function = space.get(name)
         if not callable(function):

@@ -164,7 +164,7 @@ def test_a_missing_data_set_says_what_to_run(tmp_path, name, run):
 @pytest.mark.parametrize("name", ["mnist", "tfds:", ""])
 def test_unknown_names(name):
     with pytest.raises(
-        UserError, match="one of mnist_embedded, mnist_by_writer, cifar10, femnist, shakespeare, .*, or tfds:NAME"
+        UserError, match="one of mnist_embedded, mnist_by_writer, cifar10, femnist, emnist, .*, or tfds:NAME"
     ):
         load(config(name), 0)
 

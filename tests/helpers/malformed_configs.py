@@ -193,7 +193,6 @@ def _files() -> Iterator[Case]:
         "tabs and spaces": ("def get_config():\n\tx = 1\n        return x\n", "line 3: TabError"),
         "brackets in brackets": ("x = " + "(" * 300 + ")" * 300, "SyntaxError"),
         "a sign before a sign": ("x = " + "-" * 100_000 + "1", "Error"),
-        # a SyntaxError, or what a codec that some package registers makes of a name it does not know
         "an encoding of nobody": (b"# -*- coding: nonsense -*-\n", "nonsense"),
         "bytes of a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "Error"),
         "utf-16": ("def get_config(): pass\n".encode("utf-16"), "Error"),
