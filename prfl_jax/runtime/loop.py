@@ -37,7 +37,7 @@ from prfl_jax.system.host_timer import HostTimer
 from prfl_jax.system.jax_settings import check_settings, settings
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
-FORMAT = 10  # of a checkpoint's host values
+FORMAT = 11  # of a checkpoint's host values
 
 
 class Loop:
