@@ -142,7 +142,7 @@ class Simulation:
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
-        policy = make_density(config.density, clients, config.stop_early)
+        policy = make_density(config.density, clients, config.stop_early, seed=config.seed)
         clock = clock_from_config(config, self.costs(policy.density_pct), self._faults)
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
