@@ -55,7 +55,7 @@ def ratios(flat: Mapping[str, Any]) -> None:
     name, least = flat["density.name"], flat["density.min_density"]
     if find_density(name).draws_ratios and least >= 1:
         raise refuse(
-            "density.min_density", least, f"below 1 with density.name={name!r}, which draws ratios up to the rest"
+            "density.min_density", least, f"below 1 with density.name={name!r}, which prunes up to 1 - min_density"
         )
 
 

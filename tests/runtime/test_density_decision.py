@@ -86,3 +86,44 @@ def test_a_policy_by_losses_gets_each_slots_loss(tmp_path):
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         resumed = tiny.Ran(experiment, experiment.run(tmp_path, progress=False))
     assert resumed.of("interval") == ran.of("interval")
+
+
+def rewards_by_hand(windows):
+    """FedMP's rewards from the losses and times of the records of windows: {window: {client: reward or None}}."""
+    loss, round_s, found = {}, {}, {}
+    for window in windows:
+        round_s |= dict(zip(window["arrivals"], window["round_s"], strict=True))
+        mean = sum(round_s.values()) / max(len(round_s), 1)
+        there = found[window["window"]] = {}
+        for client, now in zip(window["arrivals"], window["loss"], strict=True):
+            gain = max((loss[client] - now) / loss[client], 0.0) if client in loss else None
+            there[client] = gain if gain is None else gain / (abs(round_s[client] - mean) / mean + 0.05)
+            loss[client] = now
+    return found
+
+
+def test_bandit_learns_from_the_runs_own_losses_and_times(tmp_path):
+    """Fixed windows, so some clients are in flight at each decision; resumed in the middle it is the same run."""
+    config = tiny.config("prfl_norecover", density__name="bandit", rounds=14)
+    experiment = Experiment(config)
+    evaluated = mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated"))
+    with evaluated, mock.patch("prfl_jax.runtime.experiment.run_figure"):
+        ran = tiny.Ran(experiment, experiment.run(tmp_path / "whole", progress=False))
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / "resumed", progress=False, guard=tiny.StopAt(15))
+        resumed = tiny.Ran(experiment, experiment.run(tmp_path / "resumed", progress=False))
+    assert resumed.of("interval") == ran.of("interval") and resumed.of("window") == ran.of("window")
+    tiny.same(resumed.params, ran.params)
+
+    expected, before = rewards_by_hand(ran.of("window")), [100] * 4
+    assert 5 < sum(value is not None and value > 0 for there in expected.values() for value in there.values())
+    decided = {record["window"]: record for record in ran.of("interval")}
+    assert decided.keys() == {window for window, there in expected.items() if there}
+    for window, record in decided.items():
+        wanted = [expected[window].get(client) for client in range(4)]
+        np.testing.assert_allclose(np.array(record["rewards"], float), np.array(wanted, float), rtol=1e-12)
+        kept = [client for client in range(4) if client not in expected[window]]
+        assert [record["percents"][client] for client in kept] == [before[client] for client in kept]
+        before = record["percents"]
+    assert any(len(there) < 4 for there in expected.values()) and min(before) < 100
+    assert ran.report["host"]["decide_s"] > 0 and ran.report["host"]["prune_s"] > 0
