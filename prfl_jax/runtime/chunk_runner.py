@@ -116,7 +116,7 @@ class ChunkRunner:
                 run.state, run.data, run.sim.device_plan(plan), np.int32(len(part)), run.sim.keys
             )
             waited_s += run.sim.waited_s()
-            outputs += run.sim.by_row(self._wait_for(result), plan)[: len(part)]
+            outputs += run.sim.by_row(self._wait_for(result), plan, len(part))
         return outputs, waited_s
 
     def _wait_for(self, result: ChunkOutput) -> ChunkOutput:
