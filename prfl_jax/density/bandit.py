@@ -59,7 +59,7 @@ class BanditDensity(DensityPolicy):
         self._rewards = np.full(num_clients, np.nan)
 
     def observe(self, arrivals: Sequence[Arrival], density_pct: Sequence[int] | np.ndarray) -> None:
-        """As the base class; of several arrivals of a client before a decision the last one counts."""
+        """As the base class, with the percents `density_pct`; of several arrivals of a client the last one counts."""
         super().observe(arrivals, density_pct)
         for arrival, percent in zip(arrivals, density_pct, strict=True):
             self._arrived[arrival.client] = (arrival.round_s, int(percent))
@@ -84,7 +84,7 @@ class BanditDensity(DensityPolicy):
 
     def _outcomes(self, pairs: dict[int, tuple[float, float]]) -> Iterator[tuple[int, list[int], int, Outcome]]:
         """The rounds that are rewarded: number of the agent, its clients, ratio in percent, outcome."""
-        mean_s = float(np.nanmean(self._last_s))
+        mean_s = float(np.nanmean(self._last_s)) if pairs else 0.0
         for client in sorted(pairs):
             (before, now), (round_s, percent) = pairs[client], self._arrived[client]
             yield client, [client], 100 - percent, Outcome(before - now, before, round_s, mean_s)
@@ -142,7 +142,8 @@ class UniformBandit(BanditDensity):
     """UP-FL: one agent, and one ratio for all clients (FedMP, section V-A).
 
     In windows that do not wait for all clients, an arrival that was dispatched under an earlier ratio counts for that
-    one, with the others of the same ratio.
+    one, with the others of the same ratio. Where the clock runs alone no loss speaks against a large ratio, and the
+    agent goes to the largest.
     """
 
     def reward(self, outcome: Outcome) -> float:

@@ -29,6 +29,16 @@ class ByLoss(BalancedDensity):
         assert evidence.client_accuracy is None and evidence.server_accuracy is None
 
 
+class ByTraining(BalancedDensity):
+    """Time balance that also looks at training losses; keeps what it is given."""
+
+    needs = frozenset({"train_loss"})
+    given = []
+
+    def consider(self, evidence):
+        self.given.append(evidence.train_loss.tolist())
+
+
 def measured(ran):
     return [record.keys() & MEASURED for record in ran.of("interval")]
 
@@ -86,6 +96,24 @@ def test_a_policy_by_losses_gets_each_slots_loss(tmp_path):
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         resumed = tiny.Ran(experiment, experiment.run(tmp_path, progress=False))
     assert resumed.of("interval") == ran.of("interval")
+
+
+def test_a_policy_gets_training_losses_since_its_last_decision():
+    ByTraining.given.clear()
+    name = "tests.runtime.test_density_decision:ByTraining"
+    config = tiny.config("prfl_norecover", density__name=name, density__interval=2, window__dt_s=1.5)
+    with mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated")):
+        ran = tiny.run_experiment(Experiment(config))
+    assert ran.experiment.simulation.eval_sets()[1] is None and measured(ran) == [set()] * 4
+    expected, last = [], [float("nan")] * 4
+    for window in ran.of("window"):
+        for client, loss in zip(window["arrivals"], window["loss"], strict=True):
+            last[client] = loss
+        if window["window"] % 2 == 0:
+            expected.append(last)
+            last = [float("nan")] * 4
+    np.testing.assert_array_equal(ByTraining.given, expected)
+    assert np.isnan(expected).any() and np.isfinite(expected).sum() > 4
 
 
 def rewards_by_hand(windows):
