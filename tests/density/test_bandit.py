@@ -206,18 +206,25 @@ def test_ratios_leave_the_minimum_density():
 # --- the stationary toy ---
 
 
+LARGEST = {"name": "bandit", "reward_scale": "largest", "discount": 0.99, "exploration": 0.05}
+CHOICES = {
+    "bandit": {"name": "bandit"},
+    "bandit, global loss": {"name": "bandit", "loss_change": "global"},
+    "largest reward, theta .05": {**LARGEST, "theta": 0.05},
+    "largest reward, theta .2": {**LARGEST, "theta": 0.2},
+    "bandit_literal": {"name": "bandit_literal"},
+}
+
+
+def played(noise, title):
+    found = bandit_toy.compare(range(3), CHOICES, noise)
+    print(f"\n{title}: shares of the equaliser's reward | round time, three seeds\n{bandit_toy.table(found)}")
+    return found
+
+
 @pytest.fixture(scope="module")
 def toy():
-    facts = {"name": "bandit", "reward_scale": "largest", "discount": 0.99, "exploration": 0.05}
-    choices = {
-        "bandit": {"name": "bandit"},
-        "largest reward, theta .05": {**facts, "theta": 0.05},
-        "largest reward, theta .2": {**facts, "theta": 0.2},
-        "bandit_literal": {"name": "bandit_literal"},
-    }
-    found = bandit_toy.compare(range(3), choices)
-    print(f"\nshares of the equaliser's reward | round time, three seeds\n{bandit_toy.table(found)}")
-    return found
+    return played(0.0, "stationary")
 
 
 def test_default_learns_on_the_toy(toy):
@@ -238,6 +245,15 @@ def test_mean_reward_as_unit_learns_more_than_the_largest(toy):
     default = np.mean([one.reward for one in toy["bandit"]])
     for name in ("largest reward, theta .05", "largest reward, theta .2"):
         assert default > 1.05 * np.mean([one.reward for one in toy[name]])
+
+
+def test_default_learns_also_from_noisy_losses():
+    """Losses reported with a deviation of .3, and falling by less and less: half of the rewards are 0."""
+    found = played(0.3, "noisy")
+    for own, largest, best in zip(found["bandit"], found["largest reward, theta .05"], found["equaliser"], strict=True):
+        assert own.reward >= 0.5 * best.reward and own.round_s <= 1.5 * best.round_s
+        assert own.slow > own.fast + 0.2
+        assert largest.reward < 0.5 * best.reward  # its unit is an outlier
 
 
 # --- states and settings ---

@@ -27,8 +27,8 @@ class Chooser(Protocol):
     def ratios(self) -> np.ndarray:
         """`[10]` ratios of the next round."""
 
-    def learn(self, loss: float, falls: np.ndarray, times: np.ndarray) -> None:
-        """The round's loss before, `[10]` falls of the loss, `[10]` times in s."""
+    def learn(self, before: np.ndarray, now: np.ndarray, times: np.ndarray) -> None:
+        """Each worker's loss before and after the round, and its time in s, `[10]` each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +56,30 @@ class Workers:
         self.comp_s = np.concatenate([draw(8, 15, FAST), draw(25, 45, WORKERS - FAST)])
         self.comm_s = np.concatenate([draw(5, 10, FAST), draw(15, 40, WORKERS - FAST)])
 
-    def play(self, chooser: Chooser, rounds: int = 300, last: int = 100) -> Outcome:
-        """Plays; the same chance whatever is chosen."""
-        loss, rows = 2.3, []
-        for _ in range(rounds):
+    def play(self, chooser: Chooser, rounds: int = 300, last: int = 100, noise: float = 0.0) -> Outcome:
+        """Plays; the same chance whatever is chosen.
+
+        Args:
+          noise: with more than 0 the toy is like training: losses fall by less and less, a half after 50 rounds, and
+            each worker reports its loss times a log-normal factor of this deviation. The outcome's rewards stay those
+            of the stationary toy, without noise.
+        """
+        loss, rows, reported = 2.3, [], np.full(WORKERS, 2.3)
+        for number in range(rounds):
             kept = 1 - chooser.ratios()
             chance, luck = self._rng.standard_normal(WORKERS), self._rng.uniform(0.3, 1.7, WORKERS)
             times = (self.comp_s * kept**2 + self.comm_s * kept) * np.exp(0.1 * chance)
             falls = 0.02 * loss * (1 - 0.6 * (1 - kept)) * luck
-            chooser.learn(loss, falls, times)
             gaps = np.abs(times - times.mean()) / times.mean()
             rewards = falls / loss / (gaps + FLOOR)
             rows.append((rewards.mean(), times.max(), 1 - kept[:FAST].mean(), 1 - kept[FAST:].mean()))
-            loss -= falls.mean()
+            if noise:
+                loss -= falls.mean() / (1 + number / 50)
+                before, reported = reported, loss * np.exp(noise * self._rng.standard_normal(WORKERS))
+                chooser.learn(before, reported, times)
+            else:
+                chooser.learn(np.full(WORKERS, loss), loss - falls, times)
+                loss -= falls.mean()
         return Outcome(*np.mean(rows[-last:], axis=0).tolist())
 
 
@@ -84,7 +95,7 @@ class Equaliser:
     def ratios(self) -> np.ndarray:
         return self._ratios
 
-    def learn(self, loss: float, falls: np.ndarray, times: np.ndarray) -> None:
+    def learn(self, before: np.ndarray, now: np.ndarray, times: np.ndarray) -> None:
         pass
 
 
@@ -97,7 +108,7 @@ class UniformDraws:
     def ratios(self) -> np.ndarray:
         return self._rng.integers(0, HIGHEST + 1, WORKERS) / 100
 
-    def learn(self, loss: float, falls: np.ndarray, times: np.ndarray) -> None:
+    def learn(self, before: np.ndarray, now: np.ndarray, times: np.ndarray) -> None:
         pass
 
 
@@ -114,25 +125,25 @@ class Policy:
     def ratios(self) -> np.ndarray:
         return (100 - self.policy.density_pct) / 100
 
-    def learn(self, loss: float, falls: np.ndarray, times: np.ndarray) -> None:
+    def learn(self, before: np.ndarray, now: np.ndarray, times: np.ndarray) -> None:
         policy = self.policy
-        if not np.isnan(policy.losses.last).any():  # all workers have one loss before a round
-            policy.losses.last = np.full(WORKERS, loss)
+        if not np.isnan(policy.losses.last).any():  # in the stationary toy all workers have one loss before a round
+            policy.losses.last = before
         order = np.argsort(times).tolist()
         arrivals = [Arrival(n, 0, 0, 0.0, 0.0, 0.0, float(times[n]), 0) for n in order]
         policy.observe(arrivals, policy.density_pct[order])
-        policy.decide(Evidence(train_loss=loss - falls))
+        policy.decide(Evidence(train_loss=now))
 
 
-def compare(seeds: range, choices: dict[str, dict[str, Any]]) -> dict[str, list[Outcome]]:
-    """Outcomes by seed of `choices` (settings of `Policy`), uniform draws and the equaliser."""
+def compare(seeds: range, choices: dict[str, dict[str, Any]], noise: float = 0.0) -> dict[str, list[Outcome]]:
+    """Outcomes by seed of `choices` (settings of `Policy`), uniform draws and the equaliser, as `Workers.play`."""
     found: dict[str, list[Outcome]] = {}
     for seed in seeds:
         for name, settings in choices.items():
-            found.setdefault(name, []).append(Workers(seed).play(Policy(seed, **settings)))
-        found.setdefault("uniform draws", []).append(Workers(seed).play(UniformDraws(seed)))
+            found.setdefault(name, []).append(Workers(seed).play(Policy(seed, **settings), noise=noise))
+        found.setdefault("uniform draws", []).append(Workers(seed).play(UniformDraws(seed), noise=noise))
         workers = Workers(seed)
-        found.setdefault("equaliser", []).append(workers.play(Equaliser(workers)))
+        found.setdefault("equaliser", []).append(workers.play(Equaliser(workers), noise=noise))
     return found
 
 
