@@ -13,6 +13,7 @@ from prfl_jax.density import BalancedDensity
 from prfl_jax.engine.evaluate import Evaluator
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.runtime.scoring import Scorer
+from prfl_jax.system.environment import numeric_machine
 from prfl_jax.system.signals import Interrupted
 
 STOPS = {"stop_early": True, "rounds": 60, "density__patience": 1, "density__min_delta": 0.9}
@@ -136,7 +137,9 @@ def test_bandit_learns_from_the_runs_own_losses_and_times(tmp_path):
     experiment = Experiment(config)
     evaluated = mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated"))
     with evaluated, mock.patch("prfl_jax.runtime.experiment.run_figure"):
-        ran = tiny.Ran(experiment, experiment.run(tmp_path / "whole", progress=False))
+        with mock.patch("prfl_jax.runtime.loop.numeric_machine", wraps=numeric_machine) as asked:
+            ran = tiny.Ran(experiment, experiment.run(tmp_path / "whole", progress=False))
+        assert asked.call_count <= 3  # it costs more than a decision: for checkpoints, not in each of 14 windows
         with pytest.raises(Interrupted):
             experiment.run(tmp_path / "resumed", progress=False, guard=tiny.StopAt(15))
         resumed = tiny.Ran(experiment, experiment.run(tmp_path / "resumed", progress=False))
