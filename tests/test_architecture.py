@@ -138,6 +138,8 @@ CHOICES = {
     "submodel.importance": "submodel",
     "density.name": "density",
     "density.rule": "density",
+    "density.reward_scale": "density",
+    "density.loss_change": "density",
     "aggregation.name": "aggregate",
     "aggregation.staleness": "aggregate",
     "aggregation.client_weight": "aggregate",
@@ -180,7 +182,8 @@ def choices_names():
     """{name of a choice: rooms in which it may be compared}."""
     found = {}
     for key, home in CHOICES.items():
-        names = RULES[key].allowed.removeprefix("one of ").partition(", or ")[0].split(", ")
+        listed = RULES[key].allowed.removeprefix("one of ").removesuffix(" or None")
+        names = listed.partition(", or ")[0].split(", ")
         assert all(RULES[key].accepts(name) for name in names)
         for one in names:
             found.setdefault(one, set(NAMES_MAY_STAND_IN)).update(SHARED.get(home, {home}))

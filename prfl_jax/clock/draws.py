@@ -12,7 +12,7 @@ from collections.abc import Container
 
 import numpy as np
 
-CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT, MALICIOUS = range(7)
+CLIENT_DOWN, CLIENT_UP, SERVER_UP, SERVER_DOWN, COHORT, FAULT, MALICIOUS, BANDIT = range(8)
 _BLOCK = 256
 _PIECES = (8, 64, _BLOCK)  # draws of a block that are made at a time: of very many clients each needs few
 
@@ -70,6 +70,12 @@ class LogNormals:
         key = np.random.SeedSequence((self._seed, self._purpose, source, number))
         count = next(piece for piece in _PIECES if place < piece)
         return np.random.Generator(np.random.PCG64(key)).standard_normal(count)
+
+
+def uniforms(seed: int, purpose: int, source: int, k: int, count: int) -> list[float]:
+    """`count` numbers in [0, 1): the k-th draw (from 0) of a source; depends on nothing but its arguments."""
+    key = np.random.SeedSequence((seed % 2**64, purpose, source, k))
+    return np.random.Generator(np.random.PCG64(key)).random(count).tolist()
 
 
 def draw_idle(seed: int, number: int, count: int, clients: int, busy: Container[int]) -> list[int]:

@@ -16,6 +16,7 @@ from prfl_jax import strategies
 from prfl_jax.aggregate import server_lr_in_force
 from prfl_jax.config.defaults import default_config
 from prfl_jax.config.schema import GROUPS, RULES, unknown
+from prfl_jax.density import setting_in_force
 from prfl_jax.local import prox_mu_in_force
 from prfl_jax.system.errors import UserError, refuse
 from prfl_jax.tasks import default_thresholds, find_task
@@ -47,8 +48,11 @@ HASHED_IF_CHANGED = frozenset(
         *("local.optimizer", "local.optimizer_args", "local.optimizer_state"),
         *("local.clip_grad_norm", "local.lr_schedule"),
         *("aggregation.optimizer", "aggregation.optimizer_args", "transport.upload"),
+        *("density.theta", "density.discount", "density.exploration"),
+        *("density.reward_scale", "density.gap_floor", "density.loss_change"),
     }
 )
+OWN_DEFAULTS = ("theta", "discount", "exploration", "reward_scale")  # of `density`, where a choice may have its own
 
 
 def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
@@ -73,8 +77,8 @@ def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:
 def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     """`flatten`, each value checked by its own rule and in plain Python (10 in a float key is 10.0).
 
-    `aggregation.staleness_a`, `aggregation.server_lr`, `local.prox_mu` and `eval.thresholds` are those in force, given
-    or not: here, in the hash and in the report.
+    `aggregation.staleness_a`, `aggregation.server_lr`, `local.prox_mu`, `eval.thresholds` and the settings of a bandit
+    are those in force, given or not: here, in the hash and in the report.
 
     Raises:
       UserError: as `flatten`, or a value that its rule refuses.
@@ -92,6 +96,9 @@ def canonical(cfg: config_dict.ConfigDict) -> dict[str, Any]:
     found["local.prox_mu"] = prox_mu_in_force(found["local.name"], found["local.prox_mu"])  # type: ignore[arg-type]
     optimizer, server_lr = found["aggregation.optimizer"], found["aggregation.server_lr"]
     found["aggregation.server_lr"] = server_lr_in_force(optimizer, server_lr)  # type: ignore[arg-type]
+    for key in OWN_DEFAULTS:
+        given = found[f"density.{key}"]
+        found[f"density.{key}"] = setting_in_force(found["density.name"], key, given)  # type: ignore[arg-type]
     return found
 
 

@@ -120,14 +120,26 @@ def default_config() -> config_dict.ConfigDict:
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.density = _group(
-        name="recovery",  # full | time_balance | recovery | tiers | tiers_recovery, or FILE.py:object
+        # full | time_balance | recovery | tiers | tiers_recovery | bandit | bandit_literal | bandit_uniform: FedMP's
+        # E-UCB, as it learns, as printed, and with one ratio for all (UP-FL), or FILE.py:object
+        name="recovery",
         tiers=(1.0, 0.5, 0.25, 0.125, 0.0625),  # tiers: HeteroFL's rates
         rule="normalised",  # normalised | damped | literal
-        interval=50,  # I, windows between two decisions
+        interval=50,  # I, windows between two decisions; the bandits decide after each
         min_density=0.05,
         delta_rho=0.2,
         patience=10,  # evaluations (one per interval)
         min_delta=0.0,  # the least improvement, in the unit of the task's metric
+        # settings of the bandits (FedMP, Algorithm 1); of the first four None means the choice's own
+        theta=config_dict.placeholder(float),  # ranges of ratios wider than this are split; None: 0.1, literal 0.05
+        # lambda: an observation counts so much less after each further one; None: 0.998, literal 0.95
+        discount=config_dict.placeholder(float),
+        exploration=config_dict.placeholder(float),  # factor of the padding c_k; None: 0.4, literal 1
+        # rewards are divided by their discounted mean | the largest so far | unscaled: nothing; None: mean, literal
+        # unscaled
+        reward_scale=config_dict.placeholder(str),
+        gap_floor=0.05,  # added to abs(T_n - mean T) / mean T in the reward; literal: the least that it counts as
+        loss_change="own",  # dLoss in the reward: own: of the client | global: of the mean over clients
     )
     c.aggregation = _group(
         name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object

@@ -18,7 +18,7 @@ from prfl_jax import registry, strategies
 from prfl_jax.aggregate import AGGREGATIONS, CLIENT_WEIGHTS, SERVER_OPTIMIZERS, STALENESS
 from prfl_jax.clock import CLOSE_RULES, DISPATCH_RULES, TRANSPORTS
 from prfl_jax.data import AUGMENTATIONS, DATA_SETS, NORMALIZATIONS, PARTITIONS, SIGNALS, TARGETS, UNITS
-from prfl_jax.density import DENSITIES
+from prfl_jax.density import DENSITIES, LOSS_CHANGES, SCALES
 from prfl_jax.density import RULES as BALANCE_RULES
 from prfl_jax.local import LOCAL_WORKS, LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.models.choices import INITS, LOSSES, MODELS, NORMS, STATES
@@ -93,9 +93,9 @@ def _choice_or_own(*names: str) -> Rule:
     return Rule(str, lambda v: v in names or registry.is_own(v), f"one of {', '.join(names)}, or {registry.WORDS}")
 
 
-def _named(choices: registry.Registry[Any]) -> Rule:
+def _named(choices: registry.Registry[Any], **more: bool) -> Rule:
     """The rule of a key whose value names a choice."""
-    return Rule(str, choices.accepts, choices.allowed)
+    return Rule(str, choices.accepts, choices.allowed + _or_none(more), **more)
 
 
 def _integer(low: int, high: int = 10**9, **more: bool) -> Rule:
@@ -213,6 +213,12 @@ RULES: dict[str, Rule] = {
     "density.delta_rho": _number(lambda v: 0.01 <= v <= 1, "from 0.01 (one percent, the grain of densities) to 1"),
     "density.patience": _integer(1),
     "density.min_delta": _not_negative(),
+    "density.theta": _number(lambda v: 0 < v < 1, "in (0, 1)", optional=True),
+    "density.discount": _number(lambda v: 0 < v <= 1, "in (0, 1]", optional=True),
+    "density.exploration": _not_negative(1e6, optional=True),
+    "density.reward_scale": _named(SCALES, optional=True),
+    "density.gap_floor": _positive(1e-6, 1e6),
+    "density.loss_change": _named(LOSS_CHANGES),
     "aggregation.name": _named(AGGREGATIONS),
     "aggregation.server_lr": _number(
         lambda v: 1e-9 <= v <= 1e12,

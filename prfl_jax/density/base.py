@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ class Decision:
         normalised).
       triggered: `[M]` bool, clients below density 1 whose early stopping fired: their rho_min_i rose.
       stop: the policy's stop rule holds; the run ends here if `stop_early` is set.
+      rewards: `[M]` what the policy learned from, NaN where a client had none; None where it does not learn.
     """
 
     density_pct: np.ndarray
@@ -36,6 +37,7 @@ class Decision:
     mean_times: np.ndarray
     triggered: np.ndarray
     stop: bool
+    rewards: np.ndarray | None = None
 
     @property
     def percents(self) -> np.ndarray:
@@ -62,6 +64,9 @@ class DensityPolicy:
       stays_full: of the class: whether every density is 1 for the whole run, so that nothing is decided or pruned. It
         is not inherited: a subclass that keeps every density at 1 declares it again.
       uses_tiers: of the class: whether it reads `density.tiers`.
+      draws_ratios: of the class: whether it draws pruning ratios from [0, 1 - `density.min_density`].
+      defaults: of the class: what keys of the group `density` are for this policy where a config has None.
+      root_seed: seed of the run, for a policy that draws; `make_density` sets it before the first decision.
       recovers: of the class: whether it needs measurements of the clients' models, and so a buffer that keeps them.
         Derived from `needs`.
       times: the last I round times of each client, s.
@@ -73,6 +78,9 @@ class DensityPolicy:
     in_cohorts: ClassVar[bool] = True
     stays_full: ClassVar[bool] = False
     uses_tiers: ClassVar[bool] = False
+    draws_ratios: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    root_seed: int = 0
     recovers: ClassVar[bool] = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -95,6 +103,11 @@ class DensityPolicy:
         self._interval = int(config.interval)
         self._patience = (config.patience, config.min_delta)
         self._server: EarlyStopping | None = None
+
+    def setting(self, config: Any, key: str) -> Any:
+        """A key of the group `density` in force: the config's, or where that is None this policy's own."""
+        given = getattr(config, key)
+        return self.defaults.get(key) if given is None else given
 
     def stop_with_server(self) -> None:
         """Makes the policy need the server's score and set `Decision.stop` when that stops improving.
@@ -147,10 +160,16 @@ class DensityPolicy:
         triggered = self.recover(evidence.of_clients)
         stop = self._server_stopped(evidence.of_server) and self.may_stop()
         self._density_pct = self._snapped(self.balance(self._density_pct / 100.0))
-        return Decision(self.density_pct, self.min_densities.copy(), self.times.mean_times(), triggered, stop)
+        return Decision(
+            self.density_pct, self.min_densities.copy(), self.times.mean_times(), triggered, stop, self.rewards()
+        )
 
     def consider(self, evidence: Evidence) -> None:
         """Reads the evidence before `recover` and `balance`; the base class does nothing here."""
+
+    def rewards(self) -> np.ndarray | None:
+        """`[M]` rewards for the records, NaN where a client had none; None in the base class, which does not learn."""
+        return None
 
     def recover(self, client_scores: np.ndarray | None) -> np.ndarray:
         """Algorithm 1, lines 7-14: raises rho_min_i where a client stops improving; the base class raises none.

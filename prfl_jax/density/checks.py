@@ -50,5 +50,14 @@ def held_out(flat: Mapping[str, Any]) -> None:
         raise refuse("data.holdout_fraction", flat["data.holdout_fraction"], allowed)
 
 
+def ratios(flat: Mapping[str, Any]) -> None:
+    """Where pruning ratios are drawn there is more than one."""
+    name, least = flat["density.name"], flat["density.min_density"]
+    if find_density(name).draws_ratios and least >= 1:
+        raise refuse(
+            "density.min_density", least, f"below 1 with density.name={name!r}, which prunes up to 1 - min_density"
+        )
+
+
 # run by `config/validate.py`
-CHECKS = (submodel, cohort, tiers, held_out)
+CHECKS = (submodel, cohort, tiers, held_out, ratios)

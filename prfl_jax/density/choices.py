@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from prfl_jax import registry
+from prfl_jax.density.bandit import BanditDensity, LiteralBandit, UniformBandit
 from prfl_jax.density.base import DensityPolicy
-from prfl_jax.density.evidence import KINDS
+from prfl_jax.density.evidence import KINDS, OF_TRAINING
 from prfl_jax.density.policies import (
     BalancedDensity,
     FullDensity,
@@ -38,6 +39,9 @@ DENSITIES: registry.Registry[type[DensityPolicy]] = registry.Registry(
         "recovery": RecoveringDensity,
         "tiers": TieredDensity,
         "tiers_recovery": RecoveringTiers,
+        "bandit": BanditDensity,
+        "bandit_literal": LiteralBandit,
+        "bandit_uniform": UniformBandit,
     },
     _accept,
 )
@@ -52,16 +56,18 @@ def find_density(name: str) -> type[DensityPolicy]:
     return DENSITIES.find(name)
 
 
-def make_density(config: Any, num_clients: int, stop_early: bool = False) -> DensityPolicy:
+def make_density(config: Any, num_clients: int, stop_early: bool = False, seed: int = 0) -> DensityPolicy:
     """The policy that the group `density` of a config names, for M clients.
 
     Args:
       stop_early: whether `Decision.stop` will end the run: the policy then asks for the server's score.
+      seed: root seed of the run.
 
     Raises:
       UserError: an unknown name, or a value that is not allowed.
     """
     policy = find_density(config.name)(config, num_clients)
+    policy.root_seed = seed
     if stop_early:
         policy.stop_with_server()
     return policy
@@ -73,7 +79,28 @@ def evidence_needed(name: str, stop_early: bool) -> frozenset[str]:
     Raises:
       UserError: as `find_density`.
     """
-    return find_density(name).needs | (frozenset({"server_score"}) if stop_early else frozenset())
+    return (find_density(name).needs - OF_TRAINING) | (frozenset({"server_score"}) if stop_early else frozenset())
+
+
+def reads_losses(name: str) -> bool:
+    """Whether the policy decides from the clients' training losses.
+
+    Raises:
+      UserError: as `find_density`.
+    """
+    return bool(find_density(name).needs & OF_TRAINING)
+
+
+def setting_in_force(name: str, key: str, given: Any) -> Any:
+    """The value of a key of the group `density`, given or not; None for a plugin, whose own default is not known yet.
+
+    Args:
+      name: `density.name`.
+      key: without its group.
+      given: its value in a config.
+    """
+    policy = DENSITIES.known(name)
+    return policy.defaults.get(key) if given is None and policy is not None else given
 
 
 def prunes(config: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The measurements on held-out data that a density policy may ask for before it decides."""
+"""The measurements that a density policy may ask for before it decides: on held-out data, or from training itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Measurements on the signal data (`eval.signal`), taken after the chunk; None where nobody asked for it.
+    """Measurements taken after the chunk; None where nobody asked for it.
+
+    All but `train_loss` are measured on the signal data (`eval.signal`).
 
     A score is the value of the task's headline metric, or its negative where lower is better: the accuracy in a
     classification, minus the perplexity of a language model. Of two scores the higher one is better, in any task.
@@ -21,6 +23,8 @@ class Evidence:
       server_accuracy: accuracy of FedAvg(B), the model of Algorithm 1, line 16.
       client_score: `[M]` scores of the models in the buffer; NaN where the slot is empty.
       server_score: score of FedAvg(B).
+      train_loss: `[M]` mean training loss of each client's last arrival since the last decision; NaN where it had none.
+        The clients compute it anyway, so nothing is evaluated for it.
     """
 
     client_accuracy: np.ndarray | None = None
@@ -28,6 +32,7 @@ class Evidence:
     server_accuracy: float | None = None
     client_score: np.ndarray | None = None
     server_score: float | None = None
+    train_loss: np.ndarray | None = None
 
     @property
     def of_clients(self) -> np.ndarray | None:
@@ -42,4 +47,5 @@ class Evidence:
 
 KINDS = frozenset(field.name for field in dataclasses.fields(Evidence))  # values of `DensityPolicy.needs`
 OF_CLIENTS = frozenset({"client_accuracy", "client_loss", "client_score"})  # measured on the models in the buffer
+OF_TRAINING = frozenset({"train_loss"})  # reported by the clients with their updates
 OF_SERVER = frozenset({"server_accuracy", "server_score"})  # measured on FedAvg(B)

@@ -154,6 +154,9 @@ def make_row(
 
 def stack_rows(rows: Sequence[Plan], length: int) -> Plan:
     """Rows as arrays `[length, ...]`, padded with rows that do nothing (they are not even run)."""
-    m = len(rows[0].dispatch)
-    padded = list(rows) + [empty_row(m)] * (length - len(rows))
-    return Plan(*(np.stack(column) for column in zip(*padded, strict=True)))
+    stacked = []
+    for nothing, *column in zip(empty_row(len(rows[0].dispatch)), *rows, strict=True):
+        array = np.empty((length, *np.shape(nothing)), nothing.dtype)
+        array[: len(rows)], array[len(rows) :] = column, nothing
+        stacked.append(array)
+    return Plan(*stacked)

@@ -11,7 +11,7 @@ from typing import Any
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.aggregate.weights import CLIENT_WEIGHTS
 from prfl_jax.data import SIGNALS
-from prfl_jax.density import evidence_needed, prunes_by
+from prfl_jax.density import evidence_needed, prunes_by, reads_losses
 from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.models.choices import STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
@@ -97,5 +97,17 @@ def parts_of_updates(flat: Mapping[str, Any]) -> None:
         raise refuse("privacy.noise_multiplier", noise, f"0 {words}")
 
 
+def losses(flat: Mapping[str, Any]) -> None:
+    """Training losses reach the server without clipping or noise, and no robust aggregation looks at them."""
+    name = flat["density.name"]
+    if not reads_losses(name):
+        return
+    words = f"with density.name={name!r}: its clients' training losses"
+    if noise := flat["privacy.noise_multiplier"]:
+        raise refuse("privacy.noise_multiplier", noise, f"0 {words} are not covered by the accountant")
+    if AGGREGATIONS.find(aggregation := flat["aggregation.name"]).robust:
+        raise refuse("aggregation.name", aggregation, f"a mean of models {words} bypass it")
+
+
 # run by `config/validate.py`
-CHECKS = (attack, privacy, sent_beside, parts_of_updates)
+CHECKS = (attack, privacy, sent_beside, parts_of_updates, losses)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from prfl_jax.clock import after, find_dispatch_rule
+from prfl_jax.density import OF_TRAINING
 from prfl_jax.engine.plan import MAX_ROWS, stack_rows
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.engine.state import ChunkOutput
@@ -53,6 +54,7 @@ class ChunkRunner:
     def compile(self) -> None:
         """Compiles the chunk for the run's state and data."""
         self._chunk = self.run.sim.executable(self.run.state, self.run.data)
+        self._keeps_losses = bool(self.run.planner.policy.needs & OF_TRAINING)
 
     def run_chunk(self) -> None:
         """Runs the next chunk, up to `run.at.interval_due` or the end of the run."""
@@ -114,7 +116,7 @@ class ChunkRunner:
                 run.state, run.data, run.sim.device_plan(plan), np.int32(len(part)), run.sim.keys
             )
             waited_s += run.sim.waited_s()
-            outputs += run.sim.by_row(self._wait_for(result), plan)[: len(part)]
+            outputs += run.sim.by_row(self._wait_for(result), plan, len(part))
         return outputs, waited_s
 
     def _wait_for(self, result: ChunkOutput) -> ChunkOutput:
@@ -137,6 +139,8 @@ class ChunkRunner:
         self.run.write(window_record(item, output))
         verdicts = output.verdicts or [ACCEPTED] * len(output.losses)
         for arrival, value, verdict in zip(window.arrivals, output.losses, verdicts, strict=True):
+            if self._keeps_losses:
+                at.train_loss[str(arrival.client)] = value
             if not math.isfinite(value) and verdict != REJECTED:  # a rejected update does not reach the model
                 detail = f"the training loss of client {arrival.client} in window {window.index} is {value}"
                 self.run.fail(detail, arrival.client)

@@ -32,7 +32,7 @@ def clock_alone(config: Any, size: ModelSize | None = None) -> tuple[Clock, Dens
       UserError: a value that is not allowed.
     """
     size = size or model_size_from_config(config)
-    policy = make_density(config.density, config.clients.number)
+    policy = make_density(config.density, config.clients.number, seed=config.seed)
 
     def costs() -> Costs:
         return round_costs(config, size, policy.density_pct)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prfl_jax.density import OF_CLIENTS, OF_SERVER, Evidence
+import numpy as np
+
+from prfl_jax.density import OF_CLIENTS, OF_SERVER, OF_TRAINING, Evidence
 from prfl_jax.runtime.active_run import ActiveRun
 from prfl_jax.runtime.records import interval_record
 
@@ -17,8 +19,10 @@ def decide_densities(run: ActiveRun) -> bool:
     """
     at = run.at
     evidence = gather_evidence(run)
-    decision = run.planner.policy.decide(evidence)
+    with run.time.spent("decide"):
+        decision = run.planner.policy.decide(evidence)
     at.interval_due = False
+    at.train_loss.clear()
     run.write(interval_record(at.window, at.time_s, decision, evidence, run.sim.method.task.metric))
     try:
         with run.time.spent("prune"):
@@ -31,10 +35,12 @@ def decide_densities(run: ActiveRun) -> bool:
 
 
 def gather_evidence(run: ActiveRun) -> Evidence:
-    """Measures what the policy needs on the signal data; nothing else is evaluated."""
+    """What the policy needs: training losses as they came with the updates, the rest measured on the signal data."""
     needs, at = run.planner.policy.needs, run.at
+    losses = _train_loss(run) if needs & OF_TRAINING else None
+    needs -= OF_TRAINING
     if not needs or run.signal is None:
-        return Evidence()
+        return Evidence(train_loss=losses)
     wanted = needs | {kind.replace("score", "accuracy") for kind in needs}  # where a score is, the accuracy is too
     found: dict[str, Any] = {}
     with run.time.spent("eval"):
@@ -44,4 +50,12 @@ def gather_evidence(run: ActiveRun) -> Evidence:
             scores, metric = run.scorer.fedavg(run.state, at.weights, run.signal), run.sim.method.task.metric
             found["server_accuracy"] = scores.accuracy
             found["server_score"] = metric.score(scores)
-    return Evidence(**{kind: value for kind, value in found.items() if kind in wanted})
+    return Evidence(train_loss=losses, **{kind: value for kind, value in found.items() if kind in wanted})
+
+
+def _train_loss(run: ActiveRun) -> np.ndarray:
+    """`[M]` mean training losses of the arrivals since the last decision, NaN where a client had none."""
+    found = np.full(run.config.clients.number, np.nan)
+    for client, loss in run.at.train_loss.items():
+        found[int(client)] = loss
+    return found

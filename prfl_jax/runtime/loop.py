@@ -229,26 +229,32 @@ class Loop:
         self._metrics.sync()
 
     def _host_state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the device state: position, planner, length of the metrics file."""
+        """What changes in a run besides the device state: position, planner, length of the metrics file."""
         active, now = self.active, time.monotonic()
         active.at.total_s += now - self._counted_at
         self._counted_at = now
         return {
-            "format": FORMAT,
             "at": dataclasses.asdict(active.at),
             "seconds": dict(active.time.seconds),
             "planner": active.planner.to_state(),
             "metrics_bytes": self._metrics.bytes_written(),
             "metrics_crc32": self._metrics.crc32(),
-            "data_crc32": active.sim.data_crc32,
-            "settings": settings(),
-            "machine": numeric_machine(),
         }
 
     def _snapshot(self, host: dict[str, Any]) -> Snapshot:
-        """A checkpoint of the device state as it is now, with the host's part."""
+        """A checkpoint of the device state as it is now, with the host's part and what the run depends on.
+
+        The latter costs ms, so it is not part of `_host_state`, which is called before every chunk.
+        """
+        sim = self.active.sim
         with self.active.time.spent("checkpoint"):
-            return Snapshot(self.active.sim.to_host(self.active.state), host)
+            fixed = {
+                "format": FORMAT,
+                "data_crc32": sim.data_crc32,
+                "settings": settings(),
+                "machine": numeric_machine(),
+            }
+            return Snapshot(sim.to_host(self.active.state), {**fixed, **host})
 
     def _save(self, snapshot: Snapshot | None = None) -> None:
         """Saves a checkpoint: `snapshot`, or of the present state."""

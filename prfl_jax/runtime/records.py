@@ -68,6 +68,8 @@ def interval_record(
 ) -> dict[str, Any]:
     """A density decision after a window; `percents` are the new densities. Of the evidence, what was measured.
 
+    Training losses are not among it: the records of the windows have them. A policy that learns has its `rewards`.
+
     Scores are written as values of the metric, under its name: `client_perplexity`, `server_perplexity`.
     """
     measured: dict[str, Any] = {}
@@ -77,6 +79,8 @@ def interval_record(
             kind, value = f"{kind.removesuffix('score')}{metric.name}", metric.oriented(value)
         if value is not None:
             measured[kind] = _nan_as_none(value) if isinstance(value, np.ndarray) else value
+    if decision.rewards is not None:
+        measured["rewards"] = _nan_as_none(decision.rewards)
     return {
         "kind": "interval",
         "window": window,

@@ -18,6 +18,8 @@ class RunState:
       weights: `[S]` of the slots at the last close; empty before it.
       last_eval: test scores of the newest model that was evaluated, with its window.
       slot_scores: client -> [window, accuracy, loss, score] of the model in its slot on the signal data.
+      train_loss: client -> mean training loss of its last arrival since the last density decision, where the density
+        policy asks for it.
       ended: how the run ended: `how`, `detail`, `client`; None while it runs.
       total_s: host seconds so far.
     """
@@ -33,5 +35,6 @@ class RunState:
     weights: list[float] = dataclasses.field(default_factory=list)
     last_eval: dict[str, Any] | None = None
     slot_scores: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    train_loss: dict[str, float] = dataclasses.field(default_factory=dict)
     ended: dict[str, Any] | None = None
     total_s: float = 0.0

@@ -154,7 +154,7 @@ class Simulation:
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
-        policy = make_density(config.density, clients, config.stop_early)
+        policy = make_density(config.density, clients, config.stop_early, seed=config.seed)
         clock = clock_from_config(config, self.costs(policy.density_pct), self._faults)
         sizes = np.array([len(c) for c in self.split.clients], float)
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
@@ -189,13 +189,13 @@ class Simulation:
         split = self.placement.split_plan(plan)
         return split if multi_process.alone() else self.placement.put(split, PLAN_SPEC)
 
-    def by_row(self, seen: ChunkOutput, plan: Plan) -> list[ChunkOutput]:
-        """A chunk's output row by row, the arrivals of each row in their order."""
+    def by_row(self, seen: ChunkOutput, plan: Plan, count: int) -> list[ChunkOutput]:
+        """The output of a chunk's first `count` rows, row by row, the arrivals of each row in their order."""
         place = self.placement
         per_arrival = jax.tree.map(lambda values: place.by_arrival(values, plan.arrive), (seen.losses, seen.verdicts))
         rows = []
-        for r, count in enumerate(plan.arrive_count.tolist()):
-            losses, verdicts = jax.tree.map(lambda values, r=r, count=count: values[r, :count], per_arrival)
+        for r, arrived in enumerate(plan.arrive_count[:count].tolist()):
+            losses, verdicts = jax.tree.map(lambda values, r=r, arrived=arrived: values[r, :arrived], per_arrival)
             rows.append(ChunkOutput(losses, verdicts, jax.tree.map(lambda kept, r=r: kept[r], seen.kept)))
         return rows
 

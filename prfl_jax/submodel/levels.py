@@ -151,6 +151,19 @@ def compute_levels(
     )
 
 
+@partial(jax.jit, static_argnames=("base",))
+def _counted_levels(
+    scores: tuple[jax.Array, ...], density_pct: jax.Array, counts: jax.Array, *, base: tuple[int, ...]
+) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
+    """`compute_levels`, `[K, leaves]` how many weights each density holds, and whether all scores are finite.
+
+    One call, since a method that prunes in every window waits for each.
+    """
+    finite = jnp.stack([jnp.isfinite(score).all() for score in scores]).all()
+    levels = compute_levels(scores, density_pct, counts, base=base)
+    return levels, count_levels(levels, density_pct), finite
+
+
 def prune(
     scores: tuple[jax.Array, ...], density_pct: np.ndarray, size: ModelSize
 ) -> tuple[tuple[jax.Array, ...], np.ndarray]:
@@ -168,15 +181,15 @@ def prune(
       FloatingPointError: a score is not finite.
       RuntimeError: the counts on the device differ from those the clock charges.
     """
-    if not all(bool(jnp.isfinite(score).all()) for score in scores):
-        raise FloatingPointError("an importance score is not finite")
     # One shape for every generation: the densities in use and 100, padded with 100.
     used = sorted({int(p) for p in density_pct} | {100})
     padded = used + [100] * (len(density_pct) + 1 - len(used))
     counts = [size.count(p) for p in padded]
     percents = np.asarray(padded, np.int32)
-    levels = compute_levels(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
-    held = np.asarray(count_levels(levels, percents))  # [K, leaves]
+    levels, held, finite = _counted_levels(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
+    if not finite:
+        raise FloatingPointError("an importance score is not finite")
+    held = np.asarray(held)  # [K, leaves]
     if held.sum(axis=1).tolist() != counts:
         raise RuntimeError(f"levels hold {held.sum(axis=1).tolist()} weights, the clock charges {counts}")
     flop = np.asarray(size.layer_flop)

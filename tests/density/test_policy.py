@@ -245,7 +245,7 @@ def test_a_subclass_stays_full_only_if_it_says_so():
 
 
 def test_a_plugin_that_asks_for_something_else_is_refused():
-    known = "client_accuracy, client_loss, client_score, server_accuracy, server_score"
+    known = "client_accuracy, client_loss, client_score, server_accuracy, server_score, train_loss"
     with pytest.raises(UserError, match=f"needs are among {known}, not .'age'"):
         find_density("tests.density.test_policy:AsksForAge")
 

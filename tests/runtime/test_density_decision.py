@@ -13,6 +13,7 @@ from prfl_jax.density import BalancedDensity
 from prfl_jax.engine.evaluate import Evaluator
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.runtime.scoring import Scorer
+from prfl_jax.system.environment import numeric_machine
 from prfl_jax.system.signals import Interrupted
 
 STOPS = {"stop_early": True, "rounds": 60, "density__patience": 1, "density__min_delta": 0.9}
@@ -27,6 +28,16 @@ class ByLoss(BalancedDensity):
     def consider(self, evidence):
         assert evidence.client_loss.shape == (4,)
         assert evidence.client_accuracy is None and evidence.server_accuracy is None
+
+
+class ByTraining(BalancedDensity):
+    """Time balance that also looks at training losses; keeps what it is given."""
+
+    needs = frozenset({"train_loss"})
+    given = []
+
+    def consider(self, evidence):
+        self.given.append(evidence.train_loss.tolist())
 
 
 def measured(ran):
@@ -86,3 +97,64 @@ def test_a_policy_by_losses_gets_each_slots_loss(tmp_path):
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         resumed = tiny.Ran(experiment, experiment.run(tmp_path, progress=False))
     assert resumed.of("interval") == ran.of("interval")
+
+
+def test_a_policy_gets_training_losses_since_its_last_decision():
+    ByTraining.given.clear()
+    name = "tests.runtime.test_density_decision:ByTraining"
+    config = tiny.config("prfl_norecover", density__name=name, density__interval=2, window__dt_s=1.5)
+    with mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated")):
+        ran = tiny.run_experiment(Experiment(config))
+    assert ran.experiment.simulation.eval_sets()[1] is None and measured(ran) == [set()] * 4
+    expected, last = [], [float("nan")] * 4
+    for window in ran.of("window"):
+        for client, loss in zip(window["arrivals"], window["loss"], strict=True):
+            last[client] = loss
+        if window["window"] % 2 == 0:
+            expected.append(last)
+            last = [float("nan")] * 4
+    np.testing.assert_array_equal(ByTraining.given, expected)
+    assert np.isnan(expected).any() and np.isfinite(expected).sum() > 4
+
+
+def rewards_by_hand(windows):
+    """FedMP's rewards from the losses and times of the records of windows: {window: {client: reward or None}}."""
+    loss, round_s, found = {}, {}, {}
+    for window in windows:
+        round_s |= dict(zip(window["arrivals"], window["round_s"], strict=True))
+        mean = sum(round_s.values()) / max(len(round_s), 1)
+        there = found[window["window"]] = {}
+        for client, now in zip(window["arrivals"], window["loss"], strict=True):
+            gain = max((loss[client] - now) / loss[client], 0.0) if client in loss else None
+            there[client] = gain if gain is None else gain / (abs(round_s[client] - mean) / mean + 0.05)
+            loss[client] = now
+    return found
+
+
+def test_bandit_learns_from_the_runs_own_losses_and_times(tmp_path):
+    """Fixed windows, so some clients are in flight at each decision; resumed in the middle it is the same run."""
+    config = tiny.config("prfl_norecover", density__name="bandit", rounds=14)
+    experiment = Experiment(config)
+    evaluated = mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated"))
+    with evaluated, mock.patch("prfl_jax.runtime.experiment.run_figure"):
+        with mock.patch("prfl_jax.runtime.loop.numeric_machine", wraps=numeric_machine) as asked:
+            ran = tiny.Ran(experiment, experiment.run(tmp_path / "whole", progress=False))
+        assert asked.call_count <= 3  # it costs more than a decision: for checkpoints, not in each of 14 windows
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / "resumed", progress=False, guard=tiny.StopAt(15))
+        resumed = tiny.Ran(experiment, experiment.run(tmp_path / "resumed", progress=False))
+    assert resumed.of("interval") == ran.of("interval") and resumed.of("window") == ran.of("window")
+    tiny.same(resumed.params, ran.params)
+
+    expected, before = rewards_by_hand(ran.of("window")), [100] * 4
+    assert 5 < sum(value is not None and value > 0 for there in expected.values() for value in there.values())
+    decided = {record["window"]: record for record in ran.of("interval")}
+    assert decided.keys() == {window for window, there in expected.items() if there}
+    for window, record in decided.items():
+        wanted = [expected[window].get(client) for client in range(4)]
+        np.testing.assert_allclose(np.array(record["rewards"], float), np.array(wanted, float), rtol=1e-12)
+        kept = [client for client in range(4) if client not in expected[window]]
+        assert [record["percents"][client] for client in kept] == [before[client] for client in kept]
+        before = record["percents"]
+    assert any(len(there) < 4 for there in expected.values()) and min(before) < 100
+    assert ran.report["host"]["decide_s"] > 0 and ran.report["host"]["prune_s"] > 0

@@ -1,0 +1,1 @@
+"""The FedMP study (Jiang et al., ICDE 2022): its workers."""
