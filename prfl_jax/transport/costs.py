@@ -44,12 +44,16 @@ def make_costs(
     density_pct = np.asarray(density_pct, dtype=np.int64)
     down, up, mask = (_by_client(of, size, density_pct) for of in (rule.down, rule.up, rule.mask))
     if beside:
-        trained = up - round(size.state * size.bytes_per_value)
+        trained = up - _by_client(_state_bytes, size, density_pct)
         down, up = down + trained, up + trained
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
     if squares_up:
         up += _by_client(lambda size, percent: round(size.count(percent) * size.bytes_per_value), size, density_pct)
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
+
+
+def _state_bytes(size: ModelSize, percent: int) -> int:
+    return round(size.state_count(percent) * size.bytes_per_value)
 
 
 def _by_client(bytes_of: Callable[[ModelSize, int], int], size: ModelSize, density_pct: np.ndarray) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""The rule `filters`: the channels of largest l1 norm of the present weights, and sizes of the network cut out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from cut_channels import cut
+from marked import slow, slow_except
+from network_cases import network
+
+from prfl_jax.engine.plan import MAX_ROWS, stack_rows
+from prfl_jax.models.build import flat_paths
+from prfl_jax.models.channel_search import find_channels
+from prfl_jax.models.variables import STATE
+from prfl_jax.submodel import SUBMODELS, Network
+from prfl_jax.submodel.layers import layer_channels, layer_table
+from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.leading import kept
+from prfl_jax.submodel.masks import unpack_masks
+from prfl_jax.transport.costs import make_costs
+
+
+def fitted(model):
+    """(layout, channel groups, sub-models) of the rule for a model."""
+    layout, groups = Layout.of(model.shapes(), channels=True, state=True), find_channels(model)
+    size = layout.model_size(model, None, 100)
+    masked = tuple(layout.paths[i] for i in layout.prunable)
+    network = Network(layout.param_shapes(), size, lambda: (), lambda: groups, masked)
+    return layout, groups, SUBMODELS.find("filters").fit(network, "filters")
+
+
+def largest(groups, params, percent):
+    """The channels that are kept, written out: float64 sums over each channel's own entries, ties by index."""
+    keep = np.zeros(groups.size, bool)
+    for group in groups.groups:
+        scores = np.zeros(group.size)
+        for path, leaf in flat_paths(params).items():
+            if path.startswith(f"{STATE}/"):
+                continue
+            for channel in range(group.size):
+                mine = np.zeros(leaf.shape, bool)
+                for axis, channels in enumerate(groups.axes[path]):
+                    if channels is None or not (group.recurrent or (path, axis) in group.outputs):
+                        continue
+                    along = [-1 if k == axis else 1 for k in range(leaf.ndim)]
+                    mine |= (channels == group.first + channel).reshape(along)
+                scores[channel] += np.abs(np.asarray(leaf, np.float64)[mine]).sum()
+        best = sorted(range(group.size), key=lambda channel: (-scores[channel], channel))
+        keep[[group.first + channel for channel in best[: kept(group.size, percent)]]] = True
+    return keep
+
+
+@pytest.mark.parametrize("name", slow_except(["cnn", "char_lstm", "resnet18", "resnet50", "gru"], "cnn", "char_lstm"))
+def test_masks_hold_the_channels_of_largest_norm(name):
+    model = network(name)
+    layout, groups, submodels = fitted(model)
+    params = model.init(jax.random.key(1))
+    masks_of = jax.jit(lambda params, percent: submodels.masks((), jax.tree.leaves(params), percent))
+    for percent in (1, 13, 50, 77, 100):
+        keep = largest(groups, params, percent)
+        want = groups.masks(keep)
+        for path, mask in zip(layout.paths, masks_of(params, jnp.int32(percent)), strict=True):
+            np.testing.assert_array_equal(mask, np.broadcast_to(want[path], mask.shape))
+        small = [leaf.size for leaf in jax.tree.leaves(cut(groups, keep, params))]
+        assert submodels.size.count(percent) == sum(small)
+        assert submodels.size.value_bytes(percent) == 4 * sum(small)
+
+
+def test_equal_scores_keep_the_first_channels():
+    model = network("cnn")
+    layout, groups, submodels = fitted(model)
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), model.shapes())
+    masks = dict(zip(layout.paths, submodels.masks((), jax.tree.leaves(ones), jnp.int32(50)), strict=True))
+    for group in groups.groups:
+        bias = np.asarray(masks[f"{group.name}/bias"])
+        np.testing.assert_array_equal(bias, np.arange(group.size) < kept(group.size, 50))
+
+
+@pytest.mark.parametrize(("name", "width"), [("cnn", 0.25), slow("vgg19", 0.125), slow("resnet50", 0.125)])
+def test_sizes_are_those_of_the_narrow_network(name, width):
+    full, half = network(name, width), network(name, width / 2)
+    _, _, submodels = fitted(full)
+    values = half.num_parameters() + half.num_state()
+    assert submodels.size.count(50) == values and submodels.size.state_count(50) == half.num_state()
+    costs = make_costs(submodels.size, np.array([50, 100]), 10.0, (1e9, 1e9))
+    assert costs.down_bytes[0] == costs.up_bytes[0] == 4 * values and not costs.mask_bytes.any()
+    np.testing.assert_allclose(costs.compute_s, [3 * 10 * m.flop.total() / 1e9 for m in (half, full)], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("conv2", (28, 28, 1)), ("vgg11", (32, 32, 3))])
+def test_groups_of_tabulated_layers_are_those_traced(name, shape):
+    found = find_channels(network(name, 0.05))
+    table = layer_channels(layer_table(name, shape, 10, 0.05))
+    assert [(g.name, g.first, g.size, g.outputs, g.recurrent) for g in table.groups] == [
+        (g.name, g.first, g.size, g.outputs, g.recurrent) for g in found.groups
+    ]
+    assert table.axes.keys() == found.axes.keys()
+    for path, axes in found.axes.items():
+        for one, other in zip(axes, table.axes[path], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+# --- in a run ---
+
+RUN = dict(submodel__name="filters", local__name="sgd", model__size_mb=None)
+
+
+def test_the_engine_sends_the_largest_present_channels():
+    simulation = tiny.simulation("heterofl", model__name="tiny:TwoLayers", **RUN)
+    method, planner = simulation.method, simulation.new_planner()
+    groups = find_channels(method.model)
+    state, data, partial = simulation.init_state(simulation.init_key), simulation.device_data(), []
+    chunk = simulation.executable(state, data)
+    for number in range(1, 4):
+        params = jax.tree.map(np.array, state.params)
+        planned = planner.take()
+        plan = stack_rows(planned.rows, MAX_ROWS)
+        state, _ = chunk(state, data, plan, np.int32(len(planned.rows)), simulation.keys)
+        for dispatch, percent in zip(planned.window.dispatches, planned.density_pct, strict=True):
+            keep = largest(groups, params, percent)
+            got = unpack_masks(method.layout, tuple(bits[dispatch.client] for bits in state.sent_bits))
+            want = groups.masks(keep)
+            for path, mask in zip(method.layout.paths, got, strict=True):
+                np.testing.assert_array_equal(mask, np.broadcast_to(want[path], mask.shape))
+            if percent < 100:
+                partial.append(keep.tolist())
+        if planner.policy.decides_after(number):
+            state, costs = simulation.prune(state, planner.policy.decide(None, None).density_pct)
+            planner.set_costs(costs)
+    assert len({tuple(keep) for keep in partial}) > 1
+
+
+def test_bytes_are_those_of_the_network_cut_out():
+    ran = tiny.run("heterofl", model__name="tiny:TwoLayers", **RUN)
+    hidden, seen = 12, set()
+    for window in ran.of("window"):
+        sent = dict(zip([client for client, _ in window["client_bytes_down"]], window["percents"], strict=True))
+        for client, down in window["client_bytes_down"]:
+            units = kept(hidden, sent[client])
+            assert down == 4 * (784 * units + units + units * 10 + 10)
+            seen.add(units)
+    assert len(seen) > 1
