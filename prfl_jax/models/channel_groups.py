@@ -145,11 +145,13 @@ def declared_groups(names: Mapping[str, Sequence[str | None]], shapes: Mapping[s
     Raises:
       ValueError: a path that is no leaf, another number of axes, lengths that do not fit.
     """
+    if not isinstance(names, Mapping):
+        raise ValueError(f"{names!r}; allowed: a dict from the path of a leaf to a name or None for each of its axes")
     lengths: dict[str, list[int]] = {}
     for path, own in names.items():
         if path not in shapes:
             raise ValueError(f"{path!r} is no leaf; allowed: {', '.join(shapes)}")
-        if isinstance(own, str) or len(own) != len(shapes[path]):
+        if not isinstance(own, tuple | list) or len(own) != len(shapes[path]):
             raise ValueError(f"{path!r} has {own!r}; allowed: one name or None for each of {len(shapes[path])} axes")
         for name, length in zip(own, shapes[path], strict=True):
             if name is not None:

@@ -55,7 +55,7 @@ def together(classes: Classes, values: Sequence[Value], data: bool, place: str) 
       place: of the operation, for the text of an error.
     """
     if not data:
-        return by_pattern(classes, [layer for value in values for layer in value.layers])
+        return by_pattern(classes, [value.layers for value in values])
     channels: np.ndarray | None = None
     for value in values:
         if value.data and value.layers:
@@ -72,12 +72,14 @@ def together(classes: Classes, values: Sequence[Value], data: bool, place: str) 
     return [] if channels is None else [channels]
 
 
-def by_pattern(classes: Classes, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Layers of leaves, where those that change along the same axes are joined."""
-    found: dict[tuple[int, ...], np.ndarray] = {}
-    for layer in layers:
-        key = pattern(layer)
-        found[key] = classes.merge(found[key], layer) if key in found else layer
+def by_pattern(classes: Classes, values: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """The layers of several values of leaves, where those that change along the same axes are joined."""
+    found: dict[tuple[tuple[int, ...], int], np.ndarray] = {}
+    for layers in values:
+        patterns = [pattern(layer) for layer in layers]
+        for number, (axes, layer) in enumerate(zip(patterns, layers, strict=True)):
+            key = axes, patterns[:number].count(axes)  # axes of a leaf may have become one
+            found[key] = classes.merge(found[key], layer) if key in found else layer
     return list(found.values())
 
 

@@ -79,7 +79,10 @@ class _Kernel:
     """
 
     def __init__(self, layers: Iterable[np.ndarray], outputs: Sequence[int], inputs: Sequence[int]) -> None:
-        self.axes, self.inputs, self.outputs, self.rest = inputs, [], [], []
+        self.axes = inputs
+        self.inputs: list[np.ndarray] = []
+        self.outputs: list[np.ndarray] = []
+        self.rest: list[np.ndarray] = []
         for layer in layers:
             reads, makes = varies(layer, inputs), varies(layer, outputs)
             kind = self.rest if reads == makes else self.inputs if reads else self.outputs

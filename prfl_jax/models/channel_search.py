@@ -17,7 +17,7 @@ from prfl_jax.models.checked_module import draw
 from prfl_jax.models.flop_count import BATCH
 from prfl_jax.models.inputs import batch_shape
 from prfl_jax.models.matmul_conv import plain_convolutions
-from prfl_jax.models.variables import whole
+from prfl_jax.models.variables import STATE, whole
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import root_key
 
@@ -49,7 +49,10 @@ def find_channels(model: Model) -> ChannelGroups:
     if mixed := _mixed(trace.classes):
         raise UserError(f"{begin} has channels that cannot be removed: {mixed}; {_ALLOWED}")
     if not found.groups:
-        raise UserError(f"{begin} has no channel groups: all channels are those of its samples or outputs, or the only ones of a layer; {_ALLOWED}")
+        raise UserError(
+            f"{begin} has no channel groups: all channels are of its samples, of its outputs or the only ones of a "
+            f"layer; {_ALLOWED}"
+        )
     return found
 
 
@@ -85,8 +88,8 @@ def _mixed(classes: Classes) -> str:
 def check_channels(model: Model, groups: ChannelGroups, seed: int = 0) -> None:
     """Checks by numbers that nothing that is left reads a removed channel.
 
-    Some channels of each group are removed, as in a sub-model. Then what makes them (the entries along outputs, in
-    biases, gains and statistics) gets other numbers, which must change no output in evaluation or in training.
+    Some channels of each group are removed, as in a sub-model. Then the kernels that make them, along their outputs,
+    and the state get other numbers there, which must change no output in evaluation or in training.
 
     Raises:
       UserError: an output changes; one line.
@@ -102,12 +105,13 @@ def check_channels(model: Model, groups: ChannelGroups, seed: int = 0) -> None:
     trees: tuple[list[Any], list[Any]] = ([], [])
     for path, leaf in leaves.items():
         axes = groups.axes[path]
-        reads = [None if len(axes) == 1 or (path, axis) in outputs else own for axis, own in enumerate(axes)]
+        of_state = path.startswith(f"{STATE}/")
+        reads = [None if of_state or (path, axis) in outputs else own for axis, own in enumerate(axes)]
         left = ChannelGroups(groups.groups, {path: tuple(reads)}).masks(keep)[path]
         drawn = np.asarray(leaf) + 0.3 * np.abs(rng.normal(size=leaf.shape))
         trees[0].append(np.where(masks[path], drawn, 0.0).astype(np.float32))
         trees[1].append(np.where(left, drawn, 0.0).astype(np.float32))
-    x = draw(model.sample, BATCH, rng, normal=True)
+    x = jnp.asarray(draw(model.sample, BATCH, rng, normal=True))
     for train in (False, True):
 
         @jax.jit

@@ -18,8 +18,9 @@ from prfl_jax.models.channel_values import MOVES, Value, full, split, varies, wi
 # elementwise operations that give 0 for operands of 0, and others
 _KEEP_ZERO = {
     "abs", "add", "add_any", "and", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "conj", "convert_element_type",
-    "copy", "erf", "expm1", "floor", "imag", "log1p", "max", "min", "mul", "neg", "or", "pvary", "real",
-    "reduce_precision", "round", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh", "xor",
+    "copy", "erf", "expm1", "floor", "imag", "log1p", "max", "min", "mul", "name", "neg", "or", "pvary", "real",
+    "reduce_precision", "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub",
+    "tan", "tanh", "xor",
 }  # fmt: skip
 _ELEMENTWISE = _KEEP_ZERO | {
     "acos", "acosh", "atan2", "bitcast_convert_type", "clamp", "clz", "complex", "cos", "cosh", "digamma", "div", "eq",
@@ -133,7 +134,7 @@ def _concatenate(step: Step) -> list[Value]:
     parts = [beside_data(classes, value) if data else value for value in step.values]
     along = [[layer for layer in part.layers if varies(layer, [axis])] for part in parts]
     most = max(map(len, along))
-    beside = [layer for part in parts for layer in part.layers if not varies(layer, [axis])]
+    beside = [[layer for layer in part.layers if not varies(layer, [axis])] for part in parts]
     if data and most:
         along, beside = [list(part.layers) for part in parts], []
     layers = by_pattern(classes, beside)

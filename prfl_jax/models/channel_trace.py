@@ -13,6 +13,7 @@ be removed without a change, and the network is refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -217,6 +218,6 @@ def _without_channels(equation: Any, values: list[Value], outs: list[Value]) -> 
         return found[number] if equation.primitive.multiple_results else found
 
     return [
-        dataclasses.replace(out, zero=zero and bool(values), known=lambda number=number: at(number))
+        dataclasses.replace(out, zero=zero and bool(values), known=functools.partial(at, number))
         for number, out in enumerate(outs)
     ]

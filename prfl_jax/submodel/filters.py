@@ -44,10 +44,10 @@ class Filters(SubmodelRule):
 
             leaves = dict(zip(paths, weights, strict=True))
             scored = {path: leaf for path, leaf in leaves.items() if path in network.shapes}  # without the state
-            number = jnp.asarray(counts, jnp.int32)[percent]
-            keep = [_largest(channel_scores(groups, group, scored), number[k]) for k, group in enumerate(groups.groups)]
-            kept_channels = jnp.concatenate([*keep, jnp.ones(1, bool)])  # the last one is of what has no channel
-            return tuple(_mask(groups.axes[path], kept_channels, leaves[path].shape) for path in paths)
+            scores = [channel_scores(groups, group, scored) for group in groups.groups]
+            keep = _largest(groups, jnp.concatenate(scores), jnp.asarray(counts, jnp.int32)[percent])
+            keep = jnp.append(keep, True)  # the last one is of what has no channel
+            return tuple(_mask(groups.axes[path], keep, leaves[path].shape) for path in paths)
 
         size = cut_size(groups, paths, counts, network.size, [path not in network.shapes for path in paths])
         return Submodels(size, levels=(), masks=masks)
@@ -125,12 +125,17 @@ def _both(size: Any, axis: int, places: np.ndarray, other: int, there: np.ndarra
     return values.reshape(len(places), -1).sum(1)
 
 
-def _largest(scores: Any, count: Any) -> Any:
-    """Which of the scores `[n]` are the `count` largest, the first ones of equal scores."""
+def _largest(groups: ChannelGroups, scores: Any, counts: Any) -> Any:
+    """Which channels `[n]` are the `counts` `[groups]` largest of their groups, the first ones of equal scores."""
     import jax.numpy as jnp
+    from jax import lax
 
-    order = jnp.argsort(-scores, stable=True)
-    return jnp.zeros(scores.shape, bool).at[order].set(jnp.arange(len(scores)) < count)
+    sizes = [group.size for group in groups.groups]
+    group = jnp.asarray(np.repeat(np.arange(len(sizes)), sizes), jnp.int32)
+    place = jnp.asarray(np.concatenate([np.arange(size) for size in sizes]), jnp.int32)
+    # one sort of all groups: each stays where it is
+    *_, order = lax.sort((group, -scores, jnp.arange(len(group))), num_keys=2, is_stable=True)
+    return jnp.zeros(len(group), bool).at[order].set(place < counts[group])
 
 
 def _mask(axes: tuple[np.ndarray | None, ...], keep: Any, shape: tuple[int, ...]) -> Any:

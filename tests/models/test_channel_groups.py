@@ -1,5 +1,6 @@
 """Channel groups found in traced programs: what is left without some channels is the network cut out."""
 
+import contextlib
 from unittest import mock
 
 import flax.linen as nn
@@ -9,9 +10,8 @@ import numpy as np
 import pytest
 import tiny
 from cut_channels import cut, some_channels
-from flax import nnx
 from flop_nets import MODULES, NNX, SHAPE, flat, linen
-from marked import every_fifth, slow, slow_except
+from marked import slow, slow_except
 from network_cases import network
 
 from prfl_jax.local import LocalSettings
@@ -20,6 +20,7 @@ from prfl_jax.models import make_loss
 from prfl_jax.models.build import flat_paths, wrap_linen, wrap_module
 from prfl_jax.models.channel_search import check_channels, find_channels
 from prfl_jax.models.checked_module import draw
+from prfl_jax.models.variables import STATE
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 from prfl_jax.system.errors import UserError
@@ -50,7 +51,9 @@ def test_masks_train_the_network_cut_out(name):
     keep = some_channels(groups, seed=3, share=0.5)
     masks = groups.masks(keep)
     layout = Layout.of(full.shapes(), channels=True, state=True)
-    masks = tuple(jnp.asarray(np.broadcast_to(masks[path], n)) for path, n in zip(layout.paths, layout.shapes, strict=True))
+    masks = tuple(
+        jnp.asarray(np.broadcast_to(masks[path], n)) for path, n in zip(layout.paths, layout.shapes, strict=True)
+    )
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda w: w + 0.05 * np.abs(rng.normal(size=w.shape)), full.init(jax.random.key(2)))
     params = apply_masks(layout, jax.tree.map(jnp.float32, params), masks)
@@ -71,12 +74,30 @@ def test_masks_train_the_network_cut_out(name):
 
 
 def test_a_residual_sum_has_one_group():
-    groups = find_channels(network("resnet50", 1 / 32)).groups
+    found = find_channels(network("resnet50", 1 / 32))
+    groups = found.groups
     ties = [[path.removesuffix("/kernel") for path, _ in group.outputs] for group in groups if len(group.outputs) > 1]
     for stage, blocks in enumerate((3, 4, 6, 3)):
         first = [f"stage{stage}_block0/conv2", f"stage{stage}_block0/shortcut"]
         assert ties[stage] == [*first, *(f"stage{stage}_block{block}/conv2" for block in range(1, blocks))]
     assert len(ties) == 4 and len(groups) == 1 + 2 * 16 + 4  # each block's own two, and the stages'
+    for path, (channels, *_) in found.axes.items():
+        if path.startswith(f"{STATE}/"):  # running statistics go with the gain
+            layer = path.removeprefix(f"{STATE}/batch_stats/").rpartition("/")[0]
+            np.testing.assert_array_equal(channels, found.axes[f"{layer}/scale"][0])
+            assert channels is not None
+
+
+@pytest.mark.parametrize("name", slow_except(["conv2", "cnn", "alexnet", "resnet18"], "conv2"))
+def test_convolutions_as_matrix_products_have_the_same_groups(name):
+    model = network(name, 0.25)
+    found = find_channels(model)
+    with mock.patch("prfl_jax.models.channel_search.plain_convolutions", contextlib.nullcontext):
+        other = find_channels(model)
+    assert found.groups == other.groups
+    for path, axes in found.axes.items():
+        for one, two in zip(axes, other.axes[path], strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_axes_of_a_recurrent_network():
@@ -103,9 +124,232 @@ def test_a_flattened_image_has_each_channel_at_all_its_places():
 
 # --- modules of a user's own ---
 
-# names of the groups that are found, in order; None: the module has none that can be removed
-FOUND = {
-    "linen conv": ["Conv_0"], "strided": ["Conv_0"], "dilated": ["Conv_0"], "grouped": [], "depthwise": [],
-    "1-D": ["Conv_0"], "3-D": ["Conv_0"], "circular": ["Conv_0"], "transposed": ["ConvTranspose_0"],
-    "LSTM": [], "another LSTM": [], "GRU": [],
+
+def gated(module, x):
+    """A gated linear unit: an output of each half goes with one of the other."""
+    a, b = jnp.split(nn.Dense(12)(flat(x)), 2, axis=-1)
+    return nn.Dense(10)(a * nn.sigmoid(b))
+
+
+def squeezed(module, x):
+    """Channels weighted by what two dense layers make of their means."""
+    x = nn.relu(nn.Conv(6, (3, 3))(x))
+    weights = nn.sigmoid(nn.Dense(6)(nn.relu(nn.Dense(4)(x.mean((1, 2))))))
+    return nn.Dense(10)((x * weights[:, None, None]).mean((1, 2)))
+
+
+def separable(module, x):
+    x = nn.Conv(6, (1, 1))(x)
+    return nn.Dense(10)(flat(nn.relu(nn.Conv(6, (3, 3), feature_group_count=6)(x))))
+
+
+def grouped(module, x):
+    x = nn.relu(nn.Conv(8, (3, 3))(x))
+    return nn.Dense(10)(nn.relu(nn.Conv(12, (3, 3), feature_group_count=2)(x)).mean((1, 2)))
+
+
+def shortcut(module, x):
+    """A residual sum of 4 and 6 channels, the narrower one padded with zeros."""
+    x = nn.relu(nn.Conv(4, (3, 3), name="narrow")(x))
+    h = nn.Conv(6, (3, 3), name="wide")(x)
+    return nn.Dense(10, name="out")((h + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)))).mean((1, 2)))
+
+
+def dense_net(module, x):
+    """Layers that read all layers before them."""
+    a = nn.relu(nn.Conv(4, (3, 3), name="a")(x))
+    b = nn.relu(nn.Conv(6, (3, 3), name="b")(jnp.concatenate([x, a], -1)))
+    return nn.Dense(10, name="out")(jnp.concatenate([x, a, b], -1).mean((1, 2)))
+
+
+def shuffled(module, x):
+    x = nn.relu(nn.Conv(6, (3, 3))(x))
+    x = x.reshape(*x.shape[:3], 2, 3).swapaxes(3, 4).reshape(x.shape)[..., jnp.array([5, 3, 1, 0, 2, 4])]
+    return nn.Dense(10)(jnp.tile(x, (1, 1, 1, 2)).mean((1, 2)))
+
+
+def added_to_images(module, x):
+    return nn.Dense(10, name="out")(
+        (x + nn.Conv(8, (3, 3), name="conv")(nn.Conv(4, (1, 1), name="one")(x))).mean((1, 2))
+    )
+
+
+OWN = {
+    "gated": (gated, [("Dense_0", 6)]),
+    "squeezed": (squeezed, [("Conv_0", 6), ("Dense_1", 4)]),
+    "separable": (separable, [("Conv_0", 6)]),
+    "grouped": (grouped, [("Conv_0", 4), ("Conv_1", 6)]),
+    "shortcut": (shortcut, [("narrow", 4), ("wide", 2)]),
+    "dense net": (dense_net, [("a", 4), ("b", 6)]),
+    "shuffled": (shuffled, [("Conv_0", 6)]),
+    "added to images": (added_to_images, [("one", 4)]),
+    "LSTM": (MODULES["LSTM"], [("OptimizedLSTMCell_0/if", 96)]),
+    "GRU": (MODULES["GRU"], [("GRUCell_0/ir", 96)]),
+    "low rank": (MODULES["low rank"], [("b", 64)]),
+    "3-D": (MODULES["3-D"], [("Conv_0", 16)]),
+    "transposed": (MODULES["transposed"], [("ConvTranspose_0", 16)]),
+    "circular": (MODULES["circular"], [("Conv_0", 32)]),
+    "ensemble": (MODULES["ensemble"], [("VmapConv_0", 32)]),
+    "remat": (MODULES["remat"], [("CheckpointDense_0", 256)]),
+    "nnx convolutions": (NNX["nnx convolutions"], [("one", 32), ("two", 16)]),
+    "nnx GRU": (NNX["nnx GRU"], [("rnn/cell/dense_i", 96)]),
+}
+
+
+@pytest.mark.parametrize("name", slow_except(OWN, "gated", "grouped", "shortcut", "LSTM"))
+def test_nothing_reads_removed_channels_of_own_modules(name):
+    """The groups, and by numbers: what made the removed channels does not matter, in evaluation and in training."""
+    module, want = OWN[name]
+    model = wrap_module(name, module, SHAPE, 10) if name in NNX else wrap_linen(name, linen(module), SHAPE, 10)
+    groups = find_channels(model)
+    assert [(group.name, group.size) for group in groups.groups] == want
+    check_channels(model, groups)
+    for group in groups.groups:
+        assert group.recurrent == (name in ("LSTM", "GRU", "nnx GRU"))
+
+
+def tied(width):
+    """A language model whose embedding is its last layer too."""
+
+    def function(module, x):
+        embed = nn.Embed(10, width)
+        tokens = (flat(x)[:, :16] > 0).astype(jnp.int32)
+        return embed.attend(nn.relu(nn.Dense(width)(embed(tokens))).mean(1))
+
+    return wrap_linen("tied", linen(function), SHAPE, 10)
+
+
+def attending(width):
+    """One head: queries and keys lose the same numbers, values others."""
+
+    def function(module, x):
+        x = nn.Dense(width, name="x")(x.reshape(x.shape[0], -1, x.shape[-1]))
+        q, k, v = (nn.Dense(size, name=name)(x) for size, name in ((2 * width, "q"), (2 * width, "k"), (width, "v")))
+        scores = q @ k.swapaxes(1, 2) / 4.0
+        return nn.Dense(10, name="out")((nn.softmax(scores) @ v).mean(1))
+
+    return wrap_linen("attending", linen(function), SHAPE, 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "want"),
+    [(tied, [("Embed_0", 8)]), slow(attending, [("x", 8), ("q", 16), ("v", 8)])],
+)
+def test_own_modules_equal_the_network_cut_out(make, want):
+    full, small = make(8), make(4)
+    groups = find_channels(full)
+    assert [(group.name, group.size) for group in groups.groups] == want
+    keep = some_channels(groups, seed=0, share=0.5)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda w: np.float32(w + 0.3 * rng.normal(size=w.shape)), full.init(jax.random.key(0)))
+    masks = groups.masks(keep)
+    masked = [np.where(masks[path], leaf, 0) for path, leaf in flat_paths(params).items()]
+    x = rng.normal(size=(3, *SHAPE)).astype(np.float32)
+    whole = full.apply(jax.tree.unflatten(jax.tree.structure(params), masked), x, False, None)
+    tiny.close(whole, small.apply(cut(groups, keep, params), x, False, None), 1e-5)
+
+
+# --- what is refused ---
+
+
+def normed(module, x):
+    return nn.Dense(10)(nn.LayerNorm(name="norm")(nn.Dense(6, name="hidden")(flat(x))))
+
+
+def two_heads(module, x):
+    """Both read channels other than by a kernel: their mean, and the largest of them."""
+    h = nn.Dense(6, name="hidden")(flat(x))
+    return nn.Dense(10)(h / h.mean(-1, keepdims=True))
+
+
+REFUSED = {
+    "layer norm": (normed, "reduce_sum of .*norm reads those of hidden/"),
+    "mean": (two_heads, "reduce_sum of .* reads those of hidden/"),
+    "largest": (lambda module, x: nn.Dense(10)(nn.Dense(6)(flat(x)).max(-1, keepdims=True)), "reduce_max .* Dense_1/"),
+    "sorted": (lambda module, x: nn.Dense(10)(jnp.sort(nn.Dense(6)(flat(x)))), "sort .* Dense_1/"),
+    "one layer": (lambda module, x: nn.Dense(10)(flat(x)), "has no channel groups: "),
+    "one channel": (lambda module, x: nn.Dense(10)(nn.relu(nn.Dense(1)(flat(x)))), "has no channel groups: "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_mixes_channels_is_refused(name):
+    module, text = REFUSED[name]
+    with pytest.raises(UserError, match=text) as error:
+        find_channels(wrap_linen("own", linen(module), SHAPE, 10))
+    assert "\n" not in str(error.value) and "'own'" in str(error.value)
+
+
+@pytest.mark.parametrize("name,changes", [("transformer_lm", {}), slow("resnet18", {"norm": "group"})])
+def test_norms_over_channels_are_refused(name, changes):
+    with pytest.raises(UserError, match="reduce_sum of .*norm"):
+        find_channels(network(name, **changes))
+
+
+class Uneven(nn.Module):
+    """A residual sum of 8 and 4 channels."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.classes)(nn.Dense(8)(flat(x)) + nn.Dense(4)(flat(x)))
+
+
+def test_a_residual_sum_of_different_widths_is_refused():
+    with pytest.raises(UserError, match="'uneven' does not take images .*incompatible shapes") as error:
+        wrap_module("uneven", Uneven, SHAPE, 10)
+    assert "\n" not in str(error.value)
+
+
+# --- declared by the module ---
+
+HIDDEN = {
+    "Dense_0/kernel": (None, "hidden"), "Dense_0/bias": ("hidden",), "Dense_1/kernel": ("hidden", None),
 }  # fmt: skip
+
+
+class Declared(nn.Module):
+    """Its first layer's mean of squares is read too, which a trace refuses."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.relu(nn.Dense(6)(flat(x)))
+        return nn.Dense(self.classes)(h) + self.after(h)
+
+    def after(self, h):
+        w = self.param("w", nn.initializers.ones, (6,))
+        return (h * w).sum(-1, keepdims=True)
+
+
+def declaring(groups, module=Declared):
+    return wrap_module("own", type("Own", (module,), {"channel_groups": groups, "__annotations__": {}}), SHAPE, 10)
+
+
+def test_a_module_may_declare_its_groups():
+    with pytest.raises(UserError, match="reduce_sum .* Dense_0"):
+        find_channels(declaring(None))
+    groups = find_channels(declaring({**HIDDEN, "w": ("hidden",)}))
+    (group,) = groups.groups
+    assert (group.name, group.size, group.outputs) == ("hidden", 6, (("Dense_0/kernel", 1),))
+    for axes in (groups.axes["Dense_0/kernel"][1], groups.axes["Dense_1/kernel"][0], groups.axes["w"][0]):
+        np.testing.assert_array_equal(axes, np.arange(6))
+
+
+@pytest.mark.parametrize(
+    ("groups", "text"),
+    [
+        ({**HIDDEN, "w": (None,)}, "reads channels in evaluation that its channel_groups remove"),
+        ({"dense/kernel": (None, "hidden")}, "'dense/kernel' is no leaf; allowed: .*Dense_0/kernel"),
+        ({"Dense_0/kernel": ("hidden",)}, "one name or None for each of 2 axes"),
+        ({"Dense_0/kernel": "hidden"}, "one name or None for each of 2 axes"),
+        ({"Dense_0/bias": ("hidden",), "Dense_1/bias": ("hidden",)}, r"lengths \[6, 10\]; allowed: .* multiples"),
+        ([1], "a dict from the path"),
+    ],
+)
+def test_declarations_that_do_not_fit_are_refused(groups, text):
+    with pytest.raises(UserError, match=text) as error:
+        find_channels(declaring(groups))
+    assert "\n" not in str(error.value) and "'own'" in str(error.value)
