@@ -1,5 +1,6 @@
 """The rule `filters`: the channels of largest l1 norm of the present weights, and sizes of the network cut out."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,41 +104,81 @@ def test_groups_of_tabulated_layers_are_those_traced(name, shape):
 
 # --- in a run ---
 
-RUN = dict(submodel__name="filters", local__name="sgd", model__size_mb=None)
+
+class Normed(nn.Module):
+    """Batch norm between two layers."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.Dense(12, name="dense0")(x.reshape(x.shape[0], -1))
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.5, name="norm")(x))
+        return nn.Dense(self.classes, name="dense1")(x)
 
 
-def test_the_engine_sends_the_largest_present_channels():
-    simulation = tiny.simulation("heterofl", model__name="tiny:TwoLayers", **RUN)
+RUN = dict(submodel__name="filters", local__name="sgd", model__name=f"{__file__}:Normed", model__size_mb=None)
+
+
+def holders_mean(old, models, masks, weights):
+    """The mean of each value over the clients that hold it, float64; values without holders stay."""
+    here = np.asarray(weights, np.float64).reshape(-1, *[1] * old.ndim) * masks
+    total = here.sum(0)
+    return np.where(total > 0, (here * models).sum(0) / np.where(total > 0, total, 1.0), old)
+
+
+def test_a_run_sends_the_largest_present_channels():
+    """Masks from the weights at each dispatch; the next model, statistics too, is the mean over who holds a value."""
+    simulation = tiny.simulation("heterofl", **RUN)
     method, planner = simulation.method, simulation.new_planner()
-    groups = find_channels(method.model)
+    groups, layout = find_channels(method.model), method.layout
     state, data, partial = simulation.init_state(simulation.init_key), simulation.device_data(), {}
-    chunk = simulation.executable(state, data)
+    chunk, statistics = simulation.executable(state, data), 0
     for number in range(1, 4):
         params = jax.tree.map(np.array, state.params)
         planned = planner.take()
         plan = stack_rows(planned.rows, MAX_ROWS)
         state, _ = chunk(state, data, plan, np.int32(len(planned.rows)), simulation.keys)
+        clients = {}
         for dispatch, percent in zip(planned.window.dispatches, planned.density_pct, strict=True):
             keep = largest(groups, params, percent)
-            got = unpack_masks(method.layout, tuple(bits[dispatch.client] for bits in state.sent_bits))
-            want = groups.masks(keep)
-            for path, mask in zip(method.layout.paths, got, strict=True):
-                np.testing.assert_array_equal(mask, np.broadcast_to(want[path], mask.shape))
+            got = unpack_masks(layout, tuple(bits[dispatch.client] for bits in state.sent_bits))
+            clients[dispatch.client] = masks = [np.asarray(mask) for mask in got]
+            for path, mask in zip(layout.paths, masks, strict=True):
+                np.testing.assert_array_equal(mask, np.broadcast_to(groups.masks(keep)[path], mask.shape))
             if percent < 100:
                 partial.setdefault(percent, set()).add(tuple(keep.tolist()))
+        (row,) = planned.rows  # every client is sent the model and arrives
+        after, buffers = jax.tree.leaves(state.params), jax.tree.leaves(state.buffer)
+        for k, (old, new, models) in enumerate(zip(jax.tree.leaves(params), after, buffers, strict=True)):
+            masks = np.stack([clients[client][k] for client in range(len(models))])
+            assert not np.asarray(models)[~masks].any()
+            tiny.close(new, holders_mean(old, np.asarray(models, np.float64), masks, row.weights), 1e-6)
+            if layout.paths[k].startswith(f"{STATE}/") and not masks.all():
+                statistics += 1
         if planner.policy.decides_after(number):
             state, costs = simulation.prune(state, planner.policy.decide(None, None).density_pct)
             planner.set_costs(costs)
     assert any(len(kept) > 1 for kept in partial.values())  # other channels at a later dispatch
+    assert statistics == 4  # mean and variance in both windows with sub-models
 
 
 def test_bytes_are_those_of_the_network_cut_out():
-    ran = tiny.run("heterofl", model__name="tiny:TwoLayers", **RUN)
-    hidden, seen = 12, set()
+    ran = tiny.run("heterofl", **RUN)
+    seen = set()
     for window in ran.of("window"):
         sent = dict(zip([client for client, _ in window["client_bytes_down"]], window["percents"], strict=True))
         for client, down in window["client_bytes_down"]:
-            units = kept(hidden, sent[client])
-            assert down == 4 * (784 * units + units + units * 10 + 10)
+            units = kept(12, sent[client])
+            assert down == 4 * (784 * units + units + 4 * units + units * 10 + 10)  # batch norm has four values a unit
             seen.add(units)
     assert len(seen) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["average", "local", "static"])
+def test_a_run_with_each_use_of_the_state_learns(state):
+    ran = tiny.run("heterofl", **RUN, model__state=state, rounds=30)
+    losses = [np.mean(window["loss"]) for window in ran.of("window")]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert np.isfinite(losses).all()
