@@ -64,11 +64,16 @@ def together(classes: Classes, values: Sequence[Value], data: bool, place: str) 
     for value in values:
         if value.data or not value.layers:
             continue
-        if channels is not None:
-            chosen = follow(classes, channels, value.layers, place)
-            channels = channels if chosen is None else np.where(channels >= 0, channels, chosen)
-        else:
+        if channels is None:
             channels = beside_data(classes, value).layer
+            continue
+        axes = set(pattern(channels))
+        along = [layer for layer in value.layers if not axes.isdisjoint(pattern(layer))]
+        for layer in value.layers:
+            if axes.isdisjoint(pattern(layer)):  # such as a bias of places
+                classes.keep_whole(layer)
+        chosen = follow(classes, channels, along, place) if along else None
+        channels = channels if chosen is None else np.where(channels >= 0, channels, chosen)
     return [] if channels is None else [channels]
 
 

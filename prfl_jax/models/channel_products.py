@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,29 @@ from prfl_jax.models.channel_classes import Classes
 from prfl_jax.models.channel_meetings import follow
 from prfl_jax.models.channel_values import Shape, Value, full, pattern, varies, with_layers
 
-Read = Callable[[np.ndarray], None]  # is told the nodes of a kernel's inputs where channels are read
+
+class Reading(NamedTuple):
+    """A product of the program.
+
+    Attributes:
+      classes: of all leaves.
+      place: of the operation, for the text of an error.
+      read: is told the nodes of a kernel's inputs where channels are read.
+    """
+
+    classes: Classes
+    place: str
+    read: Callable[[np.ndarray], None]
+
+    def keep_whole(self, layers: Iterable[np.ndarray]) -> None:
+        """None of these channels can be removed."""
+        for layer in layers:
+            self.classes.keep_whole(layer)
+
+    def mix(self, layers: Iterable[np.ndarray]) -> None:
+        """These channels are read at once, other than by a kernel."""
+        for layer in layers:
+            self.classes.mix(layer, self.place)
 
 
 class _Frame:
@@ -44,42 +67,17 @@ class _Frame:
         return layer.reshape(layer.shape[: self._size - len(self.summed)])
 
 
-def dot(classes: Classes, numbers: Any, operands: Sequence[Value], out: Value, place: str, read: Read) -> Value:
-    """The value of a `dot_general`.
-
-    Args:
-      numbers: its dimension numbers.
-      operands: left and right.
-      out: the value without channels.
-      place: of the operation, for the text of an error.
-      read: is told the inputs of a kernel.
-    """
-    left, right = operands
-    frame = _Frame(numbers, left.shape, right.shape)
-    layers = [frame.spread(left, 0), frame.spread(right, 1)]
-    if left.data and right.data:
-        found = _of_data(classes, frame, layers, operands, place)
-    elif left.data or right.data:
-        side = 0 if left.data else 1
-        kernel = _Kernel(layers[1 - side], [*frame.free[1 - side]], [*frame.summed])
-        others = [*frame.batch, *frame.free[side]]
-        found = _by_kernel(classes, kernel, layers[side], others, place, read)
-    else:
-        zero = any(value.zero and not value.layers for value in operands)  # what a loop begins with
-        return with_layers(out, map(frame.result, _of_leaves(classes, frame, layers, None if zero else place)))
-    return with_layers(out, [frame.result(layer) for layer in found])
-
-
 class _Kernel:
     """The layers of a kernel: those that change along its inputs, those along its outputs, and the rest.
 
     Args:
       layers: compact.
       outputs, inputs: axes.
+      zero: whether the kernel is 0 where a channel is removed.
     """
 
-    def __init__(self, layers: Iterable[np.ndarray], outputs: Sequence[int], inputs: Sequence[int]) -> None:
-        self.axes = inputs
+    def __init__(self, layers: Iterable[np.ndarray], outputs: Sequence[int], inputs: Sequence[int], zero: bool) -> None:
+        self.axes, self.zero = inputs, zero
         self.inputs: list[np.ndarray] = []
         self.outputs: list[np.ndarray] = []
         self.rest: list[np.ndarray] = []
@@ -89,127 +87,144 @@ class _Kernel:
             kind.append(layer)
 
 
-def _by_kernel(
-    classes: Classes, kernel: _Kernel, data: list[np.ndarray], others: Sequence[int], place: str, read: Read
-) -> list[np.ndarray]:
+def dot(reading: Reading, numbers: Any, operands: Sequence[Value], out: Value) -> Value:
+    """The value of a `dot_general`.
+
+    Args:
+      numbers: its dimension numbers.
+      operands: left and right.
+      out: the value without channels.
+    """
+    left, right = operands
+    frame = _Frame(numbers, left.shape, right.shape)
+    layers = [frame.spread(left, 0), frame.spread(right, 1)]
+    if left.data and right.data:
+        found, zero = _of_data(reading, frame, layers, operands), left.zero or right.zero
+    elif left.data or right.data:
+        side = 0 if left.data else 1
+        zero = operands[1 - side].zero
+        kernel = _Kernel(layers[1 - side], frame.free[1 - side], frame.summed, zero)
+        found = _by_kernel(reading, kernel, layers[side], [*frame.batch, *frame.free[side]])
+    else:
+        found, zero = _of_leaves(reading, frame, layers, operands), left.zero and right.zero
+    return with_layers(dataclasses.replace(out, zero=zero), [frame.result(layer) for layer in found])
+
+
+def _by_kernel(reading: Reading, kernel: _Kernel, data: list[np.ndarray], others: Sequence[int]) -> list[np.ndarray]:
     """The layer of data times a kernel; `others` are the data's axes that are not contracted."""
-    for layer in kernel.rest:
-        classes.keep_whole(layer)
+    reading.keep_whole(kernel.rest)
     channels = data[0] if data else None
     passes = channels is not None and not varies(channels, kernel.axes)
     if channels is None or passes and varies(channels, others):  # the kernel mixes positions of each channel
-        for layer in kernel.inputs:
-            classes.keep_whole(layer)
+        reading.keep_whole(kernel.inputs)
     elif kernel.inputs:
-        _read_channels(classes, channels, kernel.inputs, place, read)
+        _read_channels(reading, channels, kernel.inputs, kernel.zero)
         passes = False
     elif not passes:
-        classes.mix(channels, place)
+        reading.mix([channels])
     if len(kernel.outputs) == 1 and not passes:
-        classes.make(kernel.outputs[0])
+        reading.classes.make(kernel.outputs[0])
         return kernel.outputs
-    for layer in kernel.outputs:  # of several axes, or beside another channel
-        classes.keep_whole(layer)
+    reading.keep_whole(kernel.outputs)  # of several axes, or beside another channel
     return data if passes else []
 
 
-def _read_channels(
-    classes: Classes, channels: np.ndarray, inputs: Sequence[np.ndarray], place: str, read: Read
-) -> None:
-    """Joins channels with the inputs of a kernel that read them; what a constant reads stays whole."""
-    chosen = follow(classes, channels, inputs, place)
+def _read_channels(reading: Reading, channels: np.ndarray, inputs: Sequence[np.ndarray], zero: bool) -> None:
+    """Joins channels with the inputs of a kernel that read them; what a constant reads stays whole.
+
+    Args:
+      zero: whether the kernel does not read what is removed.
+    """
+    chosen = follow(reading.classes, channels, inputs, reading.place)
     if chosen is not None:
         one, other = np.broadcast_arrays(channels, chosen)
-        classes.keep_whole(one[other < 0])
-        read(chosen)
+        reading.classes.keep_whole(one[other < 0])
+        reading.read(chosen)
+    if not zero:
+        reading.mix([channels])
 
 
 def _of_data(
-    classes: Classes, frame: _Frame, layers: list[list[np.ndarray]], operands: Sequence[Value], place: str
+    reading: Reading, frame: _Frame, layers: list[list[np.ndarray]], operands: Sequence[Value]
 ) -> list[np.ndarray]:
     """The layer of a product of two values that depend on the samples."""
     summed = [bool(own) and varies(own[0], frame.summed) for own in layers]
     if all(summed):
         one, other = np.broadcast_arrays(layers[0][0], layers[1][0])
-        classes.join(one, other)
+        reading.classes.join(one, other)
         alone = np.concatenate([one[other < 0], other[one < 0]])
-        classes.mix(alone if operands[0].zero or operands[1].zero else one, place)
+        reading.mix([alone if operands[0].zero or operands[1].zero else one])
         return []
-    for own, here in zip(layers, summed, strict=True):
-        if here:
-            classes.mix(own[0], place)
+    reading.mix(own[0] for own, here in zip(layers, summed, strict=True) if here)
     passing = [own[0] for own, here in zip(layers, summed, strict=True) if own and not here]
-    return [classes.merge(*passing)] if len(passing) == 2 else passing
+    return [reading.classes.merge(*passing)] if len(passing) == 2 else passing
 
 
-def _of_leaves(classes: Classes, frame: _Frame, layers: list[list[np.ndarray]], place: str | None) -> list[np.ndarray]:
-    """The layers of a product of parameters alone, such as the factors of a kernel of low rank.
-
-    Without a place it is one with a constant 0.
-    """
+def _of_leaves(
+    reading: Reading, frame: _Frame, layers: list[list[np.ndarray]], operands: Sequence[Value]
+) -> list[np.ndarray]:
+    """The layers of a product of parameters alone, such as the factors of a kernel of low rank."""
     inner = [[layer for layer in own if varies(layer, frame.summed)] for own in layers]
     for one in inner[0]:
         for other in inner[1]:
-            classes.join(one, other)
+            reading.classes.join(one, other)
+    nothing = any(value.zero and not value.layers for value in operands)  # a constant 0, which loops begin with
     for own, against in zip(inner, inner[::-1], strict=True):
-        if not against and place is not None:
-            for layer in own:
-                classes.mix(layer, place)
+        if not against and not nothing:
+            reading.mix(own)
     return [layer for own in layers for layer in own if not varies(layer, frame.summed)]
 
 
-def convolve(
-    classes: Classes, params: dict[str, Any], operands: Sequence[Value], out: Value, place: str, read: Read
-) -> Value:
-    """The value of a `conv_general_dilated`; arguments as for `dot`."""
+def convolve(reading: Reading, params: dict[str, Any], operands: Sequence[Value], out: Value) -> Value:
+    """The value of a `conv_general_dilated`.
+
+    Args:
+      params: of the primitive.
+      operands: images and kernel.
+      out: the value without channels.
+    """
     images, kernel = operands
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     feature, (to, source, *_) = numbers.lhs_spec[1], numbers.rhs_spec
     if not images.data or kernel.data or not kernel.layers or params["batch_group_count"] != 1:
-        for value in operands:
-            for layer in value.layers:
-                classes.mix(layer, place)
+        reading.mix(layer for value in operands for layer in value.layers)
         return out
     channels = images.layer
     if channels is not None and pattern(channels) not in ((), (feature,)):  # places of an image differ
-        classes.mix(channels, place)
+        reading.mix([channels])
         channels = None
     if channels is not None:
         channels = full(channels, feature, images.shape[feature]).reshape(groups, -1)
-    flat = [layer for layer in kernel.layers if pattern(layer) in ((to,), (source,))]
-    for layer in kernel.layers:
-        if pattern(layer) not in ((to,), (source,)):  # taps
-            classes.keep_whole(layer)
-    inputs = [layer.reshape(-1, 1) for layer in flat if pattern(layer) == (source,)]
-    outputs = [layer.reshape(1, -1) for layer in flat if pattern(layer) == (to,)]
+    inputs = [layer.reshape(-1, 1) for layer in kernel.layers if pattern(layer) == (source,)]
+    outputs = [layer.reshape(1, -1) for layer in kernel.layers if pattern(layer) == (to,)]
+    reading.keep_whole(layer for layer in kernel.layers if pattern(layer) not in ((to,), (source,)))  # taps
     if groups == 1:
         data = [] if channels is None else [channels.reshape(-1, 1)]
-        found = _by_kernel(classes, _Kernel([*inputs, *outputs], [1], [0]), data, (), place, read)
+        found = _by_kernel(reading, _Kernel([*inputs, *outputs], [1], [0], kernel.zero), data, ())
     else:
-        found = _by_groups(classes, channels, inputs, outputs, place, read)
+        found = _by_groups(reading, channels, inputs, outputs, kernel.zero)
     length = out.shape[numbers.out_spec[1]]
     shape = [length if axis == numbers.out_spec[1] else 1 for axis in range(len(out.shape))]
-    return with_layers(out, [full(layer.reshape(1, -1), 1, length).reshape(shape) for layer in found])
+    wide = [full(layer.reshape(1, -1), 1, length).reshape(shape) for layer in found]
+    return with_layers(dataclasses.replace(out, zero=kernel.zero), wide)
 
 
 def _by_groups(
-    classes: Classes, channels: np.ndarray | None, inputs: list[np.ndarray], outputs: list[np.ndarray], place: str,
-    read: Read,
-) -> list[np.ndarray]:  # fmt: skip
+    reading: Reading, channels: np.ndarray | None, inputs: list[np.ndarray], outputs: list[np.ndarray], zero: bool
+) -> list[np.ndarray]:
     """The outputs `[1, O]` of a convolution in groups; `channels` `[groups, inputs of each]`.
 
     With one input in each group (depthwise) an output goes with its input. Else all groups lose the same inputs and
     the same outputs, so that they stay equally large.
     """
     if channels is None or not outputs:
-        for layer in (*inputs, *outputs):
-            classes.keep_whole(layer)
+        reading.keep_whole([*inputs, *outputs])
         return []
     made = outputs[0].reshape(len(channels), -1)
     if channels.shape[1] == 1:
-        follow(classes, channels, [made], place)
+        follow(reading.classes, channels, [made], reading.place)
     else:
-        classes.join(made, made[:1])
-        _read_channels(classes, channels, [layer.reshape(1, -1) for layer in inputs], place, read)
-    classes.make(outputs[0])
+        reading.classes.join(made, made[:1])
+        _read_channels(reading, channels, [layer.reshape(1, -1) for layer in inputs], zero)
+    reading.classes.make(outputs[0])
     return [outputs[0]]

@@ -46,7 +46,7 @@ def find_channels(model: Model) -> ChannelGroups:
         return found
     trace = _traced(model, shapes)
     found = groups_of(trace.classes, shapes, trace.again)
-    if mixed := _mixed(trace.classes):
+    if mixed := _mixed(trace.classes, found):
         raise UserError(f"{begin} has channels that cannot be removed: {mixed}; {_ALLOWED}")
     if not found.groups:
         raise UserError(
@@ -74,14 +74,15 @@ def _traced(model: Model, shapes: dict[str, tuple[int, ...]]) -> ChannelTrace:
     return trace
 
 
-def _mixed(classes: Classes) -> str:
+def _mixed(classes: Classes, found: ChannelGroups) -> str:
     """What mixes channels that could be removed else, in words; empty if nothing does."""
-    _, removable = classes.removable()
-    for nodes, place in classes.mixed:
-        lost = nodes[removable[nodes]]
-        if len(lost):
-            path, _ = classes.axes[classes.places(lost[:1])[0]]
-            return f"{place} reads those of {path} at once"
+    for nodes, operation in classes.mixed:
+        for place in np.unique(classes.places(nodes)).tolist():
+            path, axis = classes.axes[place]
+            channels = found.axes.get(path, (None,))[axis]
+            here = nodes[(nodes >= classes.starts[place]) & (nodes < classes.starts[place + 1])]
+            if channels is not None and (channels[here - classes.starts[place]] >= 0).any():
+                return f"{operation} reads those of {path} at once"
     return ""
 
 

@@ -12,8 +12,8 @@ from jax import lax
 
 from prfl_jax.models.channel_classes import NONE, Classes
 from prfl_jax.models.channel_meetings import beside_data, by_pattern, one_of, together
-from prfl_jax.models.channel_products import convolve, dot
-from prfl_jax.models.channel_values import MOVES, Value, full, split, varies, with_layers, without_axes
+from prfl_jax.models.channel_products import Reading, convolve, dot
+from prfl_jax.models.channel_values import MOVES, Value, full, pattern, split, varies, with_layers, without_axes
 
 # elementwise operations that give 0 for operands of 0, and others
 _KEEP_ZERO = {
@@ -96,7 +96,18 @@ def keeps_zero(name: str, params: dict[str, Any], values: Sequence[Value]) -> bo
 def _elementwise(step: Step) -> list[Value]:
     values = [value for value in step.values if value.shape]  # scalars have no channels
     layers = together(step.classes, values, step.outs[0].data, step.place)
-    return [step.result(layers, zero=keeps_zero(step.name, step.params, step.values))]
+    zero = keeps_zero(step.name, step.params, step.values)
+    return [step.result(layers, zero=zero and (step.outs[0].data or _everywhere(step)))]
+
+
+def _everywhere(step: Step) -> bool:
+    """Whether a value of leaves is 0 where the channel of any of its axes is removed; `w + bias` is not."""
+    axes = [{pattern(layer) for layer in value.layers} for value in step.values]
+    every = set().union(*axes)
+    if step.name in ("mul", "and", "div"):  # 0 where one of the operands is, the first one of a quotient
+        zeros = [own for own, value in zip(axes, step.values, strict=True) if value.zero]
+        return every <= (axes[0] if step.name == "div" else set().union(*zeros))
+    return all(own in (every, set()) for own in axes)
 
 
 def _reduce(step: Step) -> list[Value]:
@@ -172,13 +183,13 @@ def _one_by_one(step: Step) -> list[Value]:
 
 
 def _dot(step: Step) -> list[Value]:
-    out = dataclasses.replace(step.outs[0], zero=True)
-    return [dot(step.classes, step.params["dimension_numbers"], step.values, out, step.place, step.read)]
+    reading = Reading(step.classes, step.place, step.read)
+    return [dot(reading, step.params["dimension_numbers"], step.values, step.outs[0])]
 
 
 def _convolution(step: Step) -> list[Value]:
-    out = dataclasses.replace(step.outs[0], zero=True)
-    return [convolve(step.classes, step.params, step.values, out, step.place, step.read)]
+    reading = Reading(step.classes, step.place, step.read)
+    return [convolve(reading, step.params, step.values, step.outs[0])]
 
 
 # --- choices among the elements of an array ---

@@ -3,6 +3,7 @@
 import contextlib
 from unittest import mock
 
+import channel_nets as nets
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,14 +78,20 @@ def test_masks_train_the_network_cut_out(name):
         assert not leaf[~mask].any()
 
 
-def test_a_residual_sum_has_one_group():
-    found = find_channels(network("resnet50", 1 / 32))
-    groups = found.groups
-    ties = [[path.removesuffix("/kernel") for path, _ in group.outputs] for group in groups if len(group.outputs) > 1]
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        first = [f"stage{stage}_block0/conv2", f"stage{stage}_block0/shortcut"]
-        assert ties[stage] == [*first, *(f"stage{stage}_block{block}/conv2" for block in range(1, blocks))]
-    assert len(ties) == 4 and len(groups) == 1 + 2 * 16 + 4  # each block's own two, and the stages'
+@pytest.mark.parametrize(
+    ("name", "blocks", "last"), [("resnet18", (2, 2, 2, 2), "conv1"), slow("resnet50", (3, 4, 6, 3), "conv2")]
+)
+def test_a_residual_sum_has_one_group(name, blocks, last):
+    """All layers of a stage that are added are ranked together; each block's inner layers by themselves."""
+    found = find_channels(network(name, 1 / 32))
+    ties = [[path.removesuffix("/kernel") for path, _ in group.outputs] for group in found.groups]
+    for stage, count in enumerate(blocks):
+        added = [f"stage{stage}_block{block}/{last}" for block in range(count)]
+        # the first stage of ResNet-18 has the first layer's channels, the other stages a projected shortcut's
+        first = ["conv0"] if (name, stage) == ("resnet18", 0) else [f"stage{stage}_block0/shortcut"]
+        assert sorted([*first, *added]) in [sorted(tie) for tie in ties]
+    inner = sum(blocks) * (1 if name == "resnet18" else 2)
+    assert len(ties) == inner + 4 + (name == "resnet50") and sum(len(tie) == 1 for tie in ties) == len(ties) - 4
     for path, (channels, *_) in found.axes.items():
         if path.startswith(f"{STATE}/"):  # running statistics go with the gain
             layer = path.removeprefix(f"{STATE}/batch_stats/").rpartition("/")[0]
@@ -129,64 +136,18 @@ def test_a_flattened_image_has_each_channel_at_all_its_places():
 # --- modules of a user's own ---
 
 
-def gated(module, x):
-    """A gated linear unit: an output of each half goes with one of the other."""
-    a, b = jnp.split(nn.Dense(12)(flat(x)), 2, axis=-1)
-    return nn.Dense(10)(a * nn.sigmoid(b))
-
-
-def squeezed(module, x):
-    """Channels weighted by what two dense layers make of their means."""
-    x = nn.relu(nn.Conv(6, (3, 3))(x))
-    weights = nn.sigmoid(nn.Dense(6)(nn.relu(nn.Dense(4)(x.mean((1, 2))))))
-    return nn.Dense(10)((x * weights[:, None, None]).mean((1, 2)))
-
-
-def separable(module, x):
-    x = nn.Conv(6, (1, 1))(x)
-    return nn.Dense(10)(flat(nn.relu(nn.Conv(6, (3, 3), feature_group_count=6)(x))))
-
-
-def grouped(module, x):
-    x = nn.relu(nn.Conv(8, (3, 3))(x))
-    return nn.Dense(10)(nn.relu(nn.Conv(12, (3, 3), feature_group_count=2)(x)).mean((1, 2)))
-
-
-def shortcut(module, x):
-    """A residual sum of 4 and 6 channels, the narrower one padded with zeros."""
-    x = nn.relu(nn.Conv(4, (3, 3), name="narrow")(x))
-    h = nn.Conv(6, (3, 3), name="wide")(x)
-    return nn.Dense(10, name="out")((h + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)))).mean((1, 2)))
-
-
-def dense_net(module, x):
-    """Layers that read all layers before them."""
-    a = nn.relu(nn.Conv(4, (3, 3), name="a")(x))
-    b = nn.relu(nn.Conv(6, (3, 3), name="b")(jnp.concatenate([x, a], -1)))
-    return nn.Dense(10, name="out")(jnp.concatenate([x, a, b], -1).mean((1, 2)))
-
-
-def shuffled(module, x):
-    x = nn.relu(nn.Conv(6, (3, 3))(x))
-    x = x.reshape(*x.shape[:3], 2, 3).swapaxes(3, 4).reshape(x.shape)[..., jnp.array([5, 3, 1, 0, 2, 4])]
-    return nn.Dense(10)(jnp.tile(x, (1, 1, 1, 2)).mean((1, 2)))
-
-
-def added_to_images(module, x):
-    return nn.Dense(10, name="out")(
-        (x + nn.Conv(8, (3, 3), name="conv")(nn.Conv(4, (1, 1), name="one")(x))).mean((1, 2))
-    )
-
-
 OWN = {
-    "gated": (gated, [("Dense_0", 6)]),
-    "squeezed": (squeezed, [("Conv_0", 6), ("Dense_1", 4)]),
-    "separable": (separable, [("Conv_0", 6)]),
-    "grouped": (grouped, [("Conv_0", 4), ("Conv_1", 6)]),
-    "shortcut": (shortcut, [("narrow", 4), ("wide", 2)]),
-    "dense net": (dense_net, [("a", 4), ("b", 6)]),
-    "shuffled": (shuffled, [("Conv_0", 6)]),
-    "added to images": (added_to_images, [("one", 4)]),
+    "gated": (nets.gated, [("Dense_0", 6)]),
+    "squeezed": (nets.squeezed, [("Conv_0", 6), ("Dense_1", 4)]),
+    "separable": (nets.separable, [("Conv_0", 6)]),
+    "grouped": (nets.grouped, [("Conv_0", 4), ("Conv_1", 6)]),
+    "shortcut": (nets.shortcut, [("narrow", 4), ("wide", 2)]),
+    "dense net": (nets.dense_net, [("a", 4), ("b", 6)]),
+    "shuffled": (nets.shuffled, [("Conv_0", 6)]),
+    "added to images": (nets.added_to_images, [("one", 4)]),
+    "mixing": (nets.mixing, [("x", 6)]),
+    "by hand": (nets.by_hand, [("in", 6)]),
+    "adapted": (nets.adapted, [("hidden", 6), ("w", 5)]),
     "LSTM": (MODULES["LSTM"], [("OptimizedLSTMCell_0/if", 96)]),
     "GRU": (MODULES["GRU"], [("GRUCell_0/ir", 96)]),
     "low rank": (MODULES["low rank"], [("b", 64)]),
@@ -200,7 +161,7 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(OWN, "gated", "grouped", "shortcut", "LSTM"))
+@pytest.mark.parametrize("name", slow_except(OWN, "gated", "grouped"))
 def test_nothing_reads_removed_channels_of_own_modules(name):
     """The groups, and by numbers: what made the removed channels does not matter, in evaluation and in training."""
     module, want = OWN[name]
@@ -209,35 +170,12 @@ def test_nothing_reads_removed_channels_of_own_modules(name):
     assert [(group.name, group.size) for group in groups.groups] == want
     check_channels(model, groups)
     for group in groups.groups:
-        assert group.recurrent == (name in ("LSTM", "GRU", "nnx GRU"))
-
-
-def tied(width):
-    """A language model whose embedding is its last layer too."""
-
-    def function(module, x):
-        embed = nn.Embed(10, width)
-        tokens = (flat(x)[:, :16] > 0).astype(jnp.int32)
-        return embed.attend(nn.relu(nn.Dense(width)(embed(tokens))).mean(1))
-
-    return wrap_linen("tied", linen(function), SHAPE, 10)
-
-
-def attending(width):
-    """One head: queries and keys lose the same numbers, values others."""
-
-    def function(module, x):
-        x = nn.Dense(width, name="x")(x.reshape(x.shape[0], -1, x.shape[-1]))
-        q, k, v = (nn.Dense(size, name=name)(x) for size, name in ((2 * width, "q"), (2 * width, "k"), (width, "v")))
-        scores = q @ k.swapaxes(1, 2) / 4.0
-        return nn.Dense(10, name="out")((nn.softmax(scores) @ v).mean(1))
-
-    return wrap_linen("attending", linen(function), SHAPE, 10)
+        assert group.recurrent == (name in ("LSTM", "GRU", "nnx GRU", "by hand"))
 
 
 @pytest.mark.parametrize(
     ("make", "want"),
-    [(tied, [("Embed_0", 8)]), slow(attending, [("x", 8), ("q", 16), ("v", 8)])],
+    [(nets.tied, [("Embed_0", 8)]), slow(nets.attending, [("x", 8), ("q", 16), ("v", 8)])],
 )
 def test_own_modules_equal_the_network_cut_out(make, want):
     full, small = make(8), make(4)
@@ -256,21 +194,13 @@ def test_own_modules_equal_the_network_cut_out(make, want):
 # --- what is refused ---
 
 
-def normed(module, x):
-    return nn.Dense(10)(nn.LayerNorm(name="norm")(nn.Dense(6, name="hidden")(flat(x))))
-
-
-def two_heads(module, x):
-    """Both read channels other than by a kernel: their mean, and the largest of them."""
-    h = nn.Dense(6, name="hidden")(flat(x))
-    return nn.Dense(10)(h / h.mean(-1, keepdims=True))
-
-
 REFUSED = {
-    "layer norm": (normed, "reduce_sum of .*norm reads those of hidden/"),
-    "mean": (two_heads, "reduce_sum of .* reads those of hidden/"),
+    "layer norm": (nets.normed, "reduce_sum of .*norm reads those of hidden/"),
+    "mean": (nets.by_mean, "reduce_sum of .* reads those of hidden/"),
     "largest": (lambda module, x: nn.Dense(10)(nn.Dense(6)(flat(x)).max(-1, keepdims=True)), "reduce_max .* Dense_1/"),
     "sorted": (lambda module, x: nn.Dense(10)(jnp.sort(nn.Dense(6)(flat(x)))), "sort .* Dense_1/"),
+    "kernel of a sum": (nets.beside_one, "dot_general .* reads those of hidden/"),
+    "keys and queries": (nets.positive, "dot_general .* reads those of [kq]/"),
     "one layer": (lambda module, x: nn.Dense(10)(flat(x)), "has no channel groups: "),
     "one channel": (lambda module, x: nn.Dense(10)(nn.relu(nn.Dense(1)(flat(x)))), "has no channel groups: "),
 }
