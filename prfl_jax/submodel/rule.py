@@ -23,6 +23,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 Arrays = tuple[Any, ...]  # NumPy's or JAX's, one a prunable leaf
 
 
+def _no_channels() -> ChannelGroups:
+    raise UserError("the channel groups of the model are not known; allowed: a rule that needs none")
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """The model that a rule is fitted to.
@@ -38,7 +42,7 @@ class Network:
     shapes: Shapes
     size: ModelSize
     layers: Callable[[], tuple[Layer, ...]]
-    channels: Callable[[], ChannelGroups]
+    channels: Callable[[], ChannelGroups] = _no_channels
     masked: tuple[str, ...] | None = None
 
 
