@@ -17,7 +17,7 @@ from prfl_jax.models.checked_module import draw
 from prfl_jax.models.flop_count import BATCH
 from prfl_jax.models.inputs import batch_shape
 from prfl_jax.models.matmul_conv import plain_convolutions
-from prfl_jax.models.variables import STATE, whole
+from prfl_jax.models.variables import STATE, Params, whole
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import root_key
 
@@ -36,7 +36,8 @@ def find_channels(model: Model) -> ChannelGroups:
       UserError: channels are mixed other than by kernels, there are none, or a declaration does not fit; one line.
     """
     begin = f"config.model.name: {model.name!r}"
-    shapes = {path: tuple(leaf.shape) for path, leaf in flat_paths(model.shapes()).items()}
+    params = model.shapes()
+    shapes = {path: tuple(leaf.shape) for path, leaf in flat_paths(params).items()}
     if model.channel_groups is not None:
         try:
             found = declared_groups(model.channel_groups, shapes)
@@ -44,7 +45,7 @@ def find_channels(model: Model) -> ChannelGroups:
             raise UserError(f"{begin} declares channel_groups that do not fit: {error}") from None
         check_channels(model, found)
         return found
-    trace = _traced(model, shapes)
+    trace = _traced(model, params, shapes)
     found = groups_of(trace.classes, shapes, trace.again)
     if mixed := _mixed(trace.classes, found):
         raise UserError(f"{begin} has channels that cannot be removed: {mixed}; {_ALLOWED}")
@@ -56,9 +57,9 @@ def find_channels(model: Model) -> ChannelGroups:
     return found
 
 
-def _traced(model: Model, shapes: dict[str, tuple[int, ...]]) -> ChannelTrace:
+def _traced(model: Model, params: Params, shapes: dict[str, tuple[int, ...]]) -> ChannelTrace:
     """The channels in a model's programs, in evaluation and in training."""
-    params, sample = model.shapes(), batch_shape(model.sample, BATCH)
+    sample = batch_shape(model.sample, BATCH)
     features = (sample.shape[-1],) if jnp.issubdtype(sample.dtype, jnp.floating) else ()
     trace = ChannelTrace({**shapes, SAMPLES: features})
     tree, fixed = jax.tree.structure(params), jax.eval_shape(lambda: model.fixed(root_key(0)))

@@ -19,6 +19,8 @@ from prfl_jax.submodel.layers import layer_channels, layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.leading import kept
 from prfl_jax.submodel.masks import unpack_masks
+from prfl_jax.submodel.size_from_config import model_size_from_config
+from prfl_jax.system.errors import UserError
 from prfl_jax.transport.costs import make_costs
 
 
@@ -176,9 +178,27 @@ def test_bytes_are_those_of_the_network_cut_out():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["average", "local", "static"])
+@pytest.mark.parametrize("state", ["average", "static"])
 def test_a_run_with_each_use_of_the_state_learns(state):
     ran = tiny.run("heterofl", **RUN, model__state=state, rounds=30)
     losses = [np.mean(window["loss"]) for window in ran.of("window")]
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert np.isfinite(losses).all()
+
+
+def test_statistics_of_clients_do_not_go_with_channels():
+    with pytest.raises(
+        UserError, match="config.model.state='local': allowed with .*'filters' is average, static"
+    ) as error:
+        tiny.simulation("heterofl", **RUN, model__state="local")
+    assert "\n" not in str(error.value)
+
+
+def test_the_clock_alone_knows_the_sizes_of_tabulated_networks():
+    config = tiny.config(
+        "heterofl", submodel__name="filters", model__name="conv2", model__width=0.1, model__size_mb=None
+    )
+    alone, (_, _, submodels) = model_size_from_config(config), fitted(network("conv2", 0.1))
+    for percent in (1, 13, 50, 100):
+        assert alone.value_bytes(percent) == submodels.size.value_bytes(percent)
+        assert alone.flop_share(percent) == pytest.approx(submodels.size.flop_share(percent), rel=1e-12)
