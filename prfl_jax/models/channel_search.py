@@ -33,7 +33,8 @@ def find_channels(model: Model) -> ChannelGroups:
     A module declares its own by an attribute `channel_groups`, `{path: (name or None for each axis, ...)}`.
 
     Raises:
-      UserError: channels are mixed other than by kernels, there are none, or a declaration does not fit; one line.
+      UserError: channels are mixed other than by kernels, there are none, the program cannot be followed, or a
+        declaration does not fit; one line.
     """
     begin = f"config.model.name: {model.name!r}"
     params = model.shapes()
@@ -43,12 +44,19 @@ def find_channels(model: Model) -> ChannelGroups:
             found = declared_groups(model.channel_groups, shapes)
         except ValueError as error:
             raise UserError(f"{begin} declares channel_groups that do not fit: {error}") from None
-        check_channels(model, found)
-        return found
-    trace = _traced(model, params, shapes)
-    found = groups_of(trace.classes, shapes, trace.again)
-    if mixed := _mixed(trace.classes, found):
-        raise UserError(f"{begin} has channels that cannot be removed: {mixed}; {_ALLOWED}")
+        if found.groups:
+            check_channels(model, found)
+    else:
+        try:
+            trace = _traced(model, params, shapes)
+        except Exception as error:  # whatever a user's program contains
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise UserError(
+                f"{begin} has a program whose channels cannot be followed ({type(error).__name__}: {said}); {_ALLOWED}"
+            ) from error
+        found = groups_of(trace.classes, shapes, trace.again)
+        if mixed := _mixed(trace.classes, found):
+            raise UserError(f"{begin} has channels that cannot be removed: {mixed}; {_ALLOWED}")
     if not found.groups:
         raise UserError(
             f"{begin} has no channel groups: all channels are of its samples, of its outputs or the only ones of a "

@@ -220,6 +220,17 @@ def test_norms_over_channels_are_refused(name, changes):
         find_channels(network(name, **changes))
 
 
+def test_a_program_that_cannot_be_followed_is_refused():
+    model = wrap_linen("own", linen(nets.gated), SHAPE, 10)
+    text = r"whose channels cannot be followed \(KeyError: 'x'\); allowed"
+    with (
+        mock.patch("prfl_jax.models.channel_trace.take", side_effect=KeyError("x")),
+        pytest.raises(UserError, match=text) as error,
+    ):
+        find_channels(model)
+    assert "\n" not in str(error.value)
+
+
 class Uneven(nn.Module):
     """A residual sum of 8 and 4 channels."""
 
@@ -281,6 +292,7 @@ def test_a_module_may_declare_its_groups():
         ({"Dense_0/kernel": "hidden"}, "one name or None for each of 2 axes"),
         ({"Dense_0/bias": ("hidden",), "Dense_1/bias": ("hidden",)}, r"lengths \[6, 10\]; allowed: .* multiples"),
         ([1], "a dict from the path"),
+        ({}, "has no channel groups"),
     ],
 )
 def test_declarations_that_do_not_fit_are_refused(groups, text):
