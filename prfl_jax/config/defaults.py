@@ -115,7 +115,8 @@ def default_config() -> config_dict.ConfigDict:
     # The six seams. `strategy` fills in `name`/`close`; a config file or the command line may then override.
     c.submodel = _group(
         # nested: by importance | leading: the first channels | rolling: channels that move on each window
-        # | magnitude: the largest weights at each dispatch | full, or FILE.py:object
+        # | magnitude: the largest weights at each dispatch | filters: the channels of largest l1 norm at each dispatch
+        # | full, or FILE.py:object
         name="nested",
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )

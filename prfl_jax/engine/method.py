@@ -24,6 +24,7 @@ from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import STATES, build_model, make_loss
+from prfl_jax.models.channel_search import find_channels
 from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.products import precision_name
 from prfl_jax.robustness.attacks import make_attack
@@ -116,7 +117,7 @@ def resolve(
         )
     rule, name = find_submodel(config.submodel), config.submodel.name
     stays = leaves_that_stay(config, model)
-    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels, stays=stays)
+    layout = Layout.of(model.shapes(), rule.partial, rule.channels, stays, rule.masks_state)
     if prunes(config) and not layout.prunable:
         raise UserError(
             f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "
@@ -127,6 +128,8 @@ def resolve(
         shapes=layout.param_shapes(),
         size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size, stays),
         layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
+        channels=lambda: find_channels(model),
+        masked=tuple(layout.paths[i] for i in layout.prunable),
     )
     submodels = rule.fit(network, name)
     if rule.scored:

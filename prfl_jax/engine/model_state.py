@@ -11,6 +11,7 @@ from prfl_jax.models import STATES, check_statistics
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.models.variables import STATE
 from prfl_jax.robustness.attacks import make_attack
+from prfl_jax.submodel import find_submodel
 from prfl_jax.system.errors import UserError
 
 
@@ -45,8 +46,9 @@ def check_state(config: Any, model: Model) -> None:
     """Checks that a model's state can be treated as `model.state` says.
 
     Raises:
-      UserError: it is averaged and the aggregation adds updates, which could make a variance negative; or the run has
-        an attack, a robust aggregation, clipping or noise, which do not account for what the state tells of the data.
+      UserError: it is averaged and the aggregation adds updates, which could make a variance negative; it stays with
+        the clients, and sub-models take channels of it; or the run has an attack, a robust aggregation, clipping or
+        noise, which do not account for what the state tells of the data.
     """
     if not model.has_state:
         return
@@ -58,6 +60,13 @@ def check_state(config: Any, model: Model) -> None:
         raise UserError(
             f"config.aggregation.name={aggregation.name!r}: adds updates, and {has}, which may become negative so; "
             f"allowed: {fitting}, or model.state=local or static, or a model with GroupNorm or LayerNorm"
+        )
+    if use.personal and find_submodel(config.submodel).masks_state:
+        # a client's own statistics of a channel that it is not sent would be those of zeros
+        fitting = ", ".join(STATES.with_trait(lambda other: not other.personal))
+        raise UserError(
+            f"config.model.state={config.model.state!r}: allowed with submodel.name={config.submodel.name!r} is "
+            f"{fitting}; {has}, which go with the channels of a sub-model"
         )
     seen = {
         "aggregation.name": (aggregation.name, choice.robust),

@@ -130,7 +130,7 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
         if own is not None:  # moments, weight decay and the proximal term must not move what the step does not train
             update = apply_masks(layout, update, own)
         moved = (lambda w, u: w - rate * u) if optimizer is None else jnp.add
-        p = with_state(masked(jax.tree.map(moved, p, update)), after)
+        p = masked(with_state(jax.tree.map(moved, p, update), after))  # statistics of removed channels too
         return (p, state, squares), value
 
     def own_step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:

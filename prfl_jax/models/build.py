@@ -7,7 +7,7 @@ import inspect
 import math
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -56,6 +56,7 @@ class Model:
       sequence: whether each step of a sample has outputs.
       train_step: `step` of a module with state; None: it has none.
       norm_leaves: paths of the params that belong to the same layers as the state.
+      channel_groups: as the module declares them (`channel_search.py`); None: they are traced.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Model:
     sequence: bool = False
     train_step: Callable[[Params, jax.Array, jax.Array | None], tuple[jax.Array, Params]] | None = None
     norm_leaves: frozenset[str] = frozenset()
+    channel_groups: Mapping[str, Sequence[str | None]] | None = None
 
     @property
     def has_state(self) -> bool:
@@ -215,7 +217,8 @@ def wrap_module(
             functions = nnx_functions(name, kind, _make(name, kind, sample)(classes), sample)
         model = _checked(name, functions, sample, classes, sequence)
         asked = checked_module.Module(name, sample, classes, functions, module, sequence)
-        return dataclasses.replace(model, warnings=module_checks.check_once(asked, sizes or Sizes()))
+        warnings, groups = module_checks.check_once(asked, sizes or Sizes()), getattr(module, "channel_groups", None)
+        return dataclasses.replace(model, warnings=warnings, channel_groups=groups)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's code raises

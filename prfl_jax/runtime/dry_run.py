@@ -196,6 +196,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
     model = e.method.model
     fixed = model.num_fixed()
     steps = round_costs(config, size, np.full(len(e.clients), 100)).steps
+    prunable = min(size.prunable, model.num_parameters())  # a state that is masked too is no parameter
     rows = [
         ("strategy, seed", f"{config.strategy}, {config.seed}"),
         ("data", f"{e.source}; {sum(e.clients):,} training samples, {e.test:,} test samples"),
@@ -205,7 +206,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         ("held out", f"{e.holdout:,} samples for early stopping"),
         (
             "parameters",
-            f"{model.num_parameters():,} ({model.name}), {size.prunable:,} of them prunable",
+            f"{model.num_parameters():,} ({model.name}), {prunable:,} of them prunable",
         ),
         *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),

@@ -8,6 +8,7 @@ from typing import Any
 from prfl_jax import registry
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.registry import Registry
+from prfl_jax.submodel.filters import Filters
 from prfl_jax.submodel.leading import Leading
 from prfl_jax.submodel.magnitude import Magnitude
 from prfl_jax.submodel.rolling import Rolling
@@ -31,7 +32,14 @@ def _accept(name: str, found: Any) -> SubmodelRule:
 # the choices of `submodel.name`
 SUBMODELS: Registry[SubmodelRule] = Registry(
     _KEY,
-    {"nested": Nested(), "leading": Leading(), "rolling": Rolling(), "magnitude": Magnitude(), "full": Submodel()},
+    {
+        "nested": Nested(),
+        "leading": Leading(),
+        "rolling": Rolling(),
+        "magnitude": Magnitude(),
+        "filters": Filters(),
+        "full": Submodel(),
+    },
     _accept,
 )
 

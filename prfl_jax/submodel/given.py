@@ -19,15 +19,21 @@ class GivenSize(ModelSize):
 
     Args:
       held: `[101][leaves]`, how many values of each leaf a sub-model of 0 to 100 percent has.
+      held_state: `[101]`, how many values of the state it has; () where each has all of them.
     """
 
     held: tuple[tuple[int, ...], ...] = ()
+    held_state: tuple[int, ...] = ()
 
     def count(self, percent: int) -> int:
         """Values of the sub-model of that density (percent)."""
         if not 1 <= percent <= 100:
             raise ValueError(f"percent {percent} is not in 1..100")
         return sum(self.held[percent])
+
+    def state_count(self, percent: int) -> int:
+        """Values of the state that the sub-model of that density (percent) has."""
+        return self.held_state[percent] if self.held_state else self.state
 
     def mask_bytes(self, percent: int) -> int:
         """0: the density (percent) determines the mask."""

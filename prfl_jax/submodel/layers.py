@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from prfl_jax.models.architectures import ARCHITECTURES, scaled
+from prfl_jax.models.channel_groups import ChannelGroups, declared_groups
 from prfl_jax.system.errors import UserError
 
 
@@ -69,3 +70,20 @@ def layer_table(name: str, input_shape: tuple[int, int, int], classes: int, widt
         layers.append(Layer(f"dense{number}", (inputs, outputs), 1))
         inputs = outputs
     return tuple(layers)
+
+
+def layer_channels(layers: tuple[Layer, ...]) -> ChannelGroups:
+    """The channel groups of a chain of layers, each of which reads the one before: hidden outputs can be removed."""
+    names: dict[str, tuple[str | None, ...]] = {}
+    before: str | None = None
+    for number, layer in enumerate(layers):
+        after = layer.name if number < len(layers) - 1 and layer.biases > 1 else None
+        names[f"{layer.name}/kernel"] = (*[None] * (len(layer.kernel) - 2), before, after)
+        names[f"{layer.name}/bias"] = (after,)
+        before = after
+    shapes = {
+        f"{layer.name}/{leaf}": shape
+        for layer in layers
+        for leaf, shape in (("bias", layer.kernel[-1:]), ("kernel", layer.kernel))
+    }
+    return declared_groups(names, shapes)

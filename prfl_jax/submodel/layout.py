@@ -21,8 +21,8 @@ class Layout:
 
     Biases and everything else of rank 1 or 0 are never pruned (facts: biases are
     never pruned and always counted), except where whole channels go (`channels=True`).
-    The model's state (`models.variables.STATE`) and leaves that stay with clients are never pruned. With `prune=False`
-    nothing is: the full model.
+    The model's state (`models.variables.STATE`) is never pruned, except with its channels (`state=True`); leaves that
+    stay with clients never are. With `prune=False` nothing is: the full model.
     """
 
     paths: tuple[str, ...]
@@ -31,18 +31,26 @@ class Layout:
     treedef: Any
 
     @classmethod
-    def of(cls, params: Any, prune: bool = True, channels: bool = False, stays: frozenset[str] = frozenset()) -> Layout:
+    def of(
+        cls,
+        params: Any,
+        prune: bool = True,
+        channels: bool = False,
+        stays: frozenset[str] = frozenset(),
+        state: bool = False,
+    ) -> Layout:
         """From params or their `ShapeDtypeStruct`s.
 
         Args:
           prune: whether anything is pruned.
           channels: whether whole channels are.
           stays: paths of leaves that are not sent.
+          state: whether the state's leaves are pruned with the channels that they belong to.
         """
         named = flat_paths(params)
         shapes = tuple(tuple(leaf.shape) for leaf in named.values())
         may = [
-            not path.startswith(f"{STATE}/") and path not in stays and (channels or len(shapes[i]) >= 2)
+            (state or not path.startswith(f"{STATE}/")) and path not in stays and (channels or len(shapes[i]) >= 2)
             for i, path in enumerate(named)
         ]
         prunable = tuple(i for i, is_weight in enumerate(may) if prune and is_weight)
@@ -99,7 +107,7 @@ class Layout:
         layers = self.sizes()
         at_home = sum(math.prod(shape) for path, shape in zip(self.paths, self.shapes, strict=True) if path in stays)
         flop = model.flop.by_leaf(batch_size)
-        layer_flop = tuple(flop.pop(self.paths[i]) for i in self.prunable)
+        layer_flop = tuple(flop.pop(self.paths[i], 0.0) for i in self.prunable)
         return ModelSize(
             layers=layers,
             fixed=total - sum(layers) - at_home,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from prfl_jax.models.channel_groups import ChannelGroups
 from prfl_jax.submodel.given import given
 from prfl_jax.submodel.layers import Layer
 from prfl_jax.submodel.scores import Importance
@@ -22,6 +23,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 Arrays = tuple[Any, ...]  # NumPy's or JAX's, one a prunable leaf
 
 
+def _no_channels() -> ChannelGroups:
+    raise UserError("the channel groups of the model are not known; allowed: a rule that needs none")
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """The model that a rule is fitted to.
@@ -30,11 +35,15 @@ class Network:
       shapes: of all leaves but the state's, by path, in the order of `jax.tree.leaves`.
       size: of the full model, with the leaves that the rule may mask as `layers`.
       layers: the network's layers from input to output; raises `UserError` for a model whose layers are not known.
+      channels: its channel groups; raises `UserError` for a model without.
+      masked: paths of the leaves that the rule may mask, in the order of `jax.tree.leaves`; None: those of `shapes`.
     """
 
     shapes: Shapes
     size: ModelSize
     layers: Callable[[], tuple[Layer, ...]]
+    channels: Callable[[], ChannelGroups] = _no_channels
+    masked: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +81,11 @@ class SubmodelRule:
     @property
     def channels(self) -> bool:
         """Whether values of all leaves, biases too, belong to some sub-models only."""
+        return False
+
+    @property
+    def masks_state(self) -> bool:
+        """Whether values of the model's state, such as running statistics, belong to some sub-models only."""
         return False
 
     @property

@@ -36,7 +36,7 @@ class ModelSize:
       min_percent: the smallest density in use (percent); each layer keeps at
         least its own share of it, so that no layer empties.
       rest_flop: forward FLOP per sample that no mask discounts: products that read no prunable leaf.
-      state: how many of the fixed values are a model's state, which is sent and not trained.
+      state: how many values are a model's state, which is sent and not trained.
     """
 
     layers: tuple[int, ...]
@@ -66,6 +66,10 @@ class ModelSize:
         if not 1 <= percent <= 100:
             raise ValueError(f"percent {percent} is not in 1..100")
         return max((self.prunable * percent + 50) // 100, sum(self.base_counts()))
+
+    def state_count(self, percent: int) -> int:
+        """Values of the state that a sub-model of that density has."""
+        return self.state
 
     def value_bytes(self, percent: int) -> int:
         """Bytes of the values of a sub-model: its weights and everything that is never pruned."""

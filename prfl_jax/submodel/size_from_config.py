@@ -7,7 +7,7 @@ from typing import Any
 
 from prfl_jax.data import DATA_SETS
 from prfl_jax.submodel.choices import find_submodel
-from prfl_jax.submodel.layers import layer_table
+from prfl_jax.submodel.layers import layer_channels, layer_table
 from prfl_jax.submodel.rule import Network
 from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.system.errors import UserError
@@ -49,4 +49,6 @@ def model_size_from_config(config: Any) -> ModelSize:
         layer_flop=tuple(flop.get(path, 0.0) for path in masked),
         min_percent=to_percent(config.density.min_density),
     )
-    return rule.fit(Network(kernels | biases, size, lambda: layers), config.submodel.name).size
+    return rule.fit(
+        Network(kernels | biases, size, lambda: layers, lambda: layer_channels(layers)), config.submodel.name
+    ).size

@@ -45,7 +45,7 @@ def make_costs(
     density_pct = np.asarray(density_pct, dtype=np.int64)
     down, up, mask = (_by_client(of, size, density_pct) for of in (rule.down, rule.up, rule.mask))
     if beside:
-        trained = up - round(size.state * size.bytes_per_value)
+        trained = up - _by_client(_state_bytes, size, density_pct)
         down, up = down + trained, up + trained
     seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
     if squares_up:
@@ -65,8 +65,13 @@ def upload_sizes(
       byte_rule: name of `transport.bytes`.
     """
     whole = _by_client(find_byte_rule(byte_rule).up, size, density_pct)
-    trained = _by_client(lambda size, percent: size.count(percent) + size.fixed - size.state, size, density_pct)
-    return UploadSizes(trained, whole, size.bytes_per_value, size.state, np.asarray(mb_s, np.float64))
+    values = _by_client(lambda size, percent: size.count(percent) + size.fixed, size, density_pct)
+    state = _by_client(lambda size, percent: size.state_count(percent), size, density_pct)
+    return UploadSizes(values - state, whole, size.bytes_per_value, state, np.asarray(mb_s, np.float64))
+
+
+def _state_bytes(size: ModelSize, percent: int) -> int:
+    return round(size.state_count(percent) * size.bytes_per_value)
 
 
 def _by_client(bytes_of: Callable[[ModelSize, int], int], size: ModelSize, density_pct: np.ndarray) -> np.ndarray:

@@ -23,14 +23,14 @@ class UploadSizes(NamedTuple):
       values: `[M]` trained values of each client's sub-model, at least 1.
       whole_bytes: `[M]` bytes of all of them, with the model's state.
       value_bytes: bytes of one value.
-      state: values of the model's state, which is always sent whole.
+      state: `[M]` values of the state of each client's sub-model, which is always sent whole.
       mb_s: `[M]` MB/s that each client sends with by `clients.up_mb_s`, whatever a trace of `faults.bandwidth` says.
     """
 
     values: np.ndarray
     whole_bytes: np.ndarray
     value_bytes: float
-    state: int
+    state: np.ndarray | int
     mb_s: np.ndarray
 
 
