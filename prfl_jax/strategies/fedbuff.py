@@ -9,10 +9,12 @@ from __future__ import annotations
 from prfl_jax.strategies.fedavg import full_models
 from prfl_jax.strategies.method import WindowChoice
 
+ON_ARRIVAL = WindowChoice(close="k_arrivals", first_waits_for_all=False, dispatch="on_arrival")
+
 METHODS = {
     "fedbuff": full_models(
         "FedBuff, Nguyen et al. 2022: a step after window.k arrivals",
         aggregation="fedbuff",
-        window=WindowChoice(close="k_arrivals", first_waits_for_all=False, dispatch="on_arrival"),
+        window=ON_ARRIVAL,
     ),
 }
