@@ -42,11 +42,11 @@ def folder(tmp_path_factory):
     config = tiny.config("prfl", rounds=12)
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         for checks in (6, 9):
-            watch = TensorBoard(path)
+            watch = TensorBoard(path, config.eval_every_s)
             with pytest.raises(Interrupted):
                 Experiment(config).run(path, guard=tiny.StopAt(checks), progress=False, watch=watch)
             watch.close()
-        watch = TensorBoard(path)
+        watch = TensorBoard(path, config.eval_every_s)
         Experiment(config).run(path, progress=False, watch=watch)
         watch.close()
     return path
@@ -68,6 +68,19 @@ def test_scalars_are_those_of_the_records(folder):
     assert [found[f"density/client_{c}", round(last["t_s"])] for c in range(4)] == pytest.approx(
         [percent / 100 for percent in last["percents"]]
     )
+
+
+@pytest.mark.parametrize("every_s", [0.01, 0.3, 1.0, 1.5, 100.0])
+def test_each_evaluation_has_a_step_of_its_own(tmp_path, every_s):
+    """Seconds, as long as they tell the evaluations apart; below that, the evaluation's number."""
+    watch = TensorBoard(tmp_path, every_s)
+    totals = dict.fromkeys(("updates", "bytes_up", "bytes_down", "bytes_client_down"), 0)
+    for number in range(120):
+        watch({"kind": "eval", "t_s": number * every_s, "mask": {"accuracy": number / 128}, **totals})
+    watch.close()
+    got = {step: value for (tag, step), value in scalars(tmp_path).items() if tag == "accuracy/mask"}
+    steps = range(120) if every_s < 1 else [round(number * every_s) for number in range(120)]
+    assert got == {step: number / 128 for number, step in enumerate(steps)} and len(got) == 120
 
 
 @pytest.mark.slow
