@@ -381,7 +381,6 @@ def test_an_optimiser_that_needs_the_loss_says_so():
     )
     config.local.optimizer_args = '{"linesearch": null}'  # without its search it needs none
     validate(config)
-    resolve(config, (28, 28, 1), 10)
 
 
 @pytest.mark.parametrize(
