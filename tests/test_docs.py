@@ -189,6 +189,11 @@ def test_the_index_names_every_guide_and_every_key_of_ones_own():
     assert all(f"`{key}`" in text for key in registry.KEYS)
 
 
+@pytest.mark.parametrize("page", ["attacks_and_privacy.md", "own_density.md", "reading_a_report.md"])
+def test_pages_about_any_samples_do_not_speak_of_images(page):
+    assert not re.findall(r".*\bimages?\b.*", (DOCS / page).read_text(), re.IGNORECASE)
+
+
 @pytest.mark.slow
 def test_reading_a_report_names_every_key():
     tables = [line for line in (DOCS / "reading_a_report.md").read_text().splitlines() if line.startswith("|")]

@@ -39,26 +39,23 @@ class ServerOptimizer:
         aggregate.
       signature: a function whose keyword arguments are those of the choice; None: there are none.
       server_lr: eta where `aggregation.server_lr` is None.
-      ranges: of arguments, by name: (test, words).
+      ranges: of arguments, by name.
       first: the argument that `signature` is given besides; "" for none.
     """
 
     rule: Callable[[str], ServerStepRule] | None = None
     signature: Callable[..., Any] | None = None
     server_lr: float = 1.0
-    ranges: Mapping[str, tuple[Callable[[float], bool], str]] = dataclasses.field(default_factory=dict)
+    ranges: Mapping[str, keyword_args.Range] = dataclasses.field(default_factory=dict)
     first: str = ""
 
     def misfit(self, args: Mapping[str, Any]) -> str | None:
         """Why the arguments are not allowed, in words that follow "allowed is"; None: they are."""
         if self.signature is None:
             return keyword_args.NONE if args else None
-        why = keyword_args.misfit(self.signature, dict(args), self.first)
-        if why is None:
-            for name, (test, words) in self.ranges.items():
-                if name in args and not test(args[name]):
-                    return f"an object in which {name} is {words}"
-        return why
+        return keyword_args.misfit(self.signature, dict(args), self.first) or keyword_args.out_of_range(
+            args, self.ranges
+        )
 
 
 def _momentum(momentum: float = 0.9) -> ServerStepRule:
@@ -85,10 +82,9 @@ def _yogi(b1: float = 0.9, b2: float = 0.99, tau: float = 1e-3) -> ServerStepRul
     return Adaptive(yogi, b1, b2, tau)
 
 
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
-    "b1": (lambda v: 0 <= v < 1, "in [0, 1)"),
-    "b2": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+_RANGES: dict[str, keyword_args.Range] = {
+    **factories.RANGES,
+    "b2": (lambda v: 0 <= v <= 1, "in [0, 1]"),  # nothing is divided by 1 - b2 here
     "tau": (lambda v: 1e-15 <= v <= 1e15, "> 0 (from 1e-15 to 1e+15)"),  # float32 holds its square
 }
 

@@ -68,6 +68,7 @@ def checked_arrays(
         if name not in there:
             raise UserError(f"{where}: no array {name}; expected x_train, y_train, x_test, y_test")
     given = there["x_train"], there["x_test"]
+    _one_way_of_lengths(where, there)
     largest = _largest_label(where, num_classes)
     tokens = _given_tokens(where, there)
     largest_step = largest if num_classes is not None else (tokens or _MOST_CLASSES) - 1
@@ -114,6 +115,13 @@ def _one_type(where: Where, train: np.ndarray, test: np.ndarray) -> None:
     raise UserError(f"{where}: x_train is {train.dtype} and x_test {test.dtype}: samples must be of one type{advice}")
 
 
+def _one_way_of_lengths(where: Where, there: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError where the lengths of one part are given without the other's; images have none."""
+    given = [part for part in PARTS if f"length_{part}" in there]
+    if len(given) == 1 and kind_of(there[f"x_{given[0]}"].dtype) is not IMAGES:
+        raise UserError(f"{where}: length_{given[0]} is given alone; allowed are length_train and length_test, or none")
+
+
 def _samples(where: Where, part: str, there: Mapping[str, np.ndarray], only: SampleKind | None) -> np.ndarray:
     """The samples of a part, with padding behind those that are shorter.
 
@@ -128,6 +136,11 @@ def _samples(where: Where, part: str, there: Mapping[str, np.ndarray], only: Sam
         return checked_tokens(where, name, x, lengths)
     if only not in (None, IMAGES):
         raise UserError(f"{where}: {name} is {x.dtype} {_shape(x.shape)}, expected {only.name} as {only.stored}")
+    if only is None and np.iscomplexobj(x):
+        raise UserError(
+            f"{where}: {name} is {x.dtype}, expected images as uint8, series as floats, tokens as whole numbers; real "
+            "and imaginary part can be two channels: np.stack([x.real, x.imag], axis=-1)"
+        )
     if lengths is not None:
         raise UserError(f"{where}: length_{part} is given, but {name} is {x.dtype}; allowed with series and sequences")
     return checked_images(where, name, x)
@@ -144,7 +157,29 @@ def _targets(where: Where, part: str, there: Mapping[str, np.ndarray], largest: 
     x, y, name = there[f"x_{part}"], there[f"y_{part}"], f"y_{part}"
     if kind_of(x.dtype) is SEQUENCES and y.shape == x.shape and y.shape[1] > 1:
         return sequence_targets(where, name, y, x, largest_step, padded=f"length_{part}" in there)
+    _no_step_targets(where, name, y, x)
     return _numbers(where, name, y, len(x), largest, noun_of(x))
+
+
+def _no_step_targets(where: Where, name: str, y: np.ndarray, x: np.ndarray) -> None:
+    """Raises UserError for `[N, K]` that look like targets at the steps of samples `x` that cannot have them."""
+    if y.ndim != 2 or len(y) != len(x) or y.shape[1] == 1 or _rows_mark_a_class(y):
+        return
+    if kind_of(x.dtype) is not SEQUENCES and abs(y.shape[1] - x.shape[1]) > 1:
+        return  # neither as many as steps, nor one less
+    begin = f"{where}: {name} is {y.dtype} {_shape(y.shape)}, expected whole numbers [{len(x)}]"
+    if kind_of(x.dtype) is SEQUENCES:
+        raise UserError(f"{begin}, or {_shape(x.shape)}: a target for each token, {PADDING} where there is none")
+    if x.ndim == 2:
+        raise UserError(f"{begin}; targets at each step are for tokens, and x holds floats: x.astype(np.int32)")
+    raise UserError(f"{begin}: one for each of the {noun_of(x)}; targets at each step are for token sequences")
+
+
+def _rows_mark_a_class(y: np.ndarray) -> bool:
+    """Whether each row `[K]` holds shares of classes: none negative, 1 in all."""
+    if not (np.issubdtype(y.dtype, np.number) or y.dtype == bool) or np.iscomplexobj(y):
+        return False
+    return bool((y >= 0).all() and np.allclose(y.sum(axis=1, dtype=np.float64), 1.0, atol=1e-2))
 
 
 def _given_tokens(where: Where, there: Mapping[str, np.ndarray]) -> int | None:
@@ -186,7 +221,10 @@ def checked_images(where: Where, name: str, x: np.ndarray) -> np.ndarray:
     if x.dtype != np.uint8:
         raise UserError(f"{where}: {name} is {x.dtype}, expected uint8 pixels in 0..255{_to_bytes(x)}")
     if x.ndim not in (3, 4) or 0 in x.shape:
-        raise UserError(f"{where}: {name} is {_shape(x.shape)}, expected [N, H, W] or [N, H, W, C], not empty")
+        advice = ""
+        if x.ndim == 2:  # flat images, or tokens
+            advice = "; uint8 are images; tokens [N, T] are whole numbers of another type: x.astype(np.int32)"
+        raise UserError(f"{where}: {name} is {_shape(x.shape)}, expected {IMAGES.shapes}, not empty{advice}")
     return x if x.ndim == 4 else x[..., None]
 
 

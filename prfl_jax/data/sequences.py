@@ -107,8 +107,9 @@ def sequence_targets(where: Where, name: str, y: np.ndarray, x: np.ndarray, larg
 def stacked(series: Sequence[np.ndarray], steps: int) -> np.ndarray:
     """Series `[T, C]` of at most `steps` steps as one array `[N, steps, C]` float32, NaN behind shorter ones."""
     x = np.full((len(series), steps, series[0].shape[1]), np.nan, np.float32)
-    for row, one in zip(x, series, strict=True):
-        row[: len(one)] = one
+    with np.errstate(over="ignore"):  # infinity, which `checked_series` reports
+        for row, one in zip(x, series, strict=True):
+            row[: len(one)] = one
     return x
 
 

@@ -70,7 +70,20 @@ def ts_files(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     found = {f"x_{part}": stacked(series, steps) for part, (_, series, _) in read.items()}
     found |= {f"y_{part}": np.array(list(map(header.labels.index, labels))) for part, (_, _, labels) in read.items()}
     arrays = checked_arrays(f"data.name={name}", found, len(header.labels), only=FEATURES)
+    notes = [note for part, (_, _, labels) in read.items() for note in _cut_label(paths[part], header, labels[-1])]
+    arrays = arrays._replace(notes=(*arrays.notes, *notes))
     return made(name, arrays, f"files {paths['train'].name} and {paths['test'].name}")
+
+
+def _cut_label(path: pathlib.Path, header: Header, last: str) -> list[str]:
+    """What to say of a file that may be cut in its last label: no line end there, and a longer label begins so."""
+    longer = [label for label in header.labels if label.startswith(last) and label != last]
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        ended = file.read().isspace()
+    if ended or not longer:
+        return []
+    return [f"{path.name} ends without a line end behind its last label {last}: if it was cut, that was {longer[0]}"]
 
 
 def read_ts(path: pathlib.Path) -> tuple[Header, list[np.ndarray], list[str]]:
@@ -172,10 +185,17 @@ def _series(where: str, channels: list[str], length: int | None) -> np.ndarray:
 def _values(where: str, number: int, channel: str) -> np.ndarray:
     texts = ["nan" if text.strip() == "?" else text for text in channel.split(",")]
     try:
-        return np.array(texts, np.float64)
+        values = np.array(texts, np.float64)
     except ValueError:
         wrong = next(text for text in texts if not _is_number(text))
         raise UserError(f"{where}: channel {number} holds {wrong.strip()[:40]!r}, allowed are numbers") from None
+    with np.errstate(over="ignore"):
+        beyond = np.flatnonzero(np.isinf(values.astype(np.float32)))
+    if len(beyond):
+        raise UserError(
+            f"{where}: channel {number} holds {texts[beyond[0]].strip()[:40]!r}, allowed are finite numbers of float32"
+        )
+    return values
 
 
 def _is_number(text: str) -> bool:

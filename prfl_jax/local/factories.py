@@ -18,6 +18,13 @@ from prfl_jax.system import keyword_args
 RATE = "learning_rate"  # the argument that every factory takes
 WORDS = "a function (learning_rate, **arguments) that returns an optax.GradientTransformation"
 
+_SHARE: keyword_args.Range = (lambda v: 0 <= v < 1, "in [0, 1)")
+# of the constants that optimisers of optax and of the server call so
+RANGES: dict[str, keyword_args.Range] = {
+    **dict.fromkeys(("momentum", "b1", "b2", "b3", "decay", "rho"), _SHARE),
+    "eps": (lambda v: v >= 0, ">= 0"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class OptaxFactory:

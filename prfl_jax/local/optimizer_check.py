@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from prfl_jax.system import keyword_args
 from prfl_jax.system.errors import UserError
 
 _FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
+_OF_THE_LOSS = {"value", "value_fn"}  # optax's names of its value, and of the function that gives it
 
 
 def check_optimizer(config: Any, settings: LocalSettings, params: Any) -> None:
@@ -80,6 +82,31 @@ def check_factory(group: str, config: Any, factory: OptaxFactory, params: Any) -
         raise UserError(f"{error}{given}") from error
 
 
+def lack(factory: OptaxFactory) -> str | None:
+    """What the transformation of a factory needs that no step gives it, as `_lack_of` says it; traces one update."""
+
+    def update(params: Any, rate: Any) -> Any:
+        made = factory.make(rate)
+        return made.update(params, made.init(params), params)
+
+    try:
+        jax.eval_shape(update, jax.ShapeDtypeStruct((2, 2), jnp.float32), _FLOAT)
+    except TypeError as error:
+        return _lack_of(error)
+    except Exception:  # which `check_optimizer` reports, with the run's model
+        return None
+    return None
+
+
+def _lack_of(error: TypeError) -> str | None:
+    """From the error of an update that takes keyword arguments besides gradient, state and params; None: of another."""
+    if "required keyword-only argument" not in str(error):
+        return None
+    names = re.findall(r"'(\w+)'", str(error))
+    needs = "the loss in each step" if _OF_THE_LOSS & set(names) else "more in each step"
+    return f"needs {needs} ({', '.join(names)}), which steps do not give"
+
+
 def trace_steps(transformation: Any, params: Any) -> Any:
     """Two steps, inside a function that is traced.
 
@@ -89,7 +116,12 @@ def trace_steps(transformation: Any, params: Any) -> Any:
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         params, before = carry
-        update, state = transformation.update(params, before, params)
+        try:
+            update, state = transformation.update(params, before, params)
+        except TypeError as error:
+            if (lacks := _lack_of(error)) is None:
+                raise
+            raise TypeError(f"its update {lacks}") from error
         _check_alike("its update", update, params, "the gradient")
         _check_alike("its state", state, before, "the state before")
         return (jax.tree.map(jnp.add, params, update), state), None

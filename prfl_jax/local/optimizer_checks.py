@@ -25,16 +25,29 @@ def _momentum(flat: Mapping[str, Any]) -> None:
 
 def _arguments(flat: Mapping[str, Any]) -> None:
     name, text = flat[OPTIMIZER], flat[_ARGS]
-    factory, args = OPTIMIZERS.find(name).factory, keyword_args.parse(text)
-    if factory is None:
+    choice, args = OPTIMIZERS.find(name), keyword_args.parse(text)
+    if choice.factory is None:
         if args:
             raise refuse(
                 _ARGS, text, f"{keyword_args.NONE} with {OPTIMIZER}={name!r}, whose momentum is local.momentum"
             )
         return
-    why = keyword_args.misfit(factory, args, factories.RATE)
+    why = keyword_args.misfit(choice.factory, args, factories.RATE) or keyword_args.out_of_range(args, choice.ranges)
     if why is not None:
         raise refuse(_ARGS, text, f"{why}, with {OPTIMIZER}={name!r}")
+
+
+def _gradient_alone(flat: Mapping[str, Any]) -> None:
+    """One of optax steps by what local steps have; one from a user's file is traced when the run is made."""
+    name = flat[OPTIMIZER]
+    choice = OPTIMIZERS.find(name)
+    if choice.factory is None or is_own(name):
+        return
+    from prfl_jax.local.optimizer_check import lack  # JAX is imported by optax already
+
+    factory = choice.with_args(flat[_ARGS])
+    if factory is not None and (lacks := lack(factory)):
+        raise refuse(OPTIMIZER, name, f"an optimiser that steps by the gradient; this one {lacks}")
 
 
 def _own_steps(name: str) -> str:
@@ -98,6 +111,7 @@ def _importance(flat: Mapping[str, Any]) -> None:
 CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _momentum,
     _arguments,
+    _gradient_alone,
     _work,
     _plain_steps,
     _kept_moments,

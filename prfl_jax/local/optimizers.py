@@ -7,7 +7,7 @@ imports JAX as long as the optimiser is `sgd`; optax does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prfl_jax import registry
@@ -29,9 +29,11 @@ class Optimizer:
     Attributes:
       factory: (learning_rate, **arguments) -> optax.GradientTransformation. None: SGD with `local.momentum`, as
         `local/sgd.py` has it, of whose update ((w_sent - w) / lr)^2 is a squared gradient.
+      ranges: of the factory's arguments, by name; a user's function has its own.
     """
 
     factory: Callable[..., Any] | None = None
+    ranges: Mapping[str, keyword_args.Range] = dataclasses.field(default_factory=dict)
 
     def with_args(self, args: str) -> OptaxFactory | None:
         """The factory with the arguments of a JSON text; None for SGD."""
@@ -91,7 +93,7 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
         Form(
             "the name of an optax factory that takes learning_rate (adam, adamw, lion, adagrad, yogi and more)",
             matches=lambda name: factories.of_optax(name) is not None,
-            load=lambda name: Optimizer(factories.of_optax(name)),
+            load=lambda name: Optimizer(factories.of_optax(name), factories.RANGES),
         ),
     ),
 )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from prfl_jax.models.checked_module import Module, batch_of, draw, refused
+from prfl_jax.models.inputs import TOKENS
 from prfl_jax.models.traced import lowest_float
 from prfl_jax.models.variables import Params
 from prfl_jax.system.errors import UserError
@@ -26,7 +27,6 @@ class BatchChecks:
         self._module, self._evaluate, self._rng = module, evaluate, rng
         self._kind = module.sample.kind
         self._one = f"an {one}" if (one := self._kind.one)[0] in "aeiou" else f"a {one}"
-        self._values = "pixels" if self._kind is IMAGES else "values"
 
     def _out(self, tree: Params, x: np.ndarray, seed: int = 0) -> np.ndarray:
         """Outputs `[B, values of a sample]`."""
@@ -36,6 +36,16 @@ class BatchChecks:
     def _samples(self, number: int, size: int) -> np.ndarray:
         """Samples of several kinds: normal values, and values in [0, 1]."""
         return draw(self._module.sample, size, self._rng, normal=number % 2 == 1)
+
+    def _inputs(self) -> str:
+        """The first batch in words, and what is allowed."""
+        tokens = self._module.sample.tokens
+        if self._kind is not SEQUENCES or not tokens:
+            return f"{'pixels' if self._kind is IMAGES else 'values'} in [0, 1]; allowed: finite ones"
+        return (
+            f"tokens 0..{tokens - 1}; allowed: finite ones, so an embedding of {tokens} tokens or more, whose number "
+            f"the module's class is given as an argument {TOKENS[0]}"
+        )
 
     def _neighbours(self, x: np.ndarray, position: int) -> tuple[np.ndarray, ...]:
         """Batches to put beside one sample: zeros, copies of it, large values or other tokens."""
@@ -55,8 +65,7 @@ class BatchChecks:
             if number == 0 and not np.isfinite(base).all():
                 raise refused(
                     self._module,
-                    f"gives outputs that are not finite with its initial weights, for {self._values} in [0, 1]; "
-                    "allowed: finite ones",
+                    f"gives outputs that are not finite with its initial weights, for {self._inputs()}",
                 )
             noise = _distance(base, self._out(tree, x))  # 0, unless the device adds up in any order
             if (found := _distance(base, self._out(tree, x, seed=1))) > 10 * noise:

@@ -9,13 +9,13 @@ leaves them out: a 3x3 kernel on 28x28 has 4.7 % less there, and on 2x2 56 %).
 Each product belongs to the parameter leaf that it reads, through whatever is done with parameters alone before (casts,
 transposes, slices, weight standardisation, a loop's stacked layers), so that a mask discounts it:
 
-- of two operands the one that does not depend on the images counts; if both do, one that picks values of a leaf
-  (an expert's kernel by an index from the images);
-- a product that reads none (attention's q k^T and softmax v, a kernel that images modulate) is a rest that no mask
+- of two operands the one that does not depend on the samples counts; if both do, one that picks values of a leaf
+  (an expert's kernel by an index from the samples);
+- a product that reads none (attention's q k^T and softmax v, a kernel that samples modulate) is a rest that no mask
   discounts;
 - one that reads several leaves (`w + a @ b`, `concatenate([w_q, w_k, w_v])`) is shared out in proportion to their
   sizes, among those of rank 2 and more if there is one: a gain or a bias takes nothing from its kernel;
-- a product of parameters alone (`a @ b`) is made once for a batch, not for each of its images.
+- a product of parameters alone (`a @ b`) is made once for a batch, not for each of its samples.
 
 Loops count as often as they run: `scan` by its length, `while` where its counter is known beforehand. Of `cond`'s
 branches the most expensive one counts, and of a switch on a known number the branch that it selects. Operations that
@@ -37,11 +37,11 @@ from jax.extend.core import Literal, jaxprs_in_params
 from prfl_jax.models.product_flop import product_flop
 from prfl_jax.models.static_values import called, evaluate, known, turns
 
-BATCH = 2  # images of the traced batch; products that depend on them are divided by it
+BATCH = 2  # samples of the traced batch; products that depend on them are divided by it
 
 REST = ""  # in place of a leaf's path
 
-# How a value depends on the images: not at all; as a choice among values of leaves; in its values.
+# How a value depends on the samples: not at all; as a choice among values of leaves; in its values.
 FIXED, PICKED, MIXED = range(3)
 Flop = Counter[tuple[str, bool]]  # FLOP by (path or REST, whether once for a batch)
 
@@ -64,7 +64,7 @@ class FlopCount:
     """FLOP of a model's forward pass in training.
 
     Attributes:
-      leaves: by `/`-joined path of every leaf: (for each image, once for a batch).
+      leaves: by `/`-joined path of every leaf: (for each sample, once for a batch).
       rest: likewise, of products that read no leaf.
       unknown: what could not be counted, in words.
     """
@@ -91,14 +91,14 @@ def count_flop(function: Callable[..., Any], leaves: Mapping[str, Any], fixed: A
 
     Args:
       leaves: arrays or their shapes, by path.
-      fixed: a pytree of what is neither trained nor depends on the images, likewise; its products are a rest.
-      args: what depends on the images, with `BATCH` of them, as arrays or shapes.
+      fixed: a pytree of what is neither trained nor depends on the samples, likewise; its products are a rest.
+      args: what depends on the samples, with `BATCH` of them, as arrays or shapes.
     """
     closed = jax.make_jaxpr(function)(list(leaves.values()), fixed, *args)
     counter = _Counter({path: tuple(leaf.shape) for path, leaf in leaves.items()})
     constants = [Source()] * len(jax.tree.leaves(fixed))
-    images = len(closed.jaxpr.invars) - len(leaves) - len(constants)
-    sources = [*(Source(frozenset({path})) for path in leaves), *constants, *[Source(data=MIXED)] * images]
+    samples = len(closed.jaxpr.invars) - len(leaves) - len(constants)
+    sources = [*(Source(frozenset({path})) for path in leaves), *constants, *[Source(data=MIXED)] * samples]
     _, flop = counter.count(closed.jaxpr, sources, [True] * len(closed.jaxpr.outvars))
     pairs = {path: (flop[path, False] / BATCH, flop[path, True]) for path in [*leaves, REST]}
     rest = pairs.pop(REST)

@@ -102,8 +102,10 @@ def number_text(value: float | None) -> str:
 
 
 def seconds_text(seconds: float | None, missing: str = "-") -> str:
-    """Simulated seconds with thousands separated: 12345.6 is "12,346 s"."""
-    return missing if seconds is None else f"{seconds:,.0f} s"
+    """Simulated seconds with thousands separated: 12345.6 is "12,346 s"; below 10 s three digits: "0.0125 s"."""
+    if seconds is None:
+        return missing
+    return f"{seconds:,.0f} s" if abs(seconds) >= 10 else f"{seconds:.3g} s"
 
 
 def bytes_text(count: float | None) -> str:
@@ -116,7 +118,9 @@ def bytes_text(count: float | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Host seconds: "8.4 s", "3 min 20 s", "2 h 05 min"."""
+    """Seconds: "0.012 s", "8.4 s", "3 min 20 s", "2 h 05 min"."""
+    if 0 < seconds < 1:
+        return f"{seconds:.2g} s"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from prfl_jax.report.metric import ACCURACY, Headline
-from prfl_jax.report.names import density_text, duration_text
+from prfl_jax.report.names import density_text, duration_text, seconds_text
 from prfl_jax.system import console
 
 _LINE_EVERY_SHARE = 0.1
@@ -148,7 +148,7 @@ class Progress:
         density_pct: Sequence[int] | None,
     ) -> str:
         parts = [f"window {window}/{self._windows}" if self._windows else f"window {window}"]
-        parts.append(f"{simulated_s:,.0f} s")
+        parts.append(seconds_text(simulated_s))
         if result:
             parts.append(result)
         if arrivals is not None:

@@ -73,9 +73,11 @@ def _ending(report: Mapping[str, Any]) -> list[str]:
         subsequent_indent="  ",
     )
     if report["windows"]:
+        length_s = stats["length_mean_s"]
+        length = f"{length_s:.1f} s" if length_s >= 1 else seconds_text(length_s)
         lines.append(
             f"{report['client_updates']:,} client updates, {stats['arrivals_mean']:.1f} per window of "
-            f"{stats['length_mean_s']:.1f} s (from {stats['arrivals_min']} to {stats['arrivals_max']}, "
+            f"{length} (from {stats['arrivals_min']} to {stats['arrivals_max']}, "
             f"{stats['empty']:,} windows empty)"
         )
     if report.get("faults"):

@@ -1,4 +1,4 @@
-"""Writes TensorBoard event files of a run (`--tensorboard`). The step of every scalar is the simulated second."""
+"""Writes TensorBoard event files of a run (`--tensorboard`). The step of every scalar is that of `report/steps.py`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prfl_jax.report.steps import step_at
 from prfl_jax.system.errors import UserError
 
 MOST_CLIENTS = 50  # whose densities are written
@@ -20,17 +21,19 @@ class TensorBoard:
 
     Args:
       folder: the run's folder.
+      eval_every_s: between two evaluations of the run, simulated s.
 
     Raises:
       UserError: tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, eval_every_s: float) -> None:
         try:
             import tensorboardX
         except ModuleNotFoundError:
             raise UserError("--tensorboard: needs tensorboardX; pip install -e '.[tensorboard]'") from None
         self._make, self._folder = tensorboardX.SummaryWriter, folder / "tensorboard"
+        self._eval_every_s = eval_every_s
         self._writer: Any = None
 
     def __call__(self, record: Mapping[str, Any]) -> None:
@@ -38,7 +41,7 @@ class TensorBoard:
         at_s = record.get("t_s", record.get("end_s"))
         if at_s is None:
             return
-        step = round(at_s)
+        step = step_at(at_s, self._eval_every_s)
         if self._writer is None:
             # Files are named by the second: a run resumed within that second must not replace the first file.
             self._writer = self._make(str(self._folder), filename_suffix=f".{time.time_ns()}")

@@ -160,15 +160,15 @@ def train(
             leave(128 + signal.signum)
 
 
-def _watch(path: Path, tensorboard: bool) -> Any:
-    """Receivers of a run's records, in the lead process."""
+def _watch(path: Path, config: Any, tensorboard: bool) -> Any:
+    """The receiver of a run's records, in the lead process."""
     from prfl_jax.system import multi_process
 
     if not tensorboard or not multi_process.leads():
         return None
     from prfl_jax.report.tensorboard import TensorBoard
 
-    return TensorBoard(path)
+    return TensorBoard(path, config.eval_every_s)
 
 
 def _say_not_taken_over(configs: Mapping[str, Any]) -> None:
@@ -185,7 +185,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
     if multi_process.leads():
         print(experiment.memory, file=sys.stderr)
         _say_not_taken_over({"": config})
-    report = experiment.run(folder, guard=guard, watch=_watch(path, tensorboard)).report
+    report = experiment.run(folder, guard=guard, watch=_watch(path, config, tensorboard)).report
     others: dict[str, dict[str, Any]] = {}
     for name in _comparisons(config, report):
         if multi_process.leads():
@@ -208,7 +208,7 @@ def _train_several(configs: dict[str, Any], folder: Path, guard: Any, tensorboar
     from prfl_jax.runtime.batched_runs import run_batched
 
     def run(configs: dict[Path, Any]) -> dict[Path, dict[str, Any]]:
-        watches = [_watch(path, tensorboard) for path in configs]
+        watches = [_watch(path, config, tensorboard) for path, config in configs.items()]
         done = run_batched(list(configs.values()), list(configs), guard=guard, watches=watches)
         return dict(zip(configs, (finished.report for finished in done), strict=True))
 
@@ -282,4 +282,4 @@ def _compare(
     with guard.nothing_to_save():
         experiment = Experiment(other)
     with open_workdir(place, to_dict(other), config_hash(other)) as folder:
-        return experiment.run(folder, guard=guard, watch=_watch(folder.path, tensorboard)).report
+        return experiment.run(folder, guard=guard, watch=_watch(folder.path, other, tensorboard)).report

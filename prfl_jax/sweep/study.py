@@ -21,6 +21,7 @@ import optuna
 from optuna.trial import TrialState
 
 from prfl_jax.config.canonical import config_hash
+from prfl_jax.report.steps import step_at
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 from prfl_jax.sweep.space import Space
 from prfl_jax.sweep.trial import Failed, Surplus, TrialRunner, first_number, planned
@@ -125,8 +126,8 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(sweep: Sweep, base: Any) -> optuna.pruners.BasePruner:
-    """By the metric at simulated seconds; with a horizon, trials are compared from a sixteenth of it on."""
-    horizon = None if base.horizon_s is None else max(16, round(base.horizon_s))
+    """By the metric at the steps of evaluations; with a horizon, trials are compared from a sixteenth of it on."""
+    horizon = None if base.horizon_s is None else max(16, step_at(base.horizon_s, base.eval_every_s))
     if sweep.pruner == "asha":
         least: Any = "auto" if horizon is None else horizon // 16
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=4)

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from prfl_jax.report import read_metrics
 from prfl_jax.report.names import headline_name
+from prfl_jax.report.steps import step_at
 from prfl_jax.sweep.settings import Objective
 from prfl_jax.sweep.space import Space
 from prfl_jax.system.errors import UserError
@@ -130,16 +131,18 @@ class TrialRunner:
         return value
 
     def _watch(self, trial: optuna.Trial, config: Any) -> Callable[[dict[str, Any]], None]:
-        """Tells Optuna of each evaluation; raises TrialPruned where the trial is given up."""
+        """Tells Optuna of each evaluation; raises TrialPruned where the trial is given up.
+
+        Steps are those of the base's grid, by which trials with other grids are compared too.
+        """
         reported: set[int] = set()
 
         def watch(record: dict[str, Any]) -> None:
-            if record["kind"] != "eval" or round(record["t_s"]) in reported:
+            if record["kind"] != "eval" or (step := step_at(record["t_s"], self._base.eval_every_s)) in reported:
                 return
-            step, scores = round(record["t_s"]), record[config.eval.model]
             reported.add(step)
-            trial.report(self._objective.midway(scores[self._objective.metric.name]), step)
+            trial.report(self._objective.midway(record[config.eval.model][self._objective.metric.name]), step)
             if trial.should_prune():
-                raise optuna.TrialPruned(f"given up after {step} simulated s")
+                raise optuna.TrialPruned(f"given up after {record['t_s']:g} simulated s")
 
         return watch

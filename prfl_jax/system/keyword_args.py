@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 WORDS = 'the JSON text of an object of keyword arguments, such as {"b1": 0.9}'
 NONE = "{}"
+
+Range = tuple[Callable[[float], bool], str]  # (test, words)
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -74,6 +76,23 @@ def misfit(function: Callable[..., Any], args: dict[str, Any], first: str) -> st
         kind = _kind(named[name].default) if name in named else None
         if kind is not None and not kind[0](value):
             return f"an object in which {name} is {kind[1]}"
+    return None
+
+
+def out_of_range(args: Mapping[str, Any], ranges: Mapping[str, Range]) -> str | None:
+    """Which argument is out of its range, in words that follow "allowed is"; None: none is.
+
+    Args:
+      ranges: by name. Values that are no numbers have none.
+
+    Examples:
+      >>> out_of_range({"b1": 1.5}, {"b1": (lambda v: v < 1, "below 1")})
+      'an object in which b1 is below 1'
+    """
+    for name, (test, words) in ranges.items():
+        value = args.get(name)
+        if isinstance(value, int | float) and not test(value):
+            return f"an object in which {name} is {words}"
     return None
 
 

@@ -25,6 +25,7 @@ TOKENS = {
     "y_test": RNG.integers(0, 9, (M, T)).astype(np.int8),
     "tokens": 9,
 }
+LENGTHS = {"length_train": np.arange(N) % T + 1, "length_test": np.full(M, T, np.uint8)}
 LABELLED = TOKENS | {"y_train": np.arange(N) % 3, "y_test": np.arange(M) % 3}
 
 
@@ -46,7 +47,7 @@ def test_series_of_any_float_type(tmp_path, dtype):
 
 
 def test_lengths_put_padding_behind_a_sample(tmp_path):
-    lengths = {"length_train": np.arange(N) % T + 1, "length_test": np.full(M, T, np.uint8)}
+    lengths = LENGTHS
     data = read(tmp_path, SERIES | lengths)
     for row, length in enumerate(lengths["length_train"]):
         np.testing.assert_array_equal(data.x_train[row, :length], np.float32(SERIES["x_train"][row, :length]))
@@ -117,7 +118,7 @@ REFUSED = {
     "targets of another length": (
         TOKENS,
         {"y_train": TOKENS["y_train"][:, 1:]},
-        "y_train is int64 [12, 5], expected whole numbers [12]",
+        "y_train is int64 [12, 5], expected whole numbers [12], or [12, 6]: a target for each token, -1 where",
     ),
     "targets in one part": (TOKENS, {"y_test": np.zeros(M, int)}, "y_train is [12, 6] and y_test [5]: both or none"),
     "no number of tokens": (TOKENS, {"tokens": 2.5}, "tokens is 2.5, allowed is a whole number from 1 to 1000000"),
@@ -166,7 +167,30 @@ REFUSED = {
     "nothing there": (SERIES, changed(SERIES, "x_train", 3, np.nan), "sample 3 of x_train has no step"),
     "one axis": (SERIES, {"x_train": np.zeros(N)}, "x_train is float64 [12], expected [N, T, C]"),
     "no steps": (SERIES, {"x_train": np.zeros((N, 0, C))}, "x_train is float64 [12, 0, 2], expected [N, T, C]"),
-    "complex": (SERIES, {"x_train": np.zeros((N, T, C), complex)}, "x_train is complex128, expected uint8 pixels"),
+    "complex": (
+        SERIES,
+        {"x_train": np.zeros((N, T, C), complex)},
+        "x_train is complex128, expected images as uint8, series as floats, tokens as whole numbers; real and imagin",
+    ),
+    "bytes for tokens": (
+        TOKENS,
+        {"x_train": TOKENS["x_train"].astype(np.uint8)},
+        "x_train is [12, 6], expected [N, H, W] or [N, H, W, C], not empty; uint8 are images; tokens [N, T] are whole "
+        "numbers of another type: x.astype(np.int32)",
+    ),
+    "floats for tokens": (
+        TOKENS,
+        {"x_train": TOKENS["x_train"].astype(float)},
+        "y_train is int64 [12, 6], expected whole numbers [12]; targets at each step are for tokens, and x holds "
+        "floats: x.astype(np.int32)",
+    ),
+    "targets of series": (
+        SERIES,
+        {"y_train": TOKENS["y_train"]},
+        "y_train is int64 [12, 6], expected whole numbers [12]: one for each of the samples; targets at each step",
+    ),
+    "one-hot labels of sequences": (LABELLED, {"y_train": np.eye(3)[np.arange(N) % 3]}, "argmax(axis=1)"),
+    "soft labels of series": (SERIES, {"y_train": np.full((N, 4), 0.25)}, "values.argmax(axis=1)"),
     "texts": (SERIES, {"x_train": np.full((N, T), "a")}, "x_train is <U1, expected uint8 pixels"),
     "two kinds": (
         SERIES,
@@ -178,19 +202,33 @@ REFUSED = {
         {"x_test": np.zeros((M, T, 3))},
         "x_train is [12, 6, 2] and x_test [5, 6, 3]: series must be of one shape",
     ),
-    "length 0": (SERIES, {"length_train": np.r_[0, np.ones(N - 1, int)]}, "length_train holds 0, allowed are 1..6"),
-    "length beyond": (TOKENS, {"length_test": np.full(M, T + 1)}, "length_test holds 7, allowed are 1..6"),
+    "length 0": (
+        SERIES | LENGTHS,
+        {"length_train": np.r_[0, np.ones(N - 1, int)]},
+        "length_train holds 0, allowed are 1..6",
+    ),
+    "length beyond": (TOKENS | LENGTHS, {"length_test": np.full(M, T + 1)}, "length_test holds 7, allowed are 1..6"),
     "float lengths": (
-        TOKENS,
+        TOKENS | LENGTHS,
         {"length_test": np.full(M, 2.0)},
         "length_test is float64 [5], expected whole numbers [5]",
     ),
     "lengths of another number": (
-        TOKENS,
+        TOKENS | LENGTHS,
         {"length_train": np.ones(M, int)},
         "length_train is int64 [5], expected whole numbers [12]",
     ),
-    "one length": (TOKENS, {"length_train": 3}, "length_train is int64 [], expected whole numbers [12]"),
+    "lengths of training samples alone": (
+        SERIES,
+        {"length_train": np.ones(N, int)},
+        "length_train is given alone; allowed are length_train and length_test, or none",
+    ),
+    "lengths of test samples alone": (
+        TOKENS,
+        {"length_test": np.ones(M, int)},
+        "length_test is given alone; allowed are length_train and length_test, or none",
+    ),
+    "one length": (TOKENS | LENGTHS, {"length_train": 3}, "length_train is int64 [], expected whole numbers [12]"),
     "ragged": (
         TOKENS,
         {"x_train": np.array([np.arange(k + 1) for k in range(N)], object)},
@@ -235,7 +273,8 @@ def test_a_plugin_of_sequences_is_checked_like_a_file(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\nfrom prfl_jax.data import Dataset\n\n\ndef made(folder):\n"
         "    x = np.array([[1, 2, 7], [3, 1, 0]])\n"
-        "    return Dataset('own', x, x, x, x, None, tokens=LARGEST, length_train=np.array([1, 3]))\n"
+        "    return Dataset('own', x, x, x, x, None, tokens=LARGEST, length_train=np.array([1, 3]),\n"
+        "                   length_test=np.array([3, 3]))\n"
     )
     text = (tmp_path / "mine.py").read_text()
     cfg = config(f"{tmp_path}/mine.py:made")

@@ -87,7 +87,9 @@ REFUSED = {
     "missing at the start": (TRAIN + "NaN,2:?,2:up\n", "line 15: value 1 of channel 1 is missing"),
     "missing in one channel": (TRAIN + "1,2:3,?:up\n", "line 15: value 2 of channel 2 is missing"),
     "nothing there": (TRAIN + "?,?:?,?:up\n", "line 15: all values are missing; leave the line out"),
-    "infinite": (TRAIN + "1,inf:2,3:up\n", "x_train holds inf in sample 3 at step 1"),
+    "infinite": (TRAIN + "1,2:-inf,3:up\n", "line 15: channel 2 holds '-inf', allowed are finite numbers of float32"),
+    "beyond float32": (TRAIN + "1,1e40:2,3:up\n", "line 15: channel 1 holds '1e40', allowed are finite numbers"),
+    "beyond float64": (TRAIN + "1,-1e999:2,3:up\n", "line 15: channel 1 holds '-1e999', allowed are finite numbers"),
     "time stamps": (TRAIN.replace("@timestamps false", "@timeStamps true"), "line 4: series with time stamps"),
     "no labels": (TRAIN.replace("@classLabel true up down", "@classLabel false"), "no '@classLabel true LABEL"),
     "no such flag": (TRAIN.replace("@univariate false", "@univariate no"), "@univariate is 'no', allowed are true and"),
@@ -100,6 +102,23 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("1", "Own_TRAIN.ts ends without a line end behind its last label 1: if it was cut, that was 12"),
+        ("1\n", None),
+        ("1 ", None),
+        ("12", None),  # no label is longer
+        ("2", None),
+    ],
+)
+def test_a_label_cut_to_another_one_is_noted(tmp_path, end, said):
+    head = "@classLabel true 1 12 2\n@data\n"
+    data = load(write(tmp_path, head + "1,2:2\n3,4:12\n5,6:" + end, head + "1,1:2\n1,2:2\n"), 0)
+    assert [note for note in data.notes if "line end" in note] == ([said] if said else [])
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_damaged_file_is_refused_in_a_line(tmp_path, fault):
     text, said = REFUSED[fault]

@@ -40,7 +40,7 @@ def arrays(train: int = 200, test: int = 60) -> dict[str, np.ndarray]:
     there = np.arange(STEPS) < lengths[:, None]
     return {
         "x_train": first[:, :-1], "y_train": np.where(there, first[:, 1:], -1), "length_train": lengths,
-        "x_test": second[:, :-1], "y_test": second[:, 1:],
+        "x_test": second[:, :-1], "y_test": second[:, 1:], "length_test": np.full(test, STEPS),
     }  # fmt: skip
 
 

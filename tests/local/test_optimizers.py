@@ -292,6 +292,13 @@ def three(step):
     return jnp.zeros(3)
 
 
+def needs_more(learning_rate):
+    def update(gradient, state, params=None, *, hint):
+        return gradient, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+
 def named_lr(lr):
     return optax.sgd(lr)
 
@@ -331,6 +338,9 @@ NAMES_OF_ADAMW = "an object with names among b1, b2, eps, eps_root, mu_dtype, we
         ('{"b1": true}', "an object in which b1 is a number"),
         ('{"nesterov": 1}', "an object in which nesterov is true or false"),
         ('{"learning_rate": 0.1}', f"{NAMES_OF_ADAMW}, not 'learning_rate'"),
+        ('{"b1": 1.5}', "an object in which b1 is in [0, 1)"),
+        ('{"b2": 1}', "an object in which b2 is in [0, 1)"),  # its correction divides by 1 - b2
+        ('{"b1": 0.0, "eps": -0.5}', "an object in which eps is >= 0"),
     ],
 )
 def test_arguments_that_the_factory_does_not_take_are_refused(args, allowed):
@@ -340,11 +350,45 @@ def test_arguments_that_the_factory_does_not_take_are_refused(args, allowed):
 
 
 @pytest.mark.parametrize(
+    ("name", "args", "constant"),
+    [
+        ("rmsprop", '{"decay": -0.1}', "decay"),
+        ("adadelta", '{"rho": 1}', "rho"),
+        ("lars", '{"momentum": 1.0}', "momentum"),
+        ("lars", '{"momentum": 0, "eps": 0}', None),
+        ("rmsprop", '{"momentum": null}', None),
+        (f"{HERE}:no_transformation", '{"b1": 2.0}', None),  # of a user's function, which may mean something else
+    ],
+)
+def test_ranges_of_other_optimisers_constants(name, args, constant):
+    config = tiny.config("fedavg", local__optimizer=name, local__optimizer_args=args)
+    if constant is None:
+        validate(config)
+        return
+    with pytest.raises(
+        UserError, match=rf"an object in which {constant} is in \[0, 1\), with local\.optimizer='{name}'"
+    ):
+        validate(config)
+
+
+def test_an_optimiser_that_needs_the_loss_says_so():
+    config = tiny.config("fedavg", local__optimizer="lbfgs", local__lr=0.01)
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    assert str(caught.value) == (
+        "config.local.optimizer='lbfgs': allowed is an optimiser that steps by the gradient; this one needs the loss "
+        "in each step (value, grad, value_fn), which steps do not give"
+    )
+    config.local.optimizer_args = '{"linesearch": null}'  # without its search it needs none
+    validate(config)
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         (dict(optimizer="adam", momentum=0.9), "config.local.momentum=0.9: allowed is 0 with local.optimizer='adam'"),
         (dict(optimizer_args='{"momentum": 0.9}'), "allowed is {} with local.optimizer='sgd', whose momentum is local"),
-        (dict(optimizer="lbfgs"), "config.local.optimizer: 'lbfgs' failed (TypeError: "),
+        (dict(optimizer=f"{HERE}:needs_more"), "its update needs more in each step (hint), which steps do not give"),
         (dict(optimizer="adam", optimizer_args='{"mu_dtype": "no"}'), "failed (TypeError: data type 'no' not"),
         (dict(optimizer="adafactor", optimizer_args='{"decay_offset": 2.5}'), "decay_offset is a whole number"),
         (dict(optimizer=f"{HERE}:named_lr"), "is a function: <function named_lr"),

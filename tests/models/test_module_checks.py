@@ -13,6 +13,7 @@ from prfl_jax.models import module_checks
 from prfl_jax.models.build import load_model, save_model, wrap_module
 from prfl_jax.models.checked_module import Sizes
 from prfl_jax.system.errors import UserError
+from prfl_jax.tasks import SEQUENCES, SampleSpec
 
 X = np.random.default_rng(0).normal(size=(3, *zoo.SHAPE)).astype(np.float32)
 
@@ -83,6 +84,27 @@ def test_outputs_that_are_no_numbers_or_no_floats():
 
     refused(Nan, "not finite with its initial weights")
     refused(Labels, "returns int32 outputs; allowed: floats")
+
+
+class Embeds(zoo.nn.Module):
+    """Six tokens, however many there are."""
+
+    classes: int
+
+    @zoo.nn.compact
+    def __call__(self, x):
+        return zoo.nn.Dense(self.classes)(zoo.nn.Embed(6, 3)(x).mean(axis=1))
+
+
+def test_an_embedding_of_too_few_tokens_is_told_how_many():
+    sample = SampleSpec((4,), SEQUENCES, tokens=12)
+    with pytest.raises(UserError) as caught:
+        wrap_module("theirs", Embeds, sample, 4)
+    assert str(caught.value) == (
+        "config.model.name: 'theirs' gives outputs that are not finite with its initial weights, for tokens 0..11; "
+        "allowed: finite ones, so an embedding of 12 tokens or more, whose number the module's class is given as an "
+        "argument tokens"
+    )
 
 
 # Variables that are no params.

@@ -109,6 +109,15 @@ def test_how_the_run_ended(prfl, how, said):
     assert said in summary_text({**prfl, "ended": {"how": how, "detail": None, "client": None, "window": 400}})
 
 
+def test_a_run_of_less_than_a_second():
+    whole = report_of(simulated_run(windows=60), 10, thresholds=(0.8,))
+    times = {"simulated_s": 0.0625, "window_stats": whole["window_stats"] | {"length_mean_s": 0.00104}}
+    times["time_to_accuracy_curves"] = dict.fromkeys(("mask", "fedavg"), {"0.8": 0.03})
+    text = summary_text({**whole, **times})
+    assert "60 windows, 0.0625 s simulated" in text and " per window of 0.00104 s (from" in text
+    assert row(text, "PR-FL, MaskFedAvg model *")[-2:] == ["0.03", "s"]
+
+
 def test_a_loss_that_is_not_finite_names_window_and_client():
     end = {"kind": "end", "how": "not_finite", "detail": "try a smaller local.lr " * 8, "client": 3, "window": 2}
     text = summary_text(report_of([end], 10))
@@ -136,7 +145,10 @@ def test_numbers_for_people():
     assert bytes_text(3_456_000_000) == "3.456 GB" and bytes_text(2.5e13) == "25,000 GB"
     assert percent_text(0.93449) == "93.4 %" and percent_text(None) == "-"
     assert seconds_text(12345.6) == "12,346 s" and seconds_text(None, "never") == "never"
-    assert [duration_text(s) for s in (8.44, 59.97, 200.4, 3600, 7540)] == [
-        "8.4 s", "1 min 00 s", "3 min 20 s", "1 h 00 min", "2 h 05 min",
+    assert [seconds_text(s) for s in (0, 0.01254, 0.3, 2.0, 9.876, 10.4)] == [
+        "0 s", "0.0125 s", "0.3 s", "2 s", "9.88 s", "10 s",
+    ]  # fmt: skip
+    assert [duration_text(s) for s in (0.0, 0.0123, 8.44, 59.97, 200.4, 3600, 7540)] == [
+        "0.0 s", "0.012 s", "8.4 s", "1 min 00 s", "3 min 20 s", "1 h 00 min", "2 h 05 min",
     ]  # fmt: skip
     assert [density_text(d) for d in (1.0, 0.08, 0.5, 0.13)] == ["1", ".08", ".5", ".13"]

@@ -42,11 +42,11 @@ def folder(tmp_path_factory):
     config = tiny.config("prfl", rounds=12)
     with mock.patch("prfl_jax.runtime.experiment.run_figure"):
         for checks in (6, 9):
-            watch = TensorBoard(path)
+            watch = TensorBoard(path, config.eval_every_s)
             with pytest.raises(Interrupted):
                 Experiment(config).run(path, guard=tiny.StopAt(checks), progress=False, watch=watch)
             watch.close()
-        watch = TensorBoard(path)
+        watch = TensorBoard(path, config.eval_every_s)
         Experiment(config).run(path, progress=False, watch=watch)
         watch.close()
     return path
@@ -68,6 +68,21 @@ def test_scalars_are_those_of_the_records(folder):
     assert [found[f"density/client_{c}", round(last["t_s"])] for c in range(4)] == pytest.approx(
         [percent / 100 for percent in last["percents"]]
     )
+
+
+@pytest.mark.parametrize(
+    ("every_s", "unit_s"),
+    [(1e-8, 1e-9), (1e-5, 1e-6), (0.009, 1e-6), (0.01, 1e-3), (0.3, 1e-3), (1.0, 1.0), (1.5, 1.0), (100.0, 1.0)],
+)
+def test_each_evaluation_has_a_step_of_its_own(tmp_path, every_s, unit_s):
+    """Seconds, as long as they tell the evaluations apart; below that, thousandths."""
+    watch = TensorBoard(tmp_path, every_s)
+    totals = dict.fromkeys(("updates", "bytes_up", "bytes_down", "bytes_client_down"), 0)
+    for number in range(40):
+        watch({"kind": "eval", "t_s": number * every_s, "mask": {"accuracy": number / 128}, **totals})
+    watch.close()
+    got = {step: value for (tag, step), value in scalars(tmp_path).items() if tag == "accuracy/mask"}
+    assert got == {round(number * every_s / unit_s): number / 128 for number in range(40)} and len(got) == 40
 
 
 @pytest.mark.slow

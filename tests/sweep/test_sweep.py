@@ -208,6 +208,34 @@ def test_asha_gives_up_the_trials_of_high_perplexity(space_file, tmp_path):
     assert [entry["state"] for entry in outcome(out)["trials"]] == ["complete"] + ["pruned"] * 4
 
 
+@pytest.mark.parametrize("every_s", [0.01, 0.4, 1.0, 100.0])
+def test_asha_compares_evaluations_at_any_distance(tmp_path, every_s):
+    from prfl_jax.sweep.study import _pruner
+    from prfl_jax.sweep.trial import TrialRunner
+
+    base = tiny.config("fedavg", eval_every_s=every_s, horizon_s=64 * every_s)
+    study = optuna.create_study(pruner=_pruner(sweep("", tmp_path, pruner="asha"), base), direction="maximize")
+    runner = TrialRunner(base, Space({}, {}), ACCURATE, tmp_path, tiny.StopAt(9), progress=False)
+
+    def evaluations(accuracy):
+        """How many a trial of that accuracy has before it is given up."""
+        trial = study.ask()
+        watch = runner._watch(trial, base)
+        try:
+            for number in range(65):
+                record = {"kind": "eval", "t_s": number * every_s, "mask": {"accuracy": accuracy}}
+                watch(record)
+                watch(record)  # a retry repeats what is there
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, accuracy)
+        return len(study.trials[-1].intermediate_values)
+
+    assert evaluations(0.9) == 65
+    assert all(evaluations(accuracy) == 5 for accuracy in (0.5, 0.2, 0.1))  # a sixteenth of the horizon
+
+
 def test_what_a_trial_under_way_is_compared_by():
     """In the direction in which the study compares; a value that is not finite is the worst."""
     least = Objective(PERPLEXITY)
