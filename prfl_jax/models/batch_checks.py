@@ -100,19 +100,20 @@ class BatchChecks:
         steps = self._module.sample.shape[0]
         full = dataclasses.replace(self._module.sample, padded=False)
         cuts = np.unique(np.linspace(0, steps - 2, min(CUTS, steps - 1)).round().astype(int))
+        what = "tokens" if self._kind is SEQUENCES else "values"
         tolerance = LEAKED[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], batch_of(self._module, FEW))]
         for number, tree in enumerate(trees):
             x = draw(full, FEW, self._rng, normal=number % 2 == 1)
             base, again = self._by_step(tree, x), self._by_step(tree, x)
-            allowed = max(10 * _distance(base, again), tolerance * (1 if number < 2 else 10) * _largest(base))
+            allowed = max(10 * _largest(_apart(base, again)), tolerance * (1 if number < 2 else 10) * _largest(base))
             for first in range(0, len(cuts), FEW):
                 last = np.resize(cuts[first : first + FEW], FEW)[:, None]  # the last step that stays, of each row
                 later = np.arange(steps)[None] > last
                 out = self._by_step(tree, np.where(later.reshape(*later.shape, *[1] * (x.ndim - 2)), self._other(x), x))
-                if (found := _distance(base[~later], out[~later])) > allowed:
+                if (found := _largest(_apart(base, out)[~later])) > allowed:
                     raise refused(
                         self._module,
-                        f"looks ahead at later steps: outputs change by {found:.2g} with the {self._kind.name} after "
+                        f"looks ahead at later steps: outputs change by {found:.2g} with {what} after "
                         "their step, which are the targets; allowed: outputs of each step from that step and those "
                         "before it (a causal mask in attention, no backward direction, no mean over all steps)",
                     )
@@ -162,8 +163,13 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
 
 
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Absolute differences; 0 where one is NaN or infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0)
+
+
 def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     """1 for rows that differ by more than `tolerance` of the largest value, else 0; NaN and infinity are ignored."""
-    with np.errstate(invalid="ignore"):
-        apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
+    apart = _apart(a, b).max(axis=1)
     return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)

@@ -80,7 +80,9 @@ def test_a_causal_module_is_taken(mix):
 @pytest.mark.parametrize("mix", slow_except(AHEAD, "next", "last", "attention"))
 def test_a_module_that_looks_ahead_is_found(mix):
     for sample in (SAMPLE, PADDED, SERIES) if mix == "next" else (SAMPLE,):
-        with pytest.raises(UserError, match="'theirs' looks ahead at later steps: outputs change by"):
+        with pytest.raises(
+            UserError, match="'theirs' looks ahead at later steps: outputs change by .* with (tokens|values) after"
+        ):
             asked(Steps(mix), sample)
 
 
