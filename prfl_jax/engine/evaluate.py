@@ -106,7 +106,7 @@ class Evaluator:
             valid = y >= 0
             label = jnp.where(valid, y, 0)
             right = valid & (jnp.argmax(logits, axis=-1) == label)
-            extra = task.extra(logits, label) if task.extra is not None else {}
+            extra = dict(task.extra(logits, label)) if task.extra is not None else {}
             return label, valid, right, (loss(logits, label), extra)
 
         def piece(params: Any, data: EvalSet, first: jax.Array, number: jax.Array, sums: Sums) -> Sums:

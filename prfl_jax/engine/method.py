@@ -43,7 +43,7 @@ from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.system import multi_process
 from prfl_jax.system.errors import UserError
-from prfl_jax.tasks import IMAGES, SampleSpec, Task, find_task
+from prfl_jax.tasks import IMAGES, SampleSpec, Task, check_task, find_task
 from prfl_jax.transport import find_upload
 
 
@@ -109,7 +109,7 @@ def resolve(
         evaluated=tuple(sorted({samples_each(n, config.eval.batch_size, place(config).count) for n in evaluated if n})),
         trained=(config.local.batch_size,),
     )
-    model = build_model(config.model, sample, data_classes, sizes, task.sequence)
+    model = build_model(config.model, sample, data_classes, sizes, task.sequence, task.causal)
     if config.clients.flop_s and model.flop.unknown:
         raise UserError(
             f"config.clients.flop_s: the FLOP of {config.model.name!r} cannot be counted because of "
@@ -141,6 +141,7 @@ def resolve(
     check_optimizer(config.local, settings_from_config(config, work), model.shapes())
     importance = IMPORTANCES.find(config.submodel.importance)
     target_loss = make_loss(config.model.loss)
+    check_task(config.task.name, task, sample, (model.classes, data_classes), target_loss)
     axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
     if axis == "auto":
         axis = "map" if on_cpu else "vmap"

@@ -1,7 +1,8 @@
-"""Checks by numbers that a module's outputs in evaluation depend on no other sample, batch size or random key."""
+"""Checks by numbers that a module's outputs in evaluation depend on no other sample, batch size, key or later step."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from prfl_jax.tasks import IMAGES, SEQUENCES
 FEW = 5  # samples of the batch that is looked at in full
 # How much a sample's outputs may differ between two shapes of batch, of the largest output: rounding is another there.
 ROUNDING = {4: 1e-4, 2: 0.2, 1: 0.5}  # by bytes of the narrowest float; ten times that with params far from the first
+# How much the outputs at a step may change with later steps, of the largest output: convolutions by FFT round them.
+LEAKED = {4: 1e-5, 2: 1e-2, 1: 0.1}  # by bytes of the narrowest float; ten times that with params far from the first
+CUTS = 4 * FEW  # steps after which later ones are changed, at most
 
 
 class BatchChecks:
@@ -97,6 +101,43 @@ class BatchChecks:
         if (apart == 2).any():
             raise self._depends(f"outputs of {self._one} alone and in a batch of {size} differ")
 
+    def check_later_steps(self, trees: Sequence[Params]) -> None:
+        """Checks that outputs up to a step stay what they are when samples change after it.
+
+        Each row of a batch has a step of its own: rows are known to be independent (`check_few`).
+        """
+        steps = self._module.sample.shape[0]
+        full = dataclasses.replace(self._module.sample, padded=False)
+        cuts = np.unique(np.linspace(0, steps - 2, min(CUTS, steps - 1)).round().astype(int))
+        what = "tokens" if self._kind is SEQUENCES else "values"
+        tolerance = LEAKED[lowest_float(lambda t, x: self._evaluate(t, x, 0), trees[0], batch_of(self._module, FEW))]
+        for number, tree in enumerate(trees):
+            x = draw(full, FEW, self._rng, normal=number % 2 == 1)
+            base, again = self._by_step(tree, x), self._by_step(tree, x)
+            allowed = max(10 * _largest(_apart(base, again)), tolerance * (1 if number < 2 else 10) * _largest(base))
+            for first in range(0, len(cuts), FEW):
+                last = np.resize(cuts[first : first + FEW], FEW)[:, None]  # the last step that stays, of each row
+                later = np.arange(steps)[None] > last
+                out = self._by_step(tree, np.where(later.reshape(*later.shape, *[1] * (x.ndim - 2)), self._other(x), x))
+                if (found := _largest(_apart(base, out)[~later])) > allowed:
+                    raise refused(
+                        self._module,
+                        f"looks ahead at later steps: outputs change by {found:.2g} with {what} after "
+                        "their step, which are the targets; allowed: outputs of each step from that step and those "
+                        "before it (a causal mask in attention, no backward direction, no mean over all steps)",
+                    )
+
+    def _by_step(self, tree: Params, x: np.ndarray) -> np.ndarray:
+        """Outputs `[B, T, values]`."""
+        return self._out(tree, x).reshape(*x.shape[:2], -1)
+
+    def _other(self, x: np.ndarray) -> np.ndarray:
+        """Samples that differ from `x` in every value; tokens among those that there are."""
+        if self._kind is SEQUENCES:
+            tokens = max(self._module.sample.tokens, 1)
+            return (x + self._rng.integers(1, max(tokens, 2), x.shape)) % tokens
+        return x + 1 + self._rng.uniform(size=x.shape)
+
     def _check_neighbours(self, tree: Params, x: np.ndarray, base: np.ndarray, position: int, noise: float) -> None:
         """Runs the same program beside other samples (zeros, copies, large values); outputs must be equal."""
         for others in self._neighbours(x, position):
@@ -131,8 +172,13 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
 
 
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Absolute differences; 0 where one is NaN or infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0)
+
+
 def _far(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     """1 for rows that differ by more than `tolerance` of the largest value, else 0; NaN and infinity are ignored."""
-    with np.errstate(invalid="ignore"):
-        apart = np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), 0.0).max(axis=1)
+    apart = _apart(a, b).max(axis=1)
     return (apart > tolerance * max(_largest(a), 1e-30)).astype(int)

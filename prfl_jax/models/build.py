@@ -137,6 +137,7 @@ def build_model(
     data_classes: int,
     sizes: Sizes | None = None,
     sequence: bool = False,
+    causal: bool = False,
 ) -> Model:
     """The model of `config.model` for samples of `input_shape` and labels `0..data_classes-1`.
 
@@ -156,10 +157,11 @@ def build_model(
       data_classes: number of labels in the data.
       sizes: batch sizes of the run; a user's module is checked with batches of these sizes.
       sequence: whether each step of a sample has outputs.
+      causal: whether they must not depend on later steps (`Task.causal`), which a user's module is checked for.
 
     Raises:
-      UserError: the module cannot be found, has state that cannot be kept, looks across its batch, or has too few
-        outputs.
+      UserError: the module cannot be found, has state that cannot be kept, looks across its batch or ahead, or has too
+        few outputs.
     """
     classes = int(cfg.classes or data_classes)
     if classes < data_classes:
@@ -168,7 +170,7 @@ def build_model(
     module = MODELS.find(cfg.name)
     if cfg.name in MODELS:
         return wrap_linen(cfg.name, _built_in(cfg, module, sample, classes, sequence), sample, classes, sequence)
-    return wrap_module(cfg.name, module, sample, classes, sizes, sequence)
+    return wrap_module(cfg.name, module, sample, classes, sizes, sequence, causal)
 
 
 def _built_in(cfg: Any, module: Any, sample: SampleSpec, classes: int, sequence: bool) -> nn.Module:
@@ -194,6 +196,7 @@ def wrap_module(
     classes: int,
     sizes: Sizes | None = None,
     sequence: bool = False,
+    causal: bool = False,
 ) -> Model:
     """A user's linen class or instance, or nnx class, as a `Model`; after all checks of `module_checks`.
 
@@ -216,7 +219,7 @@ def wrap_module(
         else:
             functions = nnx_functions(name, kind, _make(name, kind, sample)(classes), sample)
         model = _checked(name, functions, sample, classes, sequence)
-        asked = checked_module.Module(name, sample, classes, functions, module, sequence)
+        asked = checked_module.Module(name, sample, classes, functions, module, sequence, causal)
         warnings, groups = module_checks.check_once(asked, sizes or Sizes()), getattr(module, "channel_groups", None)
         return dataclasses.replace(model, warnings=warnings, channel_groups=groups)
     except UserError:

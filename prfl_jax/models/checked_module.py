@@ -40,6 +40,7 @@ class Module:
       functions: its pure functions, made by an adapter.
       source: the module or its class, whose code is searched for dropout.
       sequence: whether each step of a sample has outputs.
+      causal: whether those must not depend on later steps.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Module:
     functions: Functions
     source: Any
     sequence: bool = False
+    causal: bool = False
 
     def check_outputs(self, out: Any, size: int) -> None:
         """As `check_outputs`, of a batch of `size` samples."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from prfl_jax.registry import Lazy, Registry
 from prfl_jax.system.errors import refuse
+from prfl_jax.tasks import find_task
 
 
 def _any_module(name: str, found: Any) -> Any:
@@ -36,12 +37,26 @@ MODELS: Registry[Any] = Registry(
     _any_module,
 )
 
-# functions of logits `[B, K]` and labels `[B]`, see `losses.Loss`
-LOSSES: Registry[Any] = Registry(
+
+@dataclasses.dataclass(frozen=True)
+class LossChoice:
+    """One choice of `model.loss`.
+
+    Attributes:
+      function: from logits `[B, K]` and labels `[B]` to losses `[B]`, see `losses.Loss`.
+      log_likelihood: whether it is -log of the label's probability, in a distribution over all classes.
+    """
+
+    function: Lazy
+    log_likelihood: bool = False
+
+
+# the loss of a target
+LOSSES: Registry[LossChoice] = Registry(
     "model.loss",
     {
-        "sigmoid": Lazy("prfl_jax.models.losses:sigmoid_loss"),
-        "softmax": Lazy("prfl_jax.models.losses:softmax_loss"),
+        "sigmoid": LossChoice(Lazy("prfl_jax.models.losses:sigmoid_loss")),
+        "softmax": LossChoice(Lazy("prfl_jax.models.losses:softmax_loss"), log_likelihood=True),
     },
 )
 
@@ -123,5 +138,15 @@ def _norm_fits_the_network(flat: Mapping[str, Any]) -> None:
         raise refuse("model.norm", norm, f"{words} with config.model.name={name!r}")
 
 
+def _loss_fits_the_metric(flat: Mapping[str, Any]) -> None:
+    """A metric that reads the mean loss as a log-likelihood, such as perplexity, needs a loss that is one."""
+    name, loss = flat["task.name"], flat["model.loss"]
+    metric = find_task(name).metric
+    if metric.log_likelihood and not LOSSES.find(loss).log_likelihood:
+        fitting = " or ".join(LOSSES.with_trait(lambda other: other.log_likelihood))
+        why = f"whose {metric.name} is computed from the mean -log probability of a label"
+        raise refuse("model.loss", loss, f"{fitting} with task.name={name!r}, {why}")
+
+
 # run by `config/validate.py`
-CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_norm_fits_the_network,)
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_norm_fits_the_network, _loss_fits_the_metric)

@@ -30,4 +30,5 @@ def make_loss(name: str) -> Loss:
     Raises:
       UserError: there is no such loss.
     """
-    return LOSSES.find(name)
+    function: Loss = LOSSES.find(name).function.load()
+    return function

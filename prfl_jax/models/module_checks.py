@@ -1,5 +1,7 @@
 """Checks a user's module before a run: outputs must depend on each sample alone, and only state may change by a call.
 
+Where targets are the next tokens, outputs must not depend on later steps either.
+
 Small batches are checked by numbers; the run's own batches by their traced programs alone, unless those differ.
 """
 
@@ -26,16 +28,17 @@ from prfl_jax.system.jax_settings import root_key
 MANY = 256  # of one that is traced, where no batch of the run is known
 SPREADS = (0.05, 0.5, 2.0)  # of what is added to params, of their own size: a branch may begin with a factor of 0
 COPIES = 8  # of the params, that `_check_numbers` has at a time, with what it draws them from
-_asked_before: list[tuple[Any, ...]] = []  # (the user's object, sample, classes, sequence, sizes, warnings)
+_asked_before: list[tuple[Any, ...]] = []  # (the user's object, sample, classes, sequence, causal, sizes, warnings)
 
 
 def check_once(module: Module, sizes: Sizes) -> tuple[str, ...]:
     """Like `check`, but only once in a process for the same object and shapes: several experiments share a model."""
-    for source, *shapes, warnings in _asked_before:
-        if source is module.source and shapes == [module.sample, module.classes, module.sequence, sizes]:
+    asked = [module.sample, module.classes, module.sequence, module.causal, sizes]
+    for source, *before, warnings in _asked_before:
+        if source is module.source and before == asked:
             return tuple(warnings)
     warnings = check(module, sizes)
-    _asked_before.append((module.source, module.sample, module.classes, module.sequence, sizes, warnings))
+    _asked_before.append((module.source, *asked, warnings))
     return warnings
 
 
@@ -118,6 +121,8 @@ def _check_numbers(module: Module, sizes: Sizes) -> None:
 
     asked = BatchChecks(module, evaluate, rng)
     asked.check_few(trees)
+    if module.causal:
+        asked.check_later_steps(trees)
     shapes = jax.eval_shape(lambda: trees[0])
     few = fingerprint(lambda t, x: functions.apply(t, x, False, None), shapes, batch_of(module, FEW))
     for size in sorted({*sizes.evaluated, MANY} - {1, FEW}):

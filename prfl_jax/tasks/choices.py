@@ -9,6 +9,7 @@ from prfl_jax import registry
 from prfl_jax.registry import Registry
 from prfl_jax.system.errors import UserError
 from prfl_jax.tasks.language_model import LANGUAGE_MODEL
+from prfl_jax.tasks.plugin_check import with_checked_values
 from prfl_jax.tasks.task import ACCURACY, CLASSIFICATION, PERPLEXITY, Metric, Task
 
 _KEY = "task.name"
@@ -23,10 +24,10 @@ _METRIC = re.compile(r"[a-z][a-z0-9_]{0,29}")
 
 
 def _accept(name: str, found: Any) -> Task:
-    """A plugin as a task.
+    """A plugin as a task; a metric of its own checks its values.
 
     Raises:
-      UserError: it is none, or its functions cannot be called.
+      UserError: it is none, its functions cannot be called, or it is causal without targets at each step.
     """
     if not isinstance(found, Task) or not isinstance(found.metric, Metric):
         raise registry.wrong(f"config.{_KEY}", name, found, "a prfl_jax.tasks.Task with a prfl_jax.tasks.Metric")
@@ -38,7 +39,10 @@ def _accept(name: str, found: Any) -> Task:
     if another or not _METRIC.fullmatch(metric) or _TAKEN.fullmatch(metric):
         allowed = "small letters, digits and _, at most 30, and no other key of a report"
         raise UserError(f"config.{_KEY}={name!r}: its metric is named {metric!r}; allowed are {allowed}")
-    return found
+    if found.causal and not found.sequence:
+        allowed = "with sequence=True, a target at each step"
+        raise UserError(f"config.{_KEY}={name!r}: it has causal=True; allowed is that {allowed}")
+    return found if metric in _BUILT_IN else with_checked_values(name, found)
 
 
 # the choices of `task.name`

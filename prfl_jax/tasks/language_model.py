@@ -23,4 +23,6 @@ def _loss(loss: TargetLoss, logits: Any, y: Any) -> Any:
     return jnp.sum(losses, axis=1) * (len(y) / jnp.maximum(jnp.sum(there), 1))
 
 
-LANGUAGE_MODEL = Task(PERPLEXITY, (SEQUENCES,), sequence=True, loss=_loss, targets=_targets, by_label=False)
+LANGUAGE_MODEL = Task(
+    PERPLEXITY, (SEQUENCES,), sequence=True, causal=True, loss=_loss, targets=_targets, by_label=False
+)

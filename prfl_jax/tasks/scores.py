@@ -52,7 +52,13 @@ class Scores:
         return float(self.loss / self.count.sum())
 
     def mean(self, name: str) -> float:
-        """Mean over the targets of what a task computes besides."""
+        """Mean over the targets of what a task computes besides.
+
+        Raises:
+          ValueError: the task computes nothing of that name.
+        """
+        if name not in self.sums:
+            raise ValueError(f"there are no sums of {name!r}; allowed: {', '.join(self.sums) or 'none, without extra'}")
         return float(self.sums[name] / self.count.sum())
 
     def per_class(self) -> list[float | None]:

@@ -25,6 +25,8 @@ class Metric:
       share: whether it is a share from 0 to 1, which people read as a percentage.
       bounds: its values lie between these, and so do the levels that can be asked for; None: 0 and 1 of a share, any
         number else.
+      log_likelihood: whether it takes the mean loss for the mean of -log of the label's probability, so that
+        `model.loss` has to be that.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Metric:
     higher_is_better: bool = True
     share: bool = True
     bounds: tuple[float, float] | None = None
+    log_likelihood: bool = False
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` is better than `other`."""
@@ -64,7 +67,9 @@ def _perplexity(scores: Scores) -> float:
 # share of targets that are predicted
 ACCURACY = Metric("accuracy", lambda scores: scores.accuracy)
 # exp of the mean loss of a target
-PERPLEXITY = Metric("perplexity", _perplexity, higher_is_better=False, share=False, bounds=(1.0, math.inf))
+PERPLEXITY = Metric(
+    "perplexity", _perplexity, higher_is_better=False, share=False, bounds=(1.0, math.inf), log_likelihood=True
+)
 
 
 def _label_loss(loss: TargetLoss, logits: Any, y: Any) -> Any:
@@ -84,6 +89,8 @@ class Task:
       kinds: of samples that can be learned.
       sequence: whether a sample has a target at each step, `[N, T]` int32 with `PADDING` where there is none, instead
         of one label.
+      causal: whether the target at a step is the next token, so that logits must not depend on tokens of later steps;
+        only where `sequence`.
       loss: (loss of a target, logits, y) -> `[B]`, whose mean over a batch is what a step descends.
       targets: (logits, y) -> (logits `[K, classes]`, labels `[K]`, `PADDING` where there is none), which are scored.
       by_label: whether accuracy by label, and the clients' mixes of labels, say something.
@@ -94,6 +101,7 @@ class Task:
     metric: Metric = ACCURACY
     kinds: tuple[SampleKind, ...] = KINDS
     sequence: bool = False
+    causal: bool = False
     loss: Callable[[TargetLoss, Any, Any], Any] = _label_loss
     targets: Callable[[Any, Any], tuple[Any, Any]] = _label_targets
     by_label: bool = True

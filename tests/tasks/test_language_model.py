@@ -7,6 +7,7 @@ import tiny
 import tokens
 from marked import slow_except
 
+from prfl_jax.config.validate import validate
 from prfl_jax.models.losses import softmax_loss
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.system.errors import UserError
@@ -63,6 +64,17 @@ def test_perplexity_is_exp_of_the_mean_loss_of_a_plain_loop(tmp_path, strategy):
     assert headline["per_class"] == [] and headline["per_client"] == []
     # better than a guess among all tokens
     assert headline["perplexity"] < 0.9 * tokens.TOKENS
+
+
+@pytest.mark.parametrize("changes", [{}, {"compare": ("fedavg",)}])
+def test_a_loss_that_is_no_log_probability_is_refused(tmp_path, changes):
+    """The mean of binary cross-entropies over all classes, whose exp is no perplexity."""
+    validate(config(tmp_path, **changes))
+    with pytest.raises(UserError) as caught:
+        validate(config(tmp_path, model__loss="sigmoid", **changes))
+    why = "whose perplexity is computed from the mean -log probability of a label"
+    said = f"config.model.loss='sigmoid': allowed is softmax with task.name='language_model', {why}"
+    assert str(caught.value) == said
 
 
 def test_padding_of_the_training_sequences_is_never_a_target(tmp_path):

@@ -53,7 +53,7 @@ def test_levels_lie_between_the_bounds(metric, levels, others):
 
 def config(task, thresholds):
     c = default_config()
-    c.data.partition, c.task.name, c.eval.thresholds = "iid", task, thresholds
+    c.data.partition, c.task.name, c.eval.thresholds, c.model.loss = "iid", task, thresholds, "softmax"
     return c
 
 
@@ -73,7 +73,7 @@ def test_thresholds_that_the_metric_cannot_have(task, thresholds, allowed):
 def test_thresholds_have_a_default_for_each_metric():
     """The one in force is hashed: a config that gives it is the same run, as before there was a default by metric."""
     own, given = default_config(), config("classification", (0.8, 0.9))
-    given.data.partition = own.data.partition
+    given.data.partition, given.model.loss = own.data.partition, own.model.loss
     assert config_hash(own) == config_hash(given) and to_dict(own)["eval"]["thresholds"] == [0.8, 0.9]
     assert canonical(config("language_model", None))["eval.thresholds"] == ()
     assert canonical(config("tests.tasks.test_metric:RISK", None))["eval.thresholds"] == ()
