@@ -117,7 +117,7 @@ def resolve(
         )
     rule, name = find_submodel(config.submodel), config.submodel.name
     stays = leaves_that_stay(config, model)
-    layout = Layout.of(model.shapes(), rule.partial, rule.channels, stays, rule.masks_state)
+    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels, stays=stays, state=rule.masks_state)
     if prunes(config) and not layout.prunable:
         raise UserError(
             f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "

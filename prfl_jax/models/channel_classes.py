@@ -31,7 +31,7 @@ class Classes:
         self._first = dict(zip(self.axes, self.starts.tolist(), strict=False))
         self._parent = np.arange(self.starts[-1], dtype=np.int32)
         self._whole = np.zeros(self.starts[-1], bool)
-        self._made: dict[int, None] = {}  # places of axes whose nodes are outputs of a kernel, in the order met
+        self._made: dict[int, None] = {}  # numbers of axes whose nodes are outputs of a kernel, in the order met
         self.mixed: list[tuple[np.ndarray, str]] = []
 
     def nodes(self, path: str, axis: int, length: int) -> np.ndarray:
@@ -39,8 +39,8 @@ class Classes:
         first = self._first[path, axis]
         return np.arange(first, first + length, dtype=np.int32)
 
-    def places(self, nodes: np.ndarray) -> np.ndarray:
-        """For each node the place of its axis in `axes`."""
+    def axis_of(self, nodes: np.ndarray) -> np.ndarray:
+        """For each node the number of its axis, in `axes`."""
         return np.searchsorted(self.starts, nodes, side="right") - 1
 
     def find(self, nodes: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ class Classes:
 
     def make(self, nodes: np.ndarray) -> None:
         """These nodes are outputs of a kernel, which can be removed."""
-        self._made.update(dict.fromkeys(np.unique(self.places(nodes[nodes >= 0])).tolist()))
+        self._made.update(dict.fromkeys(np.unique(self.axis_of(nodes[nodes >= 0])).tolist()))
 
     def mix(self, nodes: np.ndarray, place: str) -> None:
         """An operation reads several channels of these nodes at once, so that none of them can go."""

@@ -36,11 +36,6 @@ class ChannelGroup:
     outputs: tuple[tuple[str, int], ...]
     recurrent: bool = False
 
-    @property
-    def channels(self) -> slice:
-        """Of all channels those of the group."""
-        return slice(self.first, self.first + self.size)
-
 
 @dataclasses.dataclass(frozen=True)
 class ChannelGroups:
@@ -99,7 +94,7 @@ def groups_of(classes: Classes, shapes: Mapping[str, tuple[int, ...]], again: se
     roots, removable = classes.removable()
     nodes = np.flatnonzero(removable)
     signature: dict[int, list[int]] = {}
-    for root, place in zip(roots[nodes].tolist(), classes.places(nodes).tolist(), strict=True):
+    for root, place in zip(roots[nodes].tolist(), classes.axis_of(nodes).tolist(), strict=True):
         signature.setdefault(root, []).append(place)
     alike: dict[tuple[int, ...], list[int]] = {}
     for root in sorted(signature):
@@ -162,6 +157,10 @@ def declared_groups(names: Mapping[str, Sequence[str | None]], shapes: Mapping[s
         if size < 2 or any(length % size for length in found):
             raise ValueError(f"axes of group {name!r} have lengths {found}; allowed: at least 2, and multiples of it")
         makes = [p for p, own in names.items() if len(own) > 1 and own[-1] == name]
+        if not makes:
+            raise ValueError(
+                f"group {name!r} is made by no kernel; allowed: with a leaf of rank 2 whose last axis it is"
+            )
         again = any(list(names[path]).count(name) > 1 for path in makes)
         groups[name] = ChannelGroup(name, first, size, tuple((p, len(shapes[p]) - 1) for p in makes), again)
 

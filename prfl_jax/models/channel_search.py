@@ -86,7 +86,7 @@ def _traced(model: Model, params: Params, shapes: dict[str, tuple[int, ...]]) ->
 def _mixed(classes: Classes, found: ChannelGroups) -> str:
     """What mixes channels that could be removed else, in words; empty if nothing does."""
     for nodes, operation in classes.mixed:
-        for place in np.unique(classes.places(nodes)).tolist():
+        for place in np.unique(classes.axis_of(nodes)).tolist():
             path, axis = classes.axes[place]
             channels = found.axes.get(path, (None,))[axis]
             here = nodes[(nodes >= classes.starts[place]) & (nodes < classes.starts[place + 1])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,16 +67,21 @@ class Step(NamedTuple):
         for layer in layers:
             self.classes.mix(layer, self.place)
 
+    def mix_operands(self, first: int) -> None:
+        """The operands from the `first` on, such as indices, read channels at once."""
+        self.mix([layer for value in self.values[first:] for layer in value.layers])
+
 
 def take(step: Step) -> list[Value]:
     """The values of the results."""
     if step.name in _FOLLOWED:
         return _FOLLOWED[step.name](step)
     if step.name in MOVES:
+        step.mix_operands(1)
         value, zero = step.values[0], all(value.zero for value in step.values)
         move, after = MOVES[step.name], step.outs[0].shape
         return [step.result([move(layer, value.shape, step.params, after) for layer in value.layers], zero=zero)]
-    step.mix([layer for value in step.values for layer in value.layers])
+    step.mix_operands(0)
     return step.outs
 
 
@@ -94,7 +100,8 @@ def keeps_zero(name: str, params: dict[str, Any], values: Sequence[Value]) -> bo
 
 
 def _elementwise(step: Step) -> list[Value]:
-    values = [value for value in step.values if value.shape]  # scalars have no channels
+    values = [value for value in step.values if value.shape]
+    step.mix([layer for value in step.values if not value.shape for layer in value.layers])  # one number for all
     layers = together(step.classes, values, step.outs[0].data, step.place)
     zero = keeps_zero(step.name, step.params, step.values)
     return [step.result(layers, zero=zero and (step.outs[0].data or _everywhere(step)))]
@@ -146,7 +153,9 @@ def _concatenate(step: Step) -> list[Value]:
     along = [[layer for layer in part.layers if varies(layer, [axis])] for part in parts]
     most = max(map(len, along))
     beside = [[layer for layer in part.layers if not varies(layer, [axis])] for part in parts]
-    if data and most:
+    if data and not most:
+        return [step.result(_merged(classes, beside), zero=all(value.zero for value in step.values))]
+    if data:
         along, beside = [list(part.layers) for part in parts], []
     layers = by_pattern(classes, beside)
     nothing = np.full((1,) * len(step.outs[0].shape), NONE, np.int32)
@@ -157,6 +166,12 @@ def _concatenate(step: Step) -> list[Value]:
         wide = [[row.shape[k] if k == axis else length for k, length in enumerate(lengths)] for row in rows]
         layers.append(np.concatenate(list(map(np.broadcast_to, rows, wide)), axis))
     return [step.result(layers, zero=all(value.zero for value in step.values))]
+
+
+def _merged(classes: Classes, values: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """The one layer of values that stand at different places."""
+    layers = [layer for own in values for layer in own]
+    return [functools.reduce(classes.merge, layers)] if layers else []
 
 
 def _stack(step: Step) -> list[Value]:
@@ -221,6 +236,7 @@ def _looked_up(step: Step, layers: list[np.ndarray]) -> Value:
 
 
 def _gather(step: Step) -> list[Value]:
+    step.mix_operands(1)
     value, indices, params = step.values[0], step.values[1], step.params
     numbers = params["dimension_numbers"]
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
@@ -244,6 +260,7 @@ def _gathered(layer: np.ndarray, shape: tuple[int, ...], indices: Any, options: 
 
 
 def _dynamic_slice(step: Step) -> list[Value]:
+    step.mix_operands(1)
     value, starts, sizes = step.values[0], step.values[1:], step.params["slice_sizes"]
     part = [axis for axis, size in enumerate(sizes) if size < value.shape[axis]]
     if all(start.known is not None for start in starts) and any(varies(layer, part) for layer in value.layers):
@@ -259,6 +276,7 @@ def _dynamic_slice(step: Step) -> list[Value]:
 
 
 def _dynamic_update(step: Step) -> list[Value]:
+    step.mix_operands(2)
     value, update = step.values[:2]
     part = [axis for axis, size in enumerate(update.shape) if size < value.shape[axis]]
     step.mix([layer for own in (value, update) for layer in own.layers if varies(layer, part)])

@@ -107,7 +107,7 @@ class ChannelTrace:
         """Notes where a leaf reads channels; in a loop it does so in every turn."""
 
         def read(nodes: np.ndarray) -> None:
-            for place in np.unique(self.classes.places(nodes[nodes >= 0])).tolist():
+            for place in np.unique(self.classes.axis_of(nodes[nodes >= 0])).tolist():
                 path, _ = self.classes.axes[place]
                 here = (*self._calls, equation)
                 self._uses.setdefault(path, set()).add(here)
@@ -141,7 +141,7 @@ class ChannelTrace:
             else:
                 self.classes.keep_whole(layer)
             if not value.data:
-                places = np.unique(self.classes.places(layer[layer >= 0])).tolist()
+                places = np.unique(self.classes.axis_of(layer[layer >= 0])).tolist()
                 self._stacked |= {self.classes.axes[place][0] for place in places}
         return with_layers(Value(value.shape[1:], data=value.data, zero=value.zero), layers)
 
@@ -168,14 +168,23 @@ class ChannelTrace:
 
     def _while(self, equation: Any, values: list[Value]) -> list[Value]:
         ahead, behind = equation.params["cond_nconsts"], equation.params["body_nconsts"]
-        used = values[ahead : ahead + behind]
+        tested, used = values[:ahead], values[ahead : ahead + behind]
 
         def turn(carry: Sequence[Value]) -> list[Value]:
             return self._program(equation.params["body_jaxpr"], [*used, *carry])
 
-        return self._repeat(turn, values[ahead + behind :], _place(equation))[0]
+        carry, _ = self._repeat(turn, values[ahead + behind :], _place(equation))
+        self._decided_by(self._program(equation.params["cond_jaxpr"], [*tested, *carry]), equation)
+        return carry
+
+    def _decided_by(self, values: Sequence[Value], equation: Any) -> None:
+        """What decides about a branch reads its channels at once."""
+        for value in values:
+            for layer in value.layers:
+                self.classes.mix(layer, _place(equation))
 
     def _cond(self, equation: Any, values: list[Value]) -> list[Value]:
+        self._decided_by(values[:1], equation)
         branches = [self._program(branch, values[1:]) for branch in equation.params["branches"]]
         chosen = [one_of(self.classes, pair, _place(equation)) for pair in zip(*branches, strict=True)]
         return [dataclasses.replace(value, data=value.data or values[0].data) for value in chosen]

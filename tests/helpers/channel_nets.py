@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from flop_nets import SHAPE, flat, linen, weight
+from jax import lax
 
 from prfl_jax.models.build import wrap_linen
 
@@ -135,3 +136,21 @@ def positive(module, x):
     x = nn.Dense(6, name="x")(by_place(x))
     q, k = (nn.softplus(nn.Dense(4, name=name)(x)) for name in ("q", "k"))
     return nn.Dense(10)((q @ k.swapaxes(1, 2) @ x).mean(1))
+
+
+def decided(module, x):
+    """One channel decides about a branch for all samples."""
+    h = nn.Dense(6, name="hidden")(flat(x))
+    return nn.Dense(10)(lax.cond(h[0, 3] > 0, jnp.tanh, nn.relu, h))
+
+
+def scaled_by_one(module, x):
+    """One weight of a bias multiplies all channels."""
+    bias = weight(module, "bias", 6)
+    return nn.Dense(10)((nn.Dense(6, name="hidden")(flat(x)) + bias) * bias[3])
+
+
+def looked_up(module, x):
+    """One channel says which row of a table is read."""
+    h = nn.Dense(6, name="hidden")(flat(x))
+    return nn.Dense(10)(h) + weight(module, "table", 4, 10)[(h[:, 2] > 0).astype(int)]

@@ -199,6 +199,9 @@ REFUSED = {
     "mean": (nets.by_mean, "reduce_sum of .* reads those of hidden/"),
     "largest": (lambda module, x: nn.Dense(10)(nn.Dense(6)(flat(x)).max(-1, keepdims=True)), "reduce_max .* Dense_1/"),
     "sorted": (lambda module, x: nn.Dense(10)(jnp.sort(nn.Dense(6)(flat(x)))), "sort .* Dense_1/"),
+    "decision": (nets.decided, "gt .* reads those of hidden/"),
+    "one for all": (nets.scaled_by_one, "mul .* reads those of .*bias"),
+    "index": (nets.looked_up, "gather .* reads those of hidden/"),
     "kernel of a sum": (nets.beside_one, "dot_general .* reads those of hidden/"),
     "keys and queries": (nets.positive, "dot_general .* reads those of [kq]/"),
     "one layer": (lambda module, x: nn.Dense(10)(flat(x)), "has no channel groups: "),
@@ -292,6 +295,7 @@ def test_a_module_may_declare_its_groups():
         ({"Dense_0/kernel": "hidden"}, "one name or None for each of 2 axes"),
         ({"Dense_0/bias": ("hidden",), "Dense_1/bias": ("hidden",)}, r"lengths \[6, 10\]; allowed: .* multiples"),
         ([1], "a dict from the path"),
+        ({"Dense_0/bias": ("hidden",), "w": ("hidden",)}, "'hidden' is made by no kernel"),
         ({}, "has no channel groups"),
     ],
 )
