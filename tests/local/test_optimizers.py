@@ -237,8 +237,9 @@ STEADY = '{"b1": 0.8, "eps": 0.001, "weight_decay": 0.3}'
 RUN = dict(local__optimizer="adamw", local__optimizer_args=STEADY, local__lr=0.01, local__clip_grad_norm=0.2)
 
 
+# FedRolex has HeteroFL's local work and aggregation, and its moments begin anew in each round, as its masks do.
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["prfl", "heterofl", "fjord", "fiarse", "fedrolex", "fedasync"])
+@pytest.mark.parametrize("strategy", ["prfl", "heterofl", "fjord", "fiarse", "fedasync"])
 def test_map_and_vmap_agree_with_adamw(strategy):
     settings = dict(rounds=12, density__interval=4, submodel__importance="weight", local__lr_schedule="cosine", **RUN)
     by_map = tiny.run(strategy, engine__clients="map", **settings)
