@@ -6,8 +6,7 @@ import pathlib
 
 import numpy as np
 
-from prfl_jax.data.prepare import new_file, read_idx, write_npz
-from prfl_jax.system.errors import UserError
+from prfl_jax.data.prepare import check_labelled, new_file, read_idx, write_npz
 
 CLASSES = 62
 EMNIST_FILES = {
@@ -36,8 +35,7 @@ def prepare_emnist(emnist_dir: pathlib.Path, data_dir: pathlib.Path, force: bool
     out = new_file(data_dir / "emnist.npz", force)
     arrays = {name: read_idx(emnist_dir, file) for name, file in EMNIST_FILES.items()}
     for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise UserError(f"{emnist_dir}: EMNIST's {part} images are {x.shape}, its labels {y.shape}")
+        x = arrays[f"x_{part}"]
+        check_labelled(f"{emnist_dir}: EMNIST's {part}", x, arrays[f"y_{part}"])
         arrays[f"x_{part}"] = np.ascontiguousarray(x.transpose(0, 2, 1))
     return write_npz(out, arrays, CLASSES)

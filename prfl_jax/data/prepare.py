@@ -59,8 +59,7 @@ def prepare_mnist_by_writer(
     arrays: dict[str, np.ndarray] = {}
     for part, file in QMNIST_FILES.items():
         x, y, rows = mnist[f"x_{part}"], mnist[f"y_{part}"], read_idx(qmnist_dir, file)
-        if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise UserError(f"{mnist_dir}: MNIST's {part} images are {x.shape}, its labels {y.shape}")
+        check_labelled(f"{mnist_dir}: MNIST's {part}", x, y)
         if rows.ndim != 2 or rows.shape[1] < 3 or len(rows) < len(y):
             raise UserError(f"{qmnist_dir / file}: {rows.shape}, expected at least ({len(y)}, 8)")
         rows = rows[: len(y)]  # QMNIST's test set begins with MNIST's, followed by others
@@ -191,6 +190,12 @@ def write_npz(
     with replacing(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     return path
+
+
+def check_labelled(what: str, x: np.ndarray, y: np.ndarray) -> None:
+    """Raises UserError where `x` is no `[N, H, W]` or `y` no `[N]`; `what` begins the text."""
+    if x.ndim != 3 or y.shape != x.shape[:1]:
+        raise UserError(f"{what} images are {x.shape}, its labels {y.shape}")
 
 
 def read_idx(folder: pathlib.Path, name: str) -> np.ndarray:

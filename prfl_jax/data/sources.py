@@ -144,8 +144,13 @@ def _from_npz(
     return made(name, read_npz(path, num_classes, only), f"file {path.name}")
 
 
+def _to_prepare(name: str, flag: str, folder: pathlib.Path) -> str:
+    """What a user has to run; `--flag` names the folder of the authors' files."""
+    return f"run: python scripts/prepare_data.py --what={name} --{flag}=FOLDER --data_dir={folder}"
+
+
 def _mnist_by_writer(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
-    run = f"run: python scripts/prepare_data.py --what={name} --mnist_dir=FOLDER --data_dir={folder}"
+    run = _to_prepare(name, "mnist_dir", folder)
     data = _from_npz(name, folder / f"{name}.npz", 10, run)
     if data.writer_train is None:
         raise UserError(f"{folder / (name + '.npz')}: no array writer_train; {run} --force")
@@ -155,14 +160,13 @@ def _mnist_by_writer(name: str, folder: pathlib.Path, cfg: Any = None) -> Datase
 def _cifar10(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     path = folder / f"{name}.npz"
     if os.path.isfile(path) or not os.path.isdir(folder / name):
-        run = f"run: python scripts/prepare_data.py --what={name} --cifar_dir=FOLDER --data_dir={folder}"
-        return _from_npz(name, path, 10, run)
+        return _from_npz(name, path, 10, _to_prepare(name, "cifar_dir", folder))
     return _from_tfds(name, folder, cfg)
 
 
 def _femnist(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
     if not os.path.isdir(folder / name):
-        run = f"run: python scripts/prepare_data.py --what={name} --leaf_dir=FOLDER --data_dir={folder}"
+        run = _to_prepare(name, "leaf_dir", folder)
         raise UserError(f"data.name={name}: not prepared in {folder} (set data.dir or {DATA_DIR_VARIABLE}); {run}")
     from prfl_jax.data.prepared import read_femnist
 
@@ -173,8 +177,7 @@ def _prepared_npz(classes: int | None, flag: str) -> Callable[[str, pathlib.Path
     """Reads what `scripts/prepare_data.py` makes from the folder that `--flag` names."""
 
     def read(name: str, folder: pathlib.Path, cfg: Any = None) -> Dataset:
-        run = f"run: python scripts/prepare_data.py --what={name} --{flag}=FOLDER --data_dir={folder}"
-        return _from_npz(name, folder / f"{name}.npz", classes, run)
+        return _from_npz(name, folder / f"{name}.npz", classes, _to_prepare(name, flag, folder))
 
     return read
 

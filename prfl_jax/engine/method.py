@@ -17,6 +17,7 @@ from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import samples_each
+from prfl_jax.engine.memory import check_memory
 from prfl_jax.engine.model_state import check_state, leaves_that_stay
 from prfl_jax.engine.placement import Placement
 from prfl_jax.local import LocalWork, find_client_state, find_local
@@ -213,16 +214,24 @@ def slots(config: Any) -> int:
     return config.window.cohort or config.clients.number
 
 
-def models_at_once(config: Any, method: ResolvedMethod) -> int | None:
-    """How many models are on the device at a time, where they are kept in the host's memory; else None."""
-    if config.engine.models == "device":
-        return None
-    return 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
+def check_fits(config: Any, method: ResolvedMethod, placement: Placement, shapes: Any, samples: int) -> str:
+    """`check_memory` of a run by itself: one line about what it keeps in memory.
 
+    Args:
+      shapes: of its state.
+      samples: bytes of all samples.
 
-def copies_at_once(config: Any) -> int:
-    """How many models of a client are on the device in its round: as sent, as trained, and whole if that is kept."""
-    return 3 if find_aggregation(config.aggregation.name).restores else 2
+    Raises:
+      UserError: it would not fit.
+    """
+    restores = find_aggregation(config.aggregation.name).restores
+    at_a_time = None
+    if config.engine.models != "device":
+        at_a_time = 1 if method.clients_axis == "map" else at_once(config.engine.group, slots(config), "host")
+    return check_memory(
+        shapes, samples, placement, slots_key(config),
+        at_once=at_a_time, copies=3 if restores else 2, looks_at_all=looks_at_all(config),
+    )  # fmt: skip
 
 
 def looks_at_all(config: Any) -> bool:

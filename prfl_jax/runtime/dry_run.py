@@ -14,17 +14,8 @@ from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import rule_from_config
 from prfl_jax.data.targets import check_targets
 from prfl_jax.density import OF_SERVER, evidence_needed, find_density
-from prfl_jax.engine.memory import check_memory, sample_bytes, state_bytes
-from prfl_jax.engine.method import (
-    ResolvedMethod,
-    copies_at_once,
-    looks_at_all,
-    make_engine,
-    models_at_once,
-    place,
-    resolve,
-    slots_key,
-)
+from prfl_jax.engine.memory import sample_bytes, state_bytes
+from prfl_jax.engine.method import ResolvedMethod, check_fits, make_engine, place, resolve
 from prfl_jax.engine.model_state import check_compared
 from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text, duration_text
@@ -138,10 +129,7 @@ def estimate(config: Any) -> Estimate:
     samples = sample_bytes(dataset, split, config.model.state)
     refused = None
     try:
-        memory = check_memory(
-            shapes, samples, placement, slots_key(config),
-            at_once=models_at_once(config, method), copies=copies_at_once(config), looks_at_all=looks_at_all(config),
-        )  # fmt: skip
+        memory = check_fits(config, method, placement, shapes, samples)
     except UserError as why:
         memory, refused = "does not fit", why
     return Estimate(

@@ -26,17 +26,8 @@ from prfl_jax.density import evidence_needed, make_density
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
-from prfl_jax.engine.memory import check_memory, sample_bytes
-from prfl_jax.engine.method import (
-    copies_at_once,
-    looks_at_all,
-    make_engine,
-    models_at_once,
-    place,
-    resolve,
-    slots,
-    slots_key,
-)
+from prfl_jax.engine.memory import sample_bytes
+from prfl_jax.engine.method import check_fits, make_engine, place, resolve, slots
 from prfl_jax.engine.placement import ALL, OWN
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.engine.planner import Planner
@@ -139,13 +130,7 @@ class Simulation:
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)
-        key = slots_key(self.config)
-        all_at_once = looks_at_all(self.config)
-        at_once = models_at_once(self.config, self.method)
-        return check_memory(
-            shapes, samples, self.placement, key,
-            at_once=at_once, copies=copies_at_once(self.config), looks_at_all=all_at_once,
-        )  # fmt: skip
+        return check_fits(self.config, self.method, self.placement, shapes, samples)
 
     @property
     def samples_per_round(self) -> int:
