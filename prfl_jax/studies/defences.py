@@ -14,7 +14,7 @@ from prfl_jax import strategies
 from prfl_jax.config.canonical import assign
 from prfl_jax.config.defaults import default_config
 from prfl_jax.startup import before_jax
-from prfl_jax.studies.prfl.presets import Column
+from prfl_jax.studies.columns import Column
 from prfl_jax.studies.runs import Runner, reports_of, wanted
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import check_folder, write_text
@@ -84,7 +84,7 @@ def columns(names: Sequence[str], small: bool = False) -> list[Attacked]:
     return [
         Attacked(
             f"{strategy}_{attack}", f"{strategy}, {ATTACK_TITLES[attack]}", lambda c: None, (), "", None,
-            tuple(DEFENCES), strategy, attack, small,
+            tuple(DEFENCES), strategy=strategy, attack=attack, small=small,
         )
         for strategy in names for attack in ATTACKS
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from prfl_jax.config.canonical import config_hash, same_run, to_dict
 from prfl_jax.config.validate import validate
 from prfl_jax.report.names import duration_text, strategy_name
 from prfl_jax.report.schema import read_report, write_report
-from prfl_jax.studies.prfl.presets import Column
+from prfl_jax.studies.columns import Column
 from prfl_jax.system.errors import InUse, UserError
 from prfl_jax.system.files import check_folder
 from prfl_jax.system.signals import InterruptGuard

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,25 +19,15 @@ from prfl_jax.clock import find_dispatch_rule
 from prfl_jax.report.names import strategy_name
 from prfl_jax.report.series import value_at
 from prfl_jax.runtime.clock_only import clock_alone
+from prfl_jax.studies.columns import Column
+from prfl_jax.studies.curves import grid, panel, save
 from prfl_jax.studies.prfl.paper import ABLATIONS, EXTRAS, MAIN
-from prfl_jax.studies.prfl.presets import Column, Preset
-from prfl_jax.studies.prfl.tables import Reports, diverged, void
+from prfl_jax.studies.prfl.tables import void
+from prfl_jax.studies.reports import Reports
+from prfl_jax.studies.study import Material
 
-matplotlib.rcParams["svg.hashsalt"] = "prfl_jax"  # the same figure gives the same file
-matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
-# Okabe and Ito's palette, black for PR-FL
-_COLOURS = ("#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2")
 EARLY = 8  # windows to the first pruning in fig8
 PHASES = {"downloads": "#56B4E9", "computes": "#009E73", "uploads": "#E69F00", "waits": "#DDDDDD"}
-
-
-def save(figure: Figure, path: Path, mark: str) -> None:
-    """Writes `path`.png and `path`.svg; `mark` goes across the top."""
-    if mark:
-        figure.suptitle(mark, color="#D55E00", fontsize=11)
-    FigureCanvasAgg(figure)
-    figure.savefig(path.with_suffix(".png"), dpi=130)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[float]]:
@@ -70,8 +56,9 @@ def event_log(config: Any, windows: int) -> tuple[list[dict[str, Any]], list[flo
     return rounds, ends
 
 
-def fig8(out: Path, preset: Preset) -> None:
+def fig8(material: Material) -> None:
     """Time streams of the first windows (the paper's Figs. 2-4 and 8): who downloads, computes, uploads, waits."""
+    preset = material.preset
     column = preset.columns[-1] if preset.name == "full" else preset.columns[0]
     logs = {}
     for method in ("fedavg", "fedasyn", "prfl"):
@@ -92,7 +79,7 @@ def fig8(out: Path, preset: Preset) -> None:
     figure.legend(handles=keys, ncol=len(keys), fontsize=9, loc="outside lower center")
     note = f"{column.title}; PR-FL prunes for the first time after window {EARLY} here"
     figure.suptitle("\n".join(filter(None, [preset.mark, note])), fontsize=10)
-    save(figure, out / "fig8", "")
+    save(figure, material.out / "fig8", "")
 
 
 def draw_stream(ax: Axes, rounds: Sequence[Mapping[str, Any]], ends: Sequence[float], until: float) -> set[str]:
@@ -122,72 +109,31 @@ def draw_stream(ax: Axes, rounds: Sequence[Mapping[str, Any]], ends: Sequence[fl
     return seen
 
 
-def _curve(ax: Axes, reports: Sequence[Mapping[str, Any]], label: str, colour: str) -> list[float]:
-    """Mean over the seeds that have come so far, and the band between least and most; returns the mean in percent.
-
-    A run whose loss is not finite ends its own curve; the label then says how many did.
-    """
-    curves = [r["curves"][r["final"]["model"]] for r in reports]
-    grid = sorted({t for curve in curves for t in curve["t_s"]})
-    rows = [[value_at(c["t_s"], c["accuracy"], t) for c in curves if c["t_s"] and t <= c["t_s"][-1]] for t in grid]
-    known = [(t, [100 * v for v in row if v is not None]) for t, row in zip(grid, rows, strict=True)]
-    known = [(t, row) for t, row in known if row]
-    times, mean = [t for t, _ in known], [statistics.fmean(row) for _, row in known]
-    if bad := len(diverged(reports)):
-        label += f" ({bad} of {len(reports)} not finite)"
-    ax.plot(times, mean, color=colour, lw=1.6, label=label)
-    if len(curves) > 1:
-        ax.fill_between(
-            times, [min(row) for _, row in known], [max(row) for _, row in known], color=colour, alpha=0.15, lw=0
-        )
-    return mean
-
-
 def _panel(ax: Axes, column: Column, methods: Sequence[str], reports: Reports, title: str) -> None:
-    """Accuracy over simulated time of these methods; the axis begins where the curves part."""
-    means = []
-    for method, colour in zip(methods, _COLOURS, strict=False):
-        found = reports.get((column.key, method))
-        if found:
-            why = void(method, found, reports.get((column.key, "prfl"), ()))
-            name = strategy_name(method) + (" (void, see Table V)" if why else "")
-            means.append(_curve(ax, found, name, colour))
-    ax.set_title(title, fontsize=9)
-    for threshold in column.thresholds:
-        ax.axhline(100 * threshold, color="0.5", lw=0.8, ls=":")
-        ax.annotate(
-            f" {100 * threshold:g} %", (1, 100 * threshold), xycoords=("axes fraction", "data"), fontsize=7, va="center"
-        )
-    top = max([*(max(mean, default=0) for mean in means), 100 * max(column.thresholds)])
-    # A quarter of the way, at least: the start is alike for all, and what matters is near the thresholds.
-    low = min([*(mean[len(mean) // 4] for mean in means if mean), 100 * min(column.thresholds)])
-    ax.set_ylim(max(0.0, low - 0.1 * (top - low) - 2), min(100.0, top + 0.1 * (top - low) + 1))
-    ax.set_ylabel("test accuracy (%)")
-    ax.set_xlabel("simulated time (s)")
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.grid(True, color="0.93")
-    if means:
-        ax.legend(fontsize=8, loc="best")
+    """Accuracy over simulated time of these methods."""
+    lines = []
+    for method in methods:
+        found = reports.get((column.key, method), ())
+        why = void(method, found, reports.get((column.key, "prfl"), ()))
+        lines.append((strategy_name(method) + (" (void, see Table V)" if why else ""), found))
+    panel(ax, lines, column.thresholds, title)
 
 
-def fig9(out: Path, preset: Preset, reports: Reports) -> None:
+def fig9(material: Material) -> None:
     """Accuracy over simulated time of each method of Table IV, a panel for each column with reports."""
+    preset, reports = material.preset, material.reports
     columns = [column for column in preset.columns if any((column.key, method) in reports for method in MAIN)]
     if not columns:
         return
-    across = min(2, len(columns))
-    down = -(-len(columns) // across)
-    figure = Figure(figsize=(5.6 * across, 3.9 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for ax, column in zip(panels, columns, strict=False):
+    figure, panels = grid(len(columns), 5.6, 3.9)
+    for ax, column in zip(panels, columns, strict=True):
         _panel(ax, column, MAIN, reports, column.title)
-    for ax in panels[len(columns) :]:
-        ax.set_visible(False)
-    save(figure, out / "fig9", preset.mark)
+    save(figure, material.out / "fig9", preset.mark)
 
 
-def fig10(out: Path, preset: Preset, reports: Reports) -> None:
+def fig10(material: Material) -> None:
     """The ablations over simulated time, the methods beyond the paper's, and each client's density (first seed)."""
+    preset, reports = material.preset, material.reports
     columns = [
         column
         for column in preset.columns
@@ -210,7 +156,7 @@ def fig10(out: Path, preset: Preset, reports: Reports) -> None:
                 _densities(figure, lower, found[0])
             lower.set_title(f"density of each client, {strategy_name(pruned)}", fontsize=9)
             lower.set_visible(bool(found))
-    save(figure, out / "fig10", preset.mark)
+    save(figure, material.out / "fig10", preset.mark)
 
 
 def _densities(figure: Figure, ax: Axes, report: Mapping[str, Any]) -> None:

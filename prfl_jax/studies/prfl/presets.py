@@ -2,101 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from prfl_jax import strategies
-from prfl_jax.config.canonical import assign
-from prfl_jax.config.cli import parse_value
-from prfl_jax.config.defaults import ENDLESS, default_config
+from prfl_jax.studies.columns import Column, Preset
 from prfl_jax.studies.prfl.paper import ABLATIONS, EXTRAS, MAIN
-from prfl_jax.system.errors import UserError
 
 # Each column's horizon and thresholds stand since before any two methods were run in it.
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One setting in which methods are compared.
+def _column(
+    key: str,
+    title: str,
+    change: Callable[[Any], None],
+    thresholds: tuple[float, ...],
+    why: str,
+    paper: tuple[str, str],
+    methods: tuple[str, ...],
+) -> Column:
+    """A column with PR-FL's staleness for all methods, FedAsync too, whose own default is 0.5."""
 
-    Attributes:
-      key: names its files.
-      title: names it for a reader.
-      change: sets the keys of a config that is not a method's.
-      thresholds: test accuracies of Table IV.
-      why: why this horizon and these thresholds.
-      paper: (data set, distribution) of the paper's column beside it, None where there is none.
-      methods: rows of `strategies.METHODS`.
-    """
+    def changed(c: Any) -> None:
+        c.aggregation.staleness_a = 0.6
+        change(c)
 
-    key: str
-    title: str
-    change: Callable[[Any], None]
-    thresholds: tuple[float, ...]
-    why: str
-    paper: tuple[str, str] | None
-    methods: tuple[str, ...]
-
-    def config(self, method: str, seed: int) -> Any:
-        """The config of one run; methods differ in their row of six choices alone."""
-        c = strategies.use(default_config(), method)
-        c.seed = seed
-        c.rounds = ENDLESS
-        c.eval.thresholds = self.thresholds
-        c.aggregation.staleness_a = 0.6  # PR-FL's value for all methods, FedAsync too, whose own default is 0.5
-        self.change(c)
-        return c
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """Attributes: `mark` is printed on every table and figure; `table3_windows` are what the clock alone runs."""
-
-    name: str
-    columns: tuple[Column, ...]
-    table3_windows: int
-    mark: str = ""
-
-    def only(self, settings: Sequence[str]) -> Preset:
-        """The columns with these keys.
-
-        Raises:
-          UserError: no such column.
-        """
-        known = [column.key for column in self.columns]
-        for key in settings:
-            if key not in known:
-                raise UserError(f"--settings={key}: allowed with --preset={self.name} are {', '.join(known)}")
-        return dataclasses.replace(self, columns=tuple(c for c in self.columns if c.key in settings))
-
-    def changed(self, changes: Sequence[str]) -> Preset:
-        """Every column with keys of the config changed for all methods alike, under a name of its own.
-
-        Args:
-          changes: `KEY=VALUE` each, such as `local.lr=1.0`.
-
-        Raises:
-          UserError: no such key, or not a value of it.
-        """
-        values: dict[str, object] = {}
-        for text in changes:
-            key, found, value = text.partition("=")
-            if not found or key in ("strategy", "seed"):
-                raise UserError(f"--change={text}: allowed is KEY=VALUE, with a key other than strategy and seed")
-            values[key] = parse_value(key, value)
-
-        def column(old: Column) -> Column:
-            def change(config: Any) -> None:
-                old.change(config)
-                for key, value in values.items():
-                    assign(config, key, value)
-
-            key, what = "_".join([old.key, *changes]).replace("/", "_"), ", ".join(changes)
-            why = f"The preset's setting, but with {what}."
-            return dataclasses.replace(old, key=key, title=f"{old.title}, but {what}", change=change, why=why)
-
-        return dataclasses.replace(self, columns=tuple(column(old) for old in self.columns))
+    return Column(key, title, changed, thresholds, why, paper, methods)
 
 
 def _cifar10(dt_s: float, partition: str, horizon_s: float, width: float) -> Callable[[Any], None]:
@@ -131,7 +61,7 @@ def full(has_femnist: bool) -> Preset:
     for dt_s in (12.5, 10.5):
         for distribution, partition in (("iid", "iid"), ("non-iid", "dirichlet")):
             columns.append(
-                Column(
+                _column(
                     f"cifar10_{distribution}_dt{dt_s:g}",
                     f"CIFAR-10, VGG-11, {distribution}, windows of {dt_s:g} s",
                     _cifar10(dt_s, partition, 250_000.0, 1.0),
@@ -146,7 +76,7 @@ def full(has_femnist: bool) -> Preset:
     for dt_s in (14.0, 7.0):
         for distribution, partition in (("iid", "writer_iid"), ("non-iid", "writer")):
             columns.append(
-                Column(
+                _column(
                     f"{data}_{distribution}_dt{dt_s:g}",
                     f"{title}, Conv2, {distribution}, windows of {dt_s:g} s",
                     _by_writer(data, dt_s, partition, 140_000.0),
@@ -177,7 +107,7 @@ def _short(change: Callable[[Any], None], eval_every_s: float, **keys: Any) -> C
 def cpu() -> Preset:
     """Conv2 at full size on MNIST by writer for all methods; VGG-11 at half width on CIFAR-10 for Table IV's five."""
     columns = [
-        Column(
+        _column(
             "mnist_by_writer",
             "MNIST by writer (for FEMNIST), Conv2, windows of 7 s",
             _short(_by_writer("mnist_by_writer", 7.0, "writer", 4200.0), 70.0, local__lr=0.5),
@@ -192,7 +122,7 @@ def cpu() -> Preset:
     ]
     for distribution, partition in (("iid", "iid"), ("non-iid", "dirichlet")):
         columns.append(
-            Column(
+            _column(
                 f"cifar10_{distribution}",
                 f"CIFAR-10, VGG-11 of half width, {distribution}, windows of 10.5 s",
                 _short(_cifar10(10.5, partition, 8400.0, 0.5), 420.0),
@@ -221,7 +151,7 @@ def smoke() -> Preset:
 
     everything = {"iid": MAIN, "non-iid": MAIN + ABLATIONS + EXTRAS}
     columns = [
-        Column(
+        _column(
             f"smoke_{distribution}",
             f"smoke test, {distribution}",
             change("iid" if distribution == "iid" else "dirichlet"),

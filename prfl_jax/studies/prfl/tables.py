@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,36 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.report.names import strategy_name
+from prfl_jax.studies.columns import Column
 from prfl_jax.studies.prfl import paper
-from prfl_jax.studies.prfl.presets import Column, Preset
+from prfl_jax.studies.reports import lasting, reached
 from prfl_jax.studies.runs import missing
-from prfl_jax.system.files import write_text
-
-Reports = Mapping[tuple[str, str], Sequence[dict[str, Any]]]  # (column, method) -> reports, by seed
-
-
-def write_table(
-    path: Path, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
-) -> None:
-    """Writes `path`.md (with title and notes) and `path`.csv."""
-    lines = [f"# {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", *(f"- {note}" for note in notes)]
-    write_text(path.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path.with_suffix(".csv"), text.getvalue())
-
-
-def spread(values: Sequence[float], form: str, of: int | None = None) -> str:
-    """Mean, and (least to most) where there are several; says so where they are fewer than `of` seeds."""
-    if not values:
-        return "-"
-    mean = format(statistics.fmean(values), form)
-    text = mean if len(values) == 1 else f"{mean} ({format(min(values), form)} to {format(max(values), form)})"
-    return text if of is None or len(values) == of else f"{text}, {len(values)} of {of} seeds"
+from prfl_jax.studies.study import Material
+from prfl_jax.studies.tables import caption, seeds_text, spread, write_table
 
 
 def log_ratio_row1(updates: Sequence[float]) -> float:
@@ -83,54 +57,16 @@ def table3(out: Path, runs: Mapping[str, Sequence[dict[str, Any]]], dt_s: float,
     return said
 
 
-def reached(report: Mapping[str, Any], threshold: float) -> float | None:
-    """Simulated s of the first evaluation at or above the threshold; None: never."""
-    time_s: float | None = report["time_to_accuracy"].get(f"{threshold:g}")
-    return time_s
-
-
-def lasting(report: Mapping[str, Any], threshold: float) -> float | None:
-    """Simulated s of the first evaluation from which on none is below the threshold; None where the last one is.
-
-    The first crossing alone favours a curve that swings; this one does not.
-    """
-    curve = report["curves"][report["final"]["model"]]
-    since = None
-    for t_s, accuracy in zip(curve["t_s"], curve["accuracy"], strict=True):
-        if accuracy < threshold:
-            since = None
-        elif since is None:
-            since = t_s
-    return since
-
-
-def diverged(reports: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Seeds whose run ended because a loss was not finite."""
-    return [report["seed"] for report in reports if report["ended"]["how"] == "not_finite"]
-
-
-def _seeds(reports: Sequence[Mapping[str, Any]]) -> str:
-    bad = diverged(reports)
-    return f"{len(reports)}, of which {len(bad)} not finite" if bad else str(len(reports))
-
-
 def _ratio(prfl: float | None, method: float | None) -> str:
     return "-" if not method or not prfl else f"{prfl / method:.2f}"
 
 
-def _caption(preset: Preset, reports: Reports) -> list[str]:
-    """What all tables say: how the runs were tuned, on what they were made, how each column is set up."""
-    every = [report for found in reports.values() for report in found]
-    commits = sorted({str(report["commit"])[:12] for report in every})
-    machines = sorted({f"{r['device']['kind']}, {r['device']['host_cores']} cores" for r in every})
-    model = sorted({report["final"]["model"] for report in every})
-    return [
-        *([preset.mark] if preset.mark else []),
+def _caption(material: Material) -> list[str]:
+    said = (
         "one learning rate, interval and patience for all methods, none tuned for one of them; early stopping looks at "
-        "held-out training images; partitions, first weights and each transfer's draws are the same for all methods",
-        *(_setting(column) for column in preset.columns if any(key == column.key for key, _ in reports)),
-        f"server model: {', '.join(model)}; machine: {'; '.join(machines)}; commit: {', '.join(commits)}",
-    ]
+        "held-out training images; partitions, first weights and each transfer's draws are the same for all methods"
+    )
+    return caption(material, [said], _setting)
 
 
 def _setting(column: Column) -> str:
@@ -148,9 +84,9 @@ def _horizon(column: Column) -> str:
     return "no limit of" if horizon_s is None else f"{horizon_s:,.0f}"
 
 
-def table4(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
+def table4(material: Material) -> None:
     """Simulated seconds to the thresholds, each seed's ratio to PR-FL of the same seed, and the paper's."""
-    rows = []
+    preset, reports, rows = material.preset, material.reports, []
     for column in preset.columns:
         for place, threshold in enumerate(column.thresholds):
             printed = _printed4(column, place)
@@ -171,7 +107,7 @@ def table4(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
                         column.title,
                         f"{100 * threshold:g} %",
                         strategy_name(method),
-                        _seeds(found),
+                        seeds_text(found),
                         spread(known, ",.0f", len(found)),
                         spread(kept, ",.0f", len(found)),
                         spread(differences, "+,.0f", len(found)) if other else "",
@@ -184,11 +120,11 @@ def table4(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
     header = ["setting", "accuracy", "method", "seeds", "first reached, s", "never below from, s", "less PR-FL's, s"]
     header += ["PR-FL : method, ours", "paper, s", "PR-FL : method, paper", "at the paper's"]
     notes = [
-        *_caption(preset, reports),
+        *_caption(material),
         "differences and ratios are of first times, seed by seed, where both methods reach the accuracy",
-        *missing(preset.columns, reports, seeds),
+        *missing(preset.columns, reports, material.seeds),
     ]
-    write_table(out / "table4", "Table IV: simulated seconds to an accuracy", header, rows, notes)
+    write_table(material.out / "table4", "Table IV: simulated seconds to an accuracy", header, rows, notes)
 
 
 def _printed4(column: Column, place: int) -> tuple[float, dict[str, int | None]] | None:
@@ -198,8 +134,9 @@ def _printed4(column: Column, place: int) -> tuple[float, dict[str, int | None]]
     return list(paper.TABLE4[column.paper].items())[place]
 
 
-def table5(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
+def table5(material: Material) -> None:
     """Test accuracy at the horizon, with the difference to PR-FL of the same seed."""
+    preset, reports = material.preset, material.reports
     rows, notes = [], []
     for column in preset.columns:
         own = reports.get((column.key, "prfl"), ())
@@ -221,7 +158,7 @@ def table5(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
                     column.title,
                     _horizon(column),
                     strategy_name(method),
-                    _seeds(found),
+                    seeds_text(found),
                     "void" if why else spread(values, ".2f", len(found)),
                     "" if method == "prfl" or why else spread(differences, "+.2f", len(found)),
                     "-" if theirs is None else f"{100 * theirs:.2f}",
@@ -230,8 +167,8 @@ def table5(out: Path, preset: Preset, reports: Reports, seeds: int) -> None:
             )
     header = ["setting", "horizon, s", "method", "seeds", "ours, %", "less PR-FL's", "paper, %", "paper, less PR-FL's"]
     printed_at = "the paper's are at 250,000 s (CIFAR-10) and 140,000 s (FEMNIST), where it prints 25,000 and 14,000"
-    notes = [*_caption(preset, reports), printed_at, *notes, *missing(preset.columns, reports, seeds)]
-    write_table(out / "table5", "Table V: test accuracy at the horizon", header, rows, notes)
+    notes = [*_caption(material), printed_at, *notes, *missing(preset.columns, reports, material.seeds)]
+    write_table(material.out / "table5", "Table V: test accuracy at the horizon", header, rows, notes)
 
 
 def void(method: str, reports: Sequence[Mapping[str, Any]], prfl: Sequence[Mapping[str, Any]]) -> str:
@@ -252,9 +189,9 @@ def not_recovered(reports: Sequence[Mapping[str, Any]]) -> list[int]:
     return [r["seed"] for r in reports if any(c["densities"]["percent"][-1:] not in ([100], []) for c in r["clients"])]
 
 
-def bytes_table(out: Path, preset: Preset, reports: Reports) -> None:
+def bytes_table(material: Material) -> None:
     """What the server sent with and without the delta split; nothing where no seed was run both ways."""
-    rows = []
+    preset, reports, rows = material.preset, material.reports, []
     for column in preset.columns:
         for split in reports.get((column.key, "prfl"), ()):
             for alone in reports.get((column.key, "prfl_nores"), ()):
@@ -281,7 +218,7 @@ def bytes_table(out: Path, preset: Preset, reports: Reports) -> None:
         "one dispatch of densities 1, 0.66 and 0.33 (the paper's example, 1.99 : 1): "
         f"{example_ratio():.2f} : 1 in this clock, masks not counted",
     ]
-    write_table(out / "bytes", "Bytes from the server", header, rows, notes)
+    write_table(material.out / "bytes", "Bytes from the server", header, rows, notes)
 
 
 def example_ratio() -> float:
