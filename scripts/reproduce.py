@@ -3,10 +3,12 @@
     python scripts/reproduce.py --what=table3
     python scripts/reproduce.py --what=all --preset=smoke
     python scripts/reproduce.py --what=all --preset=cpu --seeds=3
+    python scripts/reproduce.py --paper=fedmp --what=fig8 --preset=cpu
     python scripts/reproduce.py --what=table4 --preset=cpu --settings=mnist_by_writer --change=local.lr=1.0 --out=DIR
 
 `--what` is all, or one of
   --paper=prfl: table3, table4, table5, fig8, fig9, fig10
+  --paper=fedmp: table3, table4, fig2, fig4, fig5, fig6, fig7, fig8, fig9, fig10, fig11, fig12, ratios, mixtures, floor
 
 A run is done if its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
 preset has now; delete the file to repeat the run. An interrupted run is resumed. The same

@@ -227,6 +227,7 @@ def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) 
                 "triggers": int(sums.triggers[client]),
                 "accuracy": accuracies[client] if client < len(accuracies) else None,
                 **_verdicts(totals, client),
+                **totals.ratios.of(client),
             }
         )
         own = {kind: int(counts[client]) for kind, counts in sums.faults.items() if counts[client]}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.clock.faults import KINDS, REPEATED_UPLOAD
+from prfl_jax.report.ratios import RatioTotals
 from prfl_jax.report.series import Thinned
 from prfl_jax.tasks import ACCURACY, Metric
 
@@ -159,6 +160,7 @@ class RunTotals:
         self.densities.add([100] * clients, 0, 0.0)  # until the first decision
         self.clients = ClientTotals(clients)
         self.checks = CheckTotals(clients)
+        self.ratios = RatioTotals(clients)
         self.windows = 0
         self.simulated_s = 0.0
         self.bytes = {"bytes_up": 0, "bytes_down": 0, "bytes_client_down": 0}
@@ -186,6 +188,8 @@ class RunTotals:
         elif kind == "interval":
             self.densities.add(record["percents"], record["window"], record["t_s"])
             self.clients.triggers += np.asarray(record["triggered"], np.int64)
+            if "rewards" in record:
+                self.ratios.begin()
             if record["stop"] and self.stop_rule is None:
                 self.stop_rule = {"window": record["window"], "t_s": record["t_s"]}
         elif kind == "final":
@@ -208,3 +212,4 @@ class RunTotals:
         self.length_max_s = length_s if self.length_max_s is None else max(self.length_max_s, length_s)
         self.clients.add_window(record)
         self.checks.add_window(record)
+        self.ratios.add_window(record)

@@ -25,8 +25,6 @@ class Column:
       why: why this horizon and these thresholds.
       paper: names the paper's column beside it, None where there is none.
       methods: rows of `strategies.METHODS`.
-      group: what is varied in the columns that are compared with this one, such as `theta`; empty for a column alone.
-      value: what it has of that, such as 0.05.
     """
 
     key: str
@@ -36,8 +34,6 @@ class Column:
     why: str
     paper: Any
     methods: tuple[str, ...]
-    group: str = ""
-    value: Any = None
 
     def config(self, method: str, seed: int) -> Any:
         """The config of one run; methods differ in their row of six choices alone."""
@@ -45,8 +41,12 @@ class Column:
         c.seed = seed
         c.rounds = ENDLESS
         c.eval.thresholds = self.thresholds
+        self.prepare(c)
         self.change(c)
         return c
+
+    def prepare(self, config: Any) -> None:
+        """Sets the keys that all columns of a study share, before `change`."""
 
 
 @dataclasses.dataclass(frozen=True)

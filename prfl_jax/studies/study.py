@@ -12,7 +12,7 @@ from prfl_jax.studies.reports import Reports
 from prfl_jax.system.errors import UserError
 
 # --paper -> the module that has its `STUDY`; imported when it is asked for
-_MODULES = {"prfl": "prfl_jax.studies.prfl.study"}
+_MODULES = {"prfl": "prfl_jax.studies.prfl.study", "fedmp": "prfl_jax.studies.fedmp.study"}
 STUDIES = tuple(_MODULES)
 
 
@@ -32,6 +32,13 @@ class Material:
     reports: Reports
     seeds: int
 
+    def of(self, columns: Sequence[Column], methods: Sequence[str]) -> Material:
+        """The part of it that one table shows: these columns, with these methods alone."""
+        own = [dataclasses.replace(c, methods=tuple(m for m in c.methods if m in methods)) for c in columns]
+        kept = {(column.key, method) for column in own for method in column.methods}
+        reports = {key: found for key, found in self.reports.items() if key in kept}
+        return dataclasses.replace(self, preset=dataclasses.replace(self.preset, columns=tuple(own)), reports=reports)
+
 
 def deferred(spec: str) -> Callable[[Material], None]:
     """The function `MODULE:NAME`, imported when called: a wrong flag is told before JAX and Matplotlib are loaded."""
@@ -43,7 +50,10 @@ def deferred(spec: str) -> Callable[[Material], None]:
     return make
 
 
-def _no_runs(column: Column) -> Sequence[str]:
+Needs = Callable[[Column, Sequence[Column]], Sequence[str]]
+
+
+def _no_runs(column: Column, columns: Sequence[Column]) -> Sequence[str]:
     return ()
 
 
@@ -53,12 +63,12 @@ class Product:
 
     Attributes:
       make: writes its files.
-      methods: of a column, those whose runs it shows.
+      methods: of a column, given all of the preset too, those whose runs it shows.
       from_runs: whether it shows runs; else it is made without any, by the clock alone or by measuring.
     """
 
     make: Callable[[Material], None]
-    methods: Callable[[Column], Sequence[str]] = _no_runs
+    methods: Needs = _no_runs
     from_runs: bool = True
 
 
@@ -114,7 +124,7 @@ class Study:
                 raise UserError(f"--only={name}: allowed are {', '.join(known)}")
 
         def methods(column: Column) -> list[str]:
-            needed = set(only) or {method for name in what for method in self.products[name].methods(column)}
+            needed = set(only) or {method for name in what for method in self.products[name].methods(column, columns)}
             return [method for method in column.methods if method in needed]
 
         return methods

@@ -11,22 +11,12 @@ from prfl_jax.studies.prfl.paper import ABLATIONS, EXTRAS, MAIN
 # Each column's horizon and thresholds stand since before any two methods were run in it.
 
 
-def _column(
-    key: str,
-    title: str,
-    change: Callable[[Any], None],
-    thresholds: tuple[float, ...],
-    why: str,
-    paper: tuple[str, str],
-    methods: tuple[str, ...],
-) -> Column:
+class PaperColumn(Column):
     """A column with PR-FL's staleness for all methods, FedAsync too, whose own default is 0.5."""
 
-    def changed(c: Any) -> None:
-        c.aggregation.staleness_a = 0.6
-        change(c)
-
-    return Column(key, title, changed, thresholds, why, paper, methods)
+    def prepare(self, config: Any) -> None:
+        """As the base class."""
+        config.aggregation.staleness_a = 0.6
 
 
 def _cifar10(dt_s: float, partition: str, horizon_s: float, width: float) -> Callable[[Any], None]:
@@ -61,7 +51,7 @@ def full(has_femnist: bool) -> Preset:
     for dt_s in (12.5, 10.5):
         for distribution, partition in (("iid", "iid"), ("non-iid", "dirichlet")):
             columns.append(
-                _column(
+                PaperColumn(
                     f"cifar10_{distribution}_dt{dt_s:g}",
                     f"CIFAR-10, VGG-11, {distribution}, windows of {dt_s:g} s",
                     _cifar10(dt_s, partition, 250_000.0, 1.0),
@@ -76,7 +66,7 @@ def full(has_femnist: bool) -> Preset:
     for dt_s in (14.0, 7.0):
         for distribution, partition in (("iid", "writer_iid"), ("non-iid", "writer")):
             columns.append(
-                _column(
+                PaperColumn(
                     f"{data}_{distribution}_dt{dt_s:g}",
                     f"{title}, Conv2, {distribution}, windows of {dt_s:g} s",
                     _by_writer(data, dt_s, partition, 140_000.0),
@@ -107,7 +97,7 @@ def _short(change: Callable[[Any], None], eval_every_s: float, **keys: Any) -> C
 def cpu() -> Preset:
     """Conv2 at full size on MNIST by writer for all methods; VGG-11 at half width on CIFAR-10 for Table IV's five."""
     columns = [
-        _column(
+        PaperColumn(
             "mnist_by_writer",
             "MNIST by writer (for FEMNIST), Conv2, windows of 7 s",
             _short(_by_writer("mnist_by_writer", 7.0, "writer", 4200.0), 70.0, local__lr=0.5),
@@ -122,7 +112,7 @@ def cpu() -> Preset:
     ]
     for distribution, partition in (("iid", "iid"), ("non-iid", "dirichlet")):
         columns.append(
-            _column(
+            PaperColumn(
                 f"cifar10_{distribution}",
                 f"CIFAR-10, VGG-11 of half width, {distribution}, windows of 10.5 s",
                 _short(_cifar10(10.5, partition, 8400.0, 0.5), 420.0),
@@ -151,7 +141,7 @@ def smoke() -> Preset:
 
     everything = {"iid": MAIN, "non-iid": MAIN + ABLATIONS + EXTRAS}
     columns = [
-        _column(
+        PaperColumn(
             f"smoke_{distribution}",
             f"smoke test, {distribution}",
             change("iid" if distribution == "iid" else "dirichlet"),

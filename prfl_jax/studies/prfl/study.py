@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prfl_jax.config.defaults import default_config
 from prfl_jax.data import data_dir
 from prfl_jax.studies.columns import Column, Preset
@@ -11,8 +13,12 @@ from prfl_jax.studies.study import Product, Study, deferred
 _HERE = "prfl_jax.studies.prfl"
 
 
-def _main(column: Column) -> tuple[str, ...]:
+def _main(column: Column, columns: Sequence[Column]) -> tuple[str, ...]:
     return paper.MAIN
+
+
+def _ablations(column: Column, columns: Sequence[Column]) -> tuple[str, ...]:
+    return ("prfl", *paper.ABLATIONS, *paper.EXTRAS)
 
 
 def _full() -> Preset:
@@ -28,7 +34,7 @@ STUDY = Study(
         "table5": Product(deferred(f"{_HERE}.tables:table5"), _main),
         "fig8": Product(deferred(f"{_HERE}.figures:fig8"), from_runs=False),
         "fig9": Product(deferred(f"{_HERE}.figures:fig9"), _main),
-        "fig10": Product(deferred(f"{_HERE}.make:fig10"), lambda column: ("prfl", *paper.ABLATIONS, *paper.EXTRAS)),
+        "fig10": Product(deferred(f"{_HERE}.make:fig10"), _ablations),
     },
     {"full": _full, "cpu": presets.cpu, "smoke": presets.smoke},
 )
