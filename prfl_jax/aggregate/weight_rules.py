@@ -49,7 +49,7 @@ def arrivals_by_p(cfg: Any, window: CloseContext) -> AggregationWeights:
 
 
 def arrivals_equally(cfg: Any, window: CloseContext) -> AggregationWeights:
-    """This window's arrivals, each as 1 / their number whatever its p (FedMP Eq. 2; the m first of Algorithm 2)."""
+    """This window's arrivals, each as 1 / their number whatever its p (FedMP, Eqs. 1, 2; m first of Algorithm 2)."""
     number = len(window.arrivals)
     keep = 1.0 - cfg.server_lr if number else 1.0
     return AggregationWeights(np.zeros(len(window.p)), arrivals=(cfg.server_lr / max(number, 1),) * number, keep=keep)

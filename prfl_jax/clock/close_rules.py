@@ -175,7 +175,7 @@ class Fixed(CloseRule):
 
 
 class All(CloseRule):
-    """Every client that is in flight at the opening has arrived, or cannot arrive any more."""
+    """Every client that is in flight at the opening has arrived, or cannot arrive any more (FedMP, Eq. 6)."""
 
     synchronous = True
 

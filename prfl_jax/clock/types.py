@@ -177,7 +177,7 @@ class Arrival(NamedTuple):
 
     @property
     def round_s(self) -> float:
-        """t_i of Eq. 3: download, computing and upload, without the wait for the window's end (s)."""
+        """t_i of Eq. 3, T_n of FedMP's Eq. 5: download, computing, upload, without the wait for the window's end; s."""
         return self.arrived_s - self.dispatched_s
 
     @property

@@ -52,7 +52,8 @@ HASHED_IF_CHANGED = frozenset(
         *("density.reward_scale", "density.gap_floor", "density.loss_change"),
     }
 )
-OWN_DEFAULTS = ("theta", "discount", "exploration", "reward_scale")  # of `density`, where a choice may have its own
+# of `density`, where a choice may have its own
+OWN_DEFAULTS = ("theta", "discount", "exploration", "reward_scale", "loss_change")
 
 
 def flatten(cfg: config_dict.ConfigDict) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def default_config() -> config_dict.ConfigDict:
         delta_rho=0.2,
         patience=10,  # evaluations (one per interval)
         min_delta=0.0,  # the least improvement, in the unit of the task's metric
-        # settings of the bandits (FedMP, Algorithm 1); of the first four None means the choice's own
+        # settings of the bandits (FedMP, Algorithm 1); None means the choice's own
         theta=config_dict.placeholder(float),  # ranges of ratios wider than this are split; None: 0.1, literal 0.05
         # lambda: an observation counts so much less after each further one; None: 0.998, literal 0.95
         discount=config_dict.placeholder(float),
@@ -140,7 +140,9 @@ def default_config() -> config_dict.ConfigDict:
         # unscaled
         reward_scale=config_dict.placeholder(str),
         gap_floor=0.05,  # added to abs(T_n - mean T) / mean T in the reward; literal: the least that it counts as
-        loss_change="own",  # dLoss in the reward: own: of the client | global: of the mean over clients
+        # dLoss in the reward: own: of the client | global: of the mean over clients; None: bandit global,
+        # the others own
+        loss_change=config_dict.placeholder(str),
     )
     c.aggregation = _group(
         name="buffered_maskfedavg",  # a choice of aggregate/choices.py, or FILE.py:object

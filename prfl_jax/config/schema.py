@@ -218,7 +218,7 @@ RULES: dict[str, Rule] = {
     "density.exploration": _not_negative(1e6, optional=True),
     "density.reward_scale": _named(SCALES, optional=True),
     "density.gap_floor": _positive(1e-6, 1e6),
-    "density.loss_change": _named(LOSS_CHANGES),
+    "density.loss_change": _named(LOSS_CHANGES, optional=True),
     "aggregation.name": _named(AGGREGATIONS),
     "aggregation.server_lr": _number(
         lambda v: 1e-9 <= v <= 1e12,

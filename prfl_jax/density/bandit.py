@@ -1,7 +1,8 @@
 """FedMP's density policies: E-UCB agents that learn pruning ratios from round times and training losses alone.
 
 Jiang et al., ICDE 2022, Algorithm 1 and section IV-D; where the paper leaves room, `rewards.py` and `docs/methods.md`
-give the reading. A pruning ratio is 1 - density.
+give the reading. A pruning ratio is 1 - density. The aim is a short sum of round times (Eq. 7); how near agents come to
+the best ratios, the regret of Eq. 12, is measured on a toy in `tests/density/test_bandit.py`.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class BanditDensity(DensityPolicy):
 
     needs = frozenset({"train_loss"})
     defaults: ClassVar[Mapping[str, Any]] = {
-        "theta": 0.1, "discount": 0.998, "exploration": 0.4, "reward_scale": "mean",
+        "theta": 0.1, "discount": 0.998, "exploration": 0.4, "reward_scale": "mean", "loss_change": "global",
     }  # fmt: skip
     draws_ratios = True
 
     def __init__(self, config: Any, num_clients: int) -> None:
         super().__init__(config, num_clients)
-        self.settings = _settings({key: self.setting(config, key) for key in BanditDensity.defaults})
+        self.settings = _settings({key: self.setting(config, key) for key in self.defaults})
         if not 0.0 < config.min_density < 1.0:
             raise UserError(
                 f"density.min_density: {config.min_density} is not in (0, 1), which leaves no ratio to choose"
@@ -52,7 +53,7 @@ class BanditDensity(DensityPolicy):
         self.min_densities = np.full(num_clients, float(config.min_density))
         self._highest = 100 - round(100 * config.min_density)
         self._floor = float(config.gap_floor)
-        self.losses = TrainingLosses(LOSS_CHANGES.find(config.loss_change), num_clients)
+        self.losses = TrainingLosses(LOSS_CHANGES.find(self.setting(config, "loss_change")), num_clients)
         self._agents: dict[int, Agent] = {}  # by number; made when a worker first arrives
         self._arrived: dict[int, tuple[float, int]] = {}  # client -> (round time in s, percent), until the decision
         self._last_s = np.full(num_clients, np.nan)
@@ -131,7 +132,9 @@ class BanditDensity(DensityPolicy):
 class LiteralBandit(BanditDensity):
     """FedMP as printed: Eq. 8 in 1/s, lambda .95, factor 1. On the toy of its test it learns nothing."""
 
-    defaults = {"theta": 0.05, "discount": 0.95, "exploration": 1.0, "reward_scale": "unscaled"}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "theta": 0.05, "discount": 0.95, "exploration": 1.0, "reward_scale": "unscaled", "loss_change": "own",
+    }  # fmt: skip
 
     def reward(self, outcome: Outcome) -> float:
         """Eq. 8, `literal`."""
@@ -145,6 +148,8 @@ class UniformBandit(BanditDensity):
     one, with the others of the same ratio. Where the clock runs alone no loss speaks against a large ratio, and the
     agent goes to the largest.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {**BanditDensity.defaults, "loss_change": "own"}
 
     def reward(self, outcome: Outcome) -> float:
         """`by_time`: the gap to the mean would always be 0."""

@@ -1,5 +1,6 @@
 """Local SGD on a sub-model (PR-FL, Algorithm 1, line 29), with the masks of the round or with new ones at each step.
 
+FedMP's Eq. 3 is the same step.
 Another optimiser (`LocalSettings.optimizer`) takes the place of SGD's step; gradients, masks and batches stay the same.
 """
 

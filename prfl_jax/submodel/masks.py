@@ -53,7 +53,7 @@ def apply_masks(layout: Layout, params: Any, masks: tuple[jax.Array, ...]) -> An
 
 
 def put_back(layout: Layout, params: Any, masks: tuple[jax.Array, ...], whole: Any) -> Any:
-    """A sub-model put back into a whole model: on prunable leaves `whole` where the mask is 0."""
+    """A sub-model put back into a whole model: on prunable leaves `whole` where the mask is 0 (FedMP, Eqs. 2 and 4)."""
     leaves = jax.tree.leaves(whole)
     items = tuple((mask, leaves[i]) for mask, i in zip(masks, layout.prunable, strict=True))
     return layout.map_pruned(params, items, lambda w, item: jnp.where(item[0], w, item[1]))

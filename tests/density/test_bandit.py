@@ -131,7 +131,7 @@ TIMES, LOSSES = {0: 10.0, 1: 12.0, 2: 20.0}, {0: 1.0, 1: 1.5, 2: 2.5}  # mean 14
 
 
 def test_normalised_rewards_by_hand():
-    decision = arrive(after_one_round(), TIMES, LOSSES)
+    decision = arrive(after_one_round(loss_change="own"), TIMES, LOSSES)
     expected = [0.5 / (4 / 14 + 0.05), 0.25 / (2 / 14 + 0.05), 0.0]
     assert decision.rewards.tolist() == pytest.approx(expected, rel=1e-12)
 
@@ -141,8 +141,8 @@ def test_literal_rewards_by_hand():
     assert decision.rewards.tolist() == pytest.approx([1.0 / 4, 0.5 / 2.8, -0.5 / 6], rel=1e-12)
 
 
-def test_global_loss_counts_by_option():
-    decision = arrive(after_one_round(loss_change="global"), TIMES, LOSSES)
+def test_the_mean_loss_counts_by_default():
+    decision = arrive(after_one_round(), TIMES, LOSSES)
     gain = (2.0 - 5.0 / 3) / 2.0
     expected = [gain / (4 / 14 + 0.05), gain / (2 / 14 + 0.05), gain / (6 / 14 + 0.05)]
     assert decision.rewards.tolist() == pytest.approx(expected, rel=1e-12)
@@ -158,7 +158,7 @@ def test_one_ratio_for_all_by_its_round_time():
 
 def test_only_arrivals_observe_and_draw_anew():
     """Algorithm 2: the mean is over each client's last known time, those in flight keep their ratio."""
-    chosen = after_one_round()
+    chosen = after_one_round(loss_change="own")
     before = chosen.density_pct
     decision = arrive(chosen, {0: 4.0}, {0: 1.0})  # the others took 20 and 30 s: mean 18 s
     assert decision.rewards[0] == pytest.approx(0.5 / (14 / 18 + 0.05), rel=1e-12)
@@ -209,7 +209,7 @@ def test_ratios_leave_the_minimum_density():
 LARGEST = {"name": "bandit", "reward_scale": "largest", "discount": 0.99, "exploration": 0.05}
 CHOICES = {
     "bandit": {"name": "bandit"},
-    "bandit, global loss": {"name": "bandit", "loss_change": "global"},
+    "bandit, own loss": {"name": "bandit", "loss_change": "own"},
     "largest reward, theta .05": {**LARGEST, "theta": 0.05},
     "largest reward, theta .2": {**LARGEST, "theta": 0.2},
     "bandit_literal": {"name": "bandit_literal"},

@@ -86,7 +86,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "density.exploration": (0.0, [-0.1, INF, "1"]),
     "density.reward_scale": ("largest", ["max", "", 1.0]),
     "density.gap_floor": (0.1, [0.0, -0.05, NAN, None]),
-    "density.loss_change": ("global", ["all", None]),
+    "density.loss_change": ("own", ["all", 1.0]),
     "aggregation.name": ("fedavg", ["mean"]),
     "aggregation.server_lr": (0.5, [0.0, -1.0]),
     "aggregation.optimizer": ("yogi", ["fedadam", "adamw", "sgd", "", None]),
