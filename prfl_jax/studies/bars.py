@@ -29,8 +29,8 @@ def draw_bars(ax: Axes, groups: Sequence[str], bars: Bars, nothing: str) -> None
             if len(values) > 1:
                 reach = [[height - min(values)], [max(values) - height]]
                 ax.errorbar([x], [height], yerr=reach, color="0.45", lw=1.2, capsize=2)
-        for x, values in zip(places, by_group, strict=True):
-            if values is not None and not values:
+        for x, found in zip(places, by_group, strict=True):
+            if found is not None and not found:
                 ax.annotate(
                     nothing, (x, 0), xytext=(0, 3), textcoords="offset points", rotation=90, fontsize=7, color=colour,
                     ha="center", va="bottom",

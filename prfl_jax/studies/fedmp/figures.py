@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,7 +14,8 @@ from prfl_jax.studies.bars import draw_bars
 from prfl_jax.studies.curves import COLOURS, grid, panel, save
 from prfl_jax.studies.fedmp import paper
 from prfl_jax.studies.fedmp.setting import SYN_FL, Setting, bases, method_name, settings_of, swept
-from prfl_jax.studies.fedmp.tables import PAIRED, ROUND_HEADER, SPEED_HEADER, notes, round_cells, speed_rows
+from prfl_jax.studies.fedmp.tables import PAIRED, ROUND_HEADER, SPEED_HEADER, notes, speed_rows
+from prfl_jax.studies.fedmp.tables import round_cells as ROUND
 from prfl_jax.studies.reports import Report, reached
 from prfl_jax.studies.study import Material
 from prfl_jax.studies.tables import spread, write_table
@@ -23,6 +24,7 @@ FIRST = ("fedmp", *(method for method in paper.MAIN if method != "fedmp"))  # in
 ASYNCHRONOUS = ("fedmp", SYN_FL, "asyn_fedmp", "asyn_fl")
 SHARES = (0.25, 0.5, 1.0)  # of the time budget, in Fig. 2
 NEVER = "not reached"
+BAR_HEADER = (*SPEED_HEADER, *ROUND_HEADER)
 
 
 def fig6(material: Material) -> None:
@@ -60,7 +62,8 @@ def _after_rounds(setting: Setting, lines: Sequence[tuple[str, Sequence[Report]]
     last = {name: {r["seed"]: _curve(r)["window"][-1] for r in found if _curve(r)["window"]} for name, found in lines}
     shared = set.intersection(*(set(own) for own in last.values()))
     rounds = {seed: min(own[seed] for own in last.values()) for seed in sorted(shared)}
-    rows, base = [], {}
+    rows: list[list[str]] = []
+    base: dict[int, float] = {}
     for (name, found), printed in zip(lines, ("fedmp", "fedmp_bsp"), strict=True):
         if not found:
             continue
@@ -90,26 +93,23 @@ def _after_rounds(setting: Setting, lines: Sequence[tuple[str, Sequence[Report]]
 def fig4(material: Material) -> None:
     """FedMP's time to the target by theta, relative to the shortest, and a table of the times."""
     by_network = swept(material.preset.columns, "theta")
-    rows: list[list[str]] = []
-    drawn: list[tuple[str, list[float], list[float]]] = []
-    for network, own in by_network.items():
-        times = [(theta, setting, _times(material, setting, "fedmp")) for theta, setting in own]
-        known = [(theta, statistics.fmean(t)) for theta, _, t in times if t]
-        if not known:
-            continue
-        least = min(mean for _, mean in known)
-        drawn.append((network, [theta for theta, _ in known], [mean / least for _, mean in known]))
+    figure, (ax,) = grid(1, 6.2, 4.2)
+    rows, every = [], []
+    for (network, own), colour in zip(by_network.items(), COLOURS, strict=False):
+        times = [(theta, setting, _times(material, setting, "fedmp", setting.target)) for theta, setting in own]
+        known = [(theta, statistics.fmean(found)) for theta, _, found in times if found]
+        least = min((mean for _, mean in known), default=None)
+        relative = {theta: mean / least for theta, mean in known if least}
+        label = network if relative else f"{network}: {NEVER}"
+        ax.plot(list(relative), list(relative.values()), color=colour, marker="o", ms=4, lw=1.4, label=label)
         for theta, setting, found in times:
-            if found is None:
-                continue
-            runs = len(material.reports[setting.key, "fedmp"])
-            relative = f"{statistics.fmean(found) / least:.2f}" if found else "-"
-            rows.append([network, f"{theta:g}", str(runs), spread(found, ",.0f", runs), relative])
+            if found is not None:
+                runs = len(material.reports[setting.key, "fedmp"])
+                shown = f"{relative[theta]:.2f}" if theta in relative else "-"
+                rows.append([network, f"{theta:g}", str(runs), spread(found, ",.0f", runs), shown])
+                every.append(setting)
     if not rows:
         return
-    figure, (ax,) = grid(1, 6.2, 4.2)
-    for (network, thetas, relative_s), colour in zip(drawn, COLOURS, strict=False):
-        ax.plot(thetas, relative_s, color=colour, marker="o", ms=4, lw=1.4, label=network)
     ax.set_xlabel("granularity theta")
     ax.set_ylabel("time to the target, relative to the shortest")
     ax.set_ylim(bottom=0)
@@ -117,8 +117,8 @@ def fig4(material: Material) -> None:
     ax.legend(fontsize=8)
     save(figure, material.out / "fig4", material.preset.mark)
     header = ["network", "theta", "seeds", "target first reached, s", "relative to the shortest"]
-    part = material.of([setting for own in by_network.values() for _, setting in own], ("fedmp",))
     said = "means over the seeds that reach the target; the paper has it flat up to theta 0.05 and rising beyond"
+    part = material.of(every, ("fedmp",))
     write_table(material.out / "fig4", "Fig. 4: time to the target by theta", header, rows, notes(part, said))
 
 
@@ -202,15 +202,19 @@ def fig12(material: Material) -> None:
         return
     figure, panels = grid(len(settings), 4.4, 3.7, across=3)
     for ax, setting in zip(panels, settings, strict=True):
-        groups = [(method_name(method), [_times(material, setting, method)]) for method in ASYNCHRONOUS]
-        _draw_times(ax, [""], groups, setting.network, setting)
+        bars = [(method_name(m), [_times(material, setting, m, setting.target)]) for m in ASYNCHRONOUS]
+        _draw_times(ax, [""], bars, setting, setting.target)
     save(figure, material.out / "fig12", material.preset.mark)
+    part = material.of(settings, ASYNCHRONOUS)
+    rows = [row for one in settings for row in speed_rows(part.of([one], ASYNCHRONOUS), target=one.target, ends=ROUND)]
     low, high = (100 * (1 - 1 / factor) for factor in paper.ASYNCHRONOUS_SPEEDUP)
     said = f"m = 5; the paper: Asyn-FedMP takes {low:.0f} to {high:.0f} % less time than Asyn-FL, and more than FedMP"
-    _write_times(material, "fig12", "Fig. 12: synchronous and asynchronous", settings, ASYNCHRONOUS, said=said)
+    title = "Fig. 12: synchronous and asynchronous"
+    write_table(material.out / "fig12", title, BAR_HEADER, rows, notes(part, said, PAIRED))
 
 
-def _bars(material: Material, name: str, sweep: str, title: str, words: Any) -> None:
+def _bars(material: Material, name: str, sweep: str, title: str, words: Callable[[Any], str]) -> None:
+    """Bars of the times by what is varied, to the target of the settings in which it is, and a table of the numbers."""
     by_network = {
         network: own
         for network, own in swept(material.preset.columns, sweep).items()
@@ -219,50 +223,41 @@ def _bars(material: Material, name: str, sweep: str, title: str, words: Any) -> 
     if not by_network:
         return
     figure, panels = grid(len(by_network), 5.8, 3.9)
-    for ax, (network, own) in zip(panels, by_network.items(), strict=True):
-        groups = [(method_name(m), [_times(material, setting, m) for _, setting in own]) for m in FIRST]
-        _draw_times(ax, [words(value) for value, _ in own], groups, network, own[0][1])
+    rows, every = [], []
+    for ax, own in zip(panels, by_network.values(), strict=True):
+        settings = [setting for _, setting in own]
+        target = next(setting.target for setting in settings if not setting.is_base)
+        bars = [(method_name(m), [_times(material, setting, m, target) for setting in settings]) for m in FIRST]
+        _draw_times(ax, [words(value) for value, _ in own], bars, settings[0], target)
+        rows += speed_rows(material.of(settings, FIRST), sweep, target, ROUND)
+        every += settings
     save(figure, material.out / name, material.preset.mark)
-    settings = [setting for own in by_network.values() for _, setting in own]
-    _write_times(material, name, title, settings, FIRST, sweep)
+    write_table(material.out / name, title, BAR_HEADER, rows, notes(material.of(every, FIRST), PAIRED))
 
 
 def _draw_times(
-    ax: Axes, groups: Sequence[str], bars: Sequence[tuple[str, list[list[float] | None]]], network: str, first: Setting
+    ax: Axes,
+    groups: Sequence[str],
+    bars: Sequence[tuple[str, list[list[float] | None]]],
+    setting: Setting,
+    target: float,
 ) -> None:
     coloured = [(label, colour, values) for (label, values), colour in zip(bars, COLOURS, strict=False)
                 if any(own is not None for own in values)]  # fmt: skip
     draw_bars(ax, groups, coloured, NEVER)
-    target = first.target
-    level = f"{target:g}" if first.language else f"{100 * target:g} %"
-    ax.set_title(f"{network}, to {level}", fontsize=9)
+    level = f"{target:g}" if setting.language else f"{100 * target:g} %"
+    ax.set_title(f"{setting.network}, to {level}", fontsize=9)
     ax.set_ylabel("simulated time (s)")
-    ax.legend(fontsize=7, ncol=2)
-    ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # room for the legend
+    ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(fontsize=7, ncol=3, loc="upper center")
 
 
-def _write_times(
-    material: Material,
-    name: str,
-    title: str,
-    settings: Sequence[Setting],
-    methods: Sequence[str],
-    sweep: str = "",
-    said: str = "",
-) -> None:
-    """The numbers behind bars, with the mean round of each method."""
-    part = material.of(settings, methods)
-    header = [*SPEED_HEADER, *ROUND_HEADER]
-    rows = speed_rows(part, sweep, ends=round_cells)
-    write_table(material.out / name, title, header, rows, notes(part, *filter(None, [said, PAIRED])))
-
-
-def _times(material: Material, setting: Setting, method: str) -> list[float] | None:
+def _times(material: Material, setting: Setting, method: str, target: float) -> list[float] | None:
     """Simulated s to the target of the seeds that reach it; None: there is no run."""
     found = material.reports.get((setting.key, method))
     if not found:
         return None
-    return [t for report in found if (t := reached(report, setting.target)) is not None]
+    return [t for report in found if (t := reached(report, target)) is not None]
 
 
 def _shown(material: Material, settings: Sequence[Setting], methods: Sequence[str]) -> list[Setting]:

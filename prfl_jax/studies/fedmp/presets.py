@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from prfl_jax import strategies
-from prfl_jax.config.defaults import ENDLESS, default_config
+from prfl_jax.studies.columns import Preset
 from prfl_jax.studies.fedmp.paper import (
     ASYNCHRONOUS,
     BUDGETS_S,
@@ -21,37 +20,11 @@ from prfl_jax.studies.fedmp.paper import (
     PERPLEXITY_TARGET,
     TARGETS,
 )
+from prfl_jax.studies.fedmp.setting import Setting
 from prfl_jax.studies.fedmp.workers import set_workers
-from prfl_jax.studies.prfl.presets import Column, Preset
 
 Change = Callable[[Any], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting(Column):
-    """A column of the FedMP study.
-
-    Attributes:
-      network: cnn | alexnet | vgg19 | resnet50 | lstm.
-      sweep: what is varied: scenario | theta | ratio | noniid | workers | floor; "" for the base column of a network.
-      value: of what is varied.
-      target: level of the task's metric whose time is compared, one of `thresholds`.
-    """
-
-    network: str = ""
-    sweep: str = ""
-    value: Any = None
-    target: float = 0.0
-
-    def config(self, method: str, seed: int) -> Any:
-        """The config of one run; methods differ in their row of choices alone."""
-        c = strategies.use(default_config(), method)
-        c.seed = seed
-        c.rounds = ENDLESS
-        c.eval.thresholds = self.thresholds
-        c.window.k = 5  # m of Algorithm 2 (section V-H)
-        self.change(c)
-        return c
+CLOCK_WINDOWS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +214,7 @@ def cpu() -> Preset:
         *(cnn.column(MAIN, "workers", number) for number in (20, 30)),
         *(network.column(MAIN) for network in (vgg19, resnet50)),
     ]
-    return Preset("cpu", tuple(columns), 0)
+    return Preset("cpu", tuple(columns), CLOCK_WINDOWS)
 
 
 def full() -> Preset:
@@ -296,4 +269,4 @@ def full() -> Preset:
         *(vgg19.column(MAIN, "noniid", level, noniid(level)) for level in (10, 30)),
         *(alexnet.column(MAIN, "workers", number) for number in (20, 30)),
     ]
-    return Preset("full", tuple(columns), 0)
+    return Preset("full", tuple(columns), CLOCK_WINDOWS)

@@ -43,11 +43,13 @@ class Setting(Column):
       network: cnn | alexnet | vgg19 | resnet50 | lstm.
       sweep: what is varied: scenario | theta | ratio | noniid | workers | floor; "" for the base column of a network.
       value: of what is varied.
+      target: level of the task's metric whose time is compared, one of `thresholds`.
     """
 
     network: str = ""
     sweep: str = ""
     value: Any = None
+    target: float = 0.0
 
     def prepare(self, config: Any) -> None:
         """As the base class: m of Algorithm 2 (section V-H)."""
@@ -62,11 +64,6 @@ class Setting(Column):
     def language(self) -> bool:
         """Whether its task is the language model of Table IV."""
         return self.network == "lstm"
-
-    @property
-    def target(self) -> float:
-        """The level of the metric to which the paper's figures measure times: the last one."""
-        return self.thresholds[-1]
 
     def clusters(self, workers: int) -> list[str]:
         """The cluster of each worker, `[workers]`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from prfl_jax.studies.columns import Column
-from prfl_jax.studies.fedmp import paper
+from prfl_jax.studies.fedmp import paper, presets
 from prfl_jax.studies.fedmp.setting import OUTSIDE, SYN_FL, Setting, swept
 from prfl_jax.studies.fedmp.smoke import smoke
 from prfl_jax.studies.study import Needs, Product, Study, deferred
@@ -70,6 +70,6 @@ STUDY = Study(
         "mixtures": _tables("mixtures", _mixtures),
         "floor": _tables("floor", _of_sweep("floor", None, (SYN_FL, "fedmp", "fedmp_bsp"))),
     },
-    {"smoke": smoke},
+    {"full": presets.full, "cpu": presets.cpu, "smoke": smoke},
     prefix="fedmp_",
 )
