@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from prfl_jax.report.metric import Headline
 from prfl_jax.report.series import value_at
@@ -83,6 +83,8 @@ def panel(
     ax.set_title(title, fontsize=9)
     ax.set_xlabel(AXES[along])
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if along == "window":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(True, color="0.93")
     drawn = [(curve(ax, found, label, colour, along), found)
              for (label, found), colour in zip(lines, COLOURS, strict=False) if found]  # fmt: skip

@@ -34,7 +34,7 @@ def fig6(material: Material) -> None:
         return
     figure, panels = grid(len(settings), 5.6, 3.9)
     for ax, setting in zip(panels, settings, strict=True):
-        panel(ax, _lines(material, setting, FIRST), setting.thresholds, setting.title)
+        panel(ax, _lines(material, setting, FIRST), (setting.target,), setting.title)
     save(figure, material.out / "fig6", material.preset.mark)
 
 
@@ -49,7 +49,7 @@ def fig7(material: Material) -> None:
     for ax, setting in zip(panels, settings, strict=True):
         lines = [(name, found) for (_, found), name in
                  zip(_lines(material, setting, methods), ("R2SP", "BSP"), strict=True)]  # fmt: skip
-        panel(ax, lines, setting.thresholds, setting.title, along="window")
+        panel(ax, lines, (setting.target,), setting.title, along="window")
         rows += _after_rounds(setting, lines)
     save(figure, material.out / "fig7", material.preset.mark)
     header = ["setting", "scheme", "seeds", "rounds", "test metric", "less R2SP's", "paper, after 500 rounds"]
@@ -96,18 +96,20 @@ def fig4(material: Material) -> None:
     figure, (ax,) = grid(1, 6.2, 4.2)
     rows, every = [], []
     for (network, own), colour in zip(by_network.items(), COLOURS, strict=False):
-        times = [(theta, setting, _times(material, setting, "fedmp", setting.target)) for theta, setting in own]
-        known = [(theta, statistics.fmean(found)) for theta, _, found in times if found]
-        least = min((mean for _, mean in known), default=None)
-        relative = {theta: mean / least for theta, mean in known if least}
+        reports = {theta: material.reports.get((setting.key, "fedmp"), ()) for theta, setting in own}
+        every += [setting for theta, setting in own if reports[theta]]
+        times = {
+            theta: [t for r in reports[theta] if (t := reached(r, setting.target)) is not None]
+            for theta, setting in own
+        }
+        means = {theta: statistics.fmean(found) for theta, found in times.items() if found}
+        relative = {theta: mean / min(means.values()) for theta, mean in means.items()}
         label = network if relative else f"{network}: {NEVER}"
         ax.plot(list(relative), list(relative.values()), color=colour, marker="o", ms=4, lw=1.4, label=label)
-        for theta, setting, found in times:
-            if found is not None:
-                runs = len(material.reports[setting.key, "fedmp"])
+        for theta, runs in reports.items():
+            if runs:
                 shown = f"{relative[theta]:.2f}" if theta in relative else "-"
-                rows.append([network, f"{theta:g}", str(runs), spread(found, ",.0f", runs), shown])
-                every.append(setting)
+                rows.append([network, f"{theta:g}", str(len(runs)), spread(times[theta], ",.0f", len(runs)), shown])
     if not rows:
         return
     ax.set_xlabel("granularity theta")
@@ -133,7 +135,7 @@ def fig2(material: Material) -> None:
     for place, (network, own) in enumerate(rows_of.items()):
         over_time, over_rounds, by_ratio = axes[3 * place : 3 * place + 3]
         lines = [(f"ratio {value:g}", _found(material, setting)) for value, setting in own]
-        levels = own[0][1].thresholds
+        levels = (own[0][1].target,)
         panel(over_time, lines, levels, f"{network}: over time")
         panel(over_rounds, lines, levels, f"{network}: over rounds", along="window")
         points = [(value, setting, _found(material, setting)) for value, setting in own]
@@ -238,7 +240,7 @@ def _bars(material: Material, name: str, sweep: str, title: str, words: Callable
 def _draw_times(
     ax: Axes,
     groups: Sequence[str],
-    bars: Sequence[tuple[str, list[list[float] | None]]],
+    bars: Sequence[tuple[str, list[list[float | None] | None]]],
     setting: Setting,
     target: float,
 ) -> None:
@@ -252,12 +254,10 @@ def _draw_times(
     ax.legend(fontsize=7, ncol=3, loc="upper center")
 
 
-def _times(material: Material, setting: Setting, method: str, target: float) -> list[float] | None:
-    """Simulated s to the target of the seeds that reach it; None: there is no run."""
+def _times(material: Material, setting: Setting, method: str, target: float) -> list[float | None] | None:
+    """Simulated s to the target by seed, None of a seed that does not reach it; None: there is no run."""
     found = material.reports.get((setting.key, method))
-    if not found:
-        return None
-    return [t for report in found if (t := reached(report, target)) is not None]
+    return [reached(report, target) for report in found] if found else None
 
 
 def _shown(material: Material, settings: Sequence[Setting], methods: Sequence[str]) -> list[Setting]:

@@ -129,7 +129,7 @@ def fig11(material: Material) -> None:
     said = [
         *([material.preset.mark] if material.preset.mark else []),
         f"medians of {repeats} rounds, measured when this table was made; agents with {learnt} rounds behind them; "
-        "pruning is the l1 ranking of the CNN (1.6 M parameters) and the masks of all workers",
+        "pruning is the l1 ranking of the whole CNN and the masks of all workers",
         f"machine: {machine['kind']}, {machine['host_cores']} cores; other work may have run beside it",
         "the paper: far less than training and transmission, which take hundreds of seconds",
     ]

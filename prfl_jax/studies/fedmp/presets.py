@@ -228,6 +228,10 @@ def full() -> Preset:
 
         return change
 
+    def skewed(network: Network, level: int) -> Setting:
+        column = network.column(MAIN, "noniid", level, noniid(level))
+        return dataclasses.replace(column, target=NONIID_TARGETS[network.key])
+
     found = []
     for key, title, data, lr in (
         ("cnn", "CNN, MNIST by writer dealt IID", "mnist_by_writer", 0.01),
@@ -265,8 +269,8 @@ def full() -> Preset:
         lstm.column(LANGUAGE, "scenario", "high"),
         *(n.column(("fedmp",), "theta", value, theta(value)) for n in found for value in (0.01, 0.05, 0.25)),
         *(n.column(("fedmp",), "ratio", value, ratio(value)) for n in found for value in (0.2, 0.4, 0.6, 0.8)),
-        *(network.column(MAIN, "noniid", level, noniid(level)) for network in (cnn, alexnet) for level in (30, 60)),
-        *(vgg19.column(MAIN, "noniid", level, noniid(level)) for level in (10, 30)),
+        *(skewed(network, level) for network in (cnn, alexnet) for level in (30, 60)),
+        *(skewed(vgg19, level) for level in (10, 30)),
         *(alexnet.column(MAIN, "workers", number) for number in (20, 30)),
     ]
     return Preset("full", tuple(columns), CLOCK_WINDOWS)

@@ -31,7 +31,7 @@ def smoke() -> Preset:
     """Tiny networks on embedded digits and on a random chain of words, a few rounds each."""
     why = "As short as can be"
     horizon_s = dict.fromkeys(("low", "medium", "high"), 45.0)
-    cnn = Network("cnn", "smoke test, CNN", _digits, 100, 20, (0.12, 0.15), 0.12, 5.0, horizon_s, why)
+    cnn = Network("cnn", "smoke test, CNN", _digits, 100, 20, (0.08, 0.15), 0.08, 5.0, horizon_s, why)
     lstm = Network("lstm", "smoke test, LSTM", _words, 50, 10, (15.9, 15.0), 15.9, 5.0, horizon_s, why)
     two = ("fedavg", "fedmp")
     columns = (
