@@ -33,3 +33,23 @@ def fake(seed: int, accuracy: float | None, reached: dict[str, float | None], pe
         "ended": {"how": "horizon"},
         "curves": {"mask": {"t_s": [10, 20, 30, 40, 50], "accuracy": [0.4, 0.6, 0.3, 0.5, accuracy]}},
     }  # fmt: skip
+
+
+def run_of(
+    values: list[float | None],
+    reached: dict[str, float | None],
+    seed: int = 0,
+    round_s: float = 10.0,
+    metric: dict[str, Any] = ACCURACY,
+    **more: Any,
+) -> dict[str, Any]:
+    """A run with an evaluation after each round of `round_s` s; its last value is the final one."""
+    rounds = len(values)
+    name = metric["name"]
+    curve = {"t_s": [round_s * n for n in range(1, rounds + 1)], "window": list(range(1, rounds + 1)), name: values}
+    return {
+        "seed": seed, "final": {name: values[-1], "model": "mask"}, f"time_to_{name}": reached, "commit": "abc",
+        "metric": metric, "device": {"kind": "cpu", "host_cores": 2}, "clients": [], "clients_total": 10,
+        "ended": {"how": "horizon"}, "curves": {"mask": curve}, "simulated_s": round_s * rounds, "windows": rounds,
+        **more,
+    }  # fmt: skip

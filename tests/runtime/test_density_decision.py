@@ -133,7 +133,7 @@ def rewards_by_hand(windows):
 
 def test_bandit_learns_from_the_runs_own_losses_and_times(tmp_path):
     """Fixed windows, so some clients are in flight at each decision; resumed in the middle it is the same run."""
-    config = tiny.config("prfl_norecover", density__name="bandit", rounds=14)
+    config = tiny.config("prfl_norecover", density__name="bandit", density__loss_change="own", rounds=14)
     experiment = Experiment(config)
     evaluated = mock.patch.object(Scorer, "clients", side_effect=AssertionError("evaluated"))
     with evaluated, mock.patch("prfl_jax.runtime.experiment.run_figure"):
@@ -158,3 +158,10 @@ def test_bandit_learns_from_the_runs_own_losses_and_times(tmp_path):
         before = record["percents"]
     assert any(len(there) < 4 for there in expected.values()) and min(before) < 100
     assert ran.report["host"]["decide_s"] > 0 and ran.report["host"]["prune_s"] > 0
+
+    sent = [dict(zip((c for c, _ in w["client_bytes_down"]), w["percents"], strict=True)) for w in ran.of("window")]
+    first = min(decided)
+    for entry in ran.report["clients"]:
+        chosen = [100 - percents[entry["client"]] for percents in sent[first:] if entry["client"] in percents]
+        assert entry["ratios"]["tenths"] == [sum(ratio // 10 == tenth for ratio in chosen) for tenth in range(10)]
+        assert entry["ratios"]["mean_last"] == pytest.approx(sum(chosen) / len(chosen) / 100)
