@@ -248,12 +248,17 @@ def check_out(out: Path, preset: str, results: Path) -> None:
     check_folder("--out", out)
 
 
-def missing(columns: Sequence[Column], reports: Mapping[tuple[str, str], Sequence[Any]], seeds: int) -> list[str]:
-    """Methods of which there are fewer than so many seeds, in words, a line a column."""
+def missing(
+    columns: Sequence[Column],
+    reports: Mapping[tuple[str, str], Sequence[Any]],
+    seeds: int,
+    name: Callable[[str], str] = strategy_name,
+) -> list[str]:
+    """Methods of which there are fewer than so many seeds, by their `name`, in words, a line a column."""
     lines = []
     for column in columns:
         counts = {method: len(reports.get((column.key, method), ())) for method in column.methods}
-        few = [strategy_name(m) + (f" ({n} of {seeds} seeds)" if n else "") for m, n in counts.items() if n < seeds]
+        few = [name(m) + (f" ({n} of {seeds} seeds)" if n else "") for m, n in counts.items() if n < seeds]
         if not any(counts.values()):
             few = ["nothing of it"]
         if few:

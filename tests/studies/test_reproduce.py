@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -39,8 +40,10 @@ def test_table3_by_the_script(tmp_path):
         [
             (["--what=table9"], "--what=table9"),
             (["--preset=huge"], "--preset=huge"),
-            (["--paper=fedavg"], "allowed is one of prfl"),
+            (["--paper=fedavg"], "allowed is one of prfl, fedmp"),
             (["--seeds=0"], "--seeds=0"),
+            (["--paper=fedmp", "--what=table5"], "allowed with --paper=fedmp"),
+            (["--paper=fedmp", "--only=prfl"], "--only=prfl: allowed are fedavg"),
             (["--budget_s=-3"], "--budget_s"),
             (["--only=prfl,fedsgd"], "--only=fedsgd"),
             (["--settings=mars", "--out=/tmp/nowhere"], "--settings=mars"),
@@ -67,3 +70,31 @@ def test_the_scripts_help_names_what_can_be_made():
     text = (ROOT / "scripts/reproduce.py").read_text()
     for name in STUDIES:
         assert f"--paper={name}: {', '.join(find_study(name).products)}\n" in text
+
+
+@pytest.mark.slow
+def test_fedmp_by_the_script(tmp_path):
+    """Two runs and their figure; then one report is deleted, and that run alone is made again."""
+    call = (
+        "--paper=fedmp",
+        "--what=fig4",
+        "--preset=smoke",
+        f"--out={tmp_path / 'out'}",
+        f"--work={tmp_path / 'work'}",
+    )
+    done = script(*call)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\nrun ") == 2
+    files = sorted(
+        path.relative_to(tmp_path / "out/runs").as_posix() for path in (tmp_path / "out/runs").rglob("*.json")
+    )
+    assert files == ["cnn/fedmp_seed0.json", "cnn_theta_0.25/fedmp_seed0.json"]
+    assert "SMOKE TEST" in (tmp_path / "out/fig4.md").read_text()
+    report = json.loads((tmp_path / "out/runs" / files[0]).read_text())
+    assert all(sum(entry["ratios"]["tenths"]) == report["windows"] - 1 for entry in report["clients"])
+    before = [(tmp_path / "out/runs" / file).stat().st_mtime_ns for file in files]
+    (tmp_path / "out/runs" / files[1]).unlink()
+    again = script(*call)
+    assert again.returncode == 0 and again.stderr.count("\nrun ") == 1, again.stderr
+    after = [(tmp_path / "out/runs" / file).stat().st_mtime_ns for file in files]
+    assert before[0] == after[0] and before[1] < after[1]

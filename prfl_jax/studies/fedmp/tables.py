@@ -187,7 +187,7 @@ def notes(material: Material, *said: str) -> list[str]:
         "and each transfer's draws are the same for all methods; times and ratios are of simulated seconds"
     )
     lines = caption(material, [ours, *said], _setting) if material.reports else []
-    return [*lines, *missing(material.preset.columns, material.reports, material.seeds)]
+    return [*lines, *missing(material.preset.columns, material.reports, material.seeds, method_name)]
 
 
 def _setting(column: Column) -> str:
