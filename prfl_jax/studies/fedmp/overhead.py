@@ -34,16 +34,18 @@ REPEATS = 5
 DECISION, PRUNING = "decision", "pruning"
 
 
-def _config(workers: int) -> Any:
+def config_of(workers: int, width: float = 1.0) -> Any:
+    """FedMP on the CNN with so many workers."""
     c = strategies.use(default_config(), "fedmp")
     c.clients.number = workers
     c.model.name, c.model.classes, c.model.loss = "cnn", 10, "softmax"
+    c.model.width = width
     return c
 
 
 def decision_s(workers: int, learnt: int = LEARNT, repeats: int = REPEATS) -> list[float]:
     """Seconds of single decisions for so many workers, after so many rounds of made-up times and losses."""
-    config = _config(workers)
+    config = config_of(workers)
     policy = make_density(config.density, workers, seed=0)
     rng = np.random.default_rng(0)
     speed, loss = rng.uniform(1.0, 4.0, workers), np.full(workers, 2.0)
@@ -64,10 +66,10 @@ def _arrival(worker: int, round_s: float) -> Arrival:
     return Arrival(worker, 0, 0, 0.0, 0.0, round_s, round_s, 0)
 
 
-def pruner(percent: np.ndarray) -> Callable[[], tuple[jax.Array, ...]]:
+def pruner(percent: np.ndarray, width: float = 1.0) -> Callable[[], tuple[jax.Array, ...]]:
     """A call that makes the packed masks `[M, bytes]` of each leaf of the CNN, for workers of these densities `[M]`."""
     workers = len(percent)
-    config = _config(workers)
+    config = config_of(workers, width)
     method = resolve(config, (28, 28, 1), 10)
     masks = method.submodels.masks
     if masks is None:

@@ -1,6 +1,7 @@
 """Fig. 11: what is measured is the work of a run, and the table says on which machine."""
 
 import numpy as np
+import pytest
 from study_reports import material, rows_of
 
 from prfl_jax.engine.method import resolve
@@ -8,10 +9,11 @@ from prfl_jax.studies.fedmp import overhead
 from prfl_jax.submodel.masks import unpack
 
 
+@pytest.mark.slow
 def test_pruning_makes_every_workers_masks():
     percent = np.array([100, 37, 5])
-    bits = overhead.pruner(percent)()
-    size = resolve(overhead._config(3), (28, 28, 1), 10).size
+    bits = overhead.pruner(percent, 0.1)()
+    size = resolve(overhead.config_of(3, 0.1), (28, 28, 1), 10).size
     for place, (leaf, length) in enumerate(zip(bits, size.layers, strict=True)):
         kept = [int(unpack(own, length).sum()) for own in leaf]
         assert kept == [size.held[p][place] for p in percent]
