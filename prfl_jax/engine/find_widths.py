@@ -50,7 +50,7 @@ def find_widths(
         groups = find_channels(model)
         _check_work(config, task, work)
         _check_leaves(config, groups, layout)
-        return _widths(task, groups, asked or SHARES, work, axis)
+        return _widths(task, groups, asked, work, axis)
     except _No as why:
         if asked is None:
             return None
@@ -76,8 +76,8 @@ def _check_work(config: Any, task: LocalTask, work: LocalWork) -> None:
     optimizer = task.settings.optimizer
     if optimizer is not None and not steps_by_entry(optimizer, task.settings.keeps_moments):
         raise _No(
-            f"steps of local.optimizer={config.local.optimizer!r} depend on the size of the network; allowed: (), or an "
-            "optimiser such as sgd or adam"
+            f"steps of local.optimizer={config.local.optimizer!r} depend on the size of the network; allowed: (), or "
+            "an optimiser such as sgd or adam"
         )
 
 
@@ -92,7 +92,7 @@ def _check_leaves(config: Any, groups: ChannelGroups, layout: Layout) -> None:
 
 
 def _widths(
-    task: LocalTask, groups: ChannelGroups, shares: tuple[float, ...], work: LocalWork, axis: str
+    task: LocalTask, groups: ChannelGroups, asked: tuple[float, ...] | None, work: LocalWork, axis: str
 ) -> Widths | None:
     """Of the shares those with other sizes than the full network and each other; None: none has.
 
@@ -101,13 +101,20 @@ def _widths(
     """
     found, before = [], (0,) * len(groups.groups)
     full = tuple(group.size for group in groups.groups)
-    for share in sorted(set(shares)):
+    for share in sorted(set(asked or SHARES)):
         try:
             model = narrower(task.model, share)
+        except UserError as error:
+            raise _No(str(error)) from None
+        try:
             width = width_of(share, model, task.layout, (groups, find_channels(model)))
-        except (UserError, ValueError) as error:
-            why = str(error) if isinstance(error, UserError) else f"of {share:g} of its channels: {error}"
-            raise _No(why) from None
+        except (UserError, ValueError):
+            if asked is None:  # one channel of a layer is no group
+                continue
+            raise _No(
+                f"{task.model.name!r} with {share:g} of its channels has other groups of channels than the full network, "
+                "or only one channel in one of them; allowed: (), or other shares"
+            ) from None
         if any(size < less or size > most for size, less, most in zip(width.sizes, before, full, strict=True)):
             raise _No(f"{task.model.name!r} with {share:g} of its channels has {width.sizes} of {full}")
         if width.sizes not in (before, full):

@@ -27,7 +27,7 @@ def narrower(model: Model, share: float) -> Model:
     """The model with a share of its channels; its `flop` are still those of the whole one.
 
     Args:
-      share: in (0, 1); each layer has at least that share of its channels in a built-in network.
+      share: in (0, 1); in a built-in network each layer that `width` scales has that share, rounded up.
 
     Raises:
       UserError: the module does not say how, or what it says cannot be built; one line.
