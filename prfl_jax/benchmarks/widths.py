@@ -5,7 +5,7 @@ One client after another, on one device. The updates at each density take turns 
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -75,7 +75,7 @@ def _network(name: str, width: float, shape: tuple[int, ...], repeats: int) -> I
             masks = jax.jit(method.submodels.masks)((), weights, jnp.int32(percent))
             args = (apply_masks(method.layout, params, masks), masks, x, y)
             start = time.perf_counter()
-            runs[way, percent] = timed = Timed(lambda run=run, args=args: run(*args), 0.2)
+            runs[way, percent] = timed = Timed(functools.partial(run, *args), 0.2)
             compiled.setdefault(way, time.perf_counter() - start - timed())
     seconds = alternate({f"{way} {percent}": timed for (way, percent), timed in runs.items()}, repeats, 0.0)
     base = seconds["at full size 100"]

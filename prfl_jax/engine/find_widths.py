@@ -112,8 +112,8 @@ def _widths(
             if asked is None:  # one channel of a layer is no group
                 continue
             raise _No(
-                f"{task.model.name!r} with {share:g} of its channels has other groups of channels than the full network, "
-                "or only one channel in one of them; allowed: (), or other shares"
+                f"{task.model.name!r} with {share:g} of its channels has other groups of channels than the full "
+                "network, or only one channel in one of them; allowed: (), or other shares"
             ) from None
         if any(size < less or size > most for size, less, most in zip(width.sizes, before, full, strict=True)):
             raise _No(f"{task.model.name!r} with {share:g} of its channels has {width.sizes} of {full}")

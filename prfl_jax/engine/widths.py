@@ -36,12 +36,12 @@ class AxisPlaces(NamedTuple):
 
     Attributes:
       axis: its number.
-      index: int32 `[l]`, for indices of no channel.
+      others: int32 `[l]`, where indices of no channel are in the full leaf.
       groups: (number of the group, `[n, times]` indices in the narrower leaf, `[C, times]` in the full one).
     """
 
     axis: int
-    index: np.ndarray
+    others: np.ndarray
     groups: tuple[tuple[int, np.ndarray, np.ndarray], ...]
 
 
@@ -203,15 +203,11 @@ class Widths:
             return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
         def back(tree: Any, small: Any) -> Any:
-            places, leaves = (
-                of_leaves(self.layout, tree, at),
-                zip(jax.tree.leaves(tree), jax.tree.leaves(small), strict=True),
-            )
-            return jax.tree.unflatten(
-                jax.tree.structure(tree), [put(*pair, place) for pair, place in zip(leaves, places, strict=True)]
-            )
+            parts = jax.tree.leaves(tree), jax.tree.leaves(small), of_leaves(self.layout, tree, at)
+            leaves = [put(leaf, own, place) for leaf, own, place in zip(*parts, strict=True)]
+            return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
-        levels = task.levels and tuple(
+        levels: Any = task.levels and tuple(
             take(jnp.asarray(level), place) for level, place in zip(task.levels, masked, strict=True)
         )
         small = dataclasses.replace(task, model=width.model, layout=width.layout, levels=levels)
@@ -238,7 +234,7 @@ Places = tuple[tuple[int, jax.Array], ...]  # (axis, int32 indices in the full l
 
 def _index(order: Sequence[jax.Array], places: AxisPlaces) -> tuple[int, jax.Array]:
     """The indices of one axis in the full leaf, for a client's channels in their order."""
-    index = jnp.asarray(places.index)
+    index = jnp.asarray(places.others)
     for number, here, there in places.groups:
         channels = order[number][: len(here)]
         index = index.at[here.reshape(-1)].set(jnp.asarray(there)[channels].reshape(-1))
@@ -277,7 +273,7 @@ def put(leaf: jax.Array, small: jax.Array, places: Places) -> jax.Array:
     if not places:
         return small
     # read by the full leaf's entries, which is several times as fast on a CPU as a scatter of the narrower leaf's
-    from_small, there = [], jnp.ones((1,) * leaf.ndim, bool)
+    from_small, there = list[Any](), jnp.ones((1,) * leaf.ndim, bool)
     own = dict(places)
     for axis, length in enumerate(leaf.shape):
         numbers = jnp.arange(small.shape[axis], dtype=jnp.int32)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from prfl_jax.models.architectures import Narrower
-from prfl_jax.models.build import Model
+from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.models.choices import MODELS
 from prfl_jax.models.linen_adapter import linen_functions
 from prfl_jax.system.errors import UserError
@@ -43,7 +43,7 @@ def narrower(model: Model, share: float) -> Model:
     except (Exception, SystemExit) as error:  # whatever a user's code raises
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{begin} cannot be built with {share:g} of its channels: {said}; allowed: {WORDS}") from error
-    if jax.tree.structure(shapes) != jax.tree.structure(model.shapes()):
+    if flat_paths(shapes).keys() != flat_paths(model.shapes()).keys():
         raise UserError(f"{begin} has other params with {share:g} of its channels; allowed: the same layers, narrower")
     return dataclasses.replace(
         model,
