@@ -207,9 +207,9 @@ class Widths:
             leaves = [put(leaf, own, place) for leaf, own, place in zip(*parts, strict=True)]
             return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
-        levels: Any = task.levels and tuple(
-            take(jnp.asarray(level), place) for level, place in zip(task.levels, masked, strict=True)
-        )
+        levels: Any = None
+        if task.levels is not None:
+            levels = tuple(take(jnp.asarray(level), place) for level, place in zip(task.levels, masked, strict=True))
         small = dataclasses.replace(task, model=width.model, layout=width.layout, levels=levels)
         own = (
             taken(given.params),
