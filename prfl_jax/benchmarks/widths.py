@@ -23,8 +23,11 @@ from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.submodel.masks import apply_masks
 
 DENSITIES = (25, 50, 75, 100)
-# network, its width, shape of an image; half the AlexNet is what FedMP's CPU preset takes
-NETWORKS = {"cnn": (1.0, (28, 28, 1)), "vgg11": (1.0, (32, 32, 3)), "alexnet": (0.5, (32, 32, 3))}
+# by size of the suite: network, its width, shape of an image; half the AlexNet is what FedMP's CPU preset takes
+NETWORKS = {
+    "full": (("cnn", 1.0, (28, 28, 1)), ("vgg11", 1.0, (32, 32, 3)), ("alexnet", 0.5, (32, 32, 3))),
+    "small": (("cnn", 0.25, (28, 28, 1)),),
+}
 METHOD = (
     "A client trains five steps of 20 random images, from the channels of largest l1 norm at each density. at full "
     "size: by masks alone; else in the narrowest of four networks that holds them, with the values taken out and put "
@@ -40,9 +43,8 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
       size: `full`, or `small` for a smoke test.
       repeats: measured runs.
     """
-    for name, (width, shape) in NETWORKS.items():
-        if size == "full" or name == "cnn":
-            yield from _network(name, width if size == "full" else 0.25 * width, shape, repeats)
+    for name, width, shape in NETWORKS[size]:
+        yield from _network(name, width, shape, repeats)
 
 
 def _network(name: str, width: float, shape: tuple[int, ...], repeats: int) -> Iterator[dict[str, Any]]:
