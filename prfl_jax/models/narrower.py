@@ -7,6 +7,8 @@ returns a module, or has a field `width`, an integer or a float, that all its hi
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -63,8 +65,9 @@ def _maker(model: Model) -> Callable[[float], Any] | None:
         return None
     if model.name in MODELS:
         return lambda share: module.clone(width=Narrower(module.width, share))
-    if callable(own := getattr(module, "narrower", None)):
-        return own  # type: ignore[no-any-return]
+    if callable(own := getattr(type(module), "narrower", None)):
+        # without linen's wrapper, which would make a module that the method constructs a part of this one
+        return functools.partial(inspect.unwrap(own), module)
     width = getattr(module, "width", None)
     if "width" not in type(module).__dataclass_fields__ or isinstance(width, bool):
         return None
