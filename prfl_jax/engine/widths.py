@@ -207,8 +207,8 @@ class Widths:
             leaves = [put(leaf, own, place) for leaf, own, place in zip(*parts, strict=True)]
             return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
-        levels: Any = None
-        if task.levels is not None:
+        levels: Any = task.levels
+        if levels:
             levels = tuple(take(jnp.asarray(level), place) for level, place in zip(task.levels, masked, strict=True))
         small = dataclasses.replace(task, model=width.model, layout=width.layout, levels=levels)
         own = (

@@ -42,7 +42,7 @@ class Case:
         def loss(logits, y):
             return base(logits.reshape(-1, logits.shape[-1]), y.reshape(-1)).reshape(len(y), -1).mean(1)
 
-        self.task = LocalTask(model, loss, self.layout, settings)
+        self.task = LocalTask(model, loss, self.layout, settings, levels=())  # as of `filters`
 
     def masks(self, params, percent):
         size = self.layout.model_size(self.model, None, 100)
