@@ -209,7 +209,7 @@ class Widths:
 
         levels: Any = task.levels
         if levels:
-            levels = tuple(take(jnp.asarray(level), place) for level, place in zip(task.levels, masked, strict=True))
+            levels = tuple(take(jnp.asarray(level), place) for level, place in zip(levels, masked, strict=True))
         small = dataclasses.replace(task, model=width.model, layout=width.layout, levels=levels)
         own = (
             taken(given.params),
