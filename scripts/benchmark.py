@@ -5,6 +5,7 @@
     python scripts/benchmark.py --suite=roofline --out=roofline.json
     python scripts/benchmark.py --suite=devices --out=devices.json
     python scripts/benchmark.py --suite=axes --out=axes.json
+    python scripts/benchmark.py --suite=widths --out=widths.json
 
 `kernels`: local rounds of ten clients on Conv2 against a PyTorch loop over the same clients (`pip install -e
 '.[bench]'`; without it the table says so), MaskFedAvg against reading the clients' models once, pruning levels
@@ -16,6 +17,7 @@ minutes.
 `devices`: windows with few and with many arrivals, on one device and on several (of a CPU: its cores).
 `axes`: clients trained one after another or in groups, on arrival or ahead of it; on accelerators also by
 precision.
+`widths`: client updates of sub-models of channels, at full size and in narrower networks; compiling takes some minutes.
 
 Nothing else should run on the machine. The exit code is 0 whether bounds are met or MISSED. `--size=small` is a smoke
 test that checks no bound.
@@ -30,7 +32,7 @@ from absl import flags
 from prfl_jax.benchmarks.suite import Request, run_suite
 from prfl_jax.config import cli
 
-_SUITE = flags.DEFINE_string("suite", None, "the suite: kernels | peers | roofline | devices | axes")
+_SUITE = flags.DEFINE_string("suite", None, "the suite: kernels | peers | roofline | devices | axes | widths")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "measured runs of each kernel")
 _SIZE = flags.DEFINE_string("size", "full", "size of the workload: full | small")

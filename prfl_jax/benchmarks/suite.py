@@ -180,6 +180,12 @@ def _axes(request: Request, load: tuple[float, float, float]) -> Measured:
     return _simple(axes, request, load)
 
 
+def _widths(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.benchmarks import widths
+
+    return _simple(widths, request, load)
+
+
 def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> Measured:
     """Runs a suite that is a module with `METHOD`, `rows` and `table`."""
     found = list(suite.rows(request.size, request.repeats))
@@ -191,6 +197,7 @@ def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> M
 
 _MEASURED: dict[str, Callable[[Request, tuple[float, float, float]], Measured]] = {
     "kernels": _kernels, "peers": _peers, "roofline": _roofline, "devices": _devices, "axes": _axes,
+    "widths": _widths,
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ HASHED_IF_CHANGED = frozenset(
         *("local.clip_grad_norm", "local.lr_schedule"),
         *("aggregation.optimizer", "aggregation.optimizer_args", "transport.upload"),
         *("density.theta", "density.discount", "density.exploration"),
-        *("density.reward_scale", "density.gap_floor", "density.loss_change"),
+        *("density.reward_scale", "density.gap_floor", "density.loss_change", "engine.widths"),
     }
 )
 # of `density`, where a choice may have its own

@@ -217,6 +217,9 @@ def default_config() -> config_dict.ConfigDict:
         matmul="float32",
         store="float32",  # float32 | bfloat16: models in flight and in the buffer; training and averages stay float32
         models="device",  # device | host: where models are kept (host: moved one at a time; one device only)
+        # a client with a sub-model of channels is trained in the narrowest network that holds it: of the full one and
+        # these shares of its channels; (): full; None: on a CPU (0.25, 0.5, 0.75) for large networks (docs/speed.md)
+        widths=config_dict.placeholder(tuple),
         group=0,  # vmap: so many are trained at once; 0: as many as there are clients on a device
         devices=0,  # clients are shared out over so many; 0: all, of a CPU's cores only where windows have all clients
         chunk_windows=0,  # 0: from the measured speed, about chunk_s of host time

@@ -279,6 +279,9 @@ RULES: dict[str, Rule] = {
     "engine.matmul": _choice("float32", "tensorfloat32", "bfloat16"),
     "engine.store": _choice("float32", "bfloat16"),
     "engine.models": _choice("device", "host"),
+    "engine.widths": Rule(
+        float, lambda v: 0 < v < 1, "a tuple of shares in (0, 1), () or None", many=True, optional=True
+    ),
     "engine.group": _integer(0),
     "engine.devices": _integer(0),
     "engine.chunk_windows": _integer(0),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+AXIS = "group"  # the clients of a group that are trained at once
 HOST_GROUP = 8  # a group has all its models on the device at once
 
 
@@ -52,6 +53,7 @@ class SlotGroups:
         """A function of one client as it is, or for a group at once; its first `own` arguments are then stacked."""
 
         def stacked(*args: Any) -> Any:
-            return jax.vmap(function, in_axes=[0 if k < own else None for k in range(len(args))])(*args)
+            axes = [0 if k < own else None for k in range(len(args))]
+            return jax.vmap(function, in_axes=axes, axis_name=AXIS)(*args)
 
         return stacked if self.size else function

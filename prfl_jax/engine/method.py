@@ -17,9 +17,11 @@ from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
 from prfl_jax.engine.evaluate import samples_each
+from prfl_jax.engine.find_widths import find_widths
 from prfl_jax.engine.memory import check_memory
 from prfl_jax.engine.model_state import check_state, leaves_that_stay
 from prfl_jax.engine.placement import Placement
+from prfl_jax.engine.widths import Widths
 from prfl_jax.local import LocalWork, find_client_state, find_local
 from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
@@ -64,6 +66,7 @@ class ResolvedMethod:
       clients_axis, train: `engine.clients` and `engine.train`, with `auto` resolved.
       matmul: what products are computed in, as JAX names it; None: JAX's default.
       stays: paths of leaves that no client sends.
+      widths: in which sub-models are trained; None: all at full size.
     """
 
     model: Any
@@ -79,6 +82,12 @@ class ResolvedMethod:
     target_loss: Any
     task: Task
     stays: frozenset[str] = frozenset()
+    widths: Widths | None = None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the channels, that sub-models are trained with besides all of them."""
+        return () if self.widths is None else self.widths.shares
 
     @property
     def size(self) -> ModelSize:
@@ -150,6 +159,7 @@ def resolve(
         # a core is filled by one client; clients' own gradients are kept for none that has not arrived
         waits = on_cpu or axis == "map" or find_close_rule(config.window.close).synchronous or uploads_squares(config)
         train = "arrival" if waits else "pending"
+    work = checked_work(config, work, model, layout, submodels.levels)
     return ResolvedMethod(
         model=model,
         layout=layout,
@@ -157,13 +167,14 @@ def resolve(
         loss=task.sample_loss(target_loss),
         importance=importance if prunes(config) else None,
         scores=rule.scoring(importance),
-        work=checked_work(config, work, model, layout, submodels.levels),
+        work=work,
         clients_axis=axis,
         train=train,
         matmul=precision_name(config.engine.matmul, jax.default_backend()),
         target_loss=target_loss,
         task=task,
         stays=stays,
+        widths=find_widths(config, axis, model, layout, submodels, work),
     )
 
 
@@ -184,7 +195,7 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             importance=method.importance,
             normalize=config.data.normalize,
             augment=config.data.augment,
-            work=method.work,
+            work=method.work if method.widths is None else method.widths.wrap(method.work),
             local=settings_from_config(config, method.work),
             matmul=method.matmul,
             attack=make_attack(config.attack),

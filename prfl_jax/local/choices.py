@@ -67,19 +67,24 @@ def _wrong_field(name: str, field: str, found: Any, allowed: str) -> UserError:
 LOCAL_WORKS: Registry[LocalWork] = Registry(
     _KEY,
     {
-        "sgd": LocalWork(_sgd, takes_optimizer=True),
+        "sgd": LocalWork(_sgd, takes_optimizer=True, any_width=True),
         "scaled_sgd": LocalWork(
             scaled_round,
             counted=without_absent,
             reads_labels=True,
             fits=lambda rule: rule.known_networks and rule.channels,
             takes_optimizer=True,
+            any_width=True,
         ),
-        "proximal": LocalWork(_sgd, proximal=True, takes_optimizer=True),
-        "proximal_own_steps": LocalWork(_sgd, takes_optimizer=True, own_steps=True, prox_mu=0.01),
-        "scaffold": LocalWork(scaffold_round, plain_steps=True, client_state=CONTROL_VARIATES),
+        "proximal": LocalWork(_sgd, proximal=True, takes_optimizer=True, any_width=True),
+        "proximal_own_steps": LocalWork(_sgd, takes_optimizer=True, own_steps=True, prox_mu=0.01, any_width=True),
+        "scaffold": LocalWork(scaffold_round, plain_steps=True, client_state=CONTROL_VARIATES, any_width=True),
         "ordered_sgd": LocalWork(
-            ordered_round, fits=lambda rule: rule.fixed_levels, draws_widths=True, takes_optimizer=True
+            ordered_round,
+            fits=lambda rule: rule.fixed_levels,
+            draws_widths=True,
+            takes_optimizer=True,
+            any_width=True,
         ),
         "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude, takes_optimizer=True),
     },

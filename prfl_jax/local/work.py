@@ -177,6 +177,9 @@ class LocalWork:
       own_steps: whether each client does as many steps as fit the time of the median client (`LocalInput.steps`).
       prox_mu: mu of the proximal term where `local.prox_mu` is 0.
       client_state: what clients keep between their rounds; None: nothing.
+      any_width: whether `round` may be given a narrower network, with all of the client's channels and as few others as
+        there is a width for (`engine/widths.py`): `task` has its model, layout and levels, `given` its params, masks
+        and what is kept and sent beside.
     """
 
     round: Callable[[LocalTask, LocalInput], LocalResult]
@@ -190,6 +193,7 @@ class LocalWork:
     own_steps: bool = False
     prox_mu: float = 0.0
     client_state: ClientState | None = None
+    any_width: bool = False
 
     @property
     def sends_beside(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,21 @@ ARCHITECTURES = {
 }
 
 
-def scaled(size: int, width: float) -> int:
+@dataclasses.dataclass(frozen=True)
+class Narrower:
+    """A `width` of a built-in network with a share of the channels of another one.
+
+    Attributes:
+      width: of the whole network.
+      share: of each layer's channels, rounded up as in a sub-model: ceil(C share).
+    """
+
+    width: float
+    share: float
+
+
+def scaled(size: int, width: float | Narrower) -> int:
     """A hidden size times `model.width`, at least 1."""
+    if isinstance(width, Narrower):
+        return math.ceil(scaled(size, width.width) * width.share - 1e-9)
     return max(1, round(size * width))

@@ -57,6 +57,7 @@ class Model:
       train_step: `step` of a module with state; None: it has none.
       norm_leaves: paths of the params that belong to the same layers as the state.
       channel_groups: as the module declares them (`channel_search.py`); None: they are traced.
+      module: of linen, from which narrower ones are made (`narrower.py`); None: of another kind.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Model:
     train_step: Callable[[Params, jax.Array, jax.Array | None], tuple[jax.Array, Params]] | None = None
     norm_leaves: frozenset[str] = frozenset()
     channel_groups: Mapping[str, Sequence[str | None]] | None = None
+    module: Any = None
 
     @property
     def has_state(self) -> bool:
@@ -169,7 +171,8 @@ def build_model(
     sample = as_sample(input_shape)
     module = MODELS.find(cfg.name)
     if cfg.name in MODELS:
-        return wrap_linen(cfg.name, _built_in(cfg, module, sample, classes, sequence), sample, classes, sequence)
+        made = _built_in(cfg, module, sample, classes, sequence)
+        return dataclasses.replace(wrap_linen(cfg.name, made, sample, classes, sequence), module=made)
     return wrap_module(cfg.name, module, sample, classes, sizes, sequence, causal)
 
 
@@ -211,7 +214,7 @@ def wrap_module(
         isinstance(module, type) and issubclass(module, (nn.Module, nnx.Module))
     ):
         raise UserError(f"config.model.name: {name!r} is {module!r}; allowed: a flax linen or nnx module")
-    kind = module if isinstance(module, type) else type(module)
+    kind, made = module if isinstance(module, type) else type(module), None
     try:
         if issubclass(kind, nn.Module):
             made = module if isinstance(module, nn.Module) else _make(name, kind, sample)(classes)()
@@ -221,7 +224,7 @@ def wrap_module(
         model = _checked(name, functions, sample, classes, sequence)
         asked = checked_module.Module(name, sample, classes, functions, module, sequence, causal)
         warnings, groups = module_checks.check_once(asked, sizes or Sizes()), getattr(module, "channel_groups", None)
-        return dataclasses.replace(model, warnings=warnings, channel_groups=groups)
+        return dataclasses.replace(model, warnings=warnings, channel_groups=groups, module=made)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's code raises

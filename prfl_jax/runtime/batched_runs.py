@@ -33,7 +33,7 @@ from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import open_workdir
 from prfl_jax.system import console, multi_process
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, shown
 from prfl_jax.system.jax_settings import fixed
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
@@ -133,6 +133,10 @@ def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
             raise UserError(f"config.engine.devices={config.engine.devices}: allowed with --seeds or --vary is 0 or 1")
         if config.engine.clients == "map":
             raise UserError("config.engine.clients='map': allowed with --seeds or --vary is auto or vmap")
+        if config.engine.widths:
+            raise UserError(
+                f"config.engine.widths={shown(tuple(config.engine.widths))}: allowed with --seeds or --vary is ()"
+            )
         if config.engine.models == "host":
             raise UserError("config.engine.models='host': allowed with --seeds or --vary is device")
         config.engine.devices = 1

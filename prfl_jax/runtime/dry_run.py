@@ -197,6 +197,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
             f"{model.num_parameters():,} ({model.name}), {prunable:,} of them prunable",
         ),
         *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
+        *([("narrower networks", _shares(e.method.shares))] if e.method.shares else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
         ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
         *(
@@ -217,3 +218,8 @@ def describe(config: Any, found: Estimate | None = None) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
     return "\n".join([*lines, "Nothing was trained."])
+
+
+def _shares(shares: tuple[float, ...]) -> str:
+    """In which widths sub-models are trained, in words."""
+    return f"sub-models are trained with {', '.join(f'{share:g}' for share in shares)} or all of the channels"

@@ -134,6 +134,7 @@ class Experiment:
                 **environment.flags(),
                 "clients_axis": method.clients_axis,
                 "train": method.train,
+                "widths": list(method.shares),
                 "matmul": method.matmul,
                 "devices": self.simulation.placement.count,
             },

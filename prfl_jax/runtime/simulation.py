@@ -49,7 +49,7 @@ class Simulation:
 
     Args:
       config: validated.
-      clients_axis: map | vmap; None: as the config says.
+      clients_axis: map | vmap, with sub-models at full size; None: as the config says.
 
     Raises:
       UserError: data, partition or model cannot be had as the config says.
@@ -82,7 +82,7 @@ class Simulation:
         self.method = resolve(config, self.dataset.sample, self.dataset.num_classes, evaluated)
         self._warn(self.method.model.warnings)
         if clients_axis is not None:
-            self.method = dataclasses.replace(self.method, clients_axis=clients_axis)
+            self.method = dataclasses.replace(self.method, clients_axis=clients_axis, widths=None)
         self.init_key, self.keys = split_keys(seed)
         method = self.method
         self.placement = place(config)

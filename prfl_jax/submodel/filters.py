@@ -30,6 +30,10 @@ class Filters(SubmodelRule):
         return True
 
     @property
+    def whole_channels(self) -> bool:
+        return True
+
+    @property
     def masks_state(self) -> bool:
         return True
 

@@ -127,6 +127,10 @@ class Leading(SubmodelRule):
         return True
 
     @property
+    def whole_channels(self) -> bool:
+        return True
+
+    @property
     def known_networks(self) -> bool:
         return True
 

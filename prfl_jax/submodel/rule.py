@@ -89,6 +89,14 @@ class SubmodelRule:
         return False
 
     @property
+    def whole_channels(self) -> bool:
+        """Whether a sub-model has a value exactly if it has the channels of all its axes, at least one of each group.
+
+        The groups are those of `find_channels`; the client can then be trained in a narrower network.
+        """
+        return False
+
+    @property
     def known_networks(self) -> bool:
         """Whether the layers must be known, as those of the built-in models are (`Network.layers`)."""
         return False

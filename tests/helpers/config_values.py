@@ -133,6 +133,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "engine.matmul": ("tensorfloat32", ["float16", None]),
     "engine.store": ("bfloat16", ["float16", None]),
     "engine.models": ("host", ["disk", None]),
+    "engine.widths": ((), [(0.0,), (1.0,), (1.5,), (NAN,), 0.5, "auto"]),
     "engine.group": (4, [-1, 1.5, None]),
     "engine.devices": (1, [-1, 0.5, None]),
     "engine.chunk_windows": (4, [-1, 1.5, None]),

@@ -78,3 +78,10 @@ def test_memory_is_that_of_the_state(strategy):
     if LOCAL_WORKS.find(METHODS[strategy].local).sends_beside:  # the value and the sum of a window's changes
         assert told["beside the server model"] == 2 * model
         assert told["kept by clients"] == told["sent beside models"] == sim.config.clients.number * model
+
+
+def test_narrower_networks_are_told():
+    config = tiny.config("fedmp", model__name="narrow_nets:ByWidth", model__size_mb=None, engine__widths=(0.5,))
+    assert "sub-models are trained with 0.5 or all of the channels" in describe(config)
+    config.engine.widths = ()
+    assert "narrower networks" not in describe(config)
