@@ -20,6 +20,7 @@ from prfl_jax.models import make_loss
 from prfl_jax.models.build import wrap_module
 from prfl_jax.models.channel_search import find_channels
 from prfl_jax.models.narrower import narrower
+from prfl_jax.models.variables import split_state, with_state
 from prfl_jax.submodel import SUBMODELS, Network
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
@@ -50,27 +51,28 @@ class Case:
         fitted = Network(self.layout.param_shapes(), size, lambda: (), lambda: self.groups, masked)
         return SUBMODELS.find("filters").fit(fitted, "filters").masks((), jax.tree.leaves(params), jnp.int32(percent))
 
-    def given(self, percent, work="sgd"):
-        """A client's input: random samples, and moments or variates of earlier rounds."""
+    def given(self, percent, work="sgd", dtype=jnp.float32):
+        """A client's input: random samples, and moments or variates of earlier rounds; params are `dtype`."""
         rng, sample = np.random.default_rng(percent), self.model.sample
         lead = (self.settings.steps, self.settings.batch_size)
         floats = jnp.issubdtype(sample.dtype, jnp.floating)
         x = rng.normal(size=(*lead, *sample.shape)) if floats else rng.integers(1, 11, (*lead, *sample.shape))
         y = rng.integers(0, self.model.classes, (*lead, *sample.shape[: int(self.model.sequence)]))
-        x, y = jnp.asarray(x, sample.dtype), jnp.asarray(y, jnp.int32)
-        params = self.model.init(jax.random.key(percent))
+        x, y = jnp.asarray(x, dtype if floats else sample.dtype), jnp.asarray(y, jnp.int32)
+        params, state = split_state(self.model.init(jax.random.key(percent)))
+        params = with_state(jax.tree.map(lambda leaf: leaf.astype(dtype), params), state)
         masks, kept, beside = self.masks(params, percent), (), ()
         if (state := find_client_state(LOCAL_WORKS.find(work), self.settings)) is not None:
             check_kept(self.widths, self.task, state.init)
             kept = drawn(rng, state.init(self.task, params))
             beside = () if state.server is None else drawn(rng, state.server(params))
         batches = Batches(lambda k: (x[k], y[k]), lambda: (x, y))
-        sent, lr, key = apply_masks(self.layout, params, masks), jnp.float32(0.02), jax.random.key(1)
+        sent, lr, key = apply_masks(self.layout, params, masks), dtype(0.02), jax.random.key(1)
         return LocalInput(sent, masks, batches, lr, key, jnp.int32(percent), kept=kept, beside=beside)
 
-    def rounds(self, percent, work="sgd"):
-        """(the result in a width, the one of masked training at full size)."""
-        given, own = self.given(percent, work), LOCAL_WORKS.find(work)
+    def rounds(self, percent, work="sgd", dtype=jnp.float32):
+        """(the result in a width, the one of masked training at full size, what was given)."""
+        given, own = self.given(percent, work, dtype), LOCAL_WORKS.find(work)
         parts = given._replace(batches=None)
 
         def run(work):
@@ -95,13 +97,14 @@ def user_model(module=narrow_nets.ByWidth):
     return wrap_module("m", module, (4, 4, 1), 3)
 
 
-def agree(got, want, sent):
-    """All results within 1e-5, what a round has changed within 0.2 % and two units of the last place; equal zeros."""
+def agree(got, want, sent, share=2e-3):
+    """All results within 1e-5, what a round has changed within `share` of it and two units of the last place."""
     tiny.close(got, want)
     leaves = (jax.tree.leaves(tree) for tree in (got.params, want.params, sent))
     for mine, theirs, before in zip(*(map(np.asarray, own) for own in leaves), strict=True):
         change, size = (np.abs(values).max() for values in (theirs - before, theirs))
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-3 * change + 2.5e-7 * size)
+        atol = share * change + 2 * np.finfo(theirs.dtype).eps * size
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
         np.testing.assert_array_equal(mine == 0, theirs == 0)
 
 
@@ -110,18 +113,17 @@ def no_dropout(function, args, kwargs, context):
     return args[0] if isinstance(context.module, nn.Dropout) else function(*args, **kwargs)
 
 
-NAMES = ["cnn", "conv2", "vgg11", "alexnet", "vgg19", "resnet18", "resnet50"]
-NAMES += ["cnn1d", "gru", "char_lstm", "word_lstm", "text_lstm"]
+NAMES = ["cnn", "vgg11", "alexnet", "vgg19", "resnet50", "cnn1d", "gru", "word_lstm"]
 
 
 @pytest.mark.parametrize("name", slow_except(NAMES))
 def test_a_round_equals_masked_training_at_full_size(name):
-    width = {"cnn": 0.2, "alexnet": 0.04, "text_lstm": 0.2, "word_lstm": 0.05}.get(name, 0.1)
+    width = {"cnn": 0.2, "alexnet": 0.04, "word_lstm": 0.05}.get(name, 0.1)
     case = Case(network(name, width), (0.5,))
     assert all(map(int.__le__, case.widths.widths[0].sizes, (group.size for group in case.groups.groups)))
-    with nn.intercept_methods(no_dropout):
-        got, want, given = case.rounds(40)
-    agree(got, want, given.params)
+    with nn.intercept_methods(no_dropout), jax.enable_x64(True):  # deep networks magnify float32's rounding
+        got, want, given = case.rounds(40, dtype=jnp.float64)
+    agree(got, want, given.params, share=1e-9)
 
 
 SGD = dataclasses.replace(SETTINGS, steps=3, momentum=0.9, keeps_moments=True, prox_mu=0.1, clip_grad_norm=0.5)
