@@ -14,7 +14,15 @@ from prfl_jax.studies.bars import draw_bars
 from prfl_jax.studies.curves import COLOURS, grid, panel, save
 from prfl_jax.studies.fedmp import paper
 from prfl_jax.studies.fedmp.setting import SYN_FL, Setting, bases, method_name, settings_of, swept
-from prfl_jax.studies.fedmp.tables import PAIRED, ROUND_HEADER, SPEED_HEADER, notes, speed_rows
+from prfl_jax.studies.fedmp.tables import (
+    BUDGET_HEADER,
+    PAIRED,
+    ROUND_HEADER,
+    SPEED_HEADER,
+    budget_rows,
+    notes,
+    speed_rows,
+)
 from prfl_jax.studies.fedmp.tables import round_cells as ROUND
 from prfl_jax.studies.reports import Report, reached
 from prfl_jax.studies.study import Material
@@ -216,7 +224,10 @@ def fig12(material: Material) -> None:
 
 
 def _bars(material: Material, name: str, sweep: str, title: str, words: Callable[[Any], str]) -> None:
-    """Bars of the times by what is varied, to the target of the settings in which it is, and a table of the numbers."""
+    """Bars of the times by what is varied, to the target of the settings in which it is.
+
+    Also writes the table `name` of the numbers, and `name`_budget, what each method has at the end of the time budget.
+    """
     by_network = {
         network: own
         for network, own in swept(material.preset.columns, sweep).items()
@@ -225,16 +236,20 @@ def _bars(material: Material, name: str, sweep: str, title: str, words: Callable
     if not by_network:
         return
     figure, panels = grid(len(by_network), 5.8, 3.9)
-    rows, every = [], []
+    rows, budgets, every = [], [], []
     for ax, own in zip(panels, by_network.values(), strict=True):
         settings = [setting for _, setting in own]
         target = next(setting.target for setting in settings if not setting.is_base)
         bars = [(method_name(m), [_times(material, setting, m, target) for setting in settings]) for m in FIRST]
         _draw_times(ax, [words(value) for value, _ in own], bars, settings[0], target)
         rows += speed_rows(material.of(settings, FIRST), sweep, target, ROUND)
+        budgets += budget_rows(material.of(settings, FIRST))
         every += settings
     save(figure, material.out / name, material.preset.mark)
-    write_table(material.out / name, title, BAR_HEADER, rows, notes(material.of(every, FIRST), PAIRED))
+    said = notes(material.of(every, FIRST), PAIRED)
+    write_table(material.out / name, title, BAR_HEADER, rows, said)
+    title = f"{title.partition(':')[0]}: at the end of the time budget"
+    write_table(material.out / f"{name}_budget", title, [*BUDGET_HEADER, *ROUND_HEADER], budgets, said)
 
 
 def _draw_times(

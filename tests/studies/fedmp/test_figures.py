@@ -81,6 +81,8 @@ def test_bars_by_what_is_varied(tmp_path, make, name, sweep, value, words):
     assert rows["CNN", "FedMP"]["speed-up over Syn-FL"] == rows["CNN", "Syn-FL"]["FedMP's over it"] == "4.00"
     assert (rows["OTHER", "FedMP"]["speed-up over Syn-FL"], rows["OTHER", "FedMP"]["s a round"]) == ("-", "5")
     assert rows["OTHER", "FedMP"]["Syn-FL's round : its"] == "2.00"
+    budgets = {(row["setting"], row["method"]): row["budget, s"] for row in rows_of(tmp_path / f"{name}_budget.csv")}
+    assert list(budgets) == list(rows) and set(budgets.values()) == {"40"}
     make(material(tmp_path / "nothing", columns, {}, mark="A TEST"))
     assert not (tmp_path / "nothing").exists()
 
