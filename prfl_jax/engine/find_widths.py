@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prfl_jax.engine.width_check import same_outputs
 from prfl_jax.engine.widths import Widths, check_kept, unmasked, width_of
 from prfl_jax.local import LocalTask, LocalWork, find_client_state
 from prfl_jax.local.entry_check import steps_by_entry
@@ -12,7 +13,7 @@ from prfl_jax.models import STATES
 from prfl_jax.models.build import Model
 from prfl_jax.models.channel_groups import ChannelGroups
 from prfl_jax.models.channel_search import find_channels
-from prfl_jax.models.narrower import narrower
+from prfl_jax.models.narrower import narrower, scales_by_itself
 from prfl_jax.submodel import Submodels, find_submodel
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.system.errors import UserError, shown
@@ -118,6 +119,13 @@ def _widths(
         if any(size < less or size > most for size, less, most in zip(width.sizes, before, full, strict=True)):
             raise _No(f"{task.model.name!r} with {share:g} of its channels has {width.sizes} of {full}")
         if width.sizes not in (before, full):
+            # a user's `width` may be in a scale factor too
+            if not scales_by_itself(task.model) and not same_outputs(task.model, task.layout, width):
+                raise _No(
+                    f"{task.model.name!r} built with {share:g} of its channels has other outputs than the whole "
+                    "network has with the other channels at 0; allowed: (), or a module whose width is nothing but a "
+                    "number of channels"
+                )
             found.append(width)
             before = width.sizes
     if not found:

@@ -194,7 +194,7 @@ class Widths:
         self, width: Width, inner: Round, task: LocalTask, given: LocalInput, order: Sequence[jax.Array]
     ) -> LocalResult:
         """The round in one width."""
-        at = [tuple(map(functools.partial(_index, order), axes)) for axes in width.places]
+        at = [tuple(map(functools.partial(index_of, order), axes)) for axes in width.places]
         masked = [at[i] for i in self.layout.prunable]
 
         def taken(tree: Any) -> Any:
@@ -232,7 +232,7 @@ class Widths:
 Places = tuple[tuple[int, jax.Array], ...]  # (axis, int32 indices in the full leaf) of the axes with channels
 
 
-def _index(order: Sequence[jax.Array], places: AxisPlaces) -> tuple[int, jax.Array]:
+def index_of(order: Sequence[jax.Array], places: AxisPlaces) -> tuple[int, jax.Array]:
     """The indices of one axis in the full leaf, for a client's channels in their order."""
     index = jnp.asarray(places.others)
     for number, here, there in places.groups:

@@ -58,12 +58,17 @@ def narrower(model: Model, share: float) -> Model:
     )
 
 
+def scales_by_itself(model: Model) -> bool:
+    """Whether it is a built-in network, in which a width is nothing but a number of channels."""
+    return model.name in MODELS
+
+
 def _maker(model: Model) -> Callable[[float], Any] | None:
     """From a share to the narrower module; None where the module does not say how."""
     module: Any = model.module
     if module is None or jax.eval_shape(lambda: model.fixed(root_key(0))):  # those may be as wide as its layers
         return None
-    if model.name in MODELS:
+    if scales_by_itself(model):
         return lambda share: module.clone(width=Narrower(module.width, share))
     if callable(own := getattr(type(module), "narrower", None)):
         # without linen's wrapper, which would make a module that the method constructs a part of this one

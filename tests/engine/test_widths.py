@@ -229,12 +229,21 @@ def test_large_networks_have_widths_by_themselves():
         assert tiny.simulation(plain, **large).method.shares == ()
 
 
+def test_a_width_that_is_also_a_factor_is_not_taken_by_itself(monkeypatch):
+    monkeypatch.setattr("prfl_jax.engine.find_widths.LEAST_FLOP", 1.0)
+    monkeypatch.setattr("prfl_jax.engine.find_widths.SHARES", (0.5,))
+    for name, shares in (("Scaled", ()), ("ByWidth", (0.5,))):
+        own = {**OWN, "model__name": f"narrow_nets:{name}"}
+        assert tiny.simulation("fedmp", **own).method.shares == shares
+
+
 @pytest.mark.parametrize(
     ("strategy", "settings", "words"),
     [
         ("prfl", OWN, "submodel.name='nested' does not take whole channels"),
         ("fedmp", {}, "'tiny:TwoLayers' does not say how it is built narrower"),
         ("fedmp", {**OWN, "model__name": "narrow_nets:Wider"}, "with 0.5 of its channels has"),
+        ("fedmp", {**OWN, "model__name": "narrow_nets:Scaled"}, "with 0.5 of its channels has other outputs"),
         ("fedmp", {**OWN, "engine__widths": (0.05,)}, "with 0.05 of its channels has other groups of channels"),
         ("fedmp", {**OWN, "local__optimizer": "adafactor"}, "local.optimizer='adafactor' depend on the size"),
     ],

@@ -52,3 +52,15 @@ class Broken(ByShare):
 
     def narrower(self, share: float) -> nn.Module:
         raise RuntimeError("no\nnarrower one")
+
+
+class Scaled(nn.Module):
+    """One that also divides by the root of its width."""
+
+    classes: int
+    width: int = 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Dense(self.width)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.classes)(x / self.width**0.5)

@@ -24,9 +24,9 @@ from prfl_jax.studies.fedmp.tables import (
     speed_rows,
 )
 from prfl_jax.studies.fedmp.tables import round_cells as ROUND
-from prfl_jax.studies.reports import Report, reached
+from prfl_jax.studies.reports import Report, diverged, reached
 from prfl_jax.studies.study import Material
-from prfl_jax.studies.tables import spread, write_table
+from prfl_jax.studies.tables import seeds_text, spread, write_table
 
 FIRST = ("fedmp", *(method for method in paper.MAIN if method != "fedmp"))  # in the order of the colours
 ASYNCHRONOUS = ("fedmp", SYN_FL, "asyn_fedmp", "asyn_fl")
@@ -88,7 +88,7 @@ def _after_rounds(setting: Setting, lines: Sequence[tuple[str, Sequence[Report]]
             [
                 setting.title,
                 name,
-                str(len(values)),
+                seeds_text([r for r in found if r["seed"] in values]),
                 spread([float(rounds[seed]) for seed in values], ",.0f"),
                 spread(list(values.values()), ".2f"),
                 "" if values is base else spread([values[s] - base[s] for s in values if s in base], "+.2f"),
@@ -117,7 +117,7 @@ def fig4(material: Material) -> None:
         for theta, runs in reports.items():
             if runs:
                 shown = f"{relative[theta]:.2f}" if theta in relative else "-"
-                rows.append([network, f"{theta:g}", str(len(runs)), spread(times[theta], ",.0f", len(runs)), shown])
+                rows.append([network, f"{theta:g}", seeds_text(runs), spread(times[theta], ",.0f", len(runs)), shown])
     if not rows:
         return
     ax.set_xlabel("granularity theta")
@@ -162,7 +162,7 @@ def fig2(material: Material) -> None:
         by_ratio.legend(fontsize=8)
         for value, setting, found in points:
             cells = [spread(_at_share(found, setting, share), ".2f", len(found)) for share in SHARES]
-            table.append([network, f"{value:g}", str(len(found)), *cells])
+            table.append([network, f"{value:g}", seeds_text(found), *cells])
     save(figure, material.out / "fig2", material.preset.mark)
     header = ["network", "ratio", "seeds", *(f"after {100 * share:g} % of the budget" for share in SHARES)]
     settings = [setting for own in rows_of.values() for _, setting in own]
@@ -183,10 +183,12 @@ def _found(material: Material, setting: Setting) -> Sequence[Report]:
 
 
 def _at_share(found: Sequence[Report], setting: Setting, share: float) -> list[float]:
-    """The metric as drawn, by seed, when this share of the horizon is over."""
+    """The metric as drawn, by seed, when this share of the horizon is over; not of a run whose loss was not finite."""
     metric = Headline.shared(found)
     end_s = share * setting.config(setting.methods[0], 0).horizon_s
-    values = [value_at(_curve(r)["t_s"], _curve(r)[metric.name], end_s) for r in found]
+    bad = diverged(found)
+    there = [r for r in found if r["seed"] not in bad or end_s <= max(_curve(r)["t_s"], default=0.0)]
+    values = [value_at(_curve(r)["t_s"], _curve(r)[metric.name], end_s) for r in there]
     return metric.drawn([value for value in values if value is not None])
 
 

@@ -8,8 +8,9 @@ The paper gives the clocks of the modes and no speeds. What is chosen here, befo
 - Mode 0 trains at 1.2e11 FLOP/s (a fifth of the peak of that GPU, 256 cores at 1.3 GHz).
 - The server's link is not shared, since the workers' wireless links are what is slow.
 
-So AlexNet's dense round (93 MB both ways, a pass over 5,000 samples) takes 37 s in the scenario Low, 81 s in Medium and
-118 s in High. Syn-FL's 24,017 s to 80 % in the paper's Medium are then about 300 rounds, of the 500 that its Fig. 7
+So AlexNet's dense round (93 MB each way, a pass over 5,000 samples) takes the slowest worker 37 s in the scenario Low,
+80 s in Medium and 117 s in High, without the clock's random draws; with them a round that waits for all ten takes 45,
+101 and 139 s. Syn-FL's 24,017 s to 80 % in the paper's Medium are then 240 to 300 rounds, of the 500 that its Fig. 7
 shows. That the rounds of Medium and High are 2.2 and 3.2 times as long as those of Low follows from the speed-ups over
 Syn-FL for the CNN (1.3, 2.8, 4.1), if FedMP's own time hardly depends on the scenario, as the paper says.
 """

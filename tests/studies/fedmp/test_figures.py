@@ -60,6 +60,27 @@ def test_fixed_ratios_at_shares_of_the_budget(tmp_path):
     assert (whole["ratio"], pruned["ratio"]) == ("0", "0.4")
 
 
+def test_a_run_that_was_not_finite_has_no_later_values(tmp_path):
+    columns = (
+        setting(methods=("fedavg", "fedmp", "fedmp_bsp")),
+        setting("r4", sweep="ratio", value=0.4, methods=("fedmp",)),
+    )
+    bad = runs(None, values=(0.1, 0.2), ended={"how": "not_finite"})
+    reports = {
+        ("cnn", "fedavg"): runs(None),
+        ("r4", "fedmp"): bad,
+        ("cnn", "fedmp"): runs(None),
+        ("cnn", "fedmp_bsp"): bad,
+    }
+    made = material(tmp_path, columns, reports)
+    figures.fig2(made)
+    _, pruned = rows_of(tmp_path / "fig2.csv")
+    assert [pruned[f"after {share} % of the budget"] for share in (25, 50, 100)] == ["10.00", "20.00", "-"]
+    assert pruned["seeds"] == "1, of which 1 not finite"
+    figures.fig7(made)
+    assert [row["seeds"] for row in rows_of(tmp_path / "fig7.csv")] == ["1", "1, of which 1 not finite"]
+
+
 @pytest.mark.parametrize(
     ("make", "name", "sweep", "value", "words"),
     [
