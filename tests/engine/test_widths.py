@@ -229,6 +229,7 @@ def test_large_networks_have_widths_by_themselves():
         assert tiny.simulation(plain, **large).method.shares == ()
 
 
+@pytest.mark.slow
 def test_a_width_that_is_also_a_factor_is_not_taken_by_itself(monkeypatch):
     monkeypatch.setattr("prfl_jax.engine.find_widths.LEAST_FLOP", 1.0)
     monkeypatch.setattr("prfl_jax.engine.find_widths.SHARES", (0.5,))

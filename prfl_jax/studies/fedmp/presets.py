@@ -40,7 +40,6 @@ class Network:
       target: the one whose time is compared.
       eval_every_s: the evaluation grid.
       horizon_s: by scenario.
-      sweep_share: of the horizon, where only the time to the target counts: of theta and workers.
       why: how these were chosen.
     """
 
@@ -54,7 +53,6 @@ class Network:
     eval_every_s: float
     horizon_s: dict[str, float]
     why: str
-    sweep_share: float = 1.0
 
     def column(
         self, methods: tuple[str, ...], sweep: str = "", value: Any = None, extra: Change | None = None
@@ -70,8 +68,7 @@ class Network:
         number = value if sweep == "workers" else 10
 
         def change(c: Any) -> None:
-            share = self.sweep_share if sweep in ("theta", "workers") else 1.0
-            c.horizon_s, c.eval_every_s = share * self.horizon_s[scenario], self.eval_every_s
+            c.horizon_s, c.eval_every_s = self.horizon_s[scenario], self.eval_every_s
             self.change(c)
             set_workers(c, scenario, number, pass_share=self.per_round / self.samples)
             if extra is not None:
@@ -79,9 +76,8 @@ class Network:
 
         key = f"{self.key}_{value}" if sweep == "scenario" else f"{self.key}_{sweep}_{value}" if sweep else self.key
         title = f"{self.title}, {_TITLES[sweep].format(value)}" if sweep else self.title
-        return Setting(
-            key, title, change, self.thresholds, self.why, None, methods, self.key, sweep, value, self.target
-        )
+        why = f"{self.why}; the pass is that of ten workers" if sweep == "workers" else self.why
+        return Setting(key, title, change, self.thresholds, why, None, methods, self.key, sweep, value, self.target)
 
 
 _TITLES = {
@@ -181,7 +177,7 @@ def cpu() -> Preset:
     cnn = Network(
         "cnn", "CNN, MNIST by writer dealt IID", few(5, 20, 2000, images("mnist_by_writer", "cnn", 1.0, 0.01)),
         6000, 100, (0.80, 0.85, 0.90, 0.92, 0.94), 0.90, 15.0,
-        {"low": 1286.0, "medium": 1829.0, "high": 2427.0}, _WHY.format(500), sweep_share=0.6,
+        {"low": 1286.0, "medium": 1829.0, "high": 2427.0}, _WHY.format(500),
     )  # fmt: skip
     alexnet = Network(
         "alexnet", "AlexNet of half width, CIFAR-10", few(5, 20, 2000, images("cifar10", "alexnet", 0.5, 0.1)),

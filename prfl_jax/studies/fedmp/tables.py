@@ -200,7 +200,10 @@ def _setting(column: Column) -> str:
     )
 
 
-PAIRED = "differences, speed-ups and ratios are seed by seed, where both methods have a value"
+PAIRED = (
+    "differences, speed-ups and ratios are seed by seed, where both methods have a value; a time is that of the first "
+    "evaluation at the level, so two times that are less than one step of the evaluation grid apart do not differ"
+)
 
 
 def table3(material: Material) -> None:
@@ -269,10 +272,10 @@ def ratios(material: Material) -> None:
                     names = [setting.title, method_name(method), str(report["seed"]), str(client), clusters[client]]
                     rows.append([*names, str(count), *shares, mean])
     edges = [f"{k / 10:g} to {(k + 1) / 10:g}, %" for k in range(10)]
-    header = ["setting", "method", "seed", "worker", "cluster", "rounds", *edges, "mean of the last 100"]
+    header = ["setting", "method", "seed", "worker", "cluster", "rounds", *edges, "mean of the last, at most 100"]
     said = [material.preset.mark] if material.preset.mark else []
     said.append(
         "how often, of its rounds, an agent chose a pruning ratio in each tenth (from the left end to below the right "
-        "one); a worker's first round, which is at ratio 0, is not among them"
+        "one); a worker's first round, which is at ratio 0, is not among them unless it joins late"
     )
     write_table(material.out / "ratios", "Pruning ratios that the agents chose", header, rows, said)

@@ -102,7 +102,10 @@ def test_ratios_by_worker_and_cluster(tmp_path):
     ]  # fmt: skip
     first, last = rows[0], rows[3]
     assert (first["rounds"], first["0 to 0.1, %"], first["0.2 to 0.3, %"]) == ("4", "75", "25")
-    assert first["mean of the last 100"] == "0.12" and last["0 to 0.1, %"] == last["mean of the last 100"] == "-"
+    assert (
+        first["mean of the last, at most 100"] == "0.12"
+        and last["0 to 0.1, %"] == last["mean of the last, at most 100"] == "-"
+    )
 
 
 @pytest.mark.parametrize(
