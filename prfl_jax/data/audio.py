@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 
 RATE = 16_000  # samples a second; waveforms of another rate are resampled
 BANDS = 40  # mel bands from 0 Hz to RATE / 2
@@ -27,7 +27,7 @@ def librosa(needed_for: str) -> Any:
 
         return package
     except Exception as e:  # whatever a half-installed package raises
-        said = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        said = first_line(e)
         raise UserError(f"{needed_for} needs librosa ({said}); run: pip install 'prfl_jax[audio]'") from e
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from prfl_jax.data.plausibility import looks_strange
 from prfl_jax.data.sequences import checked_series, checked_tokens, sequence_targets
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 from prfl_jax.tasks import FEATURES, IMAGES, PADDING, SEQUENCES, SampleKind, kind_of
 
 UNLABELLED = -1  # how tensorflow-datasets marks an image without a label
@@ -233,7 +233,7 @@ def _array(where: Where, name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except Exception as e:  # whatever a user's array type raises
         array = np.empty(0, object)
-        said = (str(e).strip().splitlines() or [type(e).__name__])[0][:100]
+        said = first_line(e)[:100]
     else:
         said = "its entries are objects of Python"
     if array.dtype != object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prfl_jax.engine.width_check import same_outputs
@@ -25,12 +26,19 @@ LEAST_FLOP = 1e9
 
 
 def find_widths(
-    config: Any, axis: str, model: Model, layout: Layout, submodels: Submodels, work: LocalWork
+    config: Any,
+    axis: str,
+    model: Model,
+    layout: Layout,
+    submodels: Submodels,
+    work: LocalWork,
+    channels: Callable[[], ChannelGroups],
 ) -> Widths | None:
     """The widths of a run; None: all clients are trained at full size.
 
     Args:
       axis: `engine.clients` with `auto` resolved.
+      channels: the channel groups of the model, found when they are asked for.
 
     Raises:
       UserError: the config asks for widths that cannot be had; one line.
@@ -48,7 +56,7 @@ def find_widths(
                 f"submodel.name={config.submodel.name!r} does not take whole channels; allowed: (), or a rule that does"
             )
         task = LocalTask(model, None, layout, settings_from_config(config, work), submodels.levels)  # type: ignore[arg-type]
-        groups = find_channels(model)
+        groups = channels()
         _check_work(config, task, work)
         _check_leaves(config, groups, layout)
         return _widths(task, groups, asked, work, axis)

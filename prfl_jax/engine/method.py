@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -134,11 +135,12 @@ def resolve(
             f"for config.submodel.name={name!r}; allowed: a model with such weights, or config.density.name=full"
         )
     least = to_percent(config.density.min_density) if rule.scored else 100
+    channels = functools.cache(lambda: find_channels(model))
     network = Network(
         shapes=layout.param_shapes(),
         size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size, stays),
         layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
-        channels=lambda: find_channels(model),
+        channels=channels,
         masked=tuple(layout.paths[i] for i in layout.prunable),
     )
     submodels = rule.fit(network, name)
@@ -174,7 +176,7 @@ def resolve(
         target_loss=target_loss,
         task=task,
         stays=stays,
-        widths=find_widths(config, axis, model, layout, submodels, work),
+        widths=find_widths(config, axis, model, layout, submodels, work, channels),
     )
 
 

@@ -111,20 +111,13 @@ def _axis_places(
     if same:
         index[of_none[1]] = of_none[0]
     for number, pair in enumerate(zip(groups[0].groups, groups[1].groups, strict=True)):
-        there, here = (_indices(own, group) for own, group in zip(channels, pair, strict=True))
+        there, here = (group.indices(own) for own, group in zip(channels, pair, strict=True))
         same = same and there.shape[1] == here.shape[1]
         if there.size:
             found.append((number, here, there))
     if not same:
         raise ValueError(f"axis {axis} of {path} has its channels elsewhere than in the full network")
     return AxisPlaces(axis, index, tuple(found))
-
-
-def _indices(channels: np.ndarray, group: ChannelGroup) -> np.ndarray:
-    """`[size, times]` indices of each channel of a group."""
-    own = channels - group.first
-    (at,) = np.nonzero((own >= 0) & (own < group.size))
-    return at[np.argsort(own[at], kind="stable")].reshape(group.size, -1).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

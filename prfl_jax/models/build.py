@@ -26,7 +26,7 @@ from prfl_jax.models.matmul_conv import plain_convolutions
 from prfl_jax.models.nnx_adapter import nnx_functions
 from prfl_jax.models.training_switch import build_switch, call_switch
 from prfl_jax.models.variables import CLIENTS, Functions, Params, split_state, whole, with_state
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 from prfl_jax.system.files import replacing
 from prfl_jax.system.jax_settings import fixed as fixed_settings
 from prfl_jax.system.jax_settings import root_key
@@ -254,7 +254,7 @@ def _make(name: str, module: type, sample: SampleSpec) -> Callable[[int], Callab
             try:
                 return module(**outputs, **first, **switches, **given)
             except (Exception, SystemExit) as error:  # whatever a user's code raises
-                what, said = outputs or "nothing", _first_line(error)
+                what, said = outputs or "nothing", first_line(error)
                 raise UserError(f"config.model.name: {name!r} cannot be built from {what}: {said}") from error
 
         return make
@@ -307,12 +307,8 @@ def _checked(name: str, functions: Functions, sample: SampleSpec, classes: int, 
     return dataclasses.replace(model, flop=_forward_flop(model, shapes, fixed))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _not_taken(name: str, sample: SampleSpec, error: BaseException) -> UserError:
-    return UserError(f"config.model.name: {name!r} does not take {sample.words}: {_first_line(error)}")
+    return UserError(f"config.model.name: {name!r} does not take {sample.words}: {first_line(error)}")
 
 
 def flat_paths(params: Params) -> dict[str, Any]:
@@ -380,5 +376,5 @@ def load_model(path: str) -> Params:
         with np.load(path, allow_pickle=False) as file:
             return traverse_util.unflatten_dict({key: file[key] for key in file.files}, sep="/")
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        said = _first_line(error)
+        said = first_line(error)
         raise UserError(f"{path}: not a saved model ({said}); allowed: a final_model.npz of a run") from error

@@ -36,6 +36,12 @@ class ChannelGroup:
     outputs: tuple[tuple[str, int], ...]
     recurrent: bool = False
 
+    def indices(self, channels: np.ndarray) -> np.ndarray:
+        """Int32 `[size, times]` indices of each channel of the group on an axis with these channels."""
+        own = channels - self.first
+        (at,) = np.nonzero((own >= 0) & (own < self.size))
+        return at[np.argsort(own[at], kind="stable")].reshape(self.size, -1).astype(np.int32)
+
 
 @dataclasses.dataclass(frozen=True)
 class ChannelGroups:
@@ -59,13 +65,8 @@ class ChannelGroups:
         """(path, axis, `[size, times]` indices of each channel of the group) for each axis that has it."""
         for path, axes in self.axes.items():
             for axis, channels in enumerate(axes):
-                if channels is None:
-                    continue
-                own = channels - group.first
-                (at,) = np.nonzero((own >= 0) & (own < group.size))
-                if len(at):
-                    order = np.argsort(own[at], kind="stable")
-                    yield path, axis, at[order].reshape(group.size, -1).astype(np.int32)
+                if channels is not None and (at := group.indices(channels)).size:
+                    yield path, axis, at
 
     def masks(self, keep: np.ndarray) -> dict[str, np.ndarray]:
         """Boolean masks by path, each in a shape that broadcasts to its leaf's.

@@ -19,7 +19,7 @@ from prfl_jax.models.architectures import Narrower
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.models.choices import MODELS
 from prfl_jax.models.linen_adapter import linen_functions
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 from prfl_jax.system.jax_settings import root_key
 
 WORDS = "a built-in network, or a linen module without fixed variables that has a field width or a method narrower"
@@ -43,7 +43,7 @@ def narrower(model: Model, share: float) -> Model:
         functions = linen_functions(model.name, module, model.sample)
         shapes = jax.eval_shape(functions.init, root_key(0))
     except (Exception, SystemExit) as error:  # whatever a user's code raises
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise UserError(f"{begin} cannot be built with {share:g} of its channels: {said}; allowed: {WORDS}") from error
     if flat_paths(shapes).keys() != flat_paths(model.shapes()).keys():
         raise UserError(f"{begin} has other params with {share:g} of its channels; allowed: the same layers, narrower")

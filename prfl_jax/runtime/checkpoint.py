@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 from prfl_jax.system import multi_process
 from prfl_jax.system.cloud_storage import Bucket
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 from prfl_jax.system.files import cannot, system_error
 
 
@@ -151,7 +151,7 @@ class Checkpoints:
             except PermissionError as error:
                 raise cannot(error.filename or self._folder / str(number), "be read", error) from None
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                first = first_line(error)[:200]
                 damaged.append((number, first))
                 continue
             messages = [

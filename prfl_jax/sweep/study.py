@@ -25,7 +25,7 @@ from prfl_jax.report.steps import step_at
 from prfl_jax.sweep.settings import WORKER, Objective, Sweep
 from prfl_jax.sweep.space import Space
 from prfl_jax.sweep.trial import Failed, Surplus, TrialRunner, first_number, planned
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 from prfl_jax.system.files import user_path
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
@@ -57,7 +57,7 @@ def open_study(sweep: Sweep, base: Any, space: Space, objective: Objective) -> o
                 sampler=_sampler(base.seed), pruner=_pruner(sweep, base),
             )  # fmt: skip
         except Exception as error:  # of SQLAlchemy, alembic or a database's own driver, whose kinds are many
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            said = first_line(error)[:200]
             raise UserError(f"--storage={url}: cannot be used ({said}); allowed is a database URL of Optuna") from None
         _identify(study, sweep, base, space, objective)
         _plan(study, sweep, base, space)

@@ -1,4 +1,4 @@
-"""`UserError`, for mistakes that the user can correct, and `refuse`, which words it in one line."""
+"""`UserError`, for mistakes that the user can correct, and how values and other errors are worded in one line."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def shorten(text: str) -> str:
     """On one line, the end of a long text left out."""
     text = " ".join(line.strip() for line in text.splitlines())
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def refuse(key: str, value: object, allowed: str) -> UserError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 
 _ROOM = "free some space there, then give the same command again"
 _ALLOW = "let this user write there, then give the same command again"
@@ -38,7 +38,7 @@ def cannot(path: str | os.PathLike[str], what: str, error: BaseException) -> Use
       what: "be written", "be read", ...
     """
     number = system_error(error)
-    said = os.strerror(number) if number else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    said = os.strerror(number) if number else first_line(error)[:200]
     advice = ADVICE.get(number, "correct that, then give the same command again") if number else "then try again"
     return UserError(f"{os.fspath(path)}: cannot {what} ({said}); {advice}")
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from prfl_jax.system import jax_settings
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 
 Value = TypeVar("Value")
 
@@ -34,7 +34,7 @@ def start(coordinator: str, count: int, index: int) -> None:
     try:
         jax.distributed.initialize(coordinator, count, index)
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise UserError(
             f"--coordinator={coordinator}: process {index} of {count} did not join ({said}); allowed is the HOST:PORT "
             "of process 0, the same for all"

@@ -10,6 +10,7 @@ from prfl_jax import data as data_room
 from prfl_jax.engine.method import resolve
 from prfl_jax.runtime.clock_only import clock_alone
 from prfl_jax.studies.curves import COLOURS, grid, save
+from prfl_jax.studies.fedmp import presets
 from prfl_jax.studies.fedmp.setting import Setting, bases
 from prfl_jax.studies.study import Material
 from prfl_jax.studies.tables import write_table
@@ -22,7 +23,7 @@ _FIRST = 1  # rounds before all workers have the ratio
 def fixed_ratio(setting: Setting, ratio: float) -> Any:
     """The config of FedMP's sub-models at one ratio for all workers and rounds."""
     config = setting.config("fedmp", 0)
-    config.density.name, config.density.tiers = "tiers", (round(1.0 - ratio, 2),)
+    presets.ratio(ratio)(config)
     return config
 
 

@@ -206,17 +206,28 @@ PAIRED = (
 )
 
 
+def _write(
+    part: Material, name: str, titles: tuple[str, str], at_budget: Sequence[str], to_target: Sequence[str]
+) -> None:
+    """Writes `name`, what methods have at the end of the budget, and `name`_speed, how fast they reach each level.
+
+    Args:
+      titles: of both.
+      at_budget, to_target: what stands below each, besides the caption.
+    """
+    header = [*BUDGET_HEADER, *ROUND_HEADER]
+    write_table(part.out / name, titles[0], header, budget_rows(part), notes(part, *at_budget))
+    write_table(part.out / f"{name}_speed", titles[1], SPEED_HEADER, speed_rows(part), notes(part, *to_target))
+
+
 def table3(material: Material) -> None:
     """Table III, accuracy in the time budget, and `table3_speed`, how fast the target is reached."""
     own = [setting for setting in bases(material.preset.columns) if not setting.language]
     part = material.of(own, paper.MAIN)
     budgets = ", ".join(f"{network} {s:,.0f} s" for network, s in paper.BUDGETS_S.items())
     said = f"accuracies in %; the budget is where Syn-FL's run ends; the paper's are {budgets}"
-    header = [*BUDGET_HEADER, *ROUND_HEADER]
-    title = "Table III: test accuracy in a time budget"
-    write_table(material.out / "table3", title, header, budget_rows(part), notes(part, said, PAIRED))
-    title = "Times to the target accuracy (section V-C)"
-    write_table(material.out / "table3_speed", title, SPEED_HEADER, speed_rows(part), notes(part, PAIRED))
+    titles = "Table III: test accuracy in a time budget", "Times to the target accuracy (section V-C)"
+    _write(part, "table3", titles, [said, PAIRED], [PAIRED])
 
 
 def table4(material: Material) -> None:
@@ -227,34 +238,31 @@ def table4(material: Material) -> None:
         f"test perplexity; the paper's validation perplexities are {printed}, ours has no validation set; the paper's "
         f"target is {paper.PERPLEXITY_TARGET:g}"
     )
-    header = [*BUDGET_HEADER, *ROUND_HEADER]
-    title = "Table IV: perplexity in a time budget"
-    write_table(material.out / "table4", title, header, budget_rows(part), notes(part, said, PAIRED))
-    title = "Times to the target perplexity (Table IV)"
-    write_table(material.out / "table4_speed", title, SPEED_HEADER, speed_rows(part), notes(part, PAIRED))
+    titles = "Table IV: perplexity in a time budget", "Times to the target perplexity (Table IV)"
+    _write(part, "table4", titles, [said, PAIRED], [PAIRED])
 
 
 def mixtures(material: Material) -> None:
     """The rows that are in no table of the paper, beside Syn-FL and FedMP."""
     own = [setting for setting in settings_of(material.preset.columns) if set(OUTSIDE) & set(setting.methods)]
     part = material.of(own, (SYN_FL, "fedmp", *OUTSIDE))
-    header = [*BUDGET_HEADER, *ROUND_HEADER]
-    title = "Rows beside the paper's: at the end of the time budget"
-    write_table(material.out / "mixtures", title, header, budget_rows(part), notes(part, PAIRED))
-    title = "Rows beside the paper's: times to the target"
-    write_table(material.out / "mixtures_speed", title, SPEED_HEADER, speed_rows(part), notes(part, PAIRED))
+    title = "Rows beside the paper's"
+    _write(
+        part,
+        "mixtures",
+        (f"{title}: at the end of the time budget", f"{title}: times to the target"),
+        [PAIRED],
+        [PAIRED],
+    )
 
 
 def floor(material: Material) -> None:
     """FedMP and its BSP with a higher least density, beside the base setting; not in the paper."""
     own = [setting for found in swept(material.preset.columns, "floor").values() for _, setting in found]
     part = material.of(own, (SYN_FL, "fedmp", "fedmp_bsp"))
-    header = [*BUDGET_HEADER, *ROUND_HEADER]
     least = f"a worker keeps at least {BASE_VALUES['floor']:g} of each layer in the base settings"
-    title = "Another least density: at the end of the time budget"
-    write_table(material.out / "floor", title, header, budget_rows(part), notes(part, least, PAIRED))
-    title = "Another least density: times to the target"
-    write_table(material.out / "floor_speed", title, SPEED_HEADER, speed_rows(part), notes(part, least, PAIRED))
+    title, said = "Another least density", [least, PAIRED]
+    _write(part, "floor", (f"{title}: at the end of the time budget", f"{title}: times to the target"), said, said)
 
 
 def ratios(material: Material) -> None:
