@@ -6,7 +6,6 @@ values are chosen. The choice is over all trained values of the model together; 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from prfl_jax.models.variables import split_state
+from prfl_jax.submodel.largest import largest
 from prfl_jax.submodel.layout import Layout
-from prfl_jax.submodel.levels import score_keys
 from prfl_jax.submodel.masks import apply_masks
 
 
@@ -55,38 +54,3 @@ def encode(
     if masks:
         rest = jax.tree.map(lambda now, old, here: jnp.where(here, now, old), rest, unsent, held)
     return {**trained, **arrived}, rest
-
-
-def largest(scores: tuple[jax.Array, ...], count: jax.Array) -> tuple[jax.Array, ...]:
-    """Whether each value is among the `count` largest of all leaves together; ties by position, leaf after leaf.
-
-    Args:
-      scores: >= 0, one array a leaf.
-      count: int32 scalar, from 0 to the number of all values.
-
-    Returns:
-      Booleans in the leaves' shapes, exactly `count` of them true.
-    """
-    keys = tuple(score_keys(score) for score in scores)  # integers of the same order
-
-    def number(flags: Callable[[jax.Array], jax.Array]) -> Any:
-        return sum(jnp.sum(flags(key), dtype=jnp.int32) for key in keys)
-
-    def narrow(bit: jax.Array, threshold: jax.Array) -> jax.Array:
-        higher = threshold | (jnp.int32(1) << (30 - bit))
-        return jnp.where(number(lambda key: key >= higher) >= count, higher, threshold)
-
-    threshold = lax.fori_loop(0, 31, narrow, jnp.int32(0))  # the largest key that so many reach
-    above, reach = number(lambda key: key > threshold), number(lambda key: key >= threshold)
-
-    def first_ties() -> tuple[jax.Array, ...]:
-        left, out = count - above, []
-        for key in keys:
-            rank = jnp.cumsum(key == threshold, dtype=jnp.int32)  # 1, 2, ... among the ties
-            out.append((key > threshold) | ((key == threshold) & (rank <= left)))
-            left = left - jnp.sum(key == threshold, dtype=jnp.int32)
-        return tuple(out)
-
-    # positions are counted, which is slow, only where some ties are chosen and others are not
-    chosen = lax.cond(reach > count, first_ties, lambda: tuple(key >= threshold for key in keys))
-    return tuple(flags.reshape(score.shape) for flags, score in zip(chosen, scores, strict=True))

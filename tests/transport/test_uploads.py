@@ -120,31 +120,6 @@ def test_error_feedback_over_several_rounds(state, masked):
     assert lost > 0
 
 
-SCORES = {
-    "spread": lambda rng, n: rng.lognormal(0, 8, n),
-    "near": lambda rng, n: 1 + rng.random(n) * 1e-5,
-    "tied": lambda rng, n: rng.integers(0, 4, n),
-    "zeros": lambda rng, n: rng.random(n) * (rng.random(n) < 0.2),
-    "huge": lambda rng, n: np.where(rng.random(n) < 0.2, np.inf, rng.random(n) * 1e38),
-}
-
-
-def test_the_largest_values_are_those_of_a_sort():
-    """Exactly as many, ties by position: five kinds of scores, nine counts each, for several clients at once."""
-    rng, shapes = np.random.default_rng(1), ((9, 4), (3, 2, 5), (1,), (40,))
-    total = sum(int(np.prod(shape)) for shape in shapes)
-    counts = np.array([0, 1, 2, 20, 50, 51, 90, total - 1, total], np.int32)
-    many = jax.jit(jax.vmap(topk.largest, in_axes=(None, 0)))
-    for draw in SCORES.values():
-        flat = draw(rng, total).astype(np.float32)
-        scores = [part.reshape(s) for part, s in zip(np.split(flat, (36, 66, 67)), shapes, strict=True)]
-        found = many(tuple(map(jnp.asarray, scores)), counts)
-        chosen = np.concatenate([np.asarray(leaf).reshape(len(counts), -1) for leaf in found], axis=1)
-        order = np.lexsort((np.arange(total), -flat.astype(np.float64)))
-        for k, count in enumerate(counts):
-            assert np.flatnonzero(chosen[k]).tolist() == sorted(order[:count].tolist())
-
-
 def test_keeping_all_is_fedavg():
     ran, fedavg = tiny.run("flexcom", clients__up_mb_s=(2.0,)), tiny.run("fedavg")  # whose speeds change no model
     tiny.close(ran.params, fedavg.params, 1e-6)
