@@ -29,10 +29,14 @@ def pack(mask: jax.Array) -> jax.Array:
     return jnp.sum(padded << jnp.arange(8, dtype=jnp.uint8)[:, None], axis=0, dtype=jnp.uint8)
 
 
+def bit_planes(bits: jax.Array) -> jax.Array:
+    """Bits `[b]` to 0 and 1 `[8, b]` uint8, row after row in the order of the weights, with the padding."""
+    return (bits[None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & jnp.uint8(1)
+
+
 def unpack(bits: jax.Array, n: int) -> jax.Array:
     """Bits `[ceil(n/8)]` to booleans `[n]`; the inverse of `pack`."""
-    planes = (bits[None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & jnp.uint8(1)
-    return planes.reshape(-1)[:n].astype(jnp.bool_)
+    return bit_planes(bits).reshape(-1)[:n].astype(jnp.bool_)
 
 
 def unpack_masks(layout: Layout, bits: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
