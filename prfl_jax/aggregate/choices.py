@@ -165,6 +165,8 @@ AGGREGATIONS: registry.Registry[Aggregation] = registry.Registry(
         "fedavg": Aggregation("sum", arrivals_by_p, staleness=False, mean=True, arrivals_alone=True),
         "counted": Aggregation("maskfedavg", arrivals_counted, staleness=False, mean=True, arrivals_alone=True),
         "r2sp": Aggregation("sum", arrivals_equally, staleness=False, arrivals_alone=True, restores=True),
+        # edge pruning, Algorithm 3: what a client does not hold counts as the server's
+        "merge": Aggregation("sum", arrivals_by_p, staleness=False, arrivals_alone=True, restores=True),
         "bsp": Aggregation("sum", arrivals_equally, staleness=False, mean=True, arrivals_alone=True),
         "mixing": Aggregation("sum", mixing, staleness=True, arrivals_alone=True),
         "fedfix": Aggregation("sum", fedfix, staleness=False, updates=True),

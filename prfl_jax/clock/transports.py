@@ -27,12 +27,14 @@ class Transport:
       shares: clients may take from a stream together; False: each dispatch is a stream of its own.
       smallest_first: streams of a batch are sent in the order of their first client's bytes; False: of `streams`.
       whole_model: all clients receive the same bytes, so it takes density 1 for everybody.
+      increments: a stream has the sub-model of each density and then what the next one adds, so they must be nested.
       sends_mask: a client is sent its mask with its first dispatch under new costs.
     """
 
     shares = True
     smallest_first = False
     whole_model = False
+    increments = True
     sends_mask = True
     plugin_name = ""  # the value of `transport.name`, where it was loaded from a user's file
 
@@ -92,12 +94,14 @@ class OneCopy(Transport):
     """One stream per version: all take the same copy of a model that all clients share."""
 
     whole_model = True
+    increments = False
 
 
 class Distinct(Transport):
     """One stream per version and distinct sub-model, the smallest first."""
 
     smallest_first = True
+    increments = False
 
     def streams(self, group: np.ndarray) -> np.ndarray:
         return group
@@ -107,6 +111,7 @@ class Unicast(Transport):
     """One stream per dispatch; the client with the lowest id first."""
 
     shares = False
+    increments = False
 
 
 def _accept(name: str, found: object) -> Transport:

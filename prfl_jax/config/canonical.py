@@ -50,6 +50,9 @@ HASHED_IF_CHANGED = frozenset(
         *("aggregation.optimizer", "aggregation.optimizer_args", "transport.upload"),
         *("density.theta", "density.discount", "density.exploration"),
         *("density.reward_scale", "density.gap_floor", "density.loss_change", "engine.widths"),
+        *("pruning.interval", "pruning.share", "pruning.votes", "pruning.initial_votes", "pruning.votes_above"),
+        *("pruning.initial_density", "pruning.initial_rounds", "pruning.initial_steps"),
+        *("pruning.recovered", "pruning.gradients"),
     }
 )
 # of `density`, where a choice may have its own

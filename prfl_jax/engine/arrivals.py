@@ -93,7 +93,7 @@ class ArrivalStep:
                 result, memory = self._trained(state, slots)
             else:
                 result, memory = groups.over(self._client.train, 1)(sent, data, keys, state.fixed)
-            update = groups.over(self._client.received, 2)(sent, result, data, keys)
+            update = groups.over(self._client.received, 3)(sent, result, memory, data, keys)
             importance = add_importance(carry.importance, here, update)
             base = sent.whole if self._restores else sent.params
             arrivals = Arrivals(slots, here, update.params, update.bits, base, sent.turn.coefficient)
@@ -132,7 +132,7 @@ class ArrivalStep:
         """
         here, ids = slots < self._placement.slots, jnp.minimum(slots, self._placement.slots - 1)
         lr, coefficient = jnp.where(here, now.lr[ids], 0.0), jnp.where(here, now.coefficient[ids], 0.0)
-        own = now.density_pct[ids], now.steps[ids], now.values_up[ids]
+        own = now.density_pct[ids], now.steps[ids], now.values_up[ids], now.prunes[ids]
         turn = LocalRound(slots, now.client[ids], now.count[ids], lr, coefficient, *own)
         params, bits = fetch_all(state.sent, ids, state.params), tuple(b[ids] for b in state.sent_bits)
         places = self._places(turn, jnp.ones_like(here))

@@ -121,6 +121,7 @@ class Client:
             steps=turn.steps if self._work.own_steps else None,
             kept=sent.memory.work if memories.any else (),
             beside=sent.beside,
+            prunes=turn.prunes,
         )
         with jax.default_matmul_precision(self._matmul):
             result = self._work.round(task, given)
@@ -161,9 +162,12 @@ class Client:
             present = self._attack.present(present, data.malicious[client])
         return jnp.pad(present, (0, self._task.model.classes - present.shape[-1]), constant_values=True)
 
-    def received(self, sent: Dispatched, result: LocalResult, data: DeviceData, keys: Keys) -> AcceptedUpdate:
-        """What the server makes of one client's result."""
-        turn, bits, masks = sent.turn, sent.bits, unpack_masks(self._layout, sent.bits)
+    def received(
+        self, sent: Dispatched, result: LocalResult, memory: Any, data: DeviceData, keys: Keys
+    ) -> AcceptedUpdate:
+        """What the server makes of one client's result; `memory` is what the client will have kept."""
+        turn, bits = sent.turn, memory.work.bits if self._work.own_masks else sent.bits
+        masks = unpack_masks(self._layout, bits)
         params, counted, importance = result.params, bits, self._importance
         verdict: Any = ()
         if self._filter is not None:

@@ -142,6 +142,7 @@ def resolve(
         layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
         channels=channels,
         masked=tuple(layout.paths[i] for i in layout.prunable),
+        order=model.flop.order,
     )
     submodels = rule.fit(network, name)
     if rule.scored:
@@ -160,7 +161,7 @@ def resolve(
     if train == "auto":
         # a core is filled by one client; clients' own gradients are kept for none that has not arrived
         waits = on_cpu or axis == "map" or find_close_rule(config.window.close).synchronous or uploads_squares(config)
-        train = "arrival" if waits else "pending"
+        train = "arrival" if waits and not work.own_masks else "pending"
     work = checked_work(config, work, model, layout, submodels.levels)
     return ResolvedMethod(
         model=model,
@@ -180,8 +181,15 @@ def resolve(
     )
 
 
-def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None = None) -> Engine:
-    """The device side of a validated config; no array is made yet."""
+def make_engine(
+    config: Any, method: ResolvedMethod, placement: Placement | None = None, steps: int | None = None
+) -> Engine:
+    """The device side of a validated config; no array is made yet.
+
+    Args:
+      steps: of a local round; None: `local.steps`.
+    """
+    local = settings_from_config(config, method.work)
     return Engine(
         method.model,
         method.loss,
@@ -198,7 +206,7 @@ def make_engine(config: Any, method: ResolvedMethod, placement: Placement | None
             normalize=config.data.normalize,
             augment=config.data.augment,
             work=method.work if method.widths is None else method.widths.wrap(method.work),
-            local=settings_from_config(config, method.work),
+            local=local if steps is None else dataclasses.replace(local, steps=steps),
             matmul=method.matmul,
             attack=make_attack(config.attack),
             update_filter=make_update_filter(config),

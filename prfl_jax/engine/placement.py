@@ -118,7 +118,18 @@ class Placement:
         for name in ("dispatch", "train", "arrive"):
             count = f"{name}_count"
             lists[name], lists[count] = by_device(getattr(plan, name), getattr(plan, count))
-        tables = ("percent", "client", "count", "lr", "density_pct", "steps", "values_up", "coefficient", "weights")
+        tables = (
+            "percent",
+            "client",
+            "count",
+            "lr",
+            "density_pct",
+            "steps",
+            "values_up",
+            "prunes",
+            "coefficient",
+            "weights",
+        )
         return plan._replace(**lists, **{name: self.to_slots(getattr(plan, name).T).T for name in tables})
 
     def by_arrival(self, values: np.ndarray, arrive: np.ndarray) -> np.ndarray:

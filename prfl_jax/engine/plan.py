@@ -37,6 +37,7 @@ class Plan(NamedTuple):
       density_pct: `[L, S]` int32 density (percent) it runs at.
       steps: `[L, S]` int32, how many local steps it does (`LocalWork.own_steps`; else not read).
       values_up: `[L, S]` int32, how many values of its update it sends (`transport.uploads.Upload`; else not read).
+      prunes: `[L, S]` bool, whether the client chooses its own masks anew in it (`LocalWork.own_masks`; else not read).
       coefficient: `[L, S]` float32, with which an arriving slot's update enters the running sum.
       close: `[L]` bool: aggregate at the end of this row.
       weights: `[L, S]` float32 weights of the slots at the close.
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     density_pct: Any
     steps: Any
     values_up: Any
+    prunes: Any
     coefficient: Any
     close: Any
     weights: Any
@@ -78,6 +80,7 @@ class LocalRound(NamedTuple):
       density_pct: density (percent) it runs at.
       steps: how many local steps it does, where clients have their own number (`LocalWork.own_steps`).
       values_up: how many values of its update it sends, where clients send a part (`Upload.compresses`).
+      prunes: whether the client chooses its own masks anew at its end (`LocalWork.own_masks`).
     """
 
     slot: Any
@@ -88,6 +91,7 @@ class LocalRound(NamedTuple):
     density_pct: Any = 100
     steps: Any = 1
     values_up: Any = 0
+    prunes: Any = False
 
 
 def empty_row(slots: int) -> Plan:
@@ -107,6 +111,7 @@ def empty_row(slots: int) -> Plan:
         density_pct=np.full(m, 100, np.int32),
         steps=np.ones(m, np.int32),
         values_up=np.zeros(m, np.int32),
+        prunes=np.zeros(m, bool),
         coefficient=np.zeros(m, np.float32),
         close=np.bool_(False),
         weights=np.zeros(m, np.float32),
@@ -132,7 +137,9 @@ def make_row(
       train: rounds to train before the arrivals, which may be among them.
     """
     row = empty_row(slots)
-    of_round = row.client, row.count, row.lr, row.coefficient, row.density_pct, row.steps, row.values_up
+    of_round = (
+        row.client, row.count, row.lr, row.coefficient, row.density_pct, row.steps, row.values_up, row.prunes,
+    )  # fmt: skip
     for k, (slot, percent) in enumerate(sent):
         row.dispatch[k], row.percent[slot] = slot, percent
     for listed, items in ((row.train, train), (row.arrive, arrivals)):

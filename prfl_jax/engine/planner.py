@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class PlannedWindow:
       density_pct: density of each of its dispatches, whole percents.
       staleness: tau of each arrival, n - 1 - n'(i).
       weights: `[S]` weights of the slots at its close.
+      pruned: clients whose arrivals have masks that they chose anew.
     """
 
     window: Window
@@ -40,6 +41,7 @@ class PlannedWindow:
     density_pct: tuple[int, ...]
     staleness: tuple[int, ...]
     weights: np.ndarray
+    pruned: tuple[int, ...] = ()
 
 
 class Slots:
@@ -124,6 +126,7 @@ class Planner:
         self._in_flight: dict[int, LocalRound] = {}  # by slot
         self._ahead = ahead
         self._waiting: dict[int, LocalRound] = {}  # with `ahead`, those of them that are not trained yet
+        self._sent_ahead: tuple[int, ...] = ()  # clients that the next window does not dispatch again
 
     def peek(self, k: int = 0) -> Window:
         """The k-th window that is not taken yet; runs the clock as far as needed."""
@@ -156,7 +159,10 @@ class Planner:
         arrivals: list[LocalRound] = []
         arrived: dict[int, int] = {}  # client -> slot
         arrived_pct: list[int] = []
-        sent = self._send([d for d in window.dispatches if not d.on_arrival], density_pct)
+        pruned: list[int] = []
+        first = [d for d in window.dispatches if not d.on_arrival and d.client not in self._sent_ahead]
+        self._sent_ahead = ()
+        sent = self._send(first, density_pct)
         on_arrival = collections.deque(d for d in window.dispatches if d.on_arrival)
         # A row dispatches first and takes arrivals then, so a client that is dispatched in the middle of the
         # window opens another row; all of them get the model from before the close.
@@ -175,6 +181,8 @@ class Planner:
             coefficient = closing.arrivals[len(arrived_pct)] if closing.arrivals else 0.0
             arrivals.append(here._replace(coefficient=coefficient))
             arrived_pct.append(here.density_pct)
+            if here.prunes:
+                pruned.append(arrival.client)
         again += on_arrival
         if again:
             rows.append(self._row(sent, arrivals))
@@ -185,15 +193,47 @@ class Planner:
         rows.append(self._row(sent, arrivals, closing))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
         dispatched = tuple(density_pct[[d.client for d in window.dispatches]].tolist()) if window.dispatches else ()
-        return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots)
+        return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots, tuple(pruned))
 
-    def _send(self, dispatches: Sequence[Dispatch], density_pct: np.ndarray) -> list[tuple[int, int]]:
+    def send_ahead(self, prunes: Callable[[int], bool], copied: Callable[[dict[str, Any]], Clock]) -> Plan | None:
+        """Dispatches the next window's clients before the clock runs it, so that what they will upload can be measured.
+
+        Who is dispatched does not depend on what they upload, so a copy of the clock tells.
+
+        Args:
+          prunes: whether a client chooses its masks anew in its next round.
+          copied: from `Clock.to_state` to a clock.
+
+        Returns:
+          A row that dispatches and trains them; None, with nothing done, where none of them prunes, or it was done.
+        """
+        if self._sent_ahead:
+            return None
+        window = copied(self.clock.to_state()).next_window()
+        first = [d for d in window.dispatches if not d.on_arrival]
+        if not any(prunes(dispatch.client) for dispatch in first):
+            return None
+        self._sent_ahead = tuple(dispatch.client for dispatch in first)
+        sent = self._send(first, self.policy.density_pct, prunes)
+        train = [self._waiting.pop(slot) for slot in sorted(self._waiting)]
+        return make_row(self._places.number, sent, [], train=train)
+
+    def _send(
+        self,
+        dispatches: Sequence[Dispatch],
+        density_pct: np.ndarray,
+        prunes: Callable[[int], bool] = lambda client: False,
+    ) -> list[tuple[int, int]]:
         """(slot, density in percent) of each dispatch; notes its local round as in flight."""
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, percent = self._places.take(client), int(density_pct[client])
             rate, costs = self.learning_rate(time_s), self.clock.costs
-            own = {"steps": int(costs.steps[client]), "values_up": int(costs.values_up[client])}
+            own = {
+                "steps": int(costs.steps[client]),
+                "values_up": int(costs.values_up[client]),
+                "prunes": prunes(client),
+            }
             local_round = LocalRound(slot, client, index, rate, density_pct=percent, **own)
             self._in_flight[slot] = local_round
             if self._ahead:
@@ -263,6 +303,7 @@ class Planner:
             "round_s": self._round_s.tolist(),
             "cycles": self._cycles.to_state(),
             "in_flight": [list(self._in_flight[slot]) for slot in sorted(self._in_flight)],
+            "sent_ahead": list(self._sent_ahead),
         }
 
     def from_state(self, state: dict[str, Any], clock: Clock) -> Planner:
@@ -276,6 +317,7 @@ class Planner:
         self._round_s = np.array(state["round_s"], np.float64)
         self._cycles.from_state(state["cycles"])
         self._in_flight = {slot: LocalRound(slot, *rest) for slot, *rest in state["in_flight"]}
+        self._sent_ahead = tuple(state["sent_ahead"])
         if self._ahead:  # results of training are not saved, only what they follow from
             self._waiting = dict(self._in_flight)
         return self

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prfl_jax import registry
+from prfl_jax.clock import DISPATCH_RULES
 from prfl_jax.local.magnitude import magnitude_round
 from prfl_jax.local.ordered import ordered_round
+from prfl_jax.local.personal import OWN_MODELS, personal_round
 from prfl_jax.local.scaffold import CONTROL_VARIATES, scaffold_round
 from prfl_jax.local.scaled import scaled_round, without_absent
 from prfl_jax.local.work import ClientState, LocalInput, LocalResult, LocalTask, LocalWork
@@ -86,6 +88,13 @@ LOCAL_WORKS: Registry[LocalWork] = Registry(
             takes_optimizer=True,
             any_width=True,
         ),
+        "personal": LocalWork(
+            personal_round,
+            fits=lambda rule: rule.masks_of_clients,
+            takes_optimizer=True,
+            client_state=OWN_MODELS,
+            own_masks=True,
+        ),
         "magnitude_sgd": LocalWork(magnitude_round, fits=lambda rule: rule.by_magnitude, takes_optimizer=True),
     },
     _accept,
@@ -127,5 +136,25 @@ def _has_a_proximal_term(flat: Mapping[str, Any]) -> None:
         raise refuse("local.prox_mu", flat["local.prox_mu"], f"> 0 with local.name={name!r}")
 
 
+def _chooses_masks(flat: Mapping[str, Any]) -> None:
+    """Clients' own masks need a work that chooses them, before the clock runs the round in which it does."""
+    submodel, name = flat["submodel.name"], flat[_KEY]
+    if not SUBMODELS.find(submodel).masks_of_clients:
+        return
+    words = f"with submodel.name={submodel!r}"
+    if not find_local(name).own_masks:
+        fitting = " or ".join(LOCAL_WORKS.with_trait(lambda work: work.own_masks))
+        raise refuse(_KEY, name, f"{fitting} {words}")
+    if (train := flat["engine.train"]) == "arrival":
+        raise refuse(
+            "engine.train", train, f"auto or pending {words}: what a client uploads is known when it is trained"
+        )
+    if DISPATCH_RULES.find(dispatch := flat["window.dispatch"]).on_arrival:
+        fitting = " or ".join(DISPATCH_RULES.with_trait(lambda rule: not rule.on_arrival))
+        raise refuse(
+            "window.dispatch", dispatch, f"{fitting} {words}: what a client uploads is known when it is trained"
+        )
+
+
 # run by `config/validate.py`
-CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_fits_the_submodels, _has_a_proximal_term)
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_fits_the_submodels, _has_a_proximal_term, _chooses_masks)

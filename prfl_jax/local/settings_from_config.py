@@ -8,7 +8,7 @@ from prfl_jax.density import prunes
 from prfl_jax.local.choices import prox_mu_in_force
 from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.local.work import LocalSettings, LocalWork
-from prfl_jax.submodel import IMPORTANCES, to_percent
+from prfl_jax.submodel import IMPORTANCES, pruning_settings, to_percent
 
 
 def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
@@ -26,4 +26,5 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         clip_grad_norm=config.local.clip_grad_norm,
         keeps_moments=config.local.optimizer_state == "kept",
         lr_schedule=None if schedule.function is None else schedule,
+        pruning=pruning_settings(config) if work.own_masks else None,
     )

@@ -114,7 +114,7 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
         p, state, squares = carry
         (value, after), gradient, own = loss_and_gradient(p, *batch)
         if settings.square_gradients:
-            kept = layout.select(masked(gradient))
+            kept = layout.select(gradient if settings.squares_of_all else masked(gradient))
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
         if mu:
             gradient = jax.tree.map(lambda g, w, anchor: g + mu * (w - anchor), gradient, p, sent)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prfl_jax.submodel.rule import SubmodelRule
+from prfl_jax.submodel.server_mask import PruningSettings
 
 if TYPE_CHECKING:  # at run time this module needs no JAX: configs are checked without it
     import jax
@@ -36,12 +37,14 @@ class LocalSettings:
       prox_mu: mu of the proximal term: mu (w - w_sent) is added to each gradient.
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
       square_gradients: return the sum over steps of g^2 too.
+      squares_of_all: these are of all prunable weights, not of those alone that the client holds.
       widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
       optimizer: makes the steps from the gradients; None: SGD.
       keeps_moments: whether the optimiser's state (of SGD its momentum) is kept by the client, not begun anew in each
         round.
       clip_grad_norm: a gradient with a larger global norm is shortened to it; None: none is.
       lr_schedule: what the round's learning rate is multiplied by at each step; None: 1.
+      pruning: settings of clients that choose their masks (`LocalWork.own_masks`); else None.
     """
 
     steps: int = 5
@@ -50,11 +53,13 @@ class LocalSettings:
     prox_mu: float = 0.0
     unroll: bool = True
     square_gradients: bool = False
+    squares_of_all: bool = False
     widths: tuple[int, ...] = ()
     optimizer: OptaxFactory | None = None
     clip_grad_norm: float | None = None
     lr_schedule: LrSchedule | None = None
     keeps_moments: bool = False
+    pruning: PruningSettings | None = None
 
     @property
     def long(self) -> bool:
@@ -108,6 +113,7 @@ class LocalInput(NamedTuple):
       steps: int32 scalar, how many of the round's steps the client does; None: all of them.
       kept: what the client has kept since its last round (`ClientState.init` before the first); () for nothing.
       beside: what the server sent beside the model (`ClientState.server`); () for nothing.
+      prunes: bool scalar, whether the client chooses its own masks anew (`LocalWork.own_masks`).
     """
 
     params: Any
@@ -121,6 +127,7 @@ class LocalInput(NamedTuple):
     steps: Any = None
     kept: Any = ()
     beside: Any = ()
+    prunes: Any = False
 
 
 class LocalResult(NamedTuple):
@@ -177,6 +184,8 @@ class LocalWork:
       own_steps: whether each client does as many steps as fit the time of the median client (`LocalInput.steps`).
       prox_mu: mu of the proximal term where `local.prox_mu` is 0.
       client_state: what clients keep between their rounds; None: nothing.
+      own_masks: whether clients choose masks of their own, which `LocalResult.kept.bits` has packed: with these an
+        update counts, not with those of the model that was sent.
       any_width: whether `round` may be given a narrower network, with all of the client's channels and as few others as
         there is a width for (`engine/widths.py`): `task` has its model, layout and levels, `given` its params, masks
         and what is kept and sent beside.
@@ -193,6 +202,7 @@ class LocalWork:
     own_steps: bool = False
     prox_mu: float = 0.0
     client_state: ClientState | None = None
+    own_masks: bool = False
     any_width: bool = False
 
     @property

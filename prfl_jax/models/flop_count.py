@@ -67,11 +67,13 @@ class FlopCount:
       leaves: by `/`-joined path of every leaf: (for each sample, once for a batch).
       rest: likewise, of products that read no leaf.
       unknown: what could not be counted, in words.
+      order: paths of the leaves that products read, in the order of the forward pass.
     """
 
     leaves: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     rest: tuple[float, float] = (0.0, 0.0)
     unknown: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
     def by_leaf(self, batch_size: int = 1) -> dict[str, float]:
         """FLOP per sample of each leaf, in batches of that size."""
@@ -101,8 +103,8 @@ def count_flop(function: Callable[..., Any], leaves: Mapping[str, Any], fixed: A
     sources = [*(Source(frozenset({path})) for path in leaves), *constants, *[Source(data=MIXED)] * samples]
     _, flop = counter.count(closed.jaxpr, sources, [True] * len(closed.jaxpr.outvars))
     pairs = {path: (flop[path, False] / BATCH, flop[path, True]) for path in [*leaves, REST]}
-    rest = pairs.pop(REST)
-    return FlopCount(pairs, rest, tuple(counter.unknown))
+    rest, order = pairs.pop(REST), dict.fromkeys(path for path, _ in flop if path != REST)
+    return FlopCount(pairs, rest, tuple(counter.unknown), tuple(order))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,7 @@ class _Counter:
         for kind in (FIXED, PICKED):
             leaves = leaves or frozenset().union(*(o.leaves for o in operands if o.data == kind))
         out = Source(leaves) if once else Source(data=MIXED)
-        matrices = [path for path in leaves if len(self._shapes[path]) >= 2] or list(leaves)
+        matrices = [path for path in sorted(leaves) if len(self._shapes[path]) >= 2] or sorted(leaves)
         sizes = {path: math.prod(self._shapes[path]) for path in matrices}
         whole = sum(sizes.values())
         shares = {path: flop * size / whole for path, size in sizes.items()} if whole else {REST: flop}

@@ -116,6 +116,8 @@ def build_report(
                     defence=_defence(totals, run.model["parameters"]),
                     privacy=privacy(totals.clients.updates.tolist()),
                     faults=_faults(totals, config),
+                    masks=totals.masks.section(limit),
+                    own_models=_own_models(totals),
                 ),
             }
         )
@@ -149,7 +151,7 @@ def _results(totals: RunTotals, metric: Headline, headline: str, limit: int) -> 
         metric.times: totals.curves[headline].reached_s,
         f"{metric.times}_curves": {name: totals.curves[name].reached_s for name in CURVES},
         "curves": {name: _curve(totals, name, limit) for name in CURVES},
-        "clients": _clients(totals, chosen.get("per_client") or [], limit),
+        "clients": _clients(totals, headline, limit),
         "clients_total": len(totals.clients.updates),
         "window_stats": {
             "arrivals_mean": _ratio(updates, totals.windows),
@@ -187,6 +189,12 @@ def _faults(totals: RunTotals, config: Mapping[str, Any]) -> dict[str, int] | No
     return {kind: int(by_client.sum()) for kind, by_client in totals.clients.faults.items()}
 
 
+def _own_models(totals: RunTotals) -> dict[str, Any] | None:
+    """The accuracy of the clients' own models; None where they have none, or the run ended before it was measured."""
+    own = (totals.final or {}).get("own_models")
+    return own and {"accuracy_mean": own["mean"], "worst_client": own["worst_client"]}
+
+
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
@@ -203,9 +211,10 @@ def _curve(totals: RunTotals, name: str, limit: int) -> dict[str, list[Any]]:
     return columns(curve.columns, thin(curve.points.rows(), limit))
 
 
-def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) -> list[dict[str, Any]]:
+def _clients(totals: RunTotals, headline: str, limit: int) -> list[dict[str, Any]]:
     """An entry per client; of more than `limit` clients an even selection."""
-    sums, densities = totals.clients, totals.densities
+    sums, densities, final = totals.clients, totals.densities, totals.final or {}
+    accuracies, own_accuracies = ((final.get(name) or {}).get("per_client") or [] for name in (headline, "own_models"))
     points = max(2, _DENSITY_POINTS * limit // _LIST_LIMIT // len(sums.updates))
     entries = []
     for client in thin(range(len(sums.updates)), limit):
@@ -228,6 +237,8 @@ def _clients(totals: RunTotals, accuracies: Sequence[float | None], limit: int) 
                 "accuracy": accuracies[client] if client < len(accuracies) else None,
                 **_verdicts(totals, client),
                 **totals.ratios.of(client),
+                **totals.masks.of(client),
+                **({"own_accuracy": own_accuracies[client]} if own_accuracies else {}),
             }
         )
         own = {kind: int(counts[client]) for kind, counts in sums.faults.items() if counts[client]}

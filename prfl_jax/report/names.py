@@ -8,6 +8,7 @@ from typing import Any
 # Names of the server models: the one that is distributed, and FedAvg over the server's buffer (PR-FL).
 CURVE_NAMES = {"mask": "MaskFedAvg model", "fedavg": "FedAvg(B) model"}
 ONE_MODEL = "server model"  # of a method whose two server models are the same
+MASKS_FILE = "masks.npz"  # in a run's folder, where masks are chosen during the run
 _STRATEGY_NAMES = {
     "prfl": "PR-FL",
     "prfl_norecover": "PR-FL noRecover",

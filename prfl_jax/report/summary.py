@@ -140,6 +140,13 @@ def _results(report: Mapping[str, Any], metric: Headline, others: Mapping[str, M
         rows.append(row[: 3 + len(thresholds)])
     lines = _table(rows)
     lines.append("  * the headline model" + _besides(report, metric) + _worst(report))
+    own = report.get("own_models")
+    if own and own["accuracy_mean"] is not None:
+        worst = own["worst_client"]
+        lines.append(
+            f"  Accuracy of the clients' own models: {percent_text(own['accuracy_mean'])} on average, "
+            f"worst client {worst['client']} at {percent_text(worst['accuracy'])}"
+        )
     return lines
 
 
@@ -197,7 +204,9 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"  ... {len(rows) - 1} of {report['clients_total']:,} clients shown")
     pruned = [entry for entry in entries if entry["lowest_density"] < 1]
     back = [entry for entry in pruned if entry["recovered_s"] is not None]
-    if not pruned:
+    if masks := report.get("masks"):
+        lines += textwrap.wrap(_masks(masks), WIDTH, initial_indent="  ", subsequent_indent="    ")
+    elif not pruned:
         lines.append("  No client was pruned")
     elif len(entries) < report["clients_total"]:
         pass  # the report lists a selection, from which not all clients can be counted
@@ -210,6 +219,17 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(f"  None of {len(pruned)} pruned clients is back at density 1")
     return lines
+
+
+def _masks(masks: Mapping[str, Any]) -> str:
+    """What the masks keep at the end, and the initial stage."""
+    low, high = (percent_text(masks["curve"][name][-1]) for name in ("clients_min", "clients_max"))
+    line = f"The server's mask keeps {percent_text(masks['retention'])} ({masks['server_kib']:,.0f} KiB), clients' "
+    line += f"{low} to {high}"
+    if initial := masks["initial"]:
+        line += f"; initial rounds: {initial['rounds']}, {seconds_text(initial['t_s'])}"
+        line += "" if initial["ended"] else ", not ended"
+    return line
 
 
 def _recovery(entry: Mapping[str, Any]) -> str:

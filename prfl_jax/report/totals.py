@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.clock.faults import KINDS, REPEATED_UPLOAD
+from prfl_jax.report.masks import MaskTotals
 from prfl_jax.report.ratios import RatioTotals
 from prfl_jax.report.series import Thinned
 from prfl_jax.tasks import ACCURACY, Metric
@@ -161,6 +162,7 @@ class RunTotals:
         self.clients = ClientTotals(clients)
         self.checks = CheckTotals(clients)
         self.ratios = RatioTotals(clients)
+        self.masks = MaskTotals()
         self.windows = 0
         self.simulated_s = 0.0
         self.bytes = {"bytes_up": 0, "bytes_down": 0, "bytes_client_down": 0}
@@ -192,6 +194,8 @@ class RunTotals:
                 self.ratios.begin()
             if record["stop"] and self.stop_rule is None:
                 self.stop_rule = {"window": record["window"], "t_s": record["t_s"]}
+        elif kind == "masks":
+            self.masks.add(record)
         elif kind == "final":
             self.final = record
         elif kind == "end":
@@ -213,3 +217,4 @@ class RunTotals:
         self.clients.add_window(record)
         self.checks.add_window(record)
         self.ratios.add_window(record)
+        self.masks.add_window(record)

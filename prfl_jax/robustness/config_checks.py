@@ -15,7 +15,7 @@ from prfl_jax.density import evidence_needed, prunes_by, reads_losses
 from prfl_jax.local import LOCAL_WORKS
 from prfl_jax.models.choices import STATES
 from prfl_jax.robustness.attack_rules import ATTACKS
-from prfl_jax.submodel import IMPORTANCES
+from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import refuse
 from prfl_jax.transport import UPLOADS
 
@@ -69,17 +69,7 @@ def sent_beside(flat: Mapping[str, Any]) -> None:
     name = flat["local.name"]
     if not LOCAL_WORKS.find(name).sends_beside:
         return
-    # whether it is set, and what is allowed
-    seen = {
-        "aggregation.name": (AGGREGATIONS.find(flat["aggregation.name"]).robust, "a mean of models"),
-        "aggregation.clip_norm": (flat["aggregation.clip_norm"] is not None, "None"),
-        "privacy.noise_multiplier": (bool(flat["privacy.noise_multiplier"]), "0"),
-        "attack.name": (ATTACKS.find(flat["attack.name"]) is not None, "none"),
-    }
-    for key, (is_set, allowed) in seen.items():
-        if is_set:
-            words = f"{allowed} with local.name={name!r}: what is sent beside models bypasses it"
-            raise refuse(key, flat[key], words)
+    _no_defence(flat, f"with local.name={name!r}: what is sent beside models bypasses it")
     if STATES.find(flat["model.state"]).personal:
         words = f"average or static with local.name={name!r}: what is sent beside models is about all of their layers"
         raise refuse("model.state", flat["model.state"], words)
@@ -109,5 +99,30 @@ def losses(flat: Mapping[str, Any]) -> None:
         raise refuse("aggregation.name", aggregation, f"a mean of models {words} bypass it")
 
 
+def own_masks(flat: Mapping[str, Any]) -> None:
+    """Which weights a client holds tells of its data, and its votes are neither clipped nor noised."""
+    name = flat["submodel.name"]
+    if not SUBMODELS.find(name).masks_of_clients:
+        return
+    _no_defence(flat, f"with submodel.name={name!r}: the clients' masks bypass it")
+    if STATES.find(state := flat["model.state"]).personal:
+        fitting = " or ".join(STATES.with_trait(lambda one: not one.personal))
+        raise refuse("model.state", state, f"{fitting} with submodel.name={name!r}: each client has a model of its own")
+
+
+def _no_defence(flat: Mapping[str, Any], words: str) -> None:
+    """Refuses robust aggregations, clipping, noise and attacks; `words` say with what, and why."""
+    # whether it is set, and what is allowed
+    seen = {
+        "aggregation.name": (AGGREGATIONS.find(flat["aggregation.name"]).robust, "a mean of models"),
+        "aggregation.clip_norm": (flat["aggregation.clip_norm"] is not None, "None"),
+        "privacy.noise_multiplier": (bool(flat["privacy.noise_multiplier"]), "0"),
+        "attack.name": (ATTACKS.find(flat["attack.name"]) is not None, "none"),
+    }
+    for key, (is_set, allowed) in seen.items():
+        if is_set:
+            raise refuse(key, flat[key], f"{allowed} {words}")
+
+
 # run by `config/validate.py`
-CHECKS = (attack, privacy, sent_beside, parts_of_updates, losses)
+CHECKS = (attack, privacy, sent_beside, parts_of_updates, losses, own_masks)

@@ -10,6 +10,7 @@ from prfl_jax.engine.evaluate import EvalSet
 from prfl_jax.engine.planner import Planner
 from prfl_jax.engine.state import State
 from prfl_jax.report import MetricsWriter
+from prfl_jax.runtime.changing_masks import ChangingMasks
 from prfl_jax.runtime.run_state import RunState
 from prfl_jax.runtime.scoring import Scorer
 from prfl_jax.runtime.simulation import Simulation
@@ -38,6 +39,7 @@ class ActiveRun:
       data: the clients' samples on the devices.
       test: test data.
       signal: data for what the density policy asks for; None where it asks for nothing.
+      masks: of a run in which clients and server choose them; else None.
     """
 
     planner: Planner
@@ -45,6 +47,7 @@ class ActiveRun:
     data: Any
     test: EvalSet
     signal: EvalSet | None
+    masks: ChangingMasks | None
 
     def __init__(self, simulation: Simulation, guard: InterruptGuard, metrics: MetricsWriter, watch: Watch) -> None:
         self.sim, self.config, self.guard = simulation, simulation.config, guard
@@ -88,3 +91,8 @@ class ActiveRun:
                 where = f"on test data after window {self.at.window}"
                 self.fail(f"the {name} server model's loss {where} is {score.mean_loss}")
         return scores
+
+    def own_scores(self) -> list[Scores]:
+        """Scores of each client's own model on test data; [] unless clients have masks of their own."""
+        with self.time.spent("eval"):
+            return self.scorer.own_models(self.state, self.test)

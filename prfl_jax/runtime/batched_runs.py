@@ -32,6 +32,7 @@ from prfl_jax.runtime.active_run import Watch
 from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import open_workdir
+from prfl_jax.submodel import find_submodel
 from prfl_jax.system import console, multi_process
 from prfl_jax.system.errors import UserError, shown
 from prfl_jax.system.jax_settings import fixed
@@ -133,6 +134,11 @@ def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
             raise UserError(f"config.engine.devices={config.engine.devices}: allowed with --seeds or --vary is 0 or 1")
         if config.engine.clients == "map":
             raise UserError("config.engine.clients='map': allowed with --seeds or --vary is auto or vmap")
+        if find_submodel(config.submodel).server_masks:
+            raise UserError(
+                f"config.submodel.name={config.submodel.name!r}: allowed with --seeds or --vary is a rule whose masks "
+                "follow from densities; give one --config.seed after another"
+            )
         if config.engine.widths:
             raise UserError(
                 f"config.engine.widths={shown(tuple(config.engine.widths))}: allowed with --seeds or --vary is ()"
@@ -213,7 +219,7 @@ class BatchedSimulation(Simulation):
         """s that the last chunk waited for the other experiments."""
         return self._waited_s
 
-    def executable(self, state: State, data: Any) -> Callable[..., tuple[State, ChunkOutput]]:
+    def executable(self, state: State, data: Any, initial: bool = False) -> Callable[..., tuple[State, ChunkOutput]]:
         """The chunk of all experiments, as a function of this one's state and plan."""
         self.batch.compile(state)
 

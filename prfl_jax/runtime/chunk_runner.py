@@ -53,8 +53,28 @@ class ChunkRunner:
 
     def compile(self) -> None:
         """Compiles the chunk for the run's state and data."""
-        self._chunk = self.run.sim.executable(self.run.state, self.run.data)
+        run = self.run
+        initial = run.masks is not None and run.masks.initial
+        self._chunk = run.sim.executable(run.state, run.data, initial)
         self._keeps_losses = bool(self.run.planner.policy.needs & OF_TRAINING)
+
+    def prepare(self) -> None:
+        """Trains the next window's clients if some of them prune, so that the clock knows what they upload."""
+        run, masks = self.run, self.run.masks
+        window = run.at.window + 1
+        if masks is None or window > run.config.rounds or not masks.due(window):
+            return
+        try:
+            row = run.planner.send_ahead(lambda client: masks.prunes(client, window), run.sim.copied_clock)
+        except NobodyLeft:  # which is found out again where the window is planned
+            return
+        if row is None:
+            return
+        with run.time.spent("steady"):
+            self._call([row])
+            slots = [slot for slot in row.train[: row.train_count].tolist() if row.prunes[slot]]
+            masks.trained(run.state, row.client[slots].tolist(), slots)
+        run.planner.set_costs(masks.costs())
 
     def run_chunk(self) -> None:
         """Runs the next chunk, up to `run.at.interval_due` or the end of the run."""
@@ -79,13 +99,16 @@ class ChunkRunner:
                 return
         self.arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
         run.at.interval_due = run.planner.policy.decides_after(run.at.window)
+        run.at.pruned = list(planned[-1].pruned)
+        if run.masks is not None and run.masks.received(planned[-1].window.arrivals):
+            run.planner.set_costs(run.masks.costs())
 
     def _plan(self) -> list[PlannedWindow]:
         """The windows of the next chunk: up to an interval's end, a grid point, the horizon or the plan's length."""
         run, config, planner = self.run, self.run.config, self.run.planner
         planned = [planner.take()]
         rows, amount = len(planned[0].rows), work(planned[0].window)
-        while not planner.policy.decides_after(planned[-1].window.index):
+        while not self._ends_interval(planned[-1]):
             try:
                 upcoming = planner.peek()
             except NobodyLeft:  # the run ends after what is planned
@@ -105,6 +128,12 @@ class ChunkRunner:
             planned.append(planner.take())
             rows += len(planned[-1].rows)
         return planned
+
+    def _ends_interval(self, last: PlannedWindow) -> bool:
+        """Whether nothing can be planned beyond a window: densities or masks may change after it."""
+        masks, window = self.run.masks, last.window.index
+        changes = masks is not None and (bool(last.pruned) or masks.due(window + 1) or masks.owed)
+        return changes or self.run.planner.policy.decides_after(window)
 
     def _call(self, rows: list[Any]) -> tuple[list[ChunkOutput], float]:
         """Runs rows of a plan on the devices: their outputs, and s that passed in waiting for other experiments."""
@@ -136,6 +165,9 @@ class ChunkRunner:
         at.bytes_down += window.bytes_down
         at.bytes_client_down += window.bytes_client_down
         at.weights = item.weights.tolist()
+        if self.run.masks is not None:
+            for failure in window.failures:
+                self.run.masks.failed(failure.client)
         self.run.write(window_record(item, output))
         verdicts = output.verdicts or [ACCEPTED] * len(output.losses)
         for arrival, value, verdict in zip(window.arrivals, output.losses, verdicts, strict=True):

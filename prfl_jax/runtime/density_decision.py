@@ -8,7 +8,7 @@ import numpy as np
 
 from prfl_jax.density import OF_CLIENTS, OF_SERVER, OF_TRAINING, Evidence
 from prfl_jax.runtime.active_run import ActiveRun
-from prfl_jax.runtime.records import interval_record
+from prfl_jax.runtime.records import interval_record, masks_record
 
 
 def decide_densities(run: ActiveRun) -> bool:
@@ -24,6 +24,8 @@ def decide_densities(run: ActiveRun) -> bool:
     at.interval_due = False
     at.train_loss.clear()
     run.write(interval_record(at.window, at.time_s, decision, evidence, run.sim.method.task.metric))
+    if run.masks is not None:  # which change with what clients choose
+        return decision.stop
     try:
         with run.time.spent("prune"):
             run.state, costs = run.sim.prune(run.state, decision.density_pct)
@@ -32,6 +34,17 @@ def decide_densities(run: ActiveRun) -> bool:
         return False
     run.planner.set_costs(costs)
     return decision.stop
+
+
+def change_masks(run: ActiveRun) -> None:
+    """Changes the server's mask after the window at which the run stands, where clients have pruned in it."""
+    at, masks = run.at, run.masks
+    assert masks is not None
+    with run.time.spent("prune"):
+        run.state, changes = masks.after(run.state, at.window, at.pruned)
+    at.pruned = []
+    run.write(masks_record(at.window, at.time_s, changes))
+    run.planner.set_costs(masks.costs())
 
 
 def gather_evidence(run: ActiveRun) -> Evidence:

@@ -11,12 +11,14 @@ from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.config.validate import validate
 from prfl_jax.models import save_model
 from prfl_jax.report import RunInfo, build_report, read_metrics, run_figure, write_report
-from prfl_jax.report.names import model_files
+from prfl_jax.report.names import MASKS_FILE, model_files
 from prfl_jax.robustness.privacy import privacy_report
 from prfl_jax.runtime.active_run import ActiveRun, Watch
+from prfl_jax.runtime.final_masks import final_masks
 from prfl_jax.runtime.loop import Loop
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import Scratch, Workdir, open_workdir
+from prfl_jax.submodel.saved_masks import save_masks
 from prfl_jax.system import environment, multi_process
 from prfl_jax.system.jax_settings import fixed, settings
 from prfl_jax.system.signals import InterruptGuard
@@ -78,7 +80,8 @@ class Experiment:
         """Runs to the end, resumed from the newest checkpoint in `workdir` if there is one.
 
         Writes `config.json`, `metrics.jsonl`, `report.json`, `figure.png`,
-        `final_model.npz`, the other server model where there are two, and `checkpoints/`.
+        `final_model.npz`, the other server model where there are two, `masks.npz` where the
+        server's mask is chosen during the run, and `checkpoints/`.
 
         Args:
           workdir: a folder, an address in a bucket as text, or one that is already locked.
@@ -100,12 +103,14 @@ class Experiment:
         loop.run()
         run, headline = loop.active, self.config.eval.model
         models = run.scorer.models(run.state, run.at.weights)
-        files = model_files(headline, run.scorer.one_model)
+        files, masks = model_files(headline, run.scorer.one_model), final_masks(self.simulation, run.state)
 
         def written() -> dict[str, Any]:
             for name, file in files.items():
                 if name == headline or file != files[headline]:
                     save_model(str(path / file), models[name])
+            if masks is not None:
+                save_masks(path / MASKS_FILE, masks)
             report = self._report(path, run, files)
             write_report(path / "report.json", report)
             run_figure(report, path / "figure.png")

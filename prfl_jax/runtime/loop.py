@@ -24,9 +24,9 @@ from prfl_jax.report.metric import Headline
 from prfl_jax.runtime.active_run import ActiveRun, Watch
 from prfl_jax.runtime.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.runtime.chunk_runner import ChunkRunner
-from prfl_jax.runtime.density_decision import decide_densities
+from prfl_jax.runtime.density_decision import change_masks, decide_densities
 from prfl_jax.runtime.evaluation_grid import EvaluationGrid
-from prfl_jax.runtime.records import final_record
+from prfl_jax.runtime.records import final_record, own_models
 from prfl_jax.runtime.run_state import RunState
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import Scratch, Workdir
@@ -37,7 +37,7 @@ from prfl_jax.system.host_timer import HostTimer
 from prfl_jax.system.jax_settings import check_settings, settings
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
-FORMAT = 11  # of a checkpoint's host values
+FORMAT = 12  # of a checkpoint's host values
 
 
 class Loop:
@@ -109,7 +109,9 @@ class Loop:
             for message in messages:
                 console.say(f"{self._folder}: {message}")
         if found.state is None:
-            active.planner = sim.new_planner()
+            active.planner, active.masks = sim.new_planner(), sim.new_masks()
+            if active.masks is not None:
+                active.planner.set_costs(active.masks.costs())
             self._metrics.truncate_at(0)
             with active.time.spent("steady"):
                 active.state = jax.block_until_ready(sim.init_state(sim.init_key))
@@ -117,7 +119,9 @@ class Loop:
             messages = [*messages, *self._check_same_run(found.host)]
             active.at = RunState(**found.host["at"])
             active.time = HostTimer(found.host["seconds"])
-            active.planner = sim.restored_planner(found.host["planner"])
+            active.planner, active.masks = sim.restored_planner(found.host["planner"]), sim.new_masks()
+            if active.masks is not None:
+                active.masks.from_state(found.host["masks"])
             if multi_process.leads():
                 self._metrics.truncate_at(found.host["metrics_bytes"])
             active.state = sim.to_devices(found.state)
@@ -172,9 +176,10 @@ class Loop:
     def _step(self) -> None:
         """Does one piece of work, and saves a checkpoint where one is due."""
         at, horizon, begin = self.active.at, self.config.horizon_s, time.monotonic()
-        if at.interval_due:
+        if at.interval_due or at.pruned:
             self._end_interval()
         else:
+            self._chunks.prepare()
             upcoming_s = self._next_end_s()
             past_horizon = horizon is not None and after(upcoming_s, horizon)
             if past_horizon or at.window >= self.config.rounds:
@@ -205,7 +210,11 @@ class Loop:
     def _end_interval(self) -> None:
         """Decides densities; ends the run where the stop rule holds and `stop_early` is set."""
         at = self.active.at
-        if decide_densities(self.active) and self.config.stop_early:
+        stops = at.interval_due and decide_densities(self.active) and self.config.stop_early
+        if at.pruned:
+            change_masks(self.active)
+            self._chunks.compile()  # which does nothing but at the end of the initial stage
+        if stops:
             self._grid.answer(at.time_s, inclusive=True)
             self.active.end("stop_rule")
 
@@ -221,6 +230,8 @@ class Loop:
             scores = active.test_scores()
             if all(math.isfinite(score.mean_loss) for score in scores.values()):
                 record = final_record(at.window, at.time_s, scores, mixes, task)
+                if own := active.own_scores():
+                    record["own_models"] = own_models(own, [len(rows) for rows in sim.split.clients], mixes)
         self._save()  # before the closing records: a run that is started again writes them again
         self._checkpoints.wait()
         if record is not None:
@@ -237,6 +248,7 @@ class Loop:
             "at": dataclasses.asdict(active.at),
             "seconds": dict(active.time.seconds),
             "planner": active.planner.to_state(),
+            "masks": None if active.masks is None else active.masks.to_state(),
             "metrics_bytes": self._metrics.bytes_written(),
             "metrics_crc32": self._metrics.crc32(),
         }

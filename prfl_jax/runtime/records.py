@@ -13,6 +13,7 @@ from prfl_jax.density import Decision, Evidence
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.engine.state import ChunkOutput
 from prfl_jax.robustness.update_filter import CLIPPED, REJECTED
+from prfl_jax.runtime.changing_masks import MaskChanges
 from prfl_jax.tasks import ACCURACY, CLASSIFICATION, Metric, Scores, Task
 
 
@@ -94,6 +95,24 @@ def interval_record(
     }
 
 
+def masks_record(window: int, t_s: float, changes: MaskChanges) -> dict[str, Any]:
+    """A change of the masks after a window: what share of the model's values the server's and the clients' hold.
+
+    `server_bytes` are those of the server's model; with `initial_over` training begins, or has begun.
+    """
+    return {
+        "kind": "masks",
+        "window": window,
+        "t_s": t_s,
+        "stage": "initial" if changes.initial else "adaptive",
+        "server": changes.retention,
+        "clients": changes.clients,
+        "changed": changes.changed,
+        "server_bytes": changes.server_bytes,
+        "initial_over": changes.initial_over,
+    }
+
+
 def _nan_as_none(values: np.ndarray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
@@ -119,11 +138,34 @@ def final_record(
     for name, score in scores.items():
         models = score.of_clients or [score] * len(mixes)
         own = [model.under(mix) for model, mix in zip(models, mixes, strict=bool(mixes))]
-        worst = min(((a, c) for c, a in enumerate(own) if a is not None), default=(None, None))
         record[name] = {
             **score_values(score, task),
             "per_class": score.per_class() if task.by_label else [],
-            "worst_client": {"client": worst[1], "accuracy": worst[0]} if task.by_label else None,
+            "worst_client": _worst(own) if task.by_label else None,
             "per_client": own,
         }
     return record
+
+
+def own_models(scores: Sequence[Scores], samples: Sequence[int], mixes: list[np.ndarray]) -> dict[str, Any]:
+    """The accuracy of each client's own model, `per_client`; `mean` weights them with the clients' training samples.
+
+    Args:
+      scores: of each client's own model on the test data.
+      samples: that each client trains on.
+      mixes: as in `final_record`: each accuracy is that under the client's own mix of labels, or without mixes that on
+        all test samples.
+    """
+    own: list[float | None] = [score.accuracy for score in scores]
+    if mixes:
+        own = [score.under(mix) for score, mix in zip(scores, mixes, strict=True)]
+    known = [(value, count) for value, count in zip(own, samples, strict=True) if value is not None]
+    total = sum(count for _, count in known)
+    mean = sum(value * count for value, count in known) / total if total else None
+    return {"per_client": own, "mean": mean, "worst_client": _worst(own)}
+
+
+def _worst(accuracies: Sequence[float | None]) -> dict[str, Any]:
+    """The client with the lowest accuracy of those that have one."""
+    worst = min(((a, c) for c, a in enumerate(accuracies) if a is not None), default=(None, None))
+    return {"client": worst[1], "accuracy": worst[0]}

@@ -14,6 +14,7 @@ class RunState:
       window, time_s: the last window that closed, and the simulated second at which it did.
       grid: index of the next point of the evaluation grid.
       interval_due: `window` ended an interval, and the decision that follows it has not been made yet.
+      pruned: clients whose masks arrived with `window` and have not changed the server's mask yet.
       updates, bytes_up, bytes_down, bytes_client_down: totals of the run so far.
       weights: `[S]` of the slots at the last close; empty before it.
       last_eval: test scores of the newest model that was evaluated, with its window.
@@ -28,6 +29,7 @@ class RunState:
     time_s: float = 0.0
     grid: int = 0
     interval_due: bool = False
+    pruned: list[int] = dataclasses.field(default_factory=list)
     updates: int = 0
     bytes_up: int = 0
     bytes_down: int = 0

@@ -68,6 +68,13 @@ class Scorer:
         mask = self._score(state, state.params, data)
         return {"mask": mask, "fedavg": mask if self.one_model else self.fedavg(state, weights, data)}
 
+    def own_models(self, state: State, data: EvalSet) -> list[Scores]:
+        """Scores of each client's own model; [] unless clients have masks of their own."""
+        if not self._models.own_masks:
+            return []
+        models = (self._models.of_own_masks(state, client) for client in range(len(self._sim.split.clients)))
+        return [self._sim.evaluator(model, data, self._check) for model in models]
+
     def _fedavg_model(self, state: State, weights: list[float]) -> Any:
         if self.one_model:
             return state.params

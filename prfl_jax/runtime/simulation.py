@@ -19,7 +19,7 @@ import numpy as np
 from prfl_jax import data as data_room
 from prfl_jax import registry
 from prfl_jax.aggregate import aggregation_in_force, client_weights
-from prfl_jax.clock import Costs, clock_from_config, fault_files, faults_from_config
+from prfl_jax.clock import Clock, Costs, clock_from_config, fault_files, faults_from_config
 from prfl_jax.data.device import to_device
 from prfl_jax.data.targets import check_targets
 from prfl_jax.density import evidence_needed, make_density
@@ -33,6 +33,7 @@ from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.engine.planner import Planner
 from prfl_jax.robustness.attacks import malicious_clients
 from prfl_jax.robustness.privacy import check_installed
+from prfl_jax.runtime.changing_masks import ChangingMasks
 from prfl_jax.runtime.checkpoint import host_copy
 from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.strategies import staleness_a
@@ -91,7 +92,7 @@ class Simulation:
             method.model, method.target_loss, config.data.normalize, self.dataset.num_classes, self.placement,
             method.matmul, method.task,
         )  # fmt: skip
-        self._executable: Any = None
+        self._executables: dict[bool, Any] = {}
         # keys as plain words: those can be given to devices of several processes
         self._init_state = self.placement.jit_global(
             lambda words: self.engine.init_state(key_of(words)), STATE_SPEC, self.engine.out_shardings
@@ -149,7 +150,17 @@ class Simulation:
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""
-        return self.new_planner().from_state(state, clock_from_config(self.config, state["clock"], self._faults))
+        return self.new_planner().from_state(state, self.copied_clock(state["clock"]))
+
+    def new_masks(self) -> ChangingMasks | None:
+        """The masks of a run at time 0; None where they follow from densities."""
+        if self.method.submodels.server_mask is None:
+            return None
+        return ChangingMasks(self.config, self.method, self.placement)
+
+    def copied_clock(self, state: dict[str, Any]) -> Clock:
+        """A clock as `Clock.to_state` left it."""
+        return clock_from_config(self.config, state, self._faults)
 
     def costs(self, density_pct: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
         """Bytes, seconds and steps of dispatches at these densities `[M]`."""
@@ -157,13 +168,19 @@ class Simulation:
 
     # Device side.
 
-    def executable(self, state: State, data: Any) -> Any:
-        """The compiled chunk; one for every chunk length, kept for the next run of this object."""
-        if self._executable is None:
+    def executable(self, state: State, data: Any, initial: bool = False) -> Any:
+        """The compiled chunk; one for every chunk length, kept for the next run of this object.
+
+        Args:
+          initial: with the steps of the initial stage (`pruning.initial_steps`).
+        """
+        if initial not in self._executables:
             plan = stack_rows([empty_row(slots(self.config))], MAX_ROWS)
             plan = self.device_plan(plan)
-            self._executable = self.engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
-        return self._executable
+            steps = self.config.pruning.initial_steps
+            engine = make_engine(self.config, self.method, self.placement, steps) if initial else self.engine
+            self._executables[initial] = engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
+        return self._executables[initial]
 
     def init_state(self, key: jax.Array) -> State:
         """W_0 from `key`, and empty slots, on the devices."""

@@ -20,6 +20,7 @@ from ml_collections import config_dict
 
 from prfl_jax.aggregate.weights import STALENESS
 from prfl_jax.strategies import (
+    edge_pruning,
     fedasync,
     fedavg,
     fedbuff,
@@ -67,6 +68,7 @@ METHODS: dict[str, Method] = {
     **fjord.METHODS,
     **fedrolex.METHODS,
     **fiarse.METHODS,
+    **edge_pruning.METHODS,
 }
 
 # strategy -> {dotted config key: value}

@@ -8,7 +8,9 @@ from typing import Any
 from prfl_jax.submodel.choices import CHECKS, SUBMODELS, find_submodel
 from prfl_jax.submodel.given import GivenSize
 from prfl_jax.submodel.rule import Network, Submodel, SubmodelRule, Submodels
+from prfl_jax.submodel.saved_masks import SavedMasks, load_masks
 from prfl_jax.submodel.scores import IMPORTANCES, Importance
+from prfl_jax.submodel.server_mask import PruningSettings, pruning_settings
 from prfl_jax.submodel.size import ModelSize, to_percent
 from prfl_jax.system.notices import deprecated_once
 
@@ -20,10 +22,14 @@ __all__ = [
     "Importance",
     "ModelSize",
     "Network",
+    "PruningSettings",
+    "SavedMasks",
     "Submodel",
     "SubmodelRule",
     "Submodels",
     "find_submodel",
+    "load_masks",
+    "pruning_settings",
     "to_percent",
 ]
 

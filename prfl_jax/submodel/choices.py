@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prfl_jax import registry
+from prfl_jax.clock import CLOSE_RULES, find_close_rule
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.registry import Registry
 from prfl_jax.submodel.filters import Filters
 from prfl_jax.submodel.leading import Leading
 from prfl_jax.submodel.magnitude import Magnitude
+from prfl_jax.submodel.personal import LAYERWISE, THRESHOLD
 from prfl_jax.submodel.rolling import Rolling
 from prfl_jax.submodel.rule import Nested, Submodel, SubmodelRule
+from prfl_jax.submodel.server_mask import least_votes
 from prfl_jax.system.errors import refuse
 
 _KEY = "submodel.name"
@@ -38,6 +41,8 @@ SUBMODELS: Registry[SubmodelRule] = Registry(
         "rolling": Rolling(),
         "magnitude": Magnitude(),
         "filters": Filters(),
+        "layerwise": LAYERWISE,
+        "threshold": THRESHOLD,
         "full": Submodel(),
     },
     _accept,
@@ -62,5 +67,29 @@ def _layers_are_known(flat: Mapping[str, Any]) -> None:
         raise refuse(_KEY, name, f"{' or '.join(others)} with a model that is not one of {known}")
 
 
+def _votes_can_be_had(flat: Mapping[str, Any]) -> None:
+    """No weight of the server's mask needs more votes than there are clients."""
+    if not SUBMODELS.find(flat[_KEY]).masks_of_clients:
+        return
+    clients = flat["clients.number"]
+    for key in ("pruning.votes", "pruning.initial_votes"):
+        if (least := least_votes(flat[key], clients, flat["pruning.votes_above"])) > clients:
+            allowed = f"below 1 with pruning.votes_above=True: it asks for {least} votes of clients.number={clients}"
+            raise refuse(key, flat[key], allowed)
+
+
+def _initial_stage_waits(flat: Mapping[str, Any]) -> None:
+    """A round of the initial stage ends for all clients at once: the next one begins from its masks."""
+    rule, rounds, close = SUBMODELS.find(flat[_KEY]), flat["pruning.initial_rounds"], flat["window.close"]
+    if (rule.initial_rounds if rounds is None else rounds) and not find_close_rule(close).synchronous:
+        fitting = " or ".join(CLOSE_RULES.with_trait(lambda one: one.synchronous))
+        allowed = f"0 with submodel.name={flat[_KEY]!r} and window.close={close!r}; others with window.close={fitting}"
+        raise refuse("pruning.initial_rounds", rounds, allowed)
+
+
 # run by `config/validate.py`
-CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_layers_are_known,)
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    _layers_are_known,
+    _votes_can_be_had,
+    _initial_stage_waits,
+)

@@ -8,12 +8,11 @@ the values: 31 sums each. For 6.4 million weights both together took 0.3 s of an
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from prfl_jax.submodel.largest import highest_key
 from prfl_jax.submodel.levels import score_keys
 
 _LARGEST = jnp.iinfo(jnp.int32).max
@@ -48,7 +47,7 @@ def _weight_threshold(magnitude: jax.Array, mask: jax.Array, share: jax.Array) -
     """The magnitude's key of rank `floor(share * kept)`, from 0, among the kept weights in ascending order."""
     rank = count_removed(share, jnp.sum(mask, dtype=jnp.int32))
     kept = jnp.where(mask, magnitude, _LARGEST)
-    return _last_key(lambda key: jnp.sum(kept < key, dtype=jnp.int32) <= rank)
+    return highest_key(lambda key: jnp.sum(kept < key, dtype=jnp.int32) <= rank)
 
 
 def _recovered(squares: jax.Array, candidates: jax.Array) -> jax.Array:
@@ -65,17 +64,7 @@ def _recovered(squares: jax.Array, candidates: jax.Array) -> jax.Array:
         excess = jnp.sum(jnp.where(candidates, gap + jnp.minimum(gap, 0.0), 0.0))
         return ~(excess > 0)  # true for NaN
 
-    return candidates & (score_keys(squares).reshape(squares.shape) > _last_key(stays_out))
-
-
-def _last_key(holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """The largest int32 key for which `holds`; it holds for 0 and up to some key."""
-
-    def narrow(bit: jax.Array, last: jax.Array) -> jax.Array:
-        higher = last | (jnp.int32(1) << (30 - bit))
-        return jnp.where(holds(higher), higher, last)
-
-    return lax.fori_loop(0, 31, narrow, jnp.int32(0))
+    return candidates & (score_keys(squares).reshape(squares.shape) > highest_key(stays_out))
 
 
 def count_removed(share: jax.Array, kept: jax.Array) -> jax.Array:

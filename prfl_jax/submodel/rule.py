@@ -16,6 +16,7 @@ from prfl_jax.models.channel_groups import ChannelGroups
 from prfl_jax.submodel.given import given
 from prfl_jax.submodel.layers import Layer
 from prfl_jax.submodel.scores import Importance
+from prfl_jax.submodel.server_mask import ServerMask
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
 
@@ -37,6 +38,7 @@ class Network:
       layers: the network's layers from input to output; raises `UserError` for a model whose layers are not known.
       channels: its channel groups; raises `UserError` for a model without.
       masked: paths of the leaves that the rule may mask, in the order of `jax.tree.leaves`; None: those of `shapes`.
+      order: paths of the leaves that products read, in the order of the forward pass.
     """
 
     shapes: Shapes
@@ -44,6 +46,7 @@ class Network:
     layers: Callable[[], tuple[Layer, ...]]
     channels: Callable[[], ChannelGroups] = _no_channels
     masked: tuple[str, ...] | None = None
+    order: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +60,24 @@ class Submodels:
       masks: (levels, weights, percent) -> masks of a client that is dispatched now, under `jax.jit`: `weights` are the
         server's prunable leaves, `percent` a scalar int32. None: `level <= percent`.
       advance: levels -> levels of the next window, under `jax.jit`, called after each close; None: they stay.
+      server_mask: how the mask that the server sends to all clients changes; None: masks follow from densities.
     """
 
     size: ModelSize
     levels: tuple[np.ndarray, ...] | None = None
     masks: Callable[[Arrays, Arrays, Any], Arrays] | None = None
     advance: Callable[[Arrays], Arrays] | None = None
+    server_mask: ServerMask | None = None
 
 
 class SubmodelRule:
-    """How sub-models are chosen. A subclass says what it needs and implements `fit`."""
+    """How sub-models are chosen. A subclass says what it needs and implements `fit`.
+
+    Attributes:
+      initial_rounds: of an initial stage before training at most, where the config gives no number; 0: there is none.
+    """
+
+    initial_rounds: int = 0
 
     @property
     def partial(self) -> bool:
@@ -104,6 +115,16 @@ class SubmodelRule:
     @property
     def fixed_levels(self) -> bool:
         """Whether `Submodels.levels` hold during the whole run, so that a client can draw smaller widths from them."""
+        return False
+
+    @property
+    def masks_of_clients(self) -> bool:
+        """Whether each client has masks of its own, which it chooses (`LocalWork.own_masks`)."""
+        return False
+
+    @property
+    def server_masks(self) -> bool:
+        """Whether the server sends all clients one mask, which changes in the run (`Submodels.server_mask`)."""
         return False
 
     @property

@@ -5,7 +5,6 @@ A layer never becomes empty: where no weight has enough votes, all weights with 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import jax
@@ -36,11 +35,6 @@ def count_votes(layout: Layout, bits: tuple[jax.Array, ...]) -> tuple[jax.Array,
 
     sized = zip(bits, layout.sizes(), layout.prunable, strict=True)
     return tuple(leaf(jnp.asarray(packed), n).reshape(layout.shapes[i]) for packed, n, i in sized)
-
-
-def least_votes(share: float, clients: int, strict: bool = False) -> int:
-    """The votes with which a weight stays: `share` of the clients, rounded up; `strict`: one more ("> thres_mask")."""
-    return math.ceil(round(share * clients, 9)) + strict  # 0.55 * 100 is a little above 55
 
 
 def by_threshold(votes: tuple[jax.Array, ...], least: int | jax.Array) -> tuple[jax.Array, ...]:

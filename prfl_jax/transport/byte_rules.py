@@ -13,15 +13,17 @@ from prfl_jax.submodel.size import ModelSize
 class ByteRule:
     """Bytes of a sub-model.
 
-    Args (each a function of the whole model's size and a density in whole percents):
+    Args (the first three are functions of the whole model's size and a density in whole percents):
       down: bytes of the values that a client is sent.
       up: bytes of the values that it sends back.
       mask: bytes of the mask, sent once to each client.
+      counted: bytes are those of the values and masks that there are, not of a density.
     """
 
     down: Callable[[ModelSize, int], int]
     up: Callable[[ModelSize, int], int]
     mask: Callable[[ModelSize, int], int]
+    counted: bool = True
 
 
 def _values(size: ModelSize, percent: int) -> int:
@@ -49,7 +51,7 @@ BYTE_RULES: Registry[ByteRule] = Registry(
     "transport.bytes",
     {
         "counted": ByteRule(_sent, _values, _mask),  # the values a sub-model has, and its mask
-        "density": ByteRule(_share, _share, _nothing),  # density x model bytes (the paper's); no masks
+        "density": ByteRule(_share, _share, _nothing, counted=False),  # density x model bytes (the paper's); no masks
     },
 )
 

@@ -47,7 +47,7 @@ def make_costs(
     if beside:
         trained = up - _by_client(_state_bytes, size, density_pct)
         down, up = down + trained, up + trained
-    seconds = _compute_s(size, density_pct, samples_per_round, flop_s, flop_share)
+    seconds = compute_seconds(size, density_pct, samples_per_round, flop_s, flop_share)
     if squares_up:
         up += _by_client(lambda size, percent: round(size.count(percent) * size.bytes_per_value), size, density_pct)
     return Costs(down_bytes=down, mask_bytes=mask, up_bytes=up, compute_s=seconds, group=density_pct.copy())
@@ -80,13 +80,14 @@ def _by_client(bytes_of: Callable[[ModelSize, int], int], size: ModelSize, densi
     return np.array([found[percent] for percent in density_pct.tolist()], np.int64)
 
 
-def _compute_s(
+def compute_seconds(
     size: ModelSize,
     density_pct: np.ndarray,
     samples_per_round: float | np.ndarray,
     flop_s: Sequence[float],
     flop_share: np.ndarray | None,
 ) -> np.ndarray:
+    """`[M]` s of computing of each client's round; args as for `make_costs`."""
     if not len(flop_s):
         return np.zeros(len(density_pct))
     speeds = np.asarray(flop_s, dtype=np.float64)

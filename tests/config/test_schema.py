@@ -98,7 +98,8 @@ CROSS = [
     (
         dict(window__cohort=5),
         "aggregation.name",
-        "fedavg, counted, r2sp, bsp, mixing, fedbuff, median, trimmed_mean, krum, multi_krum with window.cohort=5",
+        "fedavg, counted, r2sp, merge, bsp, mixing, fedbuff, median, trimmed_mean, krum, multi_krum "
+        "with window.cohort=5",
     ),
     (dict(window__cohort=5, aggregation__name="counted"), "density.name", "window.cohort=5"),
     (

@@ -95,7 +95,7 @@ def run_experiment(experiment: Experiment) -> Ran:
     """Runs an experiment in a folder that is removed afterwards; draws no figure."""
     with tempfile.TemporaryDirectory() as folder, mock.patch("prfl_jax.runtime.experiment.run_figure"):
         ran = Ran(experiment, experiment.run(folder, progress=False))
-    experiment.simulation._executable = None  # results are kept for the session, programs are not
+    experiment.simulation._executables.clear()  # results are kept for the session, programs are not
     return ran
 
 

@@ -8,7 +8,8 @@ import tiny
 
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import pack
-from prfl_jax.submodel.votes import by_threshold, count_votes, layerwise, least_votes, similarity
+from prfl_jax.submodel.server_mask import least_votes
+from prfl_jax.submodel.votes import by_threshold, count_votes, layerwise, similarity
 
 SHAPES = {"a": (5, 3), "b": (2, 3, 2, 4), "c": (4, 2)}
 LAYOUT = Layout.of({name: {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)} for name, shape in SHAPES.items()})
@@ -63,7 +64,7 @@ def test_threshold_equals_the_sum():
     for least in (1, 3, 4):
         tiny.same(vote(votes, np.int32(least)), tuple(leaf.astype(int).sum(0) >= least for leaf in masks))
     # Eq. 5 as printed: sum > thres_mask
-    literal = least_votes(0.6, CLIENTS, strict=True)
+    literal = least_votes(0.6, CLIENTS, above=True)
     tiny.same(vote(votes, np.int32(literal)), tuple(leaf.astype(int).sum(0) > 3 for leaf in masks))
 
 
@@ -76,12 +77,12 @@ def test_a_layer_is_never_empty():
 
 
 @pytest.mark.parametrize(
-    ("share", "clients", "least"),
-    [(0.8, 5, 4), (0.6, 5, 3), (0.8, 193, 155), (0.5, 193, 97), (0.55, 100, 55), (0.07, 100, 7), (1.0, 10, 10)],
+    ("share", "clients", "least", "more"),
+    [(0.8, 5, 4, 5), (0.6, 5, 3, 4), (0.8, 193, 155, 155), (0.55, 100, 55, 56), (0.07, 100, 7, 8), (1.0, 10, 10, 11)],
 )
-def test_least_votes(share, clients, least):
+def test_least_votes(share, clients, least, more):
     assert least_votes(share, clients) == least
-    assert least_votes(share, clients, strict=True) == least + 1
+    assert least_votes(share, clients, above=True) == more
 
 
 def test_similarity_is_intersection_over_union(monkeypatch):

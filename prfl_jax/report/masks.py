@@ -1,0 +1,63 @@
+"""What masks that clients and server choose during a run held: retention over time, size, and the initial stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prfl_jax.report.names import MASKS_FILE
+from prfl_jax.report.series import Thinned, columns, thin
+
+_POINTS = 1000
+_CURVE = ("t_s", "window", "server", "clients_mean", "clients_min", "clients_max")
+_BYTES = ("bytes_up", "bytes_down", "bytes_client_down")
+
+
+class MaskTotals:
+    """Sums up the changes of the masks; `section` and `of` are empty in a run without any."""
+
+    def __init__(self) -> None:
+        self._points: Thinned[tuple[Any, ...]] = Thinned(_POINTS)
+        self._bytes = dict.fromkeys(_BYTES, 0)
+        self._last: Mapping[str, Any] | None = None
+        self._initial: dict[str, Any] | None = None
+
+    def add_window(self, record: Mapping[str, Any]) -> None:
+        """Adds the bytes of a window."""
+        for name in _BYTES:
+            self._bytes[name] += record[name]
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Adds a change of the masks, which follows the record of its window."""
+        clients = np.asarray(record["clients"], np.float64)
+        spread = (float(clients.mean()), float(clients.min()), float(clients.max()))
+        self._points.add((record["t_s"], record["window"], record["server"], *spread))
+        self._last = record
+        if record["stage"] == "initial":
+            rounds = 1 if self._initial is None else self._initial["rounds"] + 1
+            self._initial = {
+                "rounds": rounds,
+                "ended": record["initial_over"],
+                "t_s": record["t_s"],
+                "retention": record["server"],
+                **self._bytes,
+            }
+
+    def section(self, limit: int) -> dict[str, Any] | None:
+        """`masks` of the report, the curve with about `limit` points."""
+        if self._last is None:
+            return None
+        return {
+            "retention": self._last["server"],
+            "server_bytes": self._last["server_bytes"],
+            "server_kib": self._last["server_bytes"] / 1024,
+            "curve": columns(_CURVE, thin(self._points.rows(), limit)),
+            "initial": self._initial,
+            "file": MASKS_FILE,
+        }
+
+    def of(self, client: int) -> dict[str, float]:
+        """`retention` of a client's entry."""
+        return {} if self._last is None else {"retention": self._last["clients"][client]}

@@ -1,0 +1,61 @@
+"""Edge pruning's masks (Zhou et al. 2024): each client chooses its own, the server's follows from their votes.
+
+The client's part is `local/personal.py`. A weight is in the server's mask if enough of all N clients hold it (Algorithm
+3, line 7), by the last masks that the server has of them. The initial stage repeats local pruning from the server's
+mask: by votes alone (Eq. 5, `threshold`), or layer by layer (Algorithm 1, `layerwise`), where the inner layers keep
+what all clients hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from prfl_jax.submodel.rule import Network, SubmodelRule, Submodels
+from prfl_jax.submodel.server_mask import Arrays, MaskInputs, PruningSettings, ServerMask
+
+
+@dataclasses.dataclass(frozen=True)
+class Personal(SubmodelRule):
+    """Masks of clients, and the server's from their votes.
+
+    Attributes:
+      layerwise: whether the initial stage is Algorithm 1's; else it is that of Eq. 5.
+      initial_rounds: of the initial stage at most, unless the config gives a number.
+    """
+
+    layerwise: bool
+    initial_rounds: int
+
+    @property
+    def masks_of_clients(self) -> bool:
+        return True
+
+    @property
+    def server_masks(self) -> bool:
+        return True
+
+    def fit(self, network: Network, name: str) -> Submodels:
+        """Full masks before the first pruning, and how votes change the server's."""
+        paths = tuple(network.shapes) if network.masked is None else network.masked
+        read = [path for path in network.order if path in paths]
+        ends = tuple(paths.index(path) for path in (*read[:1], *read[-1:]))
+
+        def initial(inputs: MaskInputs, settings: PruningSettings) -> Arrays:
+            from prfl_jax.submodel import votes
+
+            if self.layerwise:
+                return votes.layerwise(inputs.votes, settings.clients, settings.initial_least, ends)
+            return votes.by_threshold(inputs.votes, settings.initial_least)
+
+        return Submodels(network.size, server_mask=ServerMask(_by_votes, initial, self.initial_rounds))
+
+
+def _by_votes(inputs: MaskInputs, settings: PruningSettings) -> Arrays:
+    """Algorithm 3, line 7."""
+    from prfl_jax.submodel import votes
+
+    return votes.by_threshold(inputs.votes, settings.least)
+
+
+# values of `submodel.name`
+LAYERWISE, THRESHOLD = Personal(layerwise=True, initial_rounds=10), Personal(layerwise=False, initial_rounds=1)

@@ -1,0 +1,62 @@
+"""Whole runs of edge pruning against Algorithms 1 to 3 written out in float64 (`edge_oracle.py`)."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from edge_oracle import EdgeOracle
+from marked import slow_except
+
+from prfl_jax.runtime.experiment import Experiment
+
+PRUNING = dict(pruning__interval=3, pruning__initial_steps=4, local__lr=0.5, rounds=11)
+RUNS = {
+    "layerwise": ("layerwise", dict(pruning__initial_density=0.5)),
+    "threshold, stale values": ("threshold", dict(pruning__recovered="stale", pruning__initial_rounds=2)),
+    "without an initial stage": ("layerwise", dict(pruning__initial_rounds=0, pruning__gradients="round")),
+    "more votes than the share": ("layerwise", dict(pruning__votes_above=True, pruning__votes=0.5)),
+}
+
+
+@pytest.fixture(scope="module", params=slow_except(RUNS, "layerwise", "threshold, stale values"))
+def pair(request):
+    """(the run, the oracle's)."""
+    strategy, changes = RUNS[request.param]
+    experiment = Experiment(tiny.config(strategy, **{**PRUNING, **changes}))
+    simulation = experiment.simulation
+    initial = jax.device_get(simulation.init_state(simulation.init_key).params)
+    ran = tiny.run_experiment(experiment)
+    oracle = EdgeOracle(simulation, initial)
+    oracle.run(experiment.config.rounds)
+    return ran, oracle
+
+
+def test_masks_hold_what_the_loops_say(pair):
+    ran, oracle = pair
+    changes, size = ran.of("masks"), ran.experiment.simulation.method.size
+    counts = [[round(share * size.total) - size.fixed for share in (r["server"], *r["clients"])] for r in changes]
+    assert counts == oracle.retained
+    assert counts[-1][0] < size.prunable  # something was pruned
+    assert len({tuple(row) for row in counts}) > 1
+
+
+def test_the_server_model(pair):
+    ran, oracle = pair
+    from prfl_oracle import masked
+
+    tiny.close(ran.params, masked(oracle.w, oracle.server), 1e-5)
+
+
+def test_training_losses(pair):
+    ran, oracle = pair
+    for window, losses in zip(ran.of("window"), oracle.losses, strict=True):
+        np.testing.assert_allclose(window["loss"], [losses[client] for client in window["arrivals"]], rtol=1e-5)
+
+
+def test_bytes_of_every_message(pair):
+    ran, oracle = pair
+    for window, up, down in zip(ran.of("window"), oracle.up, oracle.down, strict=True):
+        sent = dict(zip(window["arrivals"], window["client_bytes_up"], strict=True))
+        assert [sent[client] for client in range(4)] == up
+        assert window["client_bytes_down"] == [[client, down] for client in range(4)]
+        assert window["bytes_down"] == down  # one copy
