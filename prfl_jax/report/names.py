@@ -38,6 +38,10 @@ _STRATEGY_NAMES = {
     "heterofl": "HeteroFL (synchronous)",
     "heterofl_windowed": "HeteroFL (windowed)",
     "heterofl_recovery": "HeteroFL + recovery",
+    "fedprox": "FedProx",
+    "scaffold": "SCAFFOLD",
+    "layerwise": "edge pruning, layerwise",
+    "threshold": "edge pruning, threshold",
 }
 STRATEGY_ORDER = {strategy: place for place, strategy in enumerate(_STRATEGY_NAMES)}  # in figures and tables
 

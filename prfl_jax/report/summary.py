@@ -184,7 +184,8 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     entries = report["clients"]
     speeds = report["config"].get("clients", {}).get("up_mb_s")
     known = isinstance(speeds, list) and len(speeds) == report["clients_total"]
-    rows = [["Client", "up MB/s", "updates", "staleness", "lowest density", "back at density 1"]]
+    about = ["own masks keep", "own model"] if "masks" in report else ["lowest density", "back at density 1"]
+    rows = [["Client", "up MB/s", "updates", "staleness", *about]]
     for entry in thin(entries, _CLIENT_ROWS) if len(entries) > _CLIENT_ROWS else entries:
         staleness = entry["staleness_mean"]
         rows.append(
@@ -193,8 +194,7 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
                 f"{speeds[entry['client']]:.3g}" if known else "",
                 f"{entry['updates']:,}",
                 "-" if staleness is None else f"{staleness:.2f}",
-                f"{entry['lowest_density']:.2f}",
-                _recovery(entry),
+                *_about(entry),
             ]
         )
     if not known:
@@ -232,10 +232,14 @@ def _masks(masks: Mapping[str, Any]) -> str:
     return line
 
 
-def _recovery(entry: Mapping[str, Any]) -> str:
-    if entry["lowest_density"] == 1:
-        return "never lower"
-    return seconds_text(entry["recovered_s"], "not yet")
+def _about(entry: Mapping[str, Any]) -> list[str]:
+    """A client's density and recovery, or what its own masks keep and how good its own model is."""
+    if "retention" in entry:
+        own = entry.get("own_accuracy")
+        return [percent_text(entry["retention"]), "-" if own is None else percent_text(own)]
+    lowest = entry["lowest_density"]
+    back = "never lower" if lowest == 1 else seconds_text(entry["recovered_s"], "not yet")
+    return [f"{lowest:.2f}", back]
 
 
 def _traffic(report: Mapping[str, Any]) -> list[str]:
