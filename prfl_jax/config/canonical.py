@@ -50,6 +50,7 @@ HASHED_IF_CHANGED = frozenset(
         *("aggregation.optimizer", "aggregation.optimizer_args", "transport.upload"),
         *("density.theta", "density.discount", "density.exploration"),
         *("density.reward_scale", "density.gap_floor", "density.loss_change", "engine.widths"),
+        *("clients.step_s", "clients.weight_s"),
         *("pruning.interval", "pruning.share", "pruning.votes", "pruning.initial_votes", "pruning.votes_above"),
         *("pruning.initial_density", "pruning.initial_rounds", "pruning.initial_steps"),
         *("pruning.recovered", "pruning.gradients"),

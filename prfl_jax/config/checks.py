@@ -13,7 +13,7 @@ from prfl_jax.density import prunes_by
 from prfl_jax.submodel import IMPORTANCES
 from prfl_jax.system.errors import refuse
 
-_MAY_BE_EMPTY = ("clients.flop_s", "faults.join_s", "faults.leave_s")
+_MAY_BE_EMPTY = ("clients.flop_s", "clients.step_s", "faults.join_s", "faults.leave_s")
 
 
 def _per_client(flat: Mapping[str, Any]) -> None:

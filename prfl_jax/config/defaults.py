@@ -87,6 +87,10 @@ def default_config() -> config_dict.ConfigDict:
         up_mb_s=TABLE2_UP_MB_S,  # tuples by client; of a shorter one client i has entry i mod its length
         down_mb_s=TABLE2_DOWN_MB_S,
         flop_s=(),  # FLOP/s of each client; (): computing takes 0 s, as in the paper
+        # as measured on devices (PruneFL), in addition: s of a local step, by client, and s that each weight held adds
+        # to it, one number for all kernels or one for each, in the order of the leaves
+        step_s=(),
+        weight_s=(),
         sigma=0.3,  # of the logarithm of each transfer's speed factor
     )
     c.server = _group(up_mb_s=20.0, down_mb_s=100.0, sigma=0.1, contention=True)

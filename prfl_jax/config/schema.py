@@ -184,6 +184,8 @@ RULES: dict[str, Rule] = {
     "clients.up_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
     "clients.down_mb_s": _speeds("a tuple of numbers > 0 (MB/s), one per client", *MB_S),
     "clients.flop_s": _speeds("() or a tuple of numbers > 0 (FLOP/s), one per client", 1.0, 1e21),
+    "clients.step_s": _seconds(0.0),
+    "clients.weight_s": Rule(float, lambda v: 0 <= v <= 1e6, "() or a tuple of s, each from 0 to 1e6", many=True),
     "clients.sigma": _not_negative(3.0),
     "server.up_mb_s": _positive(*MB_S),
     "server.down_mb_s": _positive(*MB_S),

@@ -27,6 +27,7 @@ from prfl_jax.submodel.server_mask import HELD, NOT_HELD, MaskInputs
 from prfl_jax.submodel.votes import count_votes
 from prfl_jax.system import multi_process
 from prfl_jax.transport.mask_costs import HeldWeights, encoded_bytes, mask_costs, value_bytes
+from prfl_jax.transport.measured import measured_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,9 @@ class ChangingMasks:
         held = HeldWeights(self._server, self._held, sent, new, self._owed)
         steps = self.settings.initial_steps if self.initial else config.local.steps
         speeds = in_turn(config.clients.flop_s, config.clients.number)
-        return mask_costs(self._size, held, steps * float(config.local.batch_size), speeds)
+        made = mask_costs(self._size, held, steps * float(config.local.batch_size), speeds)
+        seconds = made.compute_s + measured_seconds(config.clients, self._held, steps)
+        return dataclasses.replace(made, compute_s=seconds)
 
     def trained(self, state: State, clients: Sequence[int], slots: Sequence[int]) -> None:
         """Notes the masks of clients that have pruned and wait for their upload, by their slots."""

@@ -12,6 +12,7 @@ from prfl_jax.density import uploads_squares
 from prfl_jax.local import find_local
 from prfl_jax.submodel import ModelSize
 from prfl_jax.transport import find_upload, make_costs, upload_sizes
+from prfl_jax.transport.measured import is_measured, measured_seconds
 
 
 def round_costs(config: Any, size: ModelSize, density_pct: np.ndarray, flop_share: np.ndarray | None = None) -> Costs:
@@ -26,7 +27,12 @@ def round_costs(config: Any, size: ModelSize, density_pct: np.ndarray, flop_shar
 
     def costs(steps: float | np.ndarray) -> Costs:
         samples = steps * float(local.batch_size)
-        return make_costs(size, density_pct, samples, speeds, rule, flop_share, squares, beside)
+        made = make_costs(size, density_pct, samples, speeds, rule, flop_share, squares, beside)
+        if not is_measured(config.clients):
+            return made
+        held = [size.held_kernels(percent) for percent in np.asarray(density_pct).tolist()]
+        seconds = made.compute_s + measured_seconds(config.clients, held, steps)
+        return dataclasses.replace(made, compute_s=seconds)
 
     made = costs(local.steps)
     if work.own_steps:

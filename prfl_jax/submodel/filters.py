@@ -79,6 +79,8 @@ def cut_size(
         layer_flop=size.layer_flop,
         rest_flop=size.rest_flop,
         state=size.state,
+        kernels=size.kernels,
+        kernel_layers=size.kernel_layers,
         held=tuple(tuple(row) for row in held.tolist()),
         held_state=tuple((held[:, state].sum(1) + unmasked).tolist()),
     )

@@ -43,6 +43,10 @@ class GivenSize(ModelSize):
         """A sub-model of that density (percent) has its own size by either rule."""
         return self.value_bytes(percent)
 
+    def held_kernels(self, percent: int) -> tuple[float, ...]:
+        """Weights of each kernel that the sub-model of that density (percent) has."""
+        return tuple(float(self.held[percent][layer]) for layer in self.kernel_layers)
+
     def flop_share(self, percent: int) -> float:
         """Share of the leaves' forward FLOP that the values at that density (percent) have."""
         here = zip(self.layer_flop, self.held[percent], self.layers, strict=True)
@@ -92,6 +96,8 @@ def given(
         bytes_per_value=size.bytes_per_value,
         layer_flop=size.layer_flop,
         rest_flop=size.rest_flop,
+        kernels=size.kernels,
+        kernel_layers=size.kernel_layers,
         held=tuple(tuple(int(count[percent]) for count in counts) for percent in range(101)),
     )
     return sizes, tuple(checked)

@@ -108,12 +108,16 @@ class Layout:
         at_home = sum(math.prod(shape) for path, shape in zip(self.paths, self.shapes, strict=True) if path in stays)
         flop = model.flop.by_leaf(batch_size)
         layer_flop = tuple(flop.pop(self.paths[i], 0.0) for i in self.prunable)
+        params = self.param_shapes()
+        kernels = [i for i, path in enumerate(self.paths) if path in params and len(params[path]) >= 2]
         return ModelSize(
             layers=layers,
             fixed=total - sum(layers) - at_home,
             bytes_per_value=4.0 if size_mb is None else size_mb * 1e6 / total,
             layer_flop=layer_flop,
             min_percent=min_density_percent,
+            kernels=tuple(math.prod(self.shapes[i]) for i in kernels),
+            kernel_layers=tuple(self.prunable.index(i) for i in kernels if i in self.prunable),
             rest_flop=sum(flop.values()) + model.flop.rest_at(batch_size),
             state=sum(
                 math.prod(shape)

@@ -101,6 +101,11 @@ class LeadingSize(ModelSize):
         """A physically smaller model has its own size by either rule."""
         return self.value_bytes(percent)
 
+    def held_kernels(self, percent: int) -> tuple[float, ...]:
+        """Weights of each kernel of the sub-model."""
+        named = zip(self.network, self._kernels(percent), strict=True)
+        return tuple(float(weights) for layer, (weights, _) in sorted(named, key=lambda pair: pair[0].name))
+
     def flop_share(self, percent: int) -> float:
         """Of the full model's forward FLOP."""
         small = sum(w * layer.positions for (w, _), layer in zip(self._kernels(percent), self.network, strict=True))
@@ -116,6 +121,8 @@ def leading_size(layers: tuple[Layer, ...], bytes_per_value: float) -> LeadingSi
         bytes_per_value=bytes_per_value,
         layer_flop=tuple(flop for layer in by_name for flop in (0.0, layer.flop)),
         network=layers,
+        kernels=tuple(layer.weights for layer in by_name),
+        kernel_layers=tuple(range(1, 2 * len(layers), 2)),
     )
 
 

@@ -37,6 +37,8 @@ class ModelSize:
         least its own share of it, so that no layer empties.
       rest_flop: forward FLOP per sample that no mask discounts: products that read no prunable leaf.
       state: how many values are a model's state, which is sent and not trained.
+      kernels: weights of each leaf of rank 2 and more, in the order of the leaves, whether it can be pruned or not.
+      kernel_layers: which of `layers` each of these is; () where none of them can be pruned.
     """
 
     layers: tuple[int, ...]
@@ -46,6 +48,8 @@ class ModelSize:
     min_percent: int = 1
     rest_flop: float = 0.0
     state: int = 0
+    kernels: tuple[int, ...] = ()
+    kernel_layers: tuple[int, ...] = ()
 
     @property
     def prunable(self) -> int:
@@ -88,6 +92,11 @@ class ModelSize:
     def density_bytes(self, percent: int) -> int:
         """The paper's rule: density x model size, no masks."""
         return round(self.total * self.bytes_per_value * percent / 100)
+
+    def held_kernels(self, percent: int) -> tuple[float, ...]:
+        """Weights of each kernel that a sub-model has; where only the density is known, as if each had it."""
+        share = self.count(percent) / self.prunable if self.kernel_layers else 1.0
+        return tuple(share * kernel for kernel in self.kernels)
 
     def flop_share(self, percent: int) -> float:
         """Share of the prunable leaves' forward FLOP, where only the density is known."""

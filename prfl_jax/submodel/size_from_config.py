@@ -48,6 +48,8 @@ def model_size_from_config(config: Any) -> ModelSize:
         bytes_per_value=bytes_per_value,
         layer_flop=tuple(flop.get(path, 0.0) for path in masked),
         min_percent=to_percent(config.density.min_density),
+        kernels=tuple(map(math.prod, kernels.values())),
+        kernel_layers=tuple(range(len(kernels))),
     )
     return rule.fit(
         Network(kernels | biases, size, lambda: layers, lambda: layer_channels(layers)), config.submodel.name

@@ -81,6 +81,8 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "density.delta_rho": (0.1, [0.0, 0.001, 1.2, NAN]),
     "density.patience": (2, [0, 2.5]),
     "density.min_delta": (0.001, [-0.1, INF]),
+    "clients.step_s": ((0.5, 1.0), [(-1.0,), 0.5, (NAN,)]),
+    "clients.weight_s": ((1e-6,), [(-1.0,), 1e-6, (INF,)]),
     "pruning.interval": (10, [0, -50, 50.0]),
     "pruning.share": (0.5, [1.0, -0.1, NAN]),
     "pruning.votes": (0.5, [0.0, 1.5, NAN]),
