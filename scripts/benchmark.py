@@ -6,6 +6,7 @@
     python scripts/benchmark.py --suite=devices --out=devices.json
     python scripts/benchmark.py --suite=axes --out=axes.json
     python scripts/benchmark.py --suite=widths --out=widths.json
+    python scripts/benchmark.py --suite=intervals --out=intervals.json
 
 `kernels`: local rounds of ten clients on Conv2 against a PyTorch loop over the same clients (`pip install -e
 '.[bench]'`; without it the table says so), MaskFedAvg against reading the clients' models once, pruning levels
@@ -18,6 +19,7 @@ minutes.
 `axes`: clients trained one after another or in groups, on arrival or ahead of it; on accelerators also by
 precision.
 `widths`: client updates of sub-models of channels, at full size and in narrower networks; compiling takes some minutes.
+`intervals`: what a round costs the host beside training: with a decision after every window, after 50, and without.
 
 Nothing else should run on the machine. The exit code is 0 whether bounds are met or MISSED. `--size=small` is a smoke
 test that checks no bound.
@@ -32,7 +34,8 @@ from absl import flags
 from prfl_jax.benchmarks.suite import Request, run_suite
 from prfl_jax.config import cli
 
-_SUITE = flags.DEFINE_string("suite", None, "the suite: kernels | peers | roofline | devices | axes | widths")
+_SUITES = "kernels | peers | roofline | devices | axes | widths | intervals"
+_SUITE = flags.DEFINE_string("suite", None, f"the suite: {_SUITES}")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "measured runs of each kernel")
 _SIZE = flags.DEFINE_string("size", "full", "size of the workload: full | small")

@@ -186,6 +186,12 @@ def _widths(request: Request, load: tuple[float, float, float]) -> Measured:
     return _simple(widths, request, load)
 
 
+def _intervals(request: Request, load: tuple[float, float, float]) -> Measured:
+    from prfl_jax.benchmarks import intervals
+
+    return _simple(intervals, request, load)
+
+
 def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> Measured:
     """Runs a suite that is a module with `METHOD`, `rows` and `table`."""
     found = list(suite.rows(request.size, request.repeats))
@@ -197,7 +203,7 @@ def _simple(suite: Any, request: Request, load: tuple[float, float, float]) -> M
 
 _MEASURED: dict[str, Callable[[Request, tuple[float, float, float]], Measured]] = {
     "kernels": _kernels, "peers": _peers, "roofline": _roofline, "devices": _devices, "axes": _axes,
-    "widths": _widths,
+    "widths": _widths, "intervals": _intervals,
 }  # fmt: skip
 
 

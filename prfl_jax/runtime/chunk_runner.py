@@ -79,7 +79,8 @@ class ChunkRunner:
     def run_chunk(self) -> None:
         """Runs the next chunk, up to `run.at.interval_due` or the end of the run."""
         run, host = self.run, self._host_state()
-        planned = self._plan()
+        with run.time.spent("plan"):
+            planned = self._plan()
         amount = sum(work(item.window) for item in planned)
         # A device call cannot be stopped: where it may take long, a signal saves what was there before it.
         if multi_process.alone() and self._sizer.at_most_s(amount) > SLOW_S:

@@ -201,7 +201,8 @@ class Loop:
     def _next_end_s(self) -> float:
         """End of the next window, simulated s; infinite if all clients have left for good and the run has an end."""
         try:
-            return self.active.planner.peek().end_s
+            with self.active.time.spent("plan"):
+                return self.active.planner.peek().end_s
         except NobodyLeft:
             if self.config.horizon_s is None and self.active.at.window < self.config.rounds:
                 raise
@@ -244,14 +245,15 @@ class Loop:
         active, now = self.active, time.monotonic()
         active.at.total_s += now - self._counted_at
         self._counted_at = now
-        return {
-            "at": dataclasses.asdict(active.at),
-            "seconds": dict(active.time.seconds),
-            "planner": active.planner.to_state(),
-            "masks": None if active.masks is None else active.masks.to_state(),
-            "metrics_bytes": self._metrics.bytes_written(),
-            "metrics_crc32": self._metrics.crc32(),
-        }
+        with active.time.spent("checkpoint"):
+            return {
+                "at": dataclasses.asdict(active.at),
+                "seconds": dict(active.time.seconds),
+                "planner": active.planner.to_state(),
+                "masks": None if active.masks is None else active.masks.to_state(),
+                "metrics_bytes": self._metrics.bytes_written(),
+                "metrics_crc32": self._metrics.crc32(),
+            }
 
     def _snapshot(self, host: dict[str, Any]) -> Snapshot:
         """A checkpoint of the device state as it is now, with the host's part and what the run depends on.

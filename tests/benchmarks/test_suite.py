@@ -148,4 +148,5 @@ def test_the_script_refuses_in_one_line():
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 2 and run.stdout == ""
-    assert run.stderr == "benchmark.py: --suite=nope: allowed is kernels, peers, roofline, devices, axes, widths\n"
+    allowed = "kernels, peers, roofline, devices, axes, widths, intervals"
+    assert run.stderr == f"benchmark.py: --suite=nope: allowed is {allowed}\n"
