@@ -27,6 +27,7 @@ from prfl_jax.models.build import Model
 from prfl_jax.models.channel_classes import NONE
 from prfl_jax.models.channel_groups import ChannelGroup, ChannelGroups
 from prfl_jax.submodel.layout import Layout
+from prfl_jax.system.errors import shown
 
 Round = Callable[[LocalTask, LocalInput], LocalResult]
 
@@ -299,3 +300,13 @@ def unmasked(groups: ChannelGroups, layout: Layout) -> list[str]:
     """Paths of leaves that have channels and no mask."""
     masked = {layout.paths[i] for i in layout.prunable}
     return [p for p, axes in groups.axes.items() if any(own is not None for own in axes) and p not in masked]
+
+
+def width_changes(before: Sequence[float], now: Sequence[float]) -> list[str]:
+    """A line for a run that is resumed with other shares of the channels; none if they are the same."""
+    if tuple(before) == tuple(now):
+        return []
+    return [
+        f"engine.widths=None meant {shown(tuple(before))} before and means {shown(tuple(now))} here: last bits may "
+        "differ, and with dropout its draws"
+    ]

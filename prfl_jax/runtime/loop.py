@@ -18,6 +18,7 @@ import jax
 
 from prfl_jax.clock import after
 from prfl_jax.config.defaults import ENDLESS
+from prfl_jax.engine.widths import width_changes
 from prfl_jax.models.variables import whole
 from prfl_jax.report import MetricsWriter, Progress
 from prfl_jax.report.metric import Headline
@@ -152,7 +153,9 @@ class Loop:
                 f"config.data.name={self.config.data.name!r}: its samples or targets, or a file that the config "
                 "names, are not those this --workdir began with; use the same, or a new --workdir"
             )
-        return machine_changes(host.get("machine", {}), numeric_machine())
+        shares = self.active.sim.method.shares
+        widths = width_changes(host.get("widths", shares), shares)
+        return [*machine_changes(host.get("machine", {}), numeric_machine()), *widths]
 
     def _misses(self, host: dict[str, Any]) -> str:
         return self._metrics.misses(host.get("metrics_bytes", 0), host.get("metrics_crc32"))
@@ -267,6 +270,7 @@ class Loop:
                 "data_crc32": sim.data_crc32,
                 "settings": settings(),
                 "machine": numeric_machine(),
+                "widths": list(sim.method.shares),
             }
             return Snapshot(sim.to_host(self.active.state), {**fixed, **host})
 

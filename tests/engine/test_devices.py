@@ -44,6 +44,8 @@ def test_eight_devices_equal_one(told, strategy):
     assert seen["used"] == [1, 8, 3] and seen["windows"] == 20
     assert seen["windows_equal"] and seen["same_hash"]
     assert seen["weights_apart"] <= 1e-5 and seen["losses_apart"] <= 1e-5
+    narrow = strategy == "heterofl_windowed"
+    assert seen["widths"] == 3 * [[0.5] if narrow else []] and (seen["least_pct"] <= 50 or not narrow)
 
 
 @pytest.mark.processes

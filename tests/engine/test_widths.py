@@ -21,10 +21,12 @@ from prfl_jax.models.build import wrap_module
 from prfl_jax.models.channel_search import find_channels
 from prfl_jax.models.narrower import narrower
 from prfl_jax.models.variables import split_state, with_state
+from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.submodel import SUBMODELS, Network
 from prfl_jax.submodel.layout import Layout
 from prfl_jax.submodel.masks import apply_masks
 from prfl_jax.system.errors import UserError
+from prfl_jax.system.signals import Interrupted
 
 SETTINGS = LocalSettings(steps=2, batch_size=8, unroll=False)
 
@@ -218,6 +220,28 @@ def test_a_run_at_density_1_equals_one_at_full_size_to_the_bit():
     one, other = (tiny.run("fedmp", engine__widths=shares, **settings) for shares in ((), (0.5,)))
     assert other.experiment.simulation.method.shares == (0.5,)
     tiny.same(one.params, other.params)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_other_widths_and_says_so(tmp_path, monkeypatch, capsys):
+    """As where a run on a CPU was first one of several experiments, or on a GPU."""
+    settings, folder = dict(rounds=8, **ROWS["heterofl"]), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("prfl_jax.engine.find_widths.SHARES", (0.5,))
+        patch.setattr("prfl_jax.engine.find_widths.LEAST_FLOP", 1.0)
+        first = Experiment(tiny.config("heterofl", **settings))
+    then = Experiment(tiny.config("heterofl", **settings))
+    assert (first.simulation.method.shares, then.simulation.method.shares) == ((0.5,), ())
+    with pytest.raises(Interrupted):
+        first.run(folder, guard=tiny.StopAt(6), progress=False)
+    finished = then.run(folder)
+    said = capsys.readouterr().err
+    assert "resumed after window" in said and "engine.widths=None meant (0.5,) before and means () here: last" in said
+    tiny.close(finished.params, tiny.run("heterofl", engine__widths=(), **settings).params)
+
+    given = Experiment(tiny.config("heterofl", engine__widths=(0.5,), **settings))
+    with pytest.raises(UserError, match=r"another config \(config.engine.widths is None there and \[0.5\] here"):
+        given.run(folder)
 
 
 def test_large_networks_have_widths_by_themselves():

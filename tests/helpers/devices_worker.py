@@ -36,7 +36,7 @@ TEN = {
 }
 
 
-# what each is run with everywhere; a robust kernel looks at the models of all devices
+# what each is run with everywhere; a robust kernel looks at the models of all devices, and each device has all widths
 WITH = {
     "fedavg": {
         "aggregation__name": "multi_krum",
@@ -44,6 +44,7 @@ WITH = {
         "attack__name": "noise",
         "attack__number": 2,
     },
+    "heterofl_windowed": {"engine__widths": (0.5,)},
     "prfl_norecover": {"aggregation__name": "fedbuff", "aggregation__optimizer": "adam"},
 }
 READS = f"{Path(__file__).with_name('counting_work.py')}:READS"
@@ -99,6 +100,8 @@ def main() -> None:
             "resumed_windows": resumed.report["windows"],
             "resumed_apart": apart(resumed.params, one.params),
             "same_hash": one.report["config_hash"] == many.report["config_hash"],
+            "widths": [ran.report["flags"]["widths"] for ran in (one, many, resumed)],
+            "least_pct": min(min(w["percents"]) for w in one.of("window") if w["percents"]),
             "used": [ran.report["flags"]["devices"] for ran in (one, many)] + [resumed.report["flags"]["devices"]],
         }
     print(json.dumps(told))
