@@ -65,7 +65,8 @@ class ChunkRunner:
         if masks is None or window > run.config.rounds or not masks.due(window):
             return
         try:
-            row = run.planner.send_ahead(lambda client: masks.prunes(client, window), run.sim.copied_clock)
+            with run.time.spent("plan"):
+                row = run.planner.send_ahead(lambda client: masks.prunes(client, window), run.sim.copied_clock)
         except NobodyLeft:  # which is found out again where the window is planned
             return
         if row is None:
