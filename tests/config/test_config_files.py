@@ -28,6 +28,7 @@ HASHES = {  # of commit 0d37b15, when no two files shared anything; of later fil
     "shakespeare_roles": "6d45377b3580355f",
     "shakespeare_words": "e0fcfc775a4ef7da",
     "fedmp": "23c40c022029c5f3",
+    "edge_pruning": "3fa602c8ce2ac7b5",
 }
 FILES = {path.stem: path for path in (ROOT / "configs").glob("*.py") if path.stem != "base"}
 
