@@ -110,7 +110,7 @@ class Loop:
             for message in messages:
                 console.say(f"{self._folder}: {message}")
         if found.state is None:
-            active.planner, active.masks = sim.new_planner(), sim.new_masks()
+            active.planner, active.masks = sim.new_planner(), sim.masks()
             if active.masks is not None:
                 active.planner.set_costs(active.masks.costs())
             self._metrics.truncate_at(0)
@@ -120,9 +120,7 @@ class Loop:
             messages = [*messages, *self._check_same_run(found.host)]
             active.at = RunState(**found.host["at"])
             active.time = HostTimer(found.host["seconds"])
-            active.planner, active.masks = sim.restored_planner(found.host["planner"]), sim.new_masks()
-            if active.masks is not None:
-                active.masks.from_state(found.host["masks"])
+            active.planner, active.masks = sim.restored_planner(found.host["planner"]), sim.masks(found.host["masks"])
             if multi_process.leads():
                 self._metrics.truncate_at(found.host["metrics_bytes"])
             active.state = sim.to_devices(found.state)

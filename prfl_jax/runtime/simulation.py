@@ -152,11 +152,12 @@ class Simulation:
         """Clock and densities as `Planner.to_state` left them."""
         return self.new_planner().from_state(state, self.copied_clock(state["clock"]))
 
-    def new_masks(self) -> ChangingMasks | None:
-        """The masks of a run at time 0; None where they follow from densities."""
+    def masks(self, saved: dict[str, Any] | None = None) -> ChangingMasks | None:
+        """The masks of a run at time 0, or as `ChangingMasks.to_state` left them; None where densities determine them."""
         if self.method.submodels.server_mask is None:
             return None
-        return ChangingMasks(self.config, self.method, self.placement)
+        masks = ChangingMasks(self.config, self.method, self.placement)
+        return masks if saved is None else masks.from_state(saved)
 
     def copied_clock(self, state: dict[str, Any]) -> Clock:
         """A clock as `Clock.to_state` left it."""
