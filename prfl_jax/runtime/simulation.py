@@ -153,7 +153,7 @@ class Simulation:
         return self.new_planner().from_state(state, self.copied_clock(state["clock"]))
 
     def masks(self, saved: dict[str, Any] | None = None) -> ChangingMasks | None:
-        """The masks of a run at time 0, or as `ChangingMasks.to_state` left them; None where densities determine them."""
+        """The masks of a run at time 0, or as `ChangingMasks.to_state` left them; None where densities give them."""
         if self.method.submodels.server_mask is None:
             return None
         masks = ChangingMasks(self.config, self.method, self.placement)
