@@ -20,6 +20,16 @@ def submodel(flat: Mapping[str, Any]) -> None:
         raise refuse("density.name", name, f"{full} with submodel.name={flat['submodel.name']!r}")
 
 
+def server_masks(flat: Mapping[str, Any]) -> None:
+    """Masks that clients and server choose have no density that a policy could decide."""
+    name, submodel = flat["density.name"], flat["submodel.name"]
+    if SUBMODELS.find(submodel).server_masks and not find_density(name).stays_full:
+        full = " or ".join(DENSITIES.with_trait(lambda policy: policy.stays_full))
+        raise refuse(
+            "density.name", name, f"{full} with submodel.name={submodel!r}, whose masks have sizes of their own"
+        )
+
+
 def cohort(flat: Mapping[str, Any]) -> None:
     """Some policies need round times or models of all clients, which a cohort does not give."""
     clients, name = flat["window.cohort"], flat["density.name"]
@@ -60,4 +70,4 @@ def ratios(flat: Mapping[str, Any]) -> None:
 
 
 # run by `config/validate.py`
-CHECKS = (submodel, cohort, tiers, held_out, ratios)
+CHECKS = (submodel, server_masks, cohort, tiers, held_out, ratios)

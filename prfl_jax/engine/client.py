@@ -27,6 +27,13 @@ class Keys(NamedTuple):
     attack: jax.Array
     noise: jax.Array
 
+    def of_initial_stage(self) -> Keys:
+        """Those of the initial stage (`pruning.initial_steps`).
+
+        A round's place among the draws of data goes by its number of steps, which is another one there.
+        """
+        return self._replace(data=jax.random.fold_in(self.data, 1))
+
 
 def split_keys(seed: int) -> tuple[jax.Array, Keys]:
     """(key for init, keys of a chunk)."""

@@ -205,9 +205,10 @@ class Planner:
           copied: from `Clock.to_state` to a clock.
 
         Returns:
-          A row that dispatches and trains them; None, with nothing done, where none of them prunes, or it was done.
+          A row that dispatches and trains them; None, with nothing done, where none of them prunes, or where it was
+          done or found out before: the clock has run the window then.
         """
-        if self._sent_ahead:
+        if self._sent_ahead or self._upcoming:
             return None
         window = copied(self.clock.to_state()).next_window()
         first = [d for d in window.dispatches if not d.on_arrival]

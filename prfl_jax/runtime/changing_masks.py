@@ -76,7 +76,8 @@ class ChangingMasks:
         self._begins = 0  # the window after which training begins
         self._periods = np.zeros(clients, np.int64)  # in which each client has pruned last
         self._server, self._held = layers, np.repeat(layers[None], clients, 0)
-        self._pending: dict[int, list[int]] = {}  # what clients in flight hold that have pruned
+        # of clients in flight that have pruned: what they hold, and the interval in which they were dispatched
+        self._pending: dict[int, tuple[list[int], int]] = {}
         self._owed = np.zeros(clients, bool)  # who has not been sent the server's mask yet
         self._new_since = 0  # the window after which it changed last
         self._change = {
@@ -101,7 +102,7 @@ class ChangingMasks:
     def costs(self) -> Costs:
         """Costs of the next dispatches."""
         config, sent, new = self._config, self._held.copy(), np.zeros(len(self._held), bool)
-        for client, counts in self._pending.items():
+        for client, (counts, _) in self._pending.items():
             sent[client], new[client] = counts, True
         held = HeldWeights(self._server, self._held, sent, new, self._owed)
         steps = self.settings.initial_steps if self.initial else config.local.steps
@@ -110,12 +111,12 @@ class ChangingMasks:
         seconds = made.compute_s + measured_seconds(config.clients, self._held, steps)
         return dataclasses.replace(made, compute_s=seconds)
 
-    def trained(self, state: State, clients: Sequence[int], slots: Sequence[int]) -> None:
-        """Notes the masks of clients that have pruned and wait for their upload, by their slots."""
+    def trained(self, state: State, window: int, clients: Sequence[int], slots: Sequence[int]) -> None:
+        """Notes the masks of clients that a window dispatches, that have pruned and wait for their upload, by slots."""
         places = [self._placement.slot(slot) for slot in slots]
         counts = _held_in([multi_process.fetch(bits)[places] for bits in state.trained.memories.work.bits])
         for client, own in zip(clients, counts.tolist(), strict=True):
-            self._pending[client] = own
+            self._pending[client] = own, 0 if self.initial else self._period(window)
 
     def failed(self, client: int) -> None:
         """Forgets what a client would have uploaded."""
@@ -141,8 +142,7 @@ class ChangingMasks:
           pruned: these clients.
         """
         for client in pruned:
-            self._held[client] = self._pending.pop(client)
-            self._periods[client] = 0 if self.initial else self._period(window)
+            self._held[client], self._periods[client] = self._pending.pop(client)
         was_initial = self.initial
         bits = tuple(self._of_clients(multi_process.fetch(own)) for own in state.clients.work.bits)
         levels, counts, changed = self._change[was_initial](state.levels, bits, state.params)
@@ -215,7 +215,7 @@ class ChangingMasks:
             "held": self._held.tolist(),
             "owed": self._owed.tolist(),
             "new_since": self._new_since,
-            "pending": sorted([client, own] for client, own in self._pending.items()),
+            "pending": sorted([client, *own] for client, own in self._pending.items()),
         }
 
     def from_state(self, state: dict[str, Any]) -> ChangingMasks:
@@ -224,7 +224,7 @@ class ChangingMasks:
         self._periods = np.array(state["periods"], np.int64)
         self._server, self._held = np.array(state["server"], np.int64), np.array(state["held"], np.int64)
         self._owed, self._new_since = np.array(state["owed"], bool), state["new_since"]
-        self._pending = {client: own for client, own in state["pending"]}
+        self._pending = {client: (own, period) for client, own, period in state["pending"]}
         return self
 
 

@@ -56,6 +56,7 @@ class ChunkRunner:
         run = self.run
         initial = run.masks is not None and run.masks.initial
         self._chunk = run.sim.executable(run.state, run.data, initial)
+        self._keys = run.sim.initial_keys if initial else run.sim.keys
         self._keeps_losses = bool(self.run.planner.policy.needs & OF_TRAINING)
 
     def prepare(self) -> None:
@@ -74,7 +75,7 @@ class ChunkRunner:
         with run.time.spent("steady"):
             self._call([row])
             slots = [slot for slot in row.train[: row.train_count].tolist() if row.prunes[slot]]
-            masks.trained(run.state, row.client[slots].tolist(), slots)
+            masks.trained(run.state, window, row.client[slots].tolist(), slots)
         run.planner.set_costs(masks.costs())
 
     def run_chunk(self) -> None:
@@ -144,7 +145,7 @@ class ChunkRunner:
             part = rows[first : first + MAX_ROWS]
             plan = stack_rows(part, MAX_ROWS)
             run.state, result = self._chunk(
-                run.state, run.data, run.sim.device_plan(plan), np.int32(len(part)), run.sim.keys
+                run.state, run.data, run.sim.device_plan(plan), np.int32(len(part)), self._keys
             )
             waited_s += run.sim.waited_s()
             outputs += run.sim.by_row(self._wait_for(result), plan, len(part))

@@ -42,8 +42,8 @@ def change_masks(run: ActiveRun) -> None:
     assert masks is not None
     with run.time.spent("prune"):
         run.state, changes = masks.after(run.state, at.window, at.pruned)
-    at.pruned = []
-    run.write(masks_record(at.window, at.time_s, changes))
+    pruned, at.pruned = at.pruned, []
+    run.write(masks_record(at.window, at.time_s, pruned, changes))
     run.planner.set_costs(masks.costs())
 
 

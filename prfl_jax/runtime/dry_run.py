@@ -21,6 +21,7 @@ from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.runtime.round_costs import round_costs
+from prfl_jax.submodel import find_submodel
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, root_key
 from prfl_jax.system.notices import warn_once
@@ -181,6 +182,8 @@ def describe(config: Any, found: Estimate | None = None) -> str:
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
     unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
+    if find_submodel(config.submodel).server_masks:
+        unless = " if nothing is pruned"
     model = e.method.model
     fixed = model.num_fixed()
     steps = round_costs(config, size, np.full(len(e.clients), 100)).steps
@@ -199,7 +202,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
         *([("narrower networks", _shares(e.method.shares))] if e.method.shares else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
-        ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s"),
+        ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s{unless}"),
         *(
             []
             if not steps.any()

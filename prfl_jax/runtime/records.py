@@ -95,7 +95,7 @@ def interval_record(
     }
 
 
-def masks_record(window: int, t_s: float, changes: MaskChanges) -> dict[str, Any]:
+def masks_record(window: int, t_s: float, pruned: Sequence[int], changes: MaskChanges) -> dict[str, Any]:
     """A change of the masks after a window: what share of the model's values the server's and the clients' hold.
 
     `server_bytes` are those of the server's model; with `initial_over` training begins, or has begun.
@@ -105,6 +105,7 @@ def masks_record(window: int, t_s: float, changes: MaskChanges) -> dict[str, Any
         "window": window,
         "t_s": t_s,
         "stage": "initial" if changes.initial else "adaptive",
+        "pruned": list(pruned),
         "server": changes.retention,
         "clients": changes.clients,
         "changed": changes.changed,

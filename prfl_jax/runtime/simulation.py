@@ -85,6 +85,7 @@ class Simulation:
         if clients_axis is not None:
             self.method = dataclasses.replace(self.method, clients_axis=clients_axis, widths=None)
         self.init_key, self.keys = split_keys(seed)
+        self.initial_keys = self.keys.of_initial_stage()
         method = self.method
         self.placement = place(config)
         self.engine = make_engine(config, method, self.placement)
@@ -98,9 +99,9 @@ class Simulation:
             lambda words: self.engine.init_state(key_of(words)), STATE_SPEC, self.engine.out_shardings
         )
         if self.placement.count > 1:
-            words = jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), self.keys)
+            words = jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), (self.keys, self.initial_keys))
             wrap = self.placement.jit_global(lambda words: jax.tree.map(key_of, words), ALL)
-            self.keys = wrap(words)
+            self.keys, self.initial_keys = wrap(words)
         self._scores = jax.jit(self._importance_scores)
         self._own_files = registry.sources(config)
 

@@ -193,11 +193,13 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
         others[name] = _compare(config, report, name, folder.inside(f"compare/{name}"), guard, tensorboard)
     if multi_process.leads():
         from prfl_jax.report import summary_text
+        from prfl_jax.report.names import MASKS_FILE
 
         report = _set_beside(config, report, others, path)
         folder.put()
         print(summary_text(report, others or None))
-        print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz: {folder.address}")
+        masks = f", {MASKS_FILE}" if "masks" in report else ""
+        print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz{masks}: {folder.address}")
     return 1 if report["ended"]["how"] == "not_finite" else 0
 
 

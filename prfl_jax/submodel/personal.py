@@ -12,6 +12,7 @@ import dataclasses
 
 from prfl_jax.submodel.rule import Network, SubmodelRule, Submodels
 from prfl_jax.submodel.server_mask import Arrays, MaskInputs, PruningSettings, ServerMask
+from prfl_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Personal(SubmodelRule):
         """Full masks before the first pruning, and how votes change the server's."""
         paths = tuple(network.shapes) if network.masked is None else network.masked
         read = [path for path in network.order if path in paths]
+        if self.layerwise and not read:
+            raise UserError(
+                f"config.submodel.name={name!r}: no product of the model reads a weight that is pruned, so that its "
+                "input and output layers are not known; allowed: threshold"
+            )
         ends = tuple(paths.index(path) for path in (*read[:1], *read[-1:]))
 
         def initial(inputs: MaskInputs, settings: PruningSettings) -> Arrays:

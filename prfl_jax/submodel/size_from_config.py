@@ -52,5 +52,6 @@ def model_size_from_config(config: Any) -> ModelSize:
         kernel_layers=tuple(range(len(kernels))),
     )
     return rule.fit(
-        Network(kernels | biases, size, lambda: layers, lambda: layer_channels(layers)), config.submodel.name
+        Network(kernels | biases, size, lambda: layers, lambda: layer_channels(layers), tuple(masked), tuple(kernels)),
+        config.submodel.name,
     ).size

@@ -98,7 +98,8 @@ class EdgeOracle:
         draw = functools.partial(
             draw_batches, steps=steps, batch_size=local.batch_size, normalize="unit", augment="none"
         )
-        batches = jax.device_get(draw(self.data, self.sim.keys.data, client, self.count))
+        key = (self.sim.initial_keys if self.initial else self.sim.keys).data
+        batches = jax.device_get(draw(self.data, key, client, self.count))
         if pruning.gradients == "round":
             self.squares[client] = [np.zeros(mask.shape) for mask in own]
         for x, y in zip(*batches, strict=True):

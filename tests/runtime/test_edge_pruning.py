@@ -6,8 +6,11 @@ import pytest
 import tiny
 from edge_oracle import EdgeOracle
 from marked import slow_except
+from prfl_oracle import masked
 
+from prfl_jax.report import comparable
 from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.system.signals import Interrupted
 
 PRUNING = dict(pruning__interval=3, pruning__initial_steps=4, local__lr=0.5, rounds=11)
 RUNS = {
@@ -42,8 +45,6 @@ def test_masks_hold_what_the_loops_say(pair):
 
 def test_the_server_model(pair):
     ran, oracle = pair
-    from prfl_oracle import masked
-
     tiny.close(ran.params, masked(oracle.w, oracle.server), 1e-5)
 
 
@@ -60,3 +61,37 @@ def test_bytes_of_every_message(pair):
         assert [sent[client] for client in range(4)] == up
         assert window["client_bytes_down"] == [[client, down] for client in range(4)]
         assert window["bytes_down"] == down  # one copy
+
+
+# clients 2 and 3 need several windows for a round, so that some intervals end in the middle of one
+IN_WINDOWS = dict(
+    window__close="fixed", window__first_waits_for_all=True, pruning__initial_rounds=0, pruning__interval=4, rounds=24,
+    eval_every_s=1.0,
+)  # fmt: skip
+
+
+def test_each_client_prunes_in_its_first_round_of_an_interval():
+    ran = tiny.run("layerwise", **IN_WINDOWS)
+    pruned = {(record["window"], client) for record in ran.of("masks") for client in record["pruned"]}
+    sent, last, seen = dict.fromkeys(range(4), 1), [0] * 4, 0
+    for window in ran.of("window"):
+        for client, _ in window["client_bytes_down"]:
+            sent[client] = window["window"]
+        for client in window["arrivals"]:
+            interval = sent[client] // 4
+            assert ((window["window"], client) in pruned) == (interval > last[client])
+            seen += interval > last[client] and window["window"] // 4 > interval  # it ended in a later interval
+            last[client] = max(last[client], interval)
+    assert seen and pruned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [range(3, 80, 11), range(5, 80, 12)])
+def test_it_goes_on_from_wherever_it_was_stopped(stops, tmp_path):
+    """Also between a window that was looked at, in which nobody prunes, and its chunk."""
+    whole, experiment = tiny.run("layerwise", **IN_WINDOWS), Experiment(tiny.config("layerwise", **IN_WINDOWS))
+    for stop in stops:
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / str(stop), guard=tiny.StopAt(stop), progress=False)
+        again = experiment.run(tmp_path / str(stop), progress=False)
+        assert comparable(again.report) == comparable(whole.report)

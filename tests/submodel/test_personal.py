@@ -30,6 +30,7 @@ REFUSED = [
         "pruning.initial_rounds",
         "0 with submodel.name='layerwise' and window.close='fixed'",
     ),
+    (dict(density__name="time_balance", transport__name="unicast"), "density.name", "full with submodel.name"),
     (dict(pruning__share=1.0), "pruning.share", "in [0, 1)"),
 ]
 
