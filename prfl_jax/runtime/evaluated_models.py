@@ -20,6 +20,7 @@ from prfl_jax.local.personal import OwnModel, joined
 from prfl_jax.models import STATES, statistics
 from prfl_jax.models.variables import FIXED, whole, with_state
 from prfl_jax.runtime.simulation import Simulation
+from prfl_jax.submodel import find_submodel
 from prfl_jax.submodel.masks import apply_masks, unpack_masks
 from prfl_jax.submodel.server_mask import held_masks
 from prfl_jax.system.host_offload import fetch
@@ -40,7 +41,7 @@ class EvaluatedModels:
         self._sim = simulation
         use = STATES.find(simulation.config.model.state)
         self.personal, self._recomputed = use.personal, use.recomputed
-        self.own_masks = simulation.method.work.own_masks
+        self.own_masks = find_submodel(simulation.config.submodel).masks_of_clients
 
     def of_server(self, state: State, params: Any) -> Any:
         """A server model; where clients have their own, its shared part, with layers that nobody trains."""

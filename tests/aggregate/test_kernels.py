@@ -120,9 +120,9 @@ def group(optimizer="none", server_lr=None):
 
 
 def test_traits_of_the_choices():
-    summed = ["fedavg", "r2sp", "bsp", "mixing", "fedfix", "fedbuff"]
+    summed = ["fedavg", "r2sp", "merge", "bsp", "mixing", "fedfix", "fedbuff"]
     assert AGGREGATIONS.with_trait(lambda one: not one.buffered) == summed
-    assert AGGREGATIONS.with_trait(lambda one: one.restores) == ["r2sp"]
+    assert AGGREGATIONS.with_trait(lambda one: one.restores) == ["r2sp", "merge"]
     robust = ["median", "trimmed_mean", "krum", "multi_krum"]
     for trait in ("robust", "at_once"):
         assert AGGREGATIONS.with_trait(lambda one, trait=trait: getattr(one, trait)) == robust

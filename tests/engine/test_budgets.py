@@ -33,8 +33,8 @@ def test_device_calls_and_transfers_of_a_chunk():
     simulation.device_plan = lambda plan: plans.append(sum(leaf.nbytes for leaf in plan)) or make(plan)
     executable = simulation.executable
 
-    def counted(state, data):
-        chunk = executable(state, data)
+    def counted(*args):
+        chunk = executable(*args)
         return lambda *args: calls.append(1) or chunk(*args)
 
     simulation.executable = counted
@@ -49,7 +49,8 @@ def test_device_calls_and_transfers_of_a_chunk():
     assert len(plans) <= chunks + 1 and len(fetched) == chunks  # one plan more, to compile with
     assert chunks <= 4 + 2  # twelve windows in threes, and an interval's end and the grid cut two of them
     rows, clients = 64, 4
-    assert max(plans) <= rows * (12 * 4 * clients + 3 * 4 + 1 + 3 * 4)  # L rows of twelve lists and seven scalars
+    # L rows of twelve lists of numbers, one of booleans, and seven scalars
+    assert max(plans) <= rows * (12 * 4 * clients + clients + 3 * 4 + 1 + 3 * 4)
     assert max(fetched) <= rows * clients * 4
     assert len(ran.of("window")) == 12
 
