@@ -58,7 +58,7 @@ def _network(name: str, width: float, shape: tuple[int, ...], repeats: int) -> I
     steps = config.local.steps, config.local.batch_size
     x = jnp.asarray(rng.normal(size=(*steps, *shape)), jnp.float32)
     y = jnp.asarray(rng.integers(0, 10, steps), jnp.int32)
-    weights = tuple(jax.tree.leaves(params)[i] for i in method.layout.prunable)
+    weights = method.layout.prunable_leaves(params)
 
     def update(work: LocalWork) -> Any:
         @jax.jit

@@ -234,8 +234,7 @@ class Engine:
     def _dispatch(self, state: State, now: Plan) -> State:
         """Algorithm 3 in place: each dispatched client gets W under its own mask."""
 
-        leaves, make_masks = jax.tree.leaves(state.params), self._submodels.masks or _masks_by_level
-        weights = tuple(leaves[i] for i in self.layout.prunable)
+        weights, make_masks = self.layout.prunable_leaves(state.params), self._submodels.masks or _masks_by_level
 
         def send(k: jax.Array, slots: tuple[Any, tuple[jax.Array, ...], Any]) -> tuple[Any, Any, Any]:
             sent, bits, beside = slots

@@ -32,13 +32,12 @@ class OwnModel(NamedTuple):
 
 def first(task: LocalTask, params: Any) -> OwnModel:
     """Full masks; no gradient yet."""
-    import jax
     import jax.numpy as jnp
 
     from prfl_jax.submodel.masks import pack
 
-    layout, leaves = task.layout, jax.tree.leaves(params)
-    weights = tuple(leaves[i] for i in layout.prunable)
+    layout = task.layout
+    weights = layout.prunable_leaves(params)
     assert task.settings.pruning is not None
     squares = tuple(map(jnp.zeros_like, weights)) if task.settings.pruning.since_pruning else ()
     return OwnModel(weights, tuple(pack(jnp.ones(n, bool)) for n in layout.sizes()), squares)
@@ -60,7 +59,6 @@ def joined(layout: Layout, params: Any, masks: tuple[Any, ...], weights: tuple[A
 
 def personal_round(task: LocalTask, given: LocalInput) -> LocalResult:
     """Eq. 6, local training, and Algorithm 2 in a pruning round (section 3.3, steps 2 and 3)."""
-    import jax
     import jax.numpy as jnp
     from jax import lax
 
@@ -79,18 +77,14 @@ def personal_round(task: LocalTask, given: LocalInput) -> LocalResult:
     if pruning.since_pruning:
         squares = tuple(map(jnp.add, kept.squares, squares))
 
-    def leaves_of(params: Any) -> tuple[Any, ...]:
-        leaves = jax.tree.leaves(params)
-        return tuple(leaves[i] for i in layout.prunable)
-
-    trained, share = leaves_of(result.params), jnp.float32(pruning.share)
+    trained, share = layout.prunable_leaves(result.params), jnp.float32(pruning.share)
     masks = lax.cond(given.prunes, lambda: prune_locally(trained, own, squares, share), lambda: own)
     values = trained
     if pruning.stale:
-        values = tuple(map(jnp.where, own, trained, leaves_of(local)))
+        values = tuple(map(jnp.where, own, trained, layout.prunable_leaves(local)))
     params = layout.map_pruned(result.params, tuple(zip(values, masks, strict=True)), lambda _, vm: vm[0] * vm[1])
     again = tuple(jnp.where(given.prunes, 0.0, square) for square in squares) if pruning.since_pruning else ()
-    weights = values if pruning.stale else leaves_of(params)
+    weights = values if pruning.stale else layout.prunable_leaves(params)
     bits = tuple(pack(mask.reshape(-1)) for mask in masks)
     return LocalResult(params, result.loss, (), OwnModel(weights, bits, again))
 

@@ -102,8 +102,7 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
         step_key, with_gradient = jax.random.fold_in(given.key, number), jax.value_and_grad(batch_loss, has_aux=True)
         if anew is None:
             return *with_gradient(p, batch_x, batch_y, step_key), None
-        leaves = jax.tree.leaves(p)
-        here = anew(tuple(leaves[i] for i in layout.prunable), number)
+        here = anew(layout.prunable_leaves(p), number)
         value, gradient = with_gradient(apply_masks(layout, p, here.masks), batch_x, batch_y, step_key)
         gradient = apply_masks(layout, gradient, here.masks)
         if here.factors is not None:

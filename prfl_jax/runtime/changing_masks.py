@@ -21,9 +21,9 @@ from prfl_jax.clock import Arrival, Costs, in_turn
 from prfl_jax.engine.method import ResolvedMethod
 from prfl_jax.engine.placement import ALL, OWN, Placement
 from prfl_jax.engine.state import State
-from prfl_jax.submodel import pruning_settings
-from prfl_jax.submodel.masks import pack
-from prfl_jax.submodel.server_mask import HELD, NOT_HELD, MaskInputs
+from prfl_jax.submodel import find_submodel, pruning_settings
+from prfl_jax.submodel.saved_masks import packed
+from prfl_jax.submodel.server_mask import HELD, NOT_HELD, MaskInputs, held_masks
 from prfl_jax.submodel.votes import count_votes
 from prfl_jax.system import multi_process
 from prfl_jax.transport.mask_costs import HeldWeights, encoded_bytes, mask_costs, value_bytes
@@ -70,7 +70,7 @@ class ChangingMasks:
         self.settings, self._rule = pruning_settings(config), method.submodels.server_mask
         clients, layers = config.clients.number, np.array(method.size.layers, np.int64)
         most = self.settings.initial_rounds
-        self._most = self._rule.initial_rounds if most is None else most
+        self._most = find_submodel(config.submodel).initial_rounds if most is None else most
         self.initial = self._rule.initial is not None and self._most > 0
         self.rounds = 0
         self._begins = 0  # the window after which training begins
@@ -144,7 +144,7 @@ class ChangingMasks:
         for client in pruned:
             self._held[client], self._periods[client] = self._pending.pop(client)
         was_initial = self.initial
-        bits = tuple(self._of_clients(multi_process.fetch(own)) for own in state.clients.work.bits)
+        bits = tuple(self._placement.to_clients(multi_process.fetch(own)) for own in state.clients.work.bits)
         levels, counts, changed = self._change[was_initial](state.levels, bits, state.params)
         state = state._replace(levels=levels)
         self._server = np.asarray(counts, np.int64)
@@ -176,15 +176,10 @@ class ChangingMasks:
     def _share(self, held: np.ndarray) -> Any:
         return (held.sum(-1) + self._size.fixed) / self._size.total
 
-    def _of_clients(self, stack: np.ndarray) -> np.ndarray:
-        """`[N, ...]` by client of what is kept of all clients."""
-        return stack if self._config.window.cohort else self._placement.to_clients(stack)
-
     def _changed(self, initial: bool, levels: Any, bits: Any, params: Any) -> Any:
         """(the next levels, weights that each leaf of them holds, whether any mask is another one); traced."""
-        leaves, layout = jax.tree.leaves(params), self._layout
-        masks, votes = tuple(level == HELD for level in levels), count_votes(layout, bits)
-        inputs = MaskInputs(masks, tuple(leaves[i] for i in layout.prunable), votes)
+        layout, masks = self._layout, held_masks(levels)
+        inputs = MaskInputs(masks, layout.prunable_leaves(params), count_votes(layout, bits))
         change = self._rule.initial if initial else self._rule.change
         assert change is not None
         after = change(inputs, self.settings)
@@ -196,12 +191,12 @@ class ChangingMasks:
         """All clients have the server's mask for their own: each round of the initial stage begins from it."""
         own, place = state.clients.work, self._placement
 
-        def stacked(level: Any, old: Any) -> Any:
-            mask = np.asarray(pack((jnp.asarray(multi_process.fetch(level)) == HELD).reshape(-1)))
-            stack = np.broadcast_to(mask, old.shape)
+        def stacked(mask: Any, old: Any) -> Any:
+            stack = np.broadcast_to(packed(mask), old.shape)
             return jax.device_put(stack, old.sharding) if place.count == 1 else place.put(stack, OWN)
 
-        bits = tuple(stacked(level, old) for level, old in zip(state.levels, own.bits, strict=True))
+        masks = held_masks(tuple(map(multi_process.fetch, state.levels)))
+        bits = tuple(stacked(mask, old) for mask, old in zip(masks, own.bits, strict=True))
         return state._replace(clients=state.clients._replace(work=own._replace(bits=bits)))
 
     def to_state(self) -> dict[str, Any]:

@@ -291,7 +291,5 @@ class Simulation:
         return state._replace(levels=levels), self.costs(density_pct, flop_share)
 
     def _importance_scores(self, state: State) -> tuple[jax.Array, ...]:
-        leaves = jax.tree.leaves(state.params)
-        weights = tuple(leaves[i] for i in self.method.layout.prunable)
         assert self.method.scores is not None
-        return self.method.scores(weights, mean_squares(state.importance))
+        return self.method.scores(self.method.layout.prunable_leaves(state.params), mean_squares(state.importance))

@@ -74,6 +74,11 @@ class Layout:
             out.append(leaves[i].reshape(*leaves[i].shape[:lead], -1))
         return tuple(out)
 
+    def prunable_leaves(self, params: Any) -> tuple[jax.Array, ...]:
+        """The prunable leaves of one model, in their shapes."""
+        leaves = jax.tree.leaves(params)
+        return tuple(leaves[i] for i in self.prunable)
+
     def map_pruned(self, params: Any, per_leaf: tuple[Any, ...], function: Any) -> Any:
         """Applies `function(leaf, item)` to each prunable leaf with its item of `per_leaf`; others stay."""
         leaves = list(jax.tree.leaves(params))

@@ -53,7 +53,7 @@ class Personal(SubmodelRule):
                 return votes.layerwise(inputs.votes, settings.clients, settings.initial_least, ends)
             return votes.by_threshold(inputs.votes, settings.initial_least)
 
-        return Submodels(network.size, server_mask=ServerMask(_by_votes, initial, self.initial_rounds))
+        return Submodels(network.size, server_mask=ServerMask(_by_votes, initial))
 
 
 def _by_votes(inputs: MaskInputs, settings: PruningSettings) -> Arrays:

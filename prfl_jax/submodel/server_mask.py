@@ -112,9 +112,7 @@ class ServerMask:
     Attributes:
       change: the next mask.
       initial: the next one in the initial stage, which comes before training; None: there is none.
-      initial_rounds: of the initial stage at most, where the config gives no number.
     """
 
     change: Change
     initial: Change | None = None
-    initial_rounds: int = 0

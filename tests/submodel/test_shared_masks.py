@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import mask_cases
 import numpy as np
 import pytest
+from mask_cases import SHAPES, some
 
 from prfl_jax.submodel import shared_masks
 from prfl_jax.submodel.shared_masks import iterative_due, iterative_rate
 
-SHAPES = ((3, 2, 4), (11, 5), (1,))
 KINDS = {
     "spread": lambda rng, shape: rng.normal(size=shape) * 10.0 ** rng.integers(-5, 5, shape),
     "tied": lambda rng, shape: rng.integers(-2, 3, shape),
@@ -20,11 +21,7 @@ remove_smallest, to_counts, snip_masks = map(
 
 
 def drawn(kind, rng):
-    return tuple(jnp.asarray(KINDS[kind](rng, shape), jnp.float32) for shape in SHAPES)
-
-
-def some(rng, share):
-    return tuple(jnp.asarray(rng.random(shape) < share) for shape in SHAPES)
+    return mask_cases.drawn(rng, KINDS[kind])
 
 
 def smallest_first(values, positions):

@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import mask_cases
 import numpy as np
 import pytest
+from mask_cases import SHAPES, some
 
 from prfl_jax.submodel import sparse_growth
 from prfl_jax.submodel.sparse_growth import cosine_share, erk_counts, tiny_counts
 
-SHAPES = ((3, 2, 4), (11, 5), (1,))
 SIZES = np.array([24, 55, 1])
 KINDS = {
     "spread": lambda rng, shape: rng.normal(size=shape),
@@ -18,11 +19,7 @@ dst_readjust, tiny_adjust = jax.jit(sparse_growth.dst_readjust), jax.jit(sparse_
 
 
 def drawn(kind, rng):
-    return tuple(jnp.asarray(KINDS[kind](rng, shape), jnp.float32) for shape in SHAPES)
-
-
-def some(rng, share):
-    return tuple(jnp.asarray(rng.random(shape) < share) for shape in SHAPES)
+    return mask_cases.drawn(rng, KINDS[kind])
 
 
 def ranked(values, positions):

@@ -74,8 +74,7 @@ def pruner(percent: np.ndarray, width: float = 1.0) -> Callable[[], tuple[jax.Ar
     masks = method.submodels.masks
     if masks is None:
         raise ValueError("FedMP's sub-models make their masks from the weights")
-    leaves = jax.tree.leaves(method.model.init(root_key(0)))
-    weights = tuple(leaves[place] for place in method.layout.prunable)
+    weights = method.layout.prunable_leaves(method.model.init(root_key(0)))
     empty = tuple(jnp.zeros((workers, *pack(leaf.reshape(-1) > 0).shape), jnp.uint8) for leaf in weights)
 
     @jax.jit
