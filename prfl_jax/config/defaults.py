@@ -122,19 +122,20 @@ def default_config() -> config_dict.ConfigDict:
         # nested: by importance | leading: the first channels | rolling: channels that move on each window
         # | magnitude: the largest weights at each dispatch | filters: the channels of largest l1 norm at each dispatch
         # | layerwise, threshold: the clients' own masks (edge pruning)
+        # | own_shares, own_sizes: likewise, with a share or a size that the density policy decides
         # | full, or FILE.py:object
         name="nested",
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.pruning = _group(
-        # of masks that clients or the server choose during the run (submodel.name: layerwise, threshold)
+        # of masks that clients or the server choose during the run (submodel.name: layerwise, threshold, own_*)
         interval=50,  # windows between two prunings of a client
         share=0.3,  # of a layer's weights that a client holds, the smallest ones; some of them come back (Algorithm 2)
         votes=0.6,  # thres_mask / N: share of the clients that must hold a weight of the server's mask
         initial_votes=0.8,  # likewise in the initial stage
         votes_above=False,  # True: more clients than that, as printed
         initial_density=0.2,  # thres_density: the initial stage ends when the server's mask holds less
-        initial_rounds=config_dict.placeholder(int),  # at most; None: layerwise 10, threshold 1
+        initial_rounds=config_dict.placeholder(int),  # at most; None: layerwise, own_shares 10, threshold 1
         initial_steps=50,  # local steps of a round of the initial stage
         recovered="zero",  # zero | stale: the value of a weight that comes back, stale: the client's last one
         gradients="interval",  # interval | round: squared gradients since the last pruning, or of the pruning round

@@ -21,9 +21,11 @@ def submodel(flat: Mapping[str, Any]) -> None:
 
 
 def server_masks(flat: Mapping[str, Any]) -> None:
-    """Masks that clients and server choose have no density that a policy could decide."""
+    """Of masks that clients and server choose only some have a density that a policy could decide."""
     name, submodel = flat["density.name"], flat["submodel.name"]
-    if SUBMODELS.find(submodel).server_masks and not find_density(name).stays_full:
+    rule = SUBMODELS.find(submodel)
+    by_density = rule.client_masks is not None and rule.client_masks.by_density
+    if rule.server_masks and not by_density and not find_density(name).stays_full:
         full = " or ".join(DENSITIES.with_trait(lambda policy: policy.stays_full))
         raise refuse(
             "density.name", name, f"{full} with submodel.name={submodel!r}, whose masks have sizes of their own"

@@ -58,16 +58,16 @@ def joined(layout: Layout, params: Any, masks: tuple[Any, ...], weights: tuple[A
 
 
 def personal_round(task: LocalTask, given: LocalInput) -> LocalResult:
-    """Eq. 6, local training, and Algorithm 2 in a pruning round (section 3.3, steps 2 and 3)."""
+    """Eq. 6, local training, and in a pruning round Algorithm 2, or what stands for it (section 3.3, steps 2 and 3)."""
     import jax.numpy as jnp
     from jax import lax
 
     from prfl_jax.local.sgd import sgd_round
-    from prfl_jax.submodel.local_pruning import prune_locally
     from prfl_jax.submodel.masks import apply_masks, pack, unpack_masks
 
     layout, pruning = task.layout, task.settings.pruning
-    assert pruning is not None
+    choose = task.settings.choose_masks
+    assert pruning is not None and choose is not None
     kept: OwnModel = given.kept
     own = unpack_masks(layout, kept.bits)
     local = joined(layout, given.params, given.masks, kept.weights)
@@ -77,8 +77,12 @@ def personal_round(task: LocalTask, given: LocalInput) -> LocalResult:
     if pruning.since_pruning:
         squares = tuple(map(jnp.add, kept.squares, squares))
 
-    trained, share = layout.prunable_leaves(result.params), jnp.float32(pruning.share)
-    masks = lax.cond(given.prunes, lambda: prune_locally(trained, own, squares, share), lambda: own)
+    trained, share = layout.prunable_leaves(result.params), jnp.int32(pruning.millionths)
+
+    def pruned() -> tuple[Any, ...]:
+        return choose(trained, own, squares, share, given.density_pct)
+
+    masks = lax.cond(given.prunes, pruned, lambda: own)
     values = trained
     if pruning.stale:
         values = tuple(map(jnp.where, own, trained, layout.prunable_leaves(local)))

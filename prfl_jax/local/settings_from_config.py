@@ -8,11 +8,12 @@ from prfl_jax.density import prunes
 from prfl_jax.local.choices import prox_mu_in_force
 from prfl_jax.local.optimizers import LR_SCHEDULES, OPTIMIZERS
 from prfl_jax.local.work import LocalSettings, LocalWork
-from prfl_jax.submodel import IMPORTANCES, pruning_settings, to_percent
+from prfl_jax.submodel import IMPORTANCES, find_submodel, pruning_settings, to_percent
 
 
 def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
     """The settings of all local rounds of a run."""
+    own = find_submodel(config.submodel).client_masks if work.own_masks else None
     schedule = LR_SCHEDULES.find(config.local.lr_schedule)
     return LocalSettings(
         steps=config.local.steps,
@@ -27,4 +28,5 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         keeps_moments=config.local.optimizer_state == "kept",
         lr_schedule=None if schedule.function is None else schedule,
         pruning=pruning_settings(config) if work.own_masks else None,
+        choose_masks=None if own is None else own.choose,
     )

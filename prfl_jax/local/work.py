@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prfl_jax.submodel.client_masks import Choose
 from prfl_jax.submodel.rule import SubmodelRule
 from prfl_jax.submodel.server_mask import PruningSettings
 
@@ -45,6 +46,7 @@ class LocalSettings:
       clip_grad_norm: a gradient with a larger global norm is shortened to it; None: none is.
       lr_schedule: what the round's learning rate is multiplied by at each step; None: 1.
       pruning: settings of clients that choose their masks (`LocalWork.own_masks`); else None.
+      choose_masks: how these choose them; else None.
     """
 
     steps: int = 5
@@ -60,6 +62,7 @@ class LocalSettings:
     lr_schedule: LrSchedule | None = None
     keeps_moments: bool = False
     pruning: PruningSettings | None = None
+    choose_masks: Choose | None = None
 
     @property
     def long(self) -> bool:

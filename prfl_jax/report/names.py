@@ -42,6 +42,8 @@ _STRATEGY_NAMES = {
     "scaffold": "SCAFFOLD",
     "layerwise": "edge pruning, layerwise",
     "threshold": "edge pruning, threshold",
+    "layerwise_bandit": "edge pruning, FedMP's bandit",
+    "prfl_personal": "PR-FL, personal masks",
 }
 STRATEGY_ORDER = {strategy: place for place, strategy in enumerate(_STRATEGY_NAMES)}  # in figures and tables
 

@@ -12,7 +12,7 @@ from prfl_jax.registry import Registry
 from prfl_jax.submodel.filters import Filters
 from prfl_jax.submodel.leading import Leading
 from prfl_jax.submodel.magnitude import Magnitude
-from prfl_jax.submodel.personal import LAYERWISE, THRESHOLD
+from prfl_jax.submodel.personal import LAYERWISE, OWN_SHARES, OWN_SIZES, THRESHOLD
 from prfl_jax.submodel.rolling import Rolling
 from prfl_jax.submodel.rule import Nested, Submodel, SubmodelRule
 from prfl_jax.submodel.server_mask import least_votes
@@ -43,6 +43,8 @@ SUBMODELS: Registry[SubmodelRule] = Registry(
         "filters": Filters(),
         "layerwise": LAYERWISE,
         "threshold": THRESHOLD,
+        "own_shares": OWN_SHARES,
+        "own_sizes": OWN_SIZES,
         "full": Submodel(),
     },
     _accept,

@@ -8,18 +8,23 @@ the values: 31 sums each. For 6.4 million weights both together took 0.3 s of an
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from prfl_jax.submodel.largest import highest_key
+from prfl_jax.submodel.largest import highest_key, largest_by_layer
 from prfl_jax.submodel.levels import score_keys
+from prfl_jax.submodel.shared_masks import count_held, magnitudes
+from prfl_jax.submodel.sparse_growth import grow
 
 _LARGEST = jnp.iinfo(jnp.int32).max
 
 
 def prune_locally(
-    weights: tuple[jax.Array, ...], masks: tuple[jax.Array, ...], squares: tuple[jax.Array, ...], share: jax.Array
+    weights: tuple[jax.Array, ...], masks: tuple[jax.Array, ...], squares: tuple[jax.Array, ...], share: Any
 ) -> tuple[jax.Array, ...]:
     """The masks of a client after a pruning round (Algorithm 2), layer by layer.
 
@@ -28,8 +33,8 @@ def prune_locally(
       masks: booleans, the weights that the client keeps now.
       squares: float32 >= 0, squared gradients of all weights, of the masked ones too. In a layer where one of the
         candidates' is not finite none comes back.
-      share: float32 scalar, of each layer's kept weights, from 0 to below 1. thres_weight is the smallest magnitude
-        that so many do not reach; weights that equal it stay, so at least one does.
+      share: int32 scalar, of each layer's kept weights, in millionths below 10^6. thres_weight is the smallest
+        magnitude that so many do not reach; weights that equal it stay, so at least one does.
 
     Returns:
       Booleans in the leaves' shapes.
@@ -37,13 +42,44 @@ def prune_locally(
     return tuple(_prune_leaf(*leaf, share) for leaf in zip(weights, masks, squares, strict=True))
 
 
-def _prune_leaf(weights: jax.Array, mask: jax.Array, squares: jax.Array, share: jax.Array) -> jax.Array:
+def prune_to_density(
+    weights: tuple[jax.Array, ...],
+    masks: tuple[jax.Array, ...],
+    squares: tuple[jax.Array, ...],
+    share: Any,
+    percent: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """The masks of a client that hold a density of each layer: in place of the threshold that sets itself, a count.
+
+    The smallest weights go as in Algorithm 2, `share` of those that are kept or, where the density has fallen, more.
+    Then those of all others with the largest squared gradients come, until the layer holds its count.
+
+    Args:
+      weights, masks, squares, share: as `prune_locally`; of equal magnitudes and squares the first stay and come.
+      percent: int32 scalar, the density; a layer holds that part of its weights, halves rounded up, and at least one.
+
+    Returns:
+      Booleans in the leaves' shapes.
+    """
+    counts = jnp.stack([jnp.asarray(_counts(mask.size))[percent] for mask in masks])
+    held = count_held(masks)
+    kept = largest_by_layer(magnitudes(weights), jnp.minimum(held - count_removed(share, held), counts), among=masks)
+    grown = grow(kept, squares, counts - count_held(kept))
+    return tuple(map(jnp.logical_or, kept, grown))
+
+
+def _counts(size: int) -> np.ndarray:
+    """How many of `size` weights each density holds, int32 `[101]` by percent."""
+    return np.maximum((np.arange(101) * size + 50) // 100, 1).astype(np.int32)
+
+
+def _prune_leaf(weights: jax.Array, mask: jax.Array, squares: jax.Array, share: Any) -> jax.Array:
     magnitude = score_keys(jnp.abs(weights)).reshape(mask.shape)
     protected = mask & (magnitude >= _weight_threshold(magnitude, mask, share))
     return protected | _recovered(squares, ~protected)
 
 
-def _weight_threshold(magnitude: jax.Array, mask: jax.Array, share: jax.Array) -> jax.Array:
+def _weight_threshold(magnitude: jax.Array, mask: jax.Array, share: Any) -> jax.Array:
     """The magnitude's key of rank `floor(share * kept)`, from 0, among the kept weights in ascending order."""
     rank = count_removed(share, jnp.sum(mask, dtype=jnp.int32))
     kept = jnp.where(mask, magnitude, _LARGEST)
@@ -67,15 +103,13 @@ def _recovered(squares: jax.Array, candidates: jax.Array) -> jax.Array:
     return candidates & (score_keys(squares).reshape(squares.shape) > highest_key(stays_out))
 
 
-def count_removed(share: jax.Array, kept: jax.Array) -> jax.Array:
-    """`floor(share * kept)`, exact for the float32 `share` from 0 to below 1 and an int32 `kept` below 2^30.
+def count_removed(share: Any, kept: jax.Array) -> jax.Array:
+    """`floor(share * kept)`, exact: a float32 0.7 is below 0.7, and of 10 weights it would remove 6.
 
-    The product of two float32 would be rounded, up to the next whole number too.
+    Args:
+      share: int32, millionths below 10^6.
+      kept: int32 below 2^30.
     """
-    fraction, exponent = jnp.frexp(jnp.asarray(share, jnp.float32))
-    digits = (fraction * 2**24).astype(jnp.int32)  # share = digits * 2^(exponent - 24)
-
-    def add(bit: jax.Array, product: jax.Array) -> jax.Array:
-        return (product + ((digits >> bit) & 1) * kept) >> 1
-
-    return lax.fori_loop(0, 24, add, jnp.zeros_like(kept)) >> jnp.minimum(-exponent, 31)
+    millions, rest = kept // 1_000_000, kept % 1_000_000
+    thousands, ones = share * (rest // 1000), share * (rest % 1000)  # both below 10^9
+    return share * millions + thousands // 1000 + (thousands % 1000 * 1000 + ones) // 1_000_000

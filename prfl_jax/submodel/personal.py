@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from prfl_jax.submodel.client_masks import BY_SHARE, SHARE_BY_DENSITY, SIZE_BY_DENSITY, ClientMasks
 from prfl_jax.submodel.rule import Network, SubmodelRule, Submodels
 from prfl_jax.submodel.server_mask import Arrays, MaskInputs, PruningSettings, ServerMask
 from prfl_jax.system.errors import UserError
@@ -22,14 +23,12 @@ class Personal(SubmodelRule):
     Attributes:
       layerwise: whether the initial stage is Algorithm 1's; else it is that of Eq. 5.
       initial_rounds: of the initial stage at most, unless the config gives a number.
+      client_masks: how clients choose theirs.
     """
 
     layerwise: bool
     initial_rounds: int
-
-    @property
-    def masks_of_clients(self) -> bool:
-        return True
+    client_masks: ClientMasks = BY_SHARE
 
     @property
     def server_masks(self) -> bool:
@@ -65,3 +64,6 @@ def _by_votes(inputs: MaskInputs, settings: PruningSettings) -> Arrays:
 
 # values of `submodel.name`
 LAYERWISE, THRESHOLD = Personal(layerwise=True, initial_rounds=10), Personal(layerwise=False, initial_rounds=1)
+# and with what a density policy decides for each client
+OWN_SHARES = Personal(layerwise=True, initial_rounds=10, client_masks=SHARE_BY_DENSITY)
+OWN_SIZES = Personal(layerwise=False, initial_rounds=0, client_masks=SIZE_BY_DENSITY)

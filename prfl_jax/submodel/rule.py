@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prfl_jax.models.channel_groups import ChannelGroups
+from prfl_jax.submodel.client_masks import ClientMasks
 from prfl_jax.submodel.given import given
 from prfl_jax.submodel.layers import Layer
 from prfl_jax.submodel.scores import Importance
@@ -75,9 +76,11 @@ class SubmodelRule:
 
     Attributes:
       initial_rounds: of an initial stage before training at most, where the config gives no number; 0: there is none.
+      client_masks: how clients choose masks of their own; None: they have none.
     """
 
     initial_rounds: int = 0
+    client_masks: ClientMasks | None = None
 
     @property
     def partial(self) -> bool:
@@ -120,7 +123,7 @@ class SubmodelRule:
     @property
     def masks_of_clients(self) -> bool:
         """Whether each client has masks of its own, which it chooses (`LocalWork.own_masks`)."""
-        return False
+        return self.client_masks is not None
 
     @property
     def server_masks(self) -> bool:

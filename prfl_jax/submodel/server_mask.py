@@ -57,6 +57,11 @@ class PruningSettings:
         return least_votes(self.initial_votes, self.clients, self.votes_above)
 
     @property
+    def millionths(self) -> int:
+        """`share` in millionths, with which its products are exact; below all of them."""
+        return min(round(self.share * 1e6), 999_999)
+
+    @property
     def stale(self) -> bool:
         """Whether a weight that is taken back has the value that the client last had of it, not 0."""
         return self.recovered == "stale"

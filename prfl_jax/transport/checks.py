@@ -14,9 +14,10 @@ from prfl_jax.transport.uploads import UPLOADS
 
 
 def whole_model(flat: Mapping[str, Any]) -> None:
-    """A transport that sends all clients one copy needs density 1 for every client in every window."""
+    """A transport that sends all clients one copy needs one mask for all, or density 1 for every client and window."""
     name, density = flat["transport.name"], flat["density.name"]
-    if find_transport(name).whole_model and not find_density(density).stays_full:
+    one_mask = SUBMODELS.find(flat["submodel.name"]).server_masks
+    if find_transport(name).whole_model and not one_mask and not find_density(density).stays_full:
         *others, last = TRANSPORTS.with_trait(lambda transport: not transport.whole_model)
         raise refuse("transport.name", name, f"{', '.join(others)} or {last} with density.name={density!r}")
 

@@ -28,6 +28,18 @@ def local_pruning(w, mask, squares, share):
     return new
 
 
+def to_density(w, mask, squares, share, percent):
+    """Like `local_pruning`, but weights come back by their squares until the layer holds its density."""
+    w, mask, squares = w.ravel(), mask.ravel(), squares.ravel()
+    count, held = max((percent * w.size + 50) // 100, 1), int(mask.sum())
+    by_size = sorted(np.flatnonzero(mask), key=lambda k: (-abs(w[k]), k))
+    kept = by_size[: min(held - math.floor(share * held + 1e-9), count)]
+    by_square = sorted(set(range(w.size)) - set(kept), key=lambda k: (-squares[k], k))
+    new = np.zeros(w.size, bool)
+    new[[*kept, *by_square[: count - len(kept)]]] = True
+    return new
+
+
 def server_mask(votes, least):
     """Eq. 5: enough votes; of a layer in which no weight has enough, those with the most."""
     return votes >= min(least, votes.max())
@@ -36,14 +48,17 @@ def server_mask(votes, least):
 class EdgeOracle:
     """Runs a config in which all clients take part in each window.
 
+    Args:
+      percents: of each window, the clients' densities, where a policy decides these.
+
     Attributes:
       w: the dense server model. server, own: masks by layer of the server and of each client.
       losses: of each window, by client. retained: of each pruning, weights of the server's and of each client's masks.
       up, down: bytes of each window's uploads by client, and of its one copy down.
     """
 
-    def __init__(self, simulation, initial):
-        self.sim, self.config = simulation, simulation.config
+    def __init__(self, simulation, initial, percents=None):
+        self.sim, self.config, self.percents = simulation, simulation.config, percents
         self.w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), initial)
         full = [np.ones(self.w[layer]["kernel"].shape, bool) for layer in LAYERS]
         self.clients = range(self.config.clients.number)
@@ -65,7 +80,8 @@ class EdgeOracle:
         self.down.append(self.bytes_of(self.server, self.new_mask))
         self.new_mask = False
         steps = pruning.initial_steps if self.initial else self.config.local.steps
-        updates = [self.round(client, steps, prunes) for client in self.clients]
+        prune = [self.pruning_of(number, client) if prunes else None for client in self.clients]
+        updates = [self.round(client, steps, prune[client]) for client in self.clients]
         self.losses.append([loss for _, loss in updates])
         self.up.append([self.bytes_of(self.own[client], prunes) for client in self.clients])
         # Algorithm 3, lines 1 to 6
@@ -83,7 +99,16 @@ class EdgeOracle:
         kept = masked(self.w, masks)
         return jax.tree.map(np.subtract, self.w, kept) if masks else kept
 
-    def round(self, client, steps, prunes):
+    def pruning_of(self, number, client):
+        """How a client chooses a layer's mask."""
+        share, name = self.config.pruning.share, self.config.submodel.name
+        if name == "own_sizes":
+            return functools.partial(to_density, share=share, percent=self.percents[number - 1][client])
+        if name == "own_shares":
+            share = 1 - self.percents[number - 1][client] / 100
+        return functools.partial(local_pruning, share=share)
+
+    def round(self, client, steps, prune):
         """Eq. 6, local training, and Algorithm 2."""
         local, pruning, own = self.config.local, self.config.pruning, self.own[client]
         mine = self.values[client]
@@ -110,11 +135,8 @@ class EdgeOracle:
                 for total, layer in zip(self.squares[client], LAYERS, strict=True)
             ]
             w = jax.tree.map(lambda p, g: p - local.lr * g, w, masked(gradient, own))
-        if prunes:
-            found = [
-                local_pruning(w[layer]["kernel"], own[k], self.squares[client][k], pruning.share)
-                for k, layer in enumerate(LAYERS)
-            ]
+        if prune:
+            found = [prune(w[layer]["kernel"], own[k], self.squares[client][k]) for k, layer in enumerate(LAYERS)]
             self.own[client] = [mask.reshape(old.shape) for mask, old in zip(found, own, strict=True)]
             self.squares[client] = [np.zeros(mask.shape) for mask in own]
         if pruning.recovered == "stale":  # what is not trained keeps its last value

@@ -17,6 +17,11 @@ RUNS = {
     "layerwise": ("layerwise", dict(pruning__initial_density=0.5)),
     "threshold, stale values": ("threshold", dict(pruning__recovered="stale", pruning__initial_rounds=2)),
     "without an initial stage": ("layerwise", dict(pruning__initial_rounds=0, pruning__gradients="round")),
+    "thresholds by a bandit": ("layerwise_bandit", dict(pruning__initial_density=0.5)),
+    "sizes by a policy": (
+        "layerwise",
+        dict(submodel__name="own_sizes", density__name="time_balance", density__interval=3, pruning__initial_rounds=0),
+    ),
     "more votes than the share": ("layerwise", dict(pruning__votes_above=True, pruning__votes=0.5)),
 }
 
@@ -29,7 +34,8 @@ def pair(request):
     simulation = experiment.simulation
     initial = jax.device_get(simulation.init_state(simulation.init_key).params)
     ran = tiny.run_experiment(experiment)
-    oracle = EdgeOracle(simulation, initial)
+    percents = [dict(zip([d[0] for d in w["client_bytes_down"]], w["percents"], strict=True)) for w in ran.of("window")]
+    oracle = EdgeOracle(simulation, initial, percents)
     oracle.run(experiment.config.rounds)
     return ran, oracle
 

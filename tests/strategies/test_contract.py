@@ -69,7 +69,9 @@ for _name, _row in METHODS.items():
         EQUALS_FEDAVG[_name] = dict(density__name="full")
 # Masks that change in the run: those of clients that prune nothing, without an initial stage, are full.
 SERVER_MASKS = [name for name, row in METHODS.items() if SUBMODELS.find(row.submodel).server_masks]
-EQUALS_FEDAVG |= {name: dict(pruning__share=0.0, pruning__initial_rounds=0) for name in SERVER_MASKS}
+EQUALS_FEDAVG |= {
+    name: dict(pruning__share=0.0, pruning__initial_rounds=0, density__name="full") for name in SERVER_MASKS
+}
 # FedProx's mu is 0.01 where none is given.
 EQUALS_FEDAVG["fedprox"] = dict(local__prox_mu=1e-12)
 # Settings of both: with one step SCAFFOLD's corrections add up to 0.

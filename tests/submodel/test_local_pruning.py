@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from edge_oracle import to_density
 
-from prfl_jax.submodel.local_pruning import count_removed, prune_locally
+from prfl_jax.submodel.local_pruning import count_removed, prune_locally, prune_to_density
 
 SHAPES = ((1,), (7,), (4, 10), (3, 3, 4, 9))
 CLIENTS = 3
@@ -22,7 +23,7 @@ def loop(weights, mask, squares, share):
     shape, mask = mask.shape, mask.reshape(-1)
     size = np.abs(weights.reshape(-1).astype(float))
     kept = sorted(size[mask])
-    threshold = kept[math.floor(float(np.float32(share)) * len(kept))] if kept else math.inf
+    threshold = kept[math.floor(Fraction(str(share)) * len(kept))] if kept else math.inf
     new = [bool(m and w >= threshold) for m, w in zip(mask, size, strict=True)]
     heap = [(-float(g), i) for i, g in enumerate(squares.reshape(-1)) if not new[i]]
     heapq.heapify(heap)
@@ -34,6 +35,10 @@ def loop(weights, mask, squares, share):
         new[i] = True
         total, members = total + square, members + 1
     return np.array(new).reshape(shape)
+
+
+def millionths(share):
+    return np.int32(round(1e6 * share))
 
 
 def draw(rng, density, squares, whole=False):
@@ -56,7 +61,7 @@ def draw(rng, density, squares, whole=False):
 
 def check(client, share):
     """Equal to the loop in every layer; how many weights were removed and how many came back."""
-    new = prune(*client, np.float32(share))
+    new = prune(*client, millionths(share))
     removed = back = 0
     for weights, old, squares, mask in zip(*client, new, strict=True):
         np.testing.assert_array_equal(mask, loop(weights, old, squares, share))
@@ -91,7 +96,7 @@ def test_no_gradient_stands_out(squares):
 def test_an_empty_layer_gets_what_comes_back():
     weights, masks, squares = draw(np.random.default_rng(3), 0.5, "normal")
     masks = tuple(np.zeros_like(mask) for mask in masks)
-    new = prune(weights, masks, squares, np.float32(0.3))
+    new = prune(weights, masks, squares, millionths(0.3))
     for leaf in zip(weights, masks, squares, new, strict=True):
         np.testing.assert_array_equal(leaf[3], loop(*leaf[:3], 0.3))
     assert np.asarray(new[-1]).any()
@@ -101,16 +106,16 @@ def test_an_empty_layer_gets_what_comes_back():
 def test_nothing_comes_back_by_a_square_that_is_not_finite(bad):
     weights, masks, squares = client = draw(np.random.default_rng(4), 0.5, "normal")
     assert check(client, 0.3)[1] > 0
-    none = prune(weights, masks, tuple(map(np.zeros_like, squares)), np.float32(0.3))
+    none = prune(weights, masks, tuple(map(np.zeros_like, squares)), millionths(0.3))
     for leaf, new in zip(squares, none, strict=True):
         leaf.flat[np.argmin(np.asarray(new))] = bad  # a candidate, where there is one
-    tiny.same(prune(weights, masks, squares, np.float32(0.3)), none)
+    tiny.same(prune(weights, masks, squares, millionths(0.3)), none)
 
 
 def test_vmap_is_map_is_one_by_one():
     rng = np.random.default_rng(5)
     clients = [tuple(part[-2:] for part in draw(rng, 0.5, "normal")) for _ in range(CLIENTS)]
-    shares = np.array([0.1, 0.3, 0.7], np.float32)
+    shares = np.array([100_000, 300_000, 700_000], np.int32)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *clients)
     want = [prune(*client, share) for client, share in zip(clients, shares, strict=True)]
     assert len({int(masks[-1].sum()) for masks in want}) == CLIENTS
@@ -124,7 +129,7 @@ def test_vmap_is_map_is_one_by_one():
 def test_it_is_not_magnitude_pruning():
     """As many weights by magnitude alone are others: some that were pruned are back for their gradient."""
     weights, masks, squares = draw(np.random.default_rng(6), 0.6, "normal")
-    new = np.asarray(prune(weights, masks, squares, np.float32(0.3))[-1])
+    new = np.asarray(prune(weights, masks, squares, millionths(0.3))[-1])
     largest = np.zeros(new.size, bool)
     largest[np.argsort(-np.abs(weights[-1].reshape(-1)))[: new.sum()]] = True
     assert (new & ~masks[-1]).sum() > 5
@@ -135,7 +140,7 @@ def test_large_sums_do_not_move_the_threshold():
     """A million squares that differ by 1e-3 of their size, sorted: float32 added one by one would be off by more."""
     n = 1 << 20
     squares = np.sort(0.1 + 1e-4 * np.random.default_rng(7).random(n)).astype(np.float32)
-    new = prune((np.zeros(n, np.float32),), (np.zeros(n, bool),), (squares,), np.float32(0.3))[0]
+    new = prune((np.zeros(n, np.float32),), (np.zeros(n, bool),), (squares,), millionths(0.3))[0]
     falling = squares[::-1].astype(float)
     before = falling.sum() + np.cumsum(falling) - falling
     back = np.argmin(falling > before / (n + np.arange(n)))  # the first failure
@@ -146,9 +151,22 @@ def test_large_sums_do_not_move_the_threshold():
 
 def test_the_number_of_removed_weights_is_exact():
     rng = np.random.default_rng(8)
-    shares = [0.0, 0.3, 0.7, 0.1, 1 / 3, 1 - 2**-24, 1e-7, *rng.random(20)]
+    shares = np.array([0, 300_000, 700_000, 1, 333_333, 999_999, *rng.integers(0, 10**6, 20)], np.int32)
     kept = np.array([0, 1, 2, 3, 10, 2**23 - 1, 6_422_528, 2**30 - 1, *rng.integers(1, 10**7, 20)], np.int32)
-    counted = jax.jit(jax.vmap(jax.vmap(count_removed, (None, 0)), (0, None)))(np.array(shares, np.float32), kept)
-    for row, share in zip(np.asarray(counted), shares, strict=True):
-        assert row.tolist() == [math.floor(Fraction(float(np.float32(share))) * int(k)) for k in kept]
+    counted = jax.jit(jax.vmap(jax.vmap(count_removed, (None, 0)), (0, None)))(shares, kept)
+    for row, share in zip(np.asarray(counted), shares.tolist(), strict=True):
+        assert row.tolist() == [share * k // 10**6 for k in kept.tolist()]
         assert jnp.all(row[1:] < kept[1:])
+
+
+@pytest.mark.parametrize("squares", ["normal", "whole"])
+@pytest.mark.parametrize("percent", [1, 30, 70, 100])
+def test_masks_hold_a_density(squares, percent):
+    rng = np.random.default_rng(9)
+    for density in (0.05, 0.5, 1.0):
+        client = draw(rng, density, squares, whole=squares == "whole")
+        new = jax.jit(prune_to_density)(*client, millionths(0.3), np.int32(percent))
+        for weights, old, square, mask in zip(*client, new, strict=True):
+            want = to_density(weights, old, square, 0.3, percent).reshape(mask.shape)
+            np.testing.assert_array_equal(mask, want)
+            assert mask.sum() == max((percent * mask.size + 50) // 100, 1)

@@ -44,7 +44,7 @@ def test_what_does_not_go_with_own_masks_is_refused(keys, named, why):
 
 
 def test_own_masks_are_refused_in_other_methods():
-    with pytest.raises(UserError, match="submodel.name='layerwise' or 'threshold'"):
+    with pytest.raises(UserError, match="submodel.name='layerwise' or 'threshold' or 'own_shares' or 'own_sizes'"):
         validate(tiny.config("fedavg", local__name="personal"))
 
 
