@@ -10,7 +10,7 @@ from typing import Any
 
 from prfl_jax.config.schema import RULES
 from prfl_jax.density import prunes_by
-from prfl_jax.submodel import IMPORTANCES
+from prfl_jax.submodel import IMPORTANCES, SUBMODELS
 from prfl_jax.system.errors import refuse
 
 _MAY_BE_EMPTY = ("clients.flop_s", "clients.step_s", "faults.join_s", "faults.leave_s")
@@ -30,9 +30,14 @@ def _per_client(flat: Mapping[str, Any]) -> None:
 
 def _trained_ahead(flat: Mapping[str, Any]) -> None:
     """Squared gradients of clients exist only while the client trains."""
-    importance = flat["submodel.importance"]
-    if flat["engine.train"] == "pending" and IMPORTANCES.find(importance).from_clients and prunes_by(flat):
+    if flat["engine.train"] != "pending":
+        return
+    importance, name = flat["submodel.importance"], flat["submodel.name"]
+    if IMPORTANCES.find(importance).from_clients and prunes_by(flat):
         allowed = f"auto or arrival with submodel.importance={importance!r}, which is not kept until the arrival"
+        raise refuse("engine.train", "pending", allowed)
+    if SUBMODELS.find(name).evidence is not None:
+        allowed = f"auto or arrival with submodel.name={name!r}, whose gradients are not kept until the arrival"
         raise refuse("engine.train", "pending", allowed)
 
 

@@ -123,14 +123,15 @@ def default_config() -> config_dict.ConfigDict:
         # | magnitude: the largest weights at each dispatch | filters: the channels of largest l1 norm at each dispatch
         # | layerwise, threshold: the clients' own masks (edge pruning)
         # | own_shares, own_sizes: likewise, with a share or a size that the density policy decides
+        # | prunefl, snip, iterative: one mask of the server for all clients
         # | full, or FILE.py:object
         name="nested",
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
     )
     c.pruning = _group(
-        # of masks that clients or the server choose during the run (submodel.name: layerwise, threshold, own_*)
-        interval=50,  # windows between two prunings of a client
-        share=0.3,  # of a layer's weights that a client holds, the smallest ones; some of them come back (Algorithm 2)
+        # of masks that clients or the server choose during the run (submodel.name: layerwise, threshold, ...)
+        interval=50,  # windows between two prunings of a client, or of the server (prunefl)
+        share=0.3,  # of a layer's weights that are held, the smallest ones go; some of them come back (Algorithm 2)
         votes=0.6,  # thres_mask / N: share of the clients that must hold a weight of the server's mask
         initial_votes=0.8,  # likewise in the initial stage
         votes_above=False,  # True: more clients than that, as printed
@@ -139,6 +140,8 @@ def default_config() -> config_dict.ConfigDict:
         initial_steps=50,  # local steps of a round of the initial stage
         recovered="zero",  # zero | stale: the value of a weight that comes back, stale: the client's last one
         gradients="interval",  # interval | round: squared gradients since the last pruning, or of the pruning round
+        density=0.1,  # snip, iterative: share of the weights of kernels that is left in the end
+        times=20,  # iterative: prunings, in the first half of `rounds`
     )
     c.density = _group(
         # full | time_balance | recovery | tiers | tiers_recovery | bandit | bandit_literal | bandit_uniform: FedMP's

@@ -217,6 +217,8 @@ RULES: dict[str, Rule] = {
     "pruning.initial_steps": _integer(1),
     "pruning.recovered": _choice("zero", "stale"),
     "pruning.gradients": _choice("interval", "round"),
+    "pruning.density": FRACTION,
+    "pruning.times": _integer(1),
     "density.name": _named(DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
     "density.rule": _named(BALANCE_RULES),

@@ -111,7 +111,7 @@ class Engine:
         self.model, self.layout, self.config = model, layout, config
         self.placement = placement or Placement(num_clients, tuple(jax.devices()[:1]))
         self._ahead, self._submodels = config.train == "pending", submodels
-        if self._ahead and config.local.square_gradients:
+        if self._ahead and (config.local.square_gradients or config.local.sum_gradients):
             raise ValueError("squared gradients of clients are kept only as they arrive")
         task = LocalTask(model, loss, layout, config.local, submodels.levels)
         self._memories = Memories(

@@ -40,6 +40,7 @@ from prfl_jax.submodel import (
     Network,
     Submodels,
     find_submodel,
+    pruning_settings,
     to_percent,
 )
 from prfl_jax.submodel.importance import check_scores
@@ -61,7 +62,7 @@ class ResolvedMethod:
       target_loss: (logits, labels) -> a value a target, for evaluation.
       layout: which leaves of the model have masks.
       submodels: the sub-models of the rule `submodel.name` for this model.
-      importance: how pruning scores are made; None where nothing is pruned.
+      importance: how pruning scores are made, or what the rule gathers in their place; None for nothing.
       scores: (weights, squares) -> pruning scores, for a rule that is `scored`; else None.
       work: what a client does in a round.
       clients_axis, train: `engine.clients` and `engine.train`, with `auto` resolved.
@@ -145,6 +146,7 @@ def resolve(
         order=model.flop.order,
     )
     submodels = rule.fit(network, name)
+    rule.check_fitted(submodels.size, pruning_settings(config))
     if rule.scored:
         check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
     check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
@@ -168,7 +170,7 @@ def resolve(
         layout=layout,
         submodels=submodels,
         loss=task.sample_loss(target_loss),
-        importance=importance if prunes(config) else None,
+        importance=importance if prunes(config) else rule.evidence,
         scores=rule.scoring(importance),
         work=work,
         clients_axis=axis,

@@ -69,7 +69,7 @@ def _wrong_field(name: str, field: str, found: Any, allowed: str) -> UserError:
 LOCAL_WORKS: Registry[LocalWork] = Registry(
     _KEY,
     {
-        "sgd": LocalWork(_sgd, takes_optimizer=True, any_width=True),
+        "sgd": LocalWork(_sgd, takes_optimizer=True, any_width=True, sums_gradients=True),
         "scaled_sgd": LocalWork(
             scaled_round,
             counted=without_absent,
@@ -78,7 +78,7 @@ LOCAL_WORKS: Registry[LocalWork] = Registry(
             takes_optimizer=True,
             any_width=True,
         ),
-        "proximal": LocalWork(_sgd, proximal=True, takes_optimizer=True, any_width=True),
+        "proximal": LocalWork(_sgd, proximal=True, takes_optimizer=True, any_width=True, sums_gradients=True),
         "proximal_own_steps": LocalWork(_sgd, takes_optimizer=True, own_steps=True, prox_mu=0.01, any_width=True),
         "scaffold": LocalWork(scaffold_round, plain_steps=True, client_state=CONTROL_VARIATES, any_width=True),
         "ordered_sgd": LocalWork(
@@ -156,5 +156,24 @@ def _chooses_masks(flat: Mapping[str, Any]) -> None:
         )
 
 
+def _under_a_shared_mask(flat: Mapping[str, Any]) -> None:
+    """What the server's mask costs is counted for models alone, of `local.steps` steps; its rule may need gradients."""
+    submodel, name = flat["submodel.name"], flat[_KEY]
+    if not (rule := SUBMODELS.find(submodel)).shared_mask:
+        return
+
+    def fits(work: LocalWork) -> bool:
+        return not work.own_steps and not work.sends_beside and (rule.evidence is None or work.sums_gradients)
+
+    if not fits(find_local(name)):
+        fitting = LOCAL_WORKS.with_trait(lambda work: fits(work) and work.fits(rule))
+        raise refuse(_KEY, name, f"{' or '.join(fitting)} with submodel.name={submodel!r}")
+
+
 # run by `config/validate.py`
-CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (_fits_the_submodels, _has_a_proximal_term, _chooses_masks)
+CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    _fits_the_submodels,
+    _has_a_proximal_term,
+    _chooses_masks,
+    _under_a_shared_mask,
+)

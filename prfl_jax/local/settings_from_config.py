@@ -22,6 +22,7 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         prox_mu=prox_mu_in_force(config.local.name, config.local.prox_mu),
         unroll=config.engine.unroll,
         square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
+        sum_gradients=find_submodel(config.submodel).evidence is not None,
         widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
         optimizer=OPTIMIZERS.find(config.local.optimizer).with_args(config.local.optimizer_args),
         clip_grad_norm=config.local.clip_grad_norm,

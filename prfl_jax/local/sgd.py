@@ -16,7 +16,7 @@ from jax import lax
 
 from prfl_jax.local.moments import kept_where_not_held
 from prfl_jax.local.work import Batches, LocalInput, LocalResult, LocalSettings, LocalTask
-from prfl_jax.models.build import Model
+from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.models.losses import Loss
 from prfl_jax.models.variables import split_state, with_state
 from prfl_jax.submodel.layout import Layout
@@ -73,6 +73,8 @@ def sgd_round(task: LocalTask, given: LocalInput, anew: Anew | None = None, corr
 def _result(task: LocalTask, given: LocalInput, end: Any, loss: jax.Array) -> LocalResult:
     """What a round ends with, from what its steps carried."""
     params, moments, squares = end
+    if task.settings.sum_gradients:
+        squares = _squared(task.layout, squares)
     if not task.settings.keeps_moments:
         return LocalResult(params, loss, squares)
     held = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
@@ -112,7 +114,9 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
     def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
         p, state, squares = carry
         (value, after), gradient, own = loss_and_gradient(p, *batch)
-        if settings.square_gradients:
+        if settings.sum_gradients:
+            squares = jax.tree.map(jnp.add, squares, split_state(gradient)[0])
+        elif settings.square_gradients:
             kept = layout.select(gradient if settings.squares_of_all else masked(gradient))
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
         if mu:
@@ -138,8 +142,17 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
         return jax.tree.map(lambda new, old: jnp.where(batch[-1] < given.steps, new, old), after, carry), value
 
     squares = tuple(jnp.zeros(layout.shapes[i]) for i in layout.prunable) if settings.square_gradients else ()
+    if settings.sum_gradients:
+        squares = jax.tree.map(jnp.zeros_like, split_state(sent)[0])
     moments = given.kept if settings.keeps_moments else first_moments(task, sent, lr)
     return (sent, moments, squares), step if given.steps is None or settings.long else own_step
+
+
+def _squared(layout: Layout, sums: Any) -> tuple[jax.Array, ...]:
+    """Squares of the prunable leaves of sums of gradients, and one sum of the squares of all others."""
+    squares = {path: leaf * leaf for path, leaf in flat_paths(sums).items()}
+    pruned = tuple(squares.pop(layout.paths[i]) for i in layout.prunable)
+    return *pruned, sum((jnp.sum(rest) for rest in squares.values()), jnp.zeros(()))
 
 
 def first_moments(task: LocalTask, params: Any, lr: Any = 0.0) -> Any:

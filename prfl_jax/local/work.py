@@ -39,6 +39,8 @@ class LocalSettings:
       unroll: compile the steps one after another, not as a loop, up to `MOST_UNROLLED` of them.
       square_gradients: return the sum over steps of g^2 too.
       squares_of_all: these are of all prunable weights, not of those alone that the client holds.
+      sum_gradients: return the squares of the sum over steps instead (`LocalWork.sums_gradients`): of all prunable
+        weights, held or not, and the sum of the squares of all values that are never pruned.
       widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
       optimizer: makes the steps from the gradients; None: SGD.
       keeps_moments: whether the optimiser's state (of SGD its momentum) is kept by the client, not begun anew in each
@@ -56,6 +58,7 @@ class LocalSettings:
     unroll: bool = True
     square_gradients: bool = False
     squares_of_all: bool = False
+    sum_gradients: bool = False
     widths: tuple[int, ...] = ()
     optimizer: OptaxFactory | None = None
     clip_grad_norm: float | None = None
@@ -140,6 +143,7 @@ class LocalResult(NamedTuple):
       params: the trained sub-model, 0 where masked.
       loss: float32 scalar, the mean training loss.
       squares: the sum over steps of g^2 in the prunable leaves' shapes; () unless `LocalSettings.square_gradients`.
+        With `sum_gradients` the squares of the sums of g, and one scalar more, for all values that are never pruned.
       kept: what the client keeps until its next round, like `LocalInput.kept`. It counts once the update has arrived:
         a round that fails leaves what was kept before.
     """
@@ -192,6 +196,7 @@ class LocalWork:
       any_width: whether `round` may be given a narrower network, with all of the client's channels and as few others as
         there is a width for (`engine/widths.py`): `task` has its model, layout and levels, `given` its params, masks
         and what is kept and sent beside.
+      sums_gradients: whether `round` can return what `LocalSettings.sum_gradients` asks for.
     """
 
     round: Callable[[LocalTask, LocalInput], LocalResult]
@@ -207,6 +212,7 @@ class LocalWork:
     client_state: ClientState | None = None
     own_masks: bool = False
     any_width: bool = False
+    sums_gradients: bool = False
 
     @property
     def sends_beside(self) -> bool:

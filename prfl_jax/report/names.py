@@ -44,6 +44,9 @@ _STRATEGY_NAMES = {
     "threshold": "edge pruning, threshold",
     "layerwise_bandit": "edge pruning, FedMP's bandit",
     "prfl_personal": "PR-FL, personal masks",
+    "prunefl": "PruneFL",
+    "snip": "SNIP",
+    "iterative": "iterative pruning",
 }
 STRATEGY_ORDER = {strategy: place for place, strategy in enumerate(_STRATEGY_NAMES)}  # in figures and tables
 

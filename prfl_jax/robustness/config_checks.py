@@ -62,6 +62,10 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if prunes_by(flat) and IMPORTANCES.find(importance).from_clients:
         allowed = f"server_sq_grad, weight or product {words}: uploaded squares are not covered by the accountant"
         raise refuse("submodel.importance", importance, allowed)
+    name = flat["submodel.name"]
+    if SUBMODELS.find(name).evidence is not None:
+        allowed = f"0 with submodel.name={name!r}: the gradients that clients upload are not covered by the accountant"
+        raise refuse("privacy.noise_multiplier", noise, allowed)
 
 
 def sent_beside(flat: Mapping[str, Any]) -> None:

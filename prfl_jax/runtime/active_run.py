@@ -10,7 +10,7 @@ from prfl_jax.engine.evaluate import EvalSet
 from prfl_jax.engine.planner import Planner
 from prfl_jax.engine.state import State
 from prfl_jax.report import MetricsWriter
-from prfl_jax.runtime.changing_masks import ChangingMasks
+from prfl_jax.runtime.run_masks import RunMasks
 from prfl_jax.runtime.run_state import RunState
 from prfl_jax.runtime.scoring import Scorer
 from prfl_jax.runtime.simulation import Simulation
@@ -39,7 +39,7 @@ class ActiveRun:
       data: the clients' samples on the devices.
       test: test data.
       signal: data for what the density policy asks for; None where it asks for nothing.
-      masks: of a run in which clients and server choose them; else None.
+      masks: of a run in which clients or server choose them; else None.
     """
 
     planner: Planner
@@ -47,7 +47,7 @@ class ActiveRun:
     data: Any
     test: EvalSet
     signal: EvalSet | None
-    masks: ChangingMasks | None
+    masks: RunMasks | None
 
     def __init__(self, simulation: Simulation, guard: InterruptGuard, metrics: MetricsWriter, watch: Watch) -> None:
         self.sim, self.config, self.guard = simulation, simulation.config, guard

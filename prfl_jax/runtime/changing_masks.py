@@ -1,4 +1,4 @@
-"""Masks that clients and server choose during a run: when clients prune, how the server's mask changes, what it costs.
+"""Masks that clients choose during a run, and the server by their votes: when they change, and what that costs.
 
 A client prunes in its first round of each `pruning.interval` windows; in the initial stage, which comes first, in each
 round. What it uploads then is known only after it was trained, so such a round is trained before the clock runs its
@@ -8,51 +8,28 @@ last masks.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.clock import Arrival, Costs, in_turn
+from prfl_jax.clock import Costs, Window
 from prfl_jax.engine.method import ResolvedMethod
 from prfl_jax.engine.placement import ALL, OWN, Placement
 from prfl_jax.engine.state import State
-from prfl_jax.submodel import find_submodel, pruning_settings
+from prfl_jax.runtime.run_masks import MaskChanges, RunMasks, changed_levels
+from prfl_jax.submodel import find_submodel
 from prfl_jax.submodel.saved_masks import packed
-from prfl_jax.submodel.server_mask import HELD, NOT_HELD, MaskInputs, held_masks
+from prfl_jax.submodel.server_mask import MaskInputs, held_masks
 from prfl_jax.submodel.votes import count_votes
 from prfl_jax.system import multi_process
-from prfl_jax.transport.mask_costs import HeldWeights, encoded_bytes, mask_costs, value_bytes
-from prfl_jax.transport.measured import measured_seconds
+from prfl_jax.transport.mask_costs import HeldWeights, held_seconds, mask_costs
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskChanges:
-    """What a change of the masks did.
-
-    Attributes:
-      initial: whether it belongs to the initial stage.
-      retention: share of the model's values, with those that are never pruned, that the server's mask holds.
-      clients: `[M]` likewise, of each client's own masks.
-      changed: whether the server's mask is another one.
-      server_bytes: of the server's model: the values that its mask holds, and the encoded mask.
-      initial_over: whether the initial stage has ended.
-    """
-
-    initial: bool
-    retention: float
-    clients: np.ndarray
-    changed: bool
-    server_bytes: int
-    initial_over: bool
-
-
-class ChangingMasks:
-    """The host's part of the masks of a run.
+class ChangingMasks(RunMasks):
+    """The host's part of the clients' masks of a run, and of the server's.
 
     Args:
       config: validated.
@@ -65,21 +42,17 @@ class ChangingMasks:
     """
 
     def __init__(self, config: Any, method: ResolvedMethod, placement: Placement) -> None:
-        assert method.submodels.server_mask is not None
-        self._config, self._size, self._layout, self._placement = config, method.size, method.layout, placement
-        self.settings, self._rule = pruning_settings(config), method.submodels.server_mask
-        clients, layers = config.clients.number, np.array(method.size.layers, np.int64)
+        super().__init__(config, method, placement)
+        clients = config.clients.number
         most = self.settings.initial_rounds
         self._most = find_submodel(config.submodel).initial_rounds if most is None else most
         self.initial = self._rule.initial is not None and self._most > 0
         self.rounds = 0
         self._begins = 0  # the window after which training begins
         self._periods = np.zeros(clients, np.int64)  # in which each client has pruned last
-        self._server, self._held = layers, np.repeat(layers[None], clients, 0)
+        self._held = np.repeat(self._server[None], clients, 0)
         # of clients in flight that have pruned: what they hold, and the interval in which they were dispatched
         self._pending: dict[int, tuple[list[int], int]] = {}
-        self._owed = np.zeros(clients, bool)  # who has not been sent the server's mask yet
-        self._new_since = 0  # the window after which it changed last
         self._change = {
             initial: placement.jit_global(functools.partial(self._changed, initial), ALL) for initial in (False, True)
         }
@@ -90,7 +63,7 @@ class ChangingMasks:
         """Whether a client that is dispatched at the start of a window chooses its masks anew."""
         return self.initial or bool(self._periods[client] < self._period(window))
 
-    def due(self, window: int) -> bool:
+    def trains_ahead(self, window: int) -> bool:
         """Whether any client would prune in a round of that window."""
         return self.initial or bool((self._periods < self._period(window)).any())
 
@@ -101,15 +74,12 @@ class ChangingMasks:
 
     def costs(self) -> Costs:
         """Costs of the next dispatches."""
-        config, sent, new = self._config, self._held.copy(), np.zeros(len(self._held), bool)
+        sent, new = self._held.copy(), np.zeros(len(self._held), bool)
         for client, (counts, _) in self._pending.items():
             sent[client], new[client] = counts, True
         held = HeldWeights(self._server, self._held, sent, new, self._owed)
-        steps = self.settings.initial_steps if self.initial else config.local.steps
-        speeds = in_turn(config.clients.flop_s, config.clients.number)
-        made = mask_costs(self._size, held, steps * float(config.local.batch_size), speeds)
-        seconds = made.compute_s + measured_seconds(config.clients, self._held, steps)
-        return dataclasses.replace(made, compute_s=seconds)
+        steps = self.settings.initial_steps if self.initial else None
+        return mask_costs(self._size, held, held_seconds(self._config, self._size, self._held, steps))
 
     def trained(self, state: State, window: int, clients: Sequence[int], slots: Sequence[int]) -> None:
         """Notes the masks of clients that a window dispatches, that have pruned and wait for their upload, by slots."""
@@ -122,16 +92,13 @@ class ChangingMasks:
         """Forgets what a client would have uploaded."""
         self._pending.pop(client, None)
 
-    @property
-    def owed(self) -> bool:
-        """Whether any client has not been sent the server's mask yet, so that its next dispatch costs more."""
-        return bool(self._owed.any())
+    def ends_chunk(self, window: int, pruned: Sequence[int]) -> bool:
+        """Whether the server's mask may change after a window, or costs, or the next one is trained ahead."""
+        return bool(pruned) or self.trains_ahead(window + 1) or bool(self._owed.any())
 
-    def received(self, arrivals: Sequence[Arrival]) -> bool:
-        """Notes who has the server's mask, by a window's arrivals; returns whether costs have changed by that."""
-        have = [one.client for one in arrivals if one.version >= self._new_since and self._owed[one.client]]
-        self._owed[have] = False
-        return bool(have)
+    def closed(self, window: Window, pruned: Sequence[int]) -> bool:
+        """Whether clients have pruned in it."""
+        return bool(pruned)
 
     # How the server's mask changes.
 
@@ -145,11 +112,7 @@ class ChangingMasks:
             self._held[client], self._periods[client] = self._pending.pop(client)
         was_initial = self.initial
         bits = tuple(self._placement.to_clients(multi_process.fetch(own)) for own in state.clients.work.bits)
-        levels, counts, changed = self._change[was_initial](state.levels, bits, state.params)
-        state = state._replace(levels=levels)
-        self._server = np.asarray(counts, np.int64)
-        if changed:
-            self._owed[:], self._new_since = True, window
+        state, changed = self._replaced(state, window, self._change[was_initial](state.levels, bits, state.params))
         if was_initial:
             state = self._everybody_takes(state)
             self._held[:] = self._server
@@ -157,24 +120,12 @@ class ChangingMasks:
             if self.retention < self.settings.initial_density or self.rounds >= self._most:
                 self.initial, self._begins = False, window
         return state, MaskChanges(
-            was_initial, self.retention, self.retentions(), bool(changed), self.server_bytes(), not self.initial
+            was_initial, self.retention, self.retentions(), changed, self.server_bytes(), not self.initial
         )
-
-    @property
-    def retention(self) -> float:
-        """Share of all values that the server's mask holds."""
-        return float(self._share(self._server))
 
     def retentions(self) -> np.ndarray:
         """`[M]` share of all values that each client's own masks hold."""
         return self._share(self._held)
-
-    def server_bytes(self) -> int:
-        """Bytes of the server's model: the values that its mask holds, and the encoded mask."""
-        return int(value_bytes(self._size, self._server) + encoded_bytes(self._size, self._server))
-
-    def _share(self, held: np.ndarray) -> Any:
-        return (held.sum(-1) + self._size.fixed) / self._size.total
 
     def _changed(self, initial: bool, levels: Any, bits: Any, params: Any) -> Any:
         """(the next levels, weights that each leaf of them holds, whether any mask is another one); traced."""
@@ -182,10 +133,7 @@ class ChangingMasks:
         inputs = MaskInputs(masks, layout.prunable_leaves(params), count_votes(layout, bits))
         change = self._rule.initial if initial else self._rule.change
         assert change is not None
-        after = change(inputs, self.settings)
-        counts = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in after])
-        changed = jnp.any(jnp.stack([jnp.any(a != b) for a, b in zip(after, masks, strict=True)]))
-        return tuple(jnp.where(mask, HELD, NOT_HELD).astype(jnp.int8) for mask in after), counts, changed
+        return changed_levels(levels, change(inputs, self.settings))
 
     def _everybody_takes(self, state: State) -> State:
         """All clients have the server's mask for their own: each round of the initial stage begins from it."""
@@ -201,15 +149,12 @@ class ChangingMasks:
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes, as JSON can hold it."""
-        return {
+        return super().to_state() | {
             "initial": self.initial,
             "rounds": self.rounds,
             "begins": self._begins,
             "periods": self._periods.tolist(),
-            "server": self._server.tolist(),
             "held": self._held.tolist(),
-            "owed": self._owed.tolist(),
-            "new_since": self._new_since,
             "pending": sorted([client, *own] for client, own in self._pending.items()),
         }
 
@@ -217,10 +162,9 @@ class ChangingMasks:
         """Takes over what `to_state` wrote; returns itself."""
         self.initial, self.rounds, self._begins = state["initial"], state["rounds"], state["begins"]
         self._periods = np.array(state["periods"], np.int64)
-        self._server, self._held = np.array(state["server"], np.int64), np.array(state["held"], np.int64)
-        self._owed, self._new_since = np.array(state["owed"], bool), state["new_since"]
+        self._held = np.array(state["held"], np.int64)
         self._pending = {client: (own, period) for client, own, period in state["pending"]}
-        return self
+        return super().from_state(state)
 
 
 def _held_in(bits: Sequence[np.ndarray]) -> np.ndarray:

@@ -60,10 +60,15 @@ class ChunkRunner:
         self._keeps_losses = bool(self.run.planner.policy.needs & OF_TRAINING)
 
     def prepare(self) -> None:
-        """Trains the next window's clients if some of them prune, so that the clock knows what they upload."""
+        """Charges what masks need of the next window; trains its clients if they prune, to know what they upload."""
         run, masks = self.run, self.run.masks
         window = run.at.window + 1
-        if masks is None or window > run.config.rounds or not masks.due(window):
+        if masks is None or window > run.config.rounds:
+            return
+        run.state, changed = masks.prepare(run.state, window)
+        if changed:
+            run.planner.set_costs(masks.costs())
+        if not masks.trains_ahead(window):
             return
         try:
             with run.time.spent("plan"):
@@ -102,9 +107,11 @@ class ChunkRunner:
                 return
         self.arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
         run.at.interval_due = run.planner.policy.decides_after(run.at.window)
-        run.at.pruned = list(planned[-1].pruned)
-        if run.masks is not None and run.masks.received(planned[-1].window.arrivals):
-            run.planner.set_costs(run.masks.costs())
+        if run.masks is not None:
+            last = planned[-1]
+            run.at.pruned, run.at.masks_due = list(last.pruned), run.masks.closed(last.window, last.pruned)
+            if run.masks.received(last.window.arrivals):
+                run.planner.set_costs(run.masks.costs())
 
     def _plan(self) -> list[PlannedWindow]:
         """The windows of the next chunk: up to an interval's end, a grid point, the horizon or the plan's length."""
@@ -135,7 +142,7 @@ class ChunkRunner:
     def _ends_interval(self, last: PlannedWindow) -> bool:
         """Whether nothing can be planned beyond a window: densities or masks may change after it."""
         masks, window = self.run.masks, last.window.index
-        changes = masks is not None and (bool(last.pruned) or masks.due(window + 1) or masks.owed)
+        changes = masks is not None and masks.ends_chunk(window, last.pruned)
         return changes or self.run.planner.policy.decides_after(window)
 
     def _call(self, rows: list[Any]) -> tuple[list[ChunkOutput], float]:

@@ -37,12 +37,12 @@ def decide_densities(run: ActiveRun) -> bool:
 
 
 def change_masks(run: ActiveRun) -> None:
-    """Changes the server's mask after the window at which the run stands, where clients have pruned in it."""
+    """Changes the server's mask after the window at which the run stands."""
     at, masks = run.at, run.masks
     assert masks is not None
     with run.time.spent("prune"):
         run.state, changes = masks.after(run.state, at.window, at.pruned)
-    pruned, at.pruned = at.pruned, []
+    pruned, at.pruned, at.masks_due = at.pruned, [], False
     run.write(masks_record(at.window, at.time_s, pruned, changes))
     run.planner.set_costs(masks.costs())
 

@@ -177,7 +177,7 @@ class Loop:
     def _step(self) -> None:
         """Does one piece of work, and saves a checkpoint where one is due."""
         at, horizon, begin = self.active.at, self.config.horizon_s, time.monotonic()
-        if at.interval_due or at.pruned:
+        if at.interval_due or at.masks_due:
             self._end_interval()
         else:
             self._chunks.prepare()
@@ -213,7 +213,7 @@ class Loop:
         """Decides densities; ends the run where the stop rule holds and `stop_early` is set."""
         at = self.active.at
         stops = at.interval_due and decide_densities(self.active) and self.config.stop_early
-        if at.pruned:
+        if at.masks_due:
             change_masks(self.active)
             self._chunks.compile()  # which does nothing but at the end of the initial stage
         if stops:

@@ -13,7 +13,7 @@ from prfl_jax.density import Decision, Evidence
 from prfl_jax.engine.planner import PlannedWindow
 from prfl_jax.engine.state import ChunkOutput
 from prfl_jax.robustness.update_filter import CLIPPED, REJECTED
-from prfl_jax.runtime.changing_masks import MaskChanges
+from prfl_jax.runtime.run_masks import MaskChanges
 from prfl_jax.tasks import ACCURACY, CLASSIFICATION, Metric, Scores, Task
 
 

@@ -14,7 +14,8 @@ class RunState:
       window, time_s: the last window that closed, and the simulated second at which it did.
       grid: index of the next point of the evaluation grid.
       interval_due: `window` ended an interval, and the decision that follows it has not been made yet.
-      pruned: clients whose masks arrived with `window` and have not changed the server's mask yet.
+      masks_due: the server's mask may change after `window`, and has not yet.
+      pruned: clients whose own masks arrived with `window`, where it may.
       updates, bytes_up, bytes_down, bytes_client_down: totals of the run so far.
       weights: `[S]` of the slots at the last close; empty before it.
       last_eval: test scores of the newest model that was evaluated, with its window.
@@ -29,6 +30,7 @@ class RunState:
     time_s: float = 0.0
     grid: int = 0
     interval_due: bool = False
+    masks_due: bool = False
     pruned: list[int] = dataclasses.field(default_factory=list)
     updates: int = 0
     bytes_up: int = 0
@@ -40,3 +42,6 @@ class RunState:
     train_loss: dict[str, float] = dataclasses.field(default_factory=dict)
     ended: dict[str, Any] | None = None
     total_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.masks_due |= bool(self.pruned)  # all that an earlier version saved of it

@@ -36,6 +36,8 @@ from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.changing_masks import ChangingMasks
 from prfl_jax.runtime.checkpoint import host_copy
 from prfl_jax.runtime.round_costs import round_costs
+from prfl_jax.runtime.run_masks import RunMasks
+from prfl_jax.runtime.shared_mask import SharedMask
 from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import prune
@@ -153,11 +155,12 @@ class Simulation:
         """Clock and densities as `Planner.to_state` left them."""
         return self.new_planner().from_state(state, self.copied_clock(state["clock"]))
 
-    def masks(self, saved: dict[str, Any] | None = None) -> ChangingMasks | None:
-        """The masks of a run at time 0, or as `ChangingMasks.to_state` left them; None where densities give them."""
+    def masks(self, saved: dict[str, Any] | None = None) -> RunMasks | None:
+        """The masks of a run at time 0, or as `RunMasks.to_state` left them; None where densities give them."""
         if self.method.submodels.server_mask is None:
             return None
-        masks = ChangingMasks(self.config, self.method, self.placement)
+        kind = ChangingMasks if self.method.work.own_masks else SharedMask
+        masks = kind(self.config, self.method, self.placement)
         return masks if saved is None else masks.from_state(saved)
 
     def copied_clock(self, state: dict[str, Any]) -> Clock:

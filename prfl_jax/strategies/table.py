@@ -35,6 +35,7 @@ from prfl_jax.strategies import (
     heterofl,
     prfl,
     scaffold,
+    shared_masks,
 )
 from prfl_jax.strategies.method import Method, WindowChoice
 from prfl_jax.system.errors import UserError
@@ -69,6 +70,7 @@ METHODS: dict[str, Method] = {
     **fedrolex.METHODS,
     **fiarse.METHODS,
     **edge_pruning.METHODS,
+    **shared_masks.METHODS,
 }
 
 # strategy -> {dotted config key: value}

@@ -9,6 +9,7 @@ from prfl_jax import registry
 from prfl_jax.clock import CLOSE_RULES, find_close_rule
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.registry import Registry
+from prfl_jax.submodel.adaptive import PRUNEFL
 from prfl_jax.submodel.filters import Filters
 from prfl_jax.submodel.leading import Leading
 from prfl_jax.submodel.magnitude import Magnitude
@@ -16,6 +17,7 @@ from prfl_jax.submodel.personal import LAYERWISE, OWN_SHARES, OWN_SIZES, THRESHO
 from prfl_jax.submodel.rolling import Rolling
 from prfl_jax.submodel.rule import Nested, Submodel, SubmodelRule
 from prfl_jax.submodel.server_mask import least_votes
+from prfl_jax.submodel.target import ITERATIVE, SNIP
 from prfl_jax.system.errors import refuse
 
 _KEY = "submodel.name"
@@ -45,6 +47,9 @@ SUBMODELS: Registry[SubmodelRule] = Registry(
         "threshold": THRESHOLD,
         "own_shares": OWN_SHARES,
         "own_sizes": OWN_SIZES,
+        "prunefl": PRUNEFL,
+        "snip": SNIP,
+        "iterative": ITERATIVE,
         "full": Submodel(),
     },
     _accept,
@@ -89,9 +94,24 @@ def _initial_stage_waits(flat: Mapping[str, Any]) -> None:
         raise refuse("pruning.initial_rounds", rounds, allowed)
 
 
+def _shared_masks_wait(flat: Mapping[str, Any]) -> None:
+    """A mask of all clients changes where no update under the one before is on its way."""
+    close = flat["window.close"]
+    if SUBMODELS.find(flat[_KEY]).shared_mask and not find_close_rule(close).synchronous:
+        fitting = " or ".join(CLOSE_RULES.with_trait(lambda one: one.synchronous))
+        raise refuse("window.close", close, f"{fitting} with submodel.name={flat[_KEY]!r}, whose mask is everybody's")
+
+
+def _own_check(flat: Mapping[str, Any]) -> None:
+    """What the rule itself refuses."""
+    SUBMODELS.find(flat[_KEY]).check(flat)
+
+
 # run by `config/validate.py`
 CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _layers_are_known,
     _votes_can_be_had,
     _initial_stage_waits,
+    _shared_masks_wait,
+    _own_check,
 )

@@ -19,8 +19,8 @@ class Squares(NamedTuple):
     """Accumulators over the prunable leaves, in their shapes; empty tuples where the importance needs none.
 
     Attributes:
-      total: float32, the sum of squared gradients.
-      held: int32, how many arrivals held the weight.
+      total: float32, the sum of squared gradients; with `Importance.of_sums` a scalar too, of what is never pruned.
+      held: int32, how many arrivals held the weight; () with `of_sums`, which asks for no mean.
     """
 
     total: tuple[jax.Array, ...]
@@ -32,14 +32,16 @@ def init_importance(layout: Layout, kind: Importance | None) -> Squares:
     if kind is None or not kind.gathers:
         return Squares((), ())
     shapes = [layout.shapes[i] for i in layout.prunable]
+    if kind.of_sums:
+        return Squares(tuple(jnp.zeros(s, jnp.float32) for s in (*shapes, ())), ())
     return Squares(tuple(jnp.zeros(s, jnp.float32) for s in shapes), tuple(jnp.zeros(s, jnp.int32) for s in shapes))
 
 
 def add_arrival(importance: Squares, squares: tuple[jax.Array, ...], masks: tuple[jax.Array, ...]) -> Squares:
-    """Adds one arrival's squared gradients `squares` (exactly 0 outside its `masks`)."""
+    """Adds one arrival's squared gradients `squares` (exactly 0 outside its `masks`, where holders are counted)."""
     return Squares(
         tuple(t + s for t, s in zip(importance.total, squares, strict=True)),
-        tuple(h + m.astype(jnp.int32) for h, m in zip(importance.held, masks, strict=True)),
+        tuple(h + m.astype(jnp.int32) for h, m in zip(importance.held, masks, strict=bool(importance.held))),
     )
 
 

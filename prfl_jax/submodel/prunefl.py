@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,9 @@ REMOVAL, HALF_LIFE = 0.3, 10_000  # MAX_DEC_DIFF; ADJ_HALF_LIFE, rounds
 SETTLED_CHANGES, SETTLED_BY = 5, 0.1  # prev_num; IP_THR
 
 
-def prunefl_removal(round_number: int) -> float:
-    """The share of each layer that PruneFL removes first in a round of federated training; 0.3 in the initial stage."""
-    return REMOVAL * 0.5 ** (round_number / HALF_LIFE)
+def prunefl_removal(round_number: Any, share: float = REMOVAL) -> Any:
+    """The share of each layer that PruneFL removes first in a round of federated training, `share` in round 0."""
+    return share * 0.5 ** (round_number / HALF_LIFE)
 
 
 def prunefl_step(
@@ -34,7 +35,7 @@ def prunefl_step(
     squares: Arrays,
     layer_s: jax.Array,
     removal: jax.Array,
-    constant_s: jax.Array,
+    constant_s: jax.Array | float,
     fixed_squares: jax.Array,
 ) -> Arrays:
     """The next masks: `removal` of each layer goes by magnitude, then weights come back by their gradients.

@@ -17,7 +17,7 @@ from prfl_jax.submodel.client_masks import ClientMasks
 from prfl_jax.submodel.given import given
 from prfl_jax.submodel.layers import Layer
 from prfl_jax.submodel.scores import Importance
-from prfl_jax.submodel.server_mask import ServerMask
+from prfl_jax.submodel.server_mask import PruningSettings, ServerMask
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.system.errors import UserError
 
@@ -131,6 +131,16 @@ class SubmodelRule:
         return False
 
     @property
+    def shared_mask(self) -> bool:
+        """Whether that mask is the server's alone: all clients train under it, and have none of their own."""
+        return self.server_masks and not self.masks_of_clients
+
+    @property
+    def evidence(self) -> Importance | None:
+        """What the server gathers of the clients' gradients for its mask (`Importance.of_sums`); None: nothing."""
+        return None
+
+    @property
     def by_magnitude(self) -> bool:
         """Whether a sub-model holds the weights of largest magnitude at its dispatch."""
         return False
@@ -139,9 +149,15 @@ class SubmodelRule:
         """With `scored`: (weights, squares) -> scores, as in `Submodel.scores`."""
         return None
 
+    def check(self, flat: Mapping[str, Any]) -> None:
+        """Refuses a config, {dotted key: value}, whose other keys the rule cannot work with."""
+
     def fit(self, network: Network, name: str) -> Submodels:
         """The sub-models of `network`; `name` is what the config calls the rule, for the text of errors."""
         return Submodels(network.size)
+
+    def check_fitted(self, size: ModelSize, pruning: PruningSettings) -> None:
+        """Refuses settings of the group `pruning` that the rule cannot work with for a model of that size."""
 
 
 class Nested(SubmodelRule):

@@ -24,11 +24,14 @@ class Importance:
       scores: (weights, squares) -> scores; see `Submodel.scores`.
       from_updates: squared gradients are ((w_sent - w_received) / lr)^2 of each update.
       from_clients: squared gradients are those of the client's own steps, which it uploads.
+      of_sums: these are the squares of the sums over a round's steps, of all weights, held or not, and one number for
+        all values that are never pruned.
     """
 
     scores: Callable[[Arrays, Arrays], Arrays]
     from_updates: bool = False
     from_clients: bool = False
+    of_sums: bool = False
 
     @property
     def gathers(self) -> bool:
@@ -61,3 +64,6 @@ IMPORTANCES: Registry[Importance] = Registry(
         "product": Importance(weight_times_squares, from_updates=True),
     },
 )
+
+# what PruneFL's server gathers, which no pruning score is made of
+GRADIENT_SUMS = Importance(squares_alone, from_clients=True, of_sums=True)

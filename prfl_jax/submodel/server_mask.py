@@ -32,6 +32,9 @@ class PruningSettings:
       initial_steps: local steps of its rounds.
       recovered: `zero` or `stale`: the value with which a client begins to train a weight that it takes back.
       gradients: `interval` or `round`: since when squared gradients are added up.
+      density: share of the weights that can be pruned that a rule with a target keeps in the end.
+      times: prunings in which iterative pruning reaches it.
+      rounds: windows of the run at most.
     """
 
     clients: int
@@ -45,6 +48,9 @@ class PruningSettings:
     initial_steps: int = 50
     recovered: str = "zero"
     gradients: str = "interval"
+    density: float = 0.1
+    times: int = 20
+    rounds: int = 1000
 
     @property
     def least(self) -> int:
@@ -74,7 +80,7 @@ class PruningSettings:
 
 def pruning_settings(config: Any) -> PruningSettings:
     """The settings of a config."""
-    return PruningSettings(clients=config.clients.number, **config.pruning)
+    return PruningSettings(clients=config.clients.number, rounds=config.rounds, **config.pruning)
 
 
 def least_votes(share: float, clients: int, above: bool = False) -> int:
@@ -100,11 +106,23 @@ class MaskInputs(NamedTuple):
       masks: bool, the present ones of the server.
       weights: float32, of the server's model.
       votes: int32, how many of all clients hold each weight; () unless clients have masks of their own.
+      before: float32, of the model with which the window began, as it was sent; () unless `ServerMask.reads_before`.
+      squares: float32, what `SubmodelRule.evidence` has gathered since the last change; () for nothing.
+      fixed_squares: float32 scalar, likewise of all values that are never pruned.
+      window: int32 scalar, the last window.
+      layer_s: float32 `[leaves]`, s of a round that one held weight of each leaf adds (`transport.round_time`).
+      constant_s: s of a round without any of these weights.
     """
 
     masks: Arrays
     weights: Arrays
     votes: Arrays = ()
+    before: Arrays = ()
+    squares: Arrays = ()
+    fixed_squares: Any = 0.0
+    window: Any = 0
+    layer_s: Any = ()
+    constant_s: float = 0.0
 
 
 Change = Callable[[MaskInputs, PruningSettings], Arrays]
@@ -112,12 +130,17 @@ Change = Callable[[MaskInputs, PruningSettings], Arrays]
 
 @dataclasses.dataclass(frozen=True)
 class ServerMask:
-    """How a rule changes the server's mask after a window in which clients have pruned; traced functions.
+    """How a rule changes the server's mask after a window; traced functions, but for `due`.
 
     Attributes:
       change: the next mask.
       initial: the next one in the initial stage, which comes before training; None: there is none.
+      due: (window, settings) -> whether the mask changes after that window, counted from 1; None: after each one in
+        which clients have pruned.
+      reads_before: whether `change` reads `MaskInputs.before`.
     """
 
     change: Change
     initial: Change | None = None
+    due: Callable[[int, PruningSettings], bool] | None = None
+    reads_before: bool = False

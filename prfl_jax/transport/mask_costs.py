@@ -7,13 +7,15 @@ The server's is the same for all clients, so it is the end of what they share, n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from prfl_jax.clock.settings import in_turn
 from prfl_jax.clock.types import Costs
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.transport.costs import compute_seconds
+from prfl_jax.transport.measured import measured_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,22 +48,36 @@ def encoded_bytes(size: ModelSize, held: np.ndarray) -> np.ndarray:
     return np.where(count == size.prunable, 0, np.minimum(-(-size.prunable // 8), 4 * count)).astype(np.int64)
 
 
-def mask_costs(size: ModelSize, held: HeldWeights, samples: float, flop_s: Sequence[float]) -> Costs:
+def mask_costs(size: ModelSize, held: HeldWeights, seconds: np.ndarray) -> Costs:
     """Costs of the next dispatches: all clients are sent the server's kept values, each sends its own.
 
     Args:
       size: the whole model.
-      samples: that a client trains on in a round.
-      flop_s: `[M]` FLOP/s of the clients; () means that computing takes 0 s.
+      seconds: `[M]` s of computing of each client's round (`held_seconds`).
     """
     clients = len(held.clients)
     up = value_bytes(size, held.sent) + np.where(held.sends_mask, encoded_bytes(size, held.sent), 0)
-    whole = sum(size.layer_flop)
-    share = held.clients / np.asarray(size.layers) @ np.asarray(size.layer_flop) / whole if whole else np.ones(clients)
     return Costs(
         down_bytes=value_bytes(size, held.server) + np.where(held.owed, encoded_bytes(size, held.server), 0),
         mask_bytes=np.zeros(clients, np.int64),
         up_bytes=up,
-        compute_s=compute_seconds(size, np.full(clients, 100), samples, flop_s, share),
+        compute_s=seconds,
         group=np.zeros(clients, np.int64),
     )
+
+
+def held_seconds(config: Any, size: ModelSize, held: np.ndarray, steps: int | None = None) -> np.ndarray:
+    """`[M]` s of computing of each client's round: by FLOP (`clients.flop_s`) and as measured (`clients.step_s`).
+
+    Args:
+      config: a whole config.
+      size: the whole model.
+      held: `[M, L]` weights of each prunable leaf that each client trains.
+      steps: of a round; None: `local.steps`.
+    """
+    clients, steps = config.clients, config.local.steps if steps is None else steps
+    whole, number = sum(size.layer_flop), len(held)
+    share = held / np.asarray(size.layers) @ np.asarray(size.layer_flop) / whole if whole else np.ones(number)
+    samples, speeds = steps * float(config.local.batch_size), in_turn(clients.flop_s, number)
+    seconds = compute_seconds(size, np.full(number, 100), samples, speeds, share)
+    return seconds + measured_seconds(clients, held, steps)

@@ -64,10 +64,16 @@ def small_model(strategy: str) -> dict[str, Any]:
     return {"model__name": "conv2", "model__width": 0.1} if rule.known_networks else {}
 
 
+def often(strategy: str) -> dict[str, Any]:
+    """Where the server's mask is everybody's, settings with which it changes in a short run; else nothing."""
+    rule = SUBMODELS.find(strategies.METHODS[strategy].submodel)
+    return {"pruning__times": 2, "pruning__interval": 3} if rule.shared_mask else {}
+
+
 def config(strategy: str = "prfl", **changes: Any) -> Any:
     """A config of that strategy with `SETTINGS` and then `changes`; `a__b=value` sets `a.b`."""
     c = strategies.use(default_config(), strategy)
-    changes = {**small_model(strategy), **changes}
+    changes = {**small_model(strategy), **often(strategy), **changes}
     named = {key.replace("__", "."): value for key, value in changes.items()}
     assert named.keys() <= RULES.keys(), named
     for key, value in {**SETTINGS, **named}.items():

@@ -67,10 +67,11 @@ for _name, _args in (("fedadagrad", ""), ("fedadam", '"b1": 0, "b2": 1, '), ("fe
 for _name, _row in METHODS.items():
     if find_density(_row.density).draws_ratios:
         EQUALS_FEDAVG[_name] = dict(density__name="full")
-# Masks that change in the run: those of clients that prune nothing, without an initial stage, are full.
+# Masks that change in the run: those that prune nothing, without an initial stage, are full.
 SERVER_MASKS = [name for name, row in METHODS.items() if SUBMODELS.find(row.submodel).server_masks]
 EQUALS_FEDAVG |= {
-    name: dict(pruning__share=0.0, pruning__initial_rounds=0, density__name="full") for name in SERVER_MASKS
+    name: dict(pruning__share=0.0, pruning__initial_rounds=0, pruning__density=1.0, density__name="full")
+    for name in SERVER_MASKS
 }
 # FedProx's mu is 0.01 where none is given.
 EQUALS_FEDAVG["fedprox"] = dict(local__prox_mu=1e-12)
@@ -206,6 +207,8 @@ def long_run(method):
     work = {"local__lr": 0.3, "local__steps": 5} if tiny.small_model(method) else {"local__lr": 1.0}
     if METHODS[method].aggregation == "bsp":  # what is pruned counts as 0, so that much pruning undoes what was learned
         work["density__min_density"] = 0.6
+    if SUBMODELS.find(METHODS[method].submodel).shared_mask:  # this network is small
+        work["pruning__density"] = 0.3
     return tiny.run(method, rounds=rounds, eval_every_s=30.0, **work)
 
 

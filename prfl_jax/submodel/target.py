@@ -1,0 +1,91 @@
+"""Masks that the server keeps for all clients, pruned to a target density: SNIP, once, and iterative pruning.
+
+In the federated forms of PruneFL's public code (Jiang et al. 2022), which compares with them; `shared_masks` computes
+the masks. Weights never come back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prfl_jax.submodel.rule import Network, SubmodelRule, Submodels
+from prfl_jax.submodel.server_mask import Arrays, MaskInputs, PruningSettings, ServerMask
+from prfl_jax.submodel.size import ModelSize
+from prfl_jax.system.errors import UserError, refuse
+
+
+@dataclasses.dataclass(frozen=True)
+class ToDensity(SubmodelRule):
+    """One mask for all clients, which ends at `pruning.density`.
+
+    Attributes:
+      mask: how and when it changes.
+      least_rounds: (`pruning.times`) -> the fewest `rounds` in which it can.
+    """
+
+    mask: ServerMask
+    least_rounds: Callable[[int], int]
+
+    @property
+    def server_masks(self) -> bool:
+        return True
+
+    def check(self, flat: Mapping[str, Any]) -> None:
+        """There are enough rounds."""
+        rounds, times = flat["rounds"], flat["pruning.times"]
+        if rounds < (least := self.least_rounds(times)):
+            allowed = f"at least {least} with submodel.name={flat['submodel.name']!r} and pruning.times={times}"
+            raise refuse("rounds", rounds, allowed)
+
+    def fit(self, network: Network, name: str) -> Submodels:
+        """A full mask, and how it changes."""
+        return Submodels(network.size, server_mask=self.mask)
+
+    def check_fitted(self, size: ModelSize, pruning: PruningSettings) -> None:
+        """Each layer can keep a weight."""
+        if (count := held_at(size, pruning.density)) < (layers := len(size.layers)):
+            raise UserError(
+                f"config.pruning.density={pruning.density}: keeps {count} of the {size.prunable:,} weights that can be "
+                f"pruned; allowed is at least {layers / size.prunable:.2g}: one weight for each of the {layers} layers"
+            )
+
+
+def held_at(size: ModelSize, density: float) -> int:
+    """Weights that are held at that density of all that can be pruned."""
+    return round(density * size.prunable)
+
+
+def _snip(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:
+    import jax.numpy as jnp
+
+    from prfl_jax.submodel.shared_masks import snip_masks
+
+    updates = tuple(after - before for after, before in zip(inputs.weights, inputs.before, strict=True))
+    count = round(pruning.density * sum(mask.size for mask in inputs.masks))
+    return snip_masks(inputs.before, updates, jnp.int32(count))
+
+
+def _first(window: int, pruning: PruningSettings) -> bool:
+    return window == 1
+
+
+def _iterative(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:
+    import jax.numpy as jnp
+
+    from prfl_jax.submodel.shared_masks import iterative_rate, remove_smallest
+
+    rate = iterative_rate(pruning.density, pruning.times)
+    return remove_smallest(inputs.weights, inputs.masks, jnp.float32(rate))
+
+
+def _now_and_then(window: int, pruning: PruningSettings) -> bool:
+    from prfl_jax.submodel.shared_masks import iterative_due
+
+    return iterative_due(window - 1, pruning.rounds, pruning.times)
+
+
+# values of `submodel.name`
+SNIP = ToDensity(ServerMask(_snip, due=_first, reads_before=True), least_rounds=lambda times: 1)
+ITERATIVE = ToDensity(ServerMask(_iterative, due=_now_and_then), least_rounds=lambda times: 2 * times)

@@ -1,0 +1,114 @@
+"""Whole runs with one mask for all clients against the rules written out in float64 (`shared_oracle.py`)."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from prfl_oracle import masked
+from shared_oracle import SharedOracle
+
+from prfl_jax.report import comparable
+from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.system.signals import Interrupted
+
+RUNS = {
+    # times with which the first layer's weights come back more easily than the second's
+    "prunefl": dict(
+        pruning__initial_rounds=0, rounds=9, pruning__interval=2, clients__step_s=(1.0, 3.0, 0.5, 2.0),
+        clients__weight_s=(1e-4, 3e-3), clients__flop_s=(8e5, 4e5, 2e5, 1e5),
+    ),
+    "snip": dict(pruning__density=0.2, rounds=4),
+    "iterative": dict(pruning__density=0.1, pruning__times=3, rounds=12),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def pair(request):
+    """(the run, the oracle's)."""
+    experiment = Experiment(tiny.config(request.param, local__lr=0.5, **RUNS[request.param]))
+    simulation = experiment.simulation
+    initial = jax.device_get(simulation.init_state(simulation.init_key).params)
+    ran = tiny.run_experiment(experiment)
+    oracle = SharedOracle(simulation, initial)
+    oracle.run(experiment.config.rounds)
+    return ran, oracle
+
+
+def test_masks_hold_what_the_loops_say(pair):
+    ran, oracle = pair
+    size, method = ran.experiment.simulation.method.size, ran.experiment.config.strategy
+    found = {r["window"]: round(r["server"] * size.total) - size.fixed for r in ran.of("masks")}
+    assert found == oracle.held
+    assert all(record["clients"] == [record["server"]] * 4 for record in ran.of("masks"))
+    assert min(found.values()) < size.prunable and len(found) == {"prunefl": 4, "snip": 1, "iterative": 3}[method]
+
+
+def test_the_server_model(pair):
+    ran, oracle = pair
+    tiny.close(ran.params, masked(oracle.w, oracle.server), 1e-5)
+    zeros = [np.asarray(ran.params[layer]["kernel"]) == 0 for layer in ("Dense_0", "Dense_1")]
+    assert all((zero >= ~mask).all() for zero, mask in zip(zeros, oracle.server, strict=True))
+
+
+def test_losses_and_bytes_of_every_message(pair):
+    ran, oracle = pair
+    windows = ran.of("window")
+    assert [w["bytes_down"] for w in windows] == oracle.down  # one copy
+    for window, losses, up, down in zip(windows, oracle.losses, oracle.up, oracle.down, strict=True):
+        np.testing.assert_allclose(window["loss"], [losses[client] for client in window["arrivals"]], rtol=1e-5)
+        assert window["client_bytes_up"] == [up[client] for client in window["arrivals"]]
+        assert window["client_bytes_down"] == [[client, down] for client in range(4)]
+
+
+# five of eight clients at a time
+IN_COHORTS = dict(
+    clients__number=8, clients__up_mb_s=(2.0,) * 8, clients__down_mb_s=(8.0,) * 8, window__cohort=5, rounds=9,
+    pruning__density=0.1, pruning__times=2,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["snip", "iterative"])
+def test_a_client_is_sent_the_mask_until_its_update_has_arrived(method):
+    """In cohorts each new mask goes to each client with its next model."""
+    ran = tiny.run(method, **IN_COHORTS)
+    size = ran.experiment.simulation.method.size
+    counts = {r["window"]: round(r["server"] * size.total) - size.fixed for r in ran.of("masks")}
+    held, owed, seen = size.prunable, set(), 0
+    for window in ran.of("window"):
+        values = round((held + size.fixed) * size.bytes_per_value)
+        mask = min(-(-size.prunable // 8), 4 * held)
+        for client, sent in window["client_bytes_down"]:
+            assert sent == values + (mask if client in owed else 0)
+            seen += client in owed
+        assert window["client_bytes_up"] == [values] * 5
+        owed -= set(window["arrivals"])
+        if window["window"] in counts:
+            held, owed = counts[window["window"]], set(range(8))
+    assert seen > 5 and len(counts) == {"snip": 1, "iterative": 2}[method]
+
+
+def test_a_change_waits_for_a_window_with_arrivals():
+    """Where all rounds of window 1 fail SNIP has no update to go by yet."""
+    ran = tiny.run("snip", faults__dropout=0.75, rounds=8, seed=3)
+    with_arrivals = [window["window"] for window in ran.of("window") if window["arrivals"]]
+    assert [record["window"] for record in ran.of("masks")] == with_arrivals[:1]
+    assert with_arrivals[0] > 1 and ran.of("masks")[0]["server"] < 0.11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", RUNS)
+def test_it_goes_on_from_wherever_it_was_stopped(method, tmp_path):
+    settings = IN_COHORTS | dict(eval_every_s=1.0)
+    whole, experiment = tiny.run(method, **settings), Experiment(tiny.config(method, **settings))
+    for stop in range(2, 40, 5):
+        with pytest.raises(Interrupted):
+            experiment.run(tmp_path / str(stop), guard=tiny.StopAt(stop), progress=False)
+        again = experiment.run(tmp_path / str(stop), progress=False)
+        assert comparable(again.report) == comparable(whole.report)
+
+
+def test_malicious_clients_are_outvoted():
+    """Attacks and robust aggregations work as under any other masks."""
+    ran = tiny.run("iterative", attack__name="nan", attack__number=1, aggregation__name="median", rounds=8)
+    assert ran.report["ended"]["how"] == "rounds" and ran.of("window")[-1]["rejected"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ran.params))

@@ -1,0 +1,42 @@
+"""Rules with one mask of the server for all clients: the keys that they cannot be had with."""
+
+import pytest
+import tiny
+
+from prfl_jax.config.validate import validate
+from prfl_jax.runtime.dry_run import estimate
+from prfl_jax.system.errors import UserError
+
+REFUSED = {
+    "window.close": ("prunefl", dict(window__close="fixed"), "all or deadline with submodel.name='prunefl'"),
+    "rounds": ("iterative", dict(rounds=39, pruning__times=20), "at least 40"),
+    "pruning.density": ("snip", dict(pruning__density=0.0), "in (0, 1]"),
+    "pruning.times": ("iterative", dict(pruning__times=0), "1"),
+    "density.name": ("snip", dict(density__name="time_balance", transport__name="unicast"), "full"),
+    "transport.name": ("iterative", dict(transport__name="delta"), "not nested"),
+    "transport.upload": ("prunefl", dict(transport__upload="topk"), "whole"),
+    "local.name": ("snip", dict(local__name="scaffold"), "sgd or proximal"),
+    "engine.train": ("prunefl", dict(engine__train="pending"), "auto or arrival"),
+    "privacy.noise_multiplier": (
+        "prunefl",
+        dict(privacy__noise_multiplier=1.0, aggregation__clip_norm=1.0),
+        "0 with submodel.name='prunefl'",
+    ),
+}
+
+
+@pytest.mark.parametrize("named", REFUSED)
+def test_what_does_not_go_with_a_shared_mask_is_refused(named):
+    method, keys, why = REFUSED[named]
+    with pytest.raises(UserError) as caught:
+        validate(tiny.config(method, **keys))
+    text = str(caught.value)
+    assert text.startswith(f"config.{named}=") and why in text and "\n" not in text
+
+
+@pytest.mark.parametrize("method", ["snip", "iterative"])
+def test_a_density_without_a_weight_for_each_layer_is_refused(method):
+    """Also by a dry run; one of the two layers' 9,528 weights would be 0.0001 of them."""
+    for make in (lambda config: tiny.simulation(method, pruning__density=1e-4), estimate):
+        with pytest.raises(UserError, match=r"config.pruning.density=0.0001: keeps 1 of the 9,528.*at least 0.00021"):
+            make(tiny.config(method, pruning__density=1e-4))
