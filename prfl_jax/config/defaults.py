@@ -123,7 +123,7 @@ def default_config() -> config_dict.ConfigDict:
         # | magnitude: the largest weights at each dispatch | filters: the channels of largest l1 norm at each dispatch
         # | layerwise, threshold: the clients' own masks (edge pruning)
         # | own_shares, own_sizes: likewise, with a share or a size that the density policy decides
-        # | prunefl, snip, iterative: one mask of the server for all clients
+        # | prunefl, conventional, snip, iterative: one mask of the server for all clients
         # | full, or FILE.py:object
         name="nested",
         importance="server_sq_grad",  # server_sq_grad | client_sq_grad | weight | product
@@ -136,7 +136,7 @@ def default_config() -> config_dict.ConfigDict:
         initial_votes=0.8,  # likewise in the initial stage
         votes_above=False,  # True: more clients than that, as printed
         initial_density=0.2,  # thres_density: the initial stage ends when the server's mask holds less
-        initial_rounds=config_dict.placeholder(int),  # at most; None: layerwise, own_shares 10, threshold 1
+        initial_rounds=config_dict.placeholder(int),  # at most; None: layerwise 10, threshold 1, prunefl 1000
         initial_steps=50,  # local steps of a round of the initial stage
         recovered="zero",  # zero | stale: the value of a weight that comes back, stale: the client's last one
         gradients="interval",  # interval | round: squared gradients since the last pruning, or of the pruning round

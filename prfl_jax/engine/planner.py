@@ -144,6 +144,10 @@ class Planner:
             raise RuntimeError("densities can only change where the clock has not gone ahead")
         self.clock.set_costs(costs)
 
+    def begin_at(self, time_s: float, copied: Callable[[dict[str, Any]], Clock]) -> None:
+        """Lets window 1 begin at a simulated second; `copied` as for `send_ahead`. Before any window is planned."""
+        self.clock = copied(self.clock.to_state() | {"time_s": time_s})
+
     def learning_rate(self, dispatched_s: float) -> float:
         """lr * decay ^ (simulated time / (dt_ref * decay_rounds)): the same clock for every method."""
         local = self._local

@@ -74,7 +74,7 @@ def _result(task: LocalTask, given: LocalInput, end: Any, loss: jax.Array) -> Lo
     """What a round ends with, from what its steps carried."""
     params, moments, squares = end
     if task.settings.sum_gradients:
-        squares = _squared(task.layout, squares)
+        squares = _squares_of_all(task, squares)
     if not task.settings.keeps_moments:
         return LocalResult(params, loss, squares)
     held = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
@@ -115,7 +115,9 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
         p, state, squares = carry
         (value, after), gradient, own = loss_and_gradient(p, *batch)
         if settings.sum_gradients:
-            squares = jax.tree.map(jnp.add, squares, split_state(gradient)[0])
+            of_step = split_state(gradient)[0]
+            of_step = jax.tree.map(jnp.square, of_step) if settings.square_gradients else of_step
+            squares = jax.tree.map(jnp.add, squares, of_step)
         elif settings.square_gradients:
             kept = layout.select(gradient if settings.squares_of_all else masked(gradient))
             squares = tuple(s + (g * g).reshape(s.shape) for s, g in zip(squares, kept, strict=True))
@@ -148,9 +150,10 @@ def _steps(task: LocalTask, given: LocalInput, anew: Anew | None, correction: An
     return (sent, moments, squares), step if given.steps is None or settings.long else own_step
 
 
-def _squared(layout: Layout, sums: Any) -> tuple[jax.Array, ...]:
-    """Squares of the prunable leaves of sums of gradients, and one sum of the squares of all others."""
-    squares = {path: leaf * leaf for path, leaf in flat_paths(sums).items()}
+def _squares_of_all(task: LocalTask, sums: Any) -> tuple[jax.Array, ...]:
+    """Squares of the prunable leaves, and one sum of those of all others, of sums over steps of gradients or of g^2."""
+    layout, squared = task.layout, (lambda leaf: leaf) if task.settings.square_gradients else jnp.square
+    squares = {path: squared(leaf) for path, leaf in flat_paths(sums).items()}
     pruned = tuple(squares.pop(layout.paths[i]) for i in layout.prunable)
     return *pruned, sum((jnp.sum(rest) for rest in squares.values()), jnp.zeros(()))
 

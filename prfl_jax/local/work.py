@@ -40,7 +40,8 @@ class LocalSettings:
       square_gradients: return the sum over steps of g^2 too.
       squares_of_all: these are of all prunable weights, not of those alone that the client holds.
       sum_gradients: return the squares of the sum over steps instead (`LocalWork.sums_gradients`): of all prunable
-        weights, held or not, and the sum of the squares of all values that are never pruned.
+        weights, held or not, and the sum of the squares of all values that are never pruned. With `square_gradients`
+        too, of these values the sum over steps of g^2.
       widths: densities (percent) that a client may draw for a step (`config.density.tiers`); () if none is drawn.
       optimizer: makes the steps from the gradients; None: SGD.
       keeps_moments: whether the optimiser's state (of SGD its momentum) is kept by the client, not begun anew in each

@@ -36,7 +36,7 @@ class MaskTotals:
         self._points.add((record["t_s"], record["window"], record["server"], *spread))
         self._last = record
         if record["stage"] == "initial":
-            rounds = 1 if self._initial is None else self._initial["rounds"] + 1
+            rounds = record.get("rounds", 1) + (0 if self._initial is None else self._initial["rounds"])
             self._initial = {
                 "rounds": rounds,
                 "ended": record["initial_over"],

@@ -45,6 +45,7 @@ _STRATEGY_NAMES = {
     "layerwise_bandit": "edge pruning, FedMP's bandit",
     "prfl_personal": "PR-FL, personal masks",
     "prunefl": "PruneFL",
+    "conventional": "PruneFL's first stage",
     "snip": "SNIP",
     "iterative": "iterative pruning",
 }

@@ -27,6 +27,7 @@ from prfl_jax.runtime.checkpoint import SharedCheckpoints, Snapshot
 from prfl_jax.runtime.chunk_runner import ChunkRunner
 from prfl_jax.runtime.density_decision import change_masks, decide_densities
 from prfl_jax.runtime.evaluation_grid import EvaluationGrid
+from prfl_jax.runtime.initial_pruning import prune_initially
 from prfl_jax.runtime.records import final_record, own_models
 from prfl_jax.runtime.run_state import RunState
 from prfl_jax.runtime.simulation import Simulation
@@ -125,10 +126,9 @@ class Loop:
                 self._metrics.truncate_at(found.host["metrics_bytes"])
             active.state = sim.to_devices(found.state)
             messages = [*messages, f"resumed after window {active.at.window} ({active.at.time_s:,.0f} simulated s)"]
-        for data in (active.test, active.signal):
-            if data is not None:
-                with active.time.spent("compile"):
-                    sim.evaluator.warm_up(whole(active.state.params, active.state.fixed), data)
+        for data in filter(None, (active.test, active.signal)):
+            with active.time.spent("compile"):
+                sim.evaluator.warm_up(whole(active.state.params, active.state.fixed), data)
         if active.at.ended is None:
             with active.time.spent("compile"):
                 self._chunks.compile()
@@ -167,11 +167,10 @@ class Loop:
 
     def _make_progress(self) -> Progress:
         config, at = self.config, self.active.at
-        windows = None if config.rounds >= ENDLESS else config.rounds
         stream = None if self._progress else open(os.devnull, "w")  # noqa: SIM115 - closed with the process
         return Progress(
-            windows, config.horizon_s, window=at.window, simulated_s=at.time_s, stream=stream,
-            metric=Headline.of_task(self._metric),
+            None if config.rounds >= ENDLESS else config.rounds, config.horizon_s, window=at.window,
+            simulated_s=at.time_s, stream=stream, metric=Headline.of_task(self._metric),
         )  # fmt: skip
 
     def _step(self) -> None:
@@ -179,6 +178,8 @@ class Loop:
         at, horizon, begin = self.active.at, self.config.horizon_s, time.monotonic()
         if at.interval_due or at.masks_due:
             self._end_interval()
+        elif self.active.masks is not None and self.active.masks.first_rounds:
+            prune_initially(self.active, self._grid)
         else:
             self._chunks.prepare()
             upcoming_s = self._next_end_s()

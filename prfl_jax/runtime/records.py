@@ -98,7 +98,8 @@ def interval_record(
 def masks_record(window: int, t_s: float, pruned: Sequence[int], changes: MaskChanges) -> dict[str, Any]:
     """A change of the masks after a window: what share of the model's values the server's and the clients' hold.
 
-    `server_bytes` are those of the server's model; with `initial_over` training begins, or has begun.
+    `server_bytes` are those of the server's model; with `initial_over` training begins, or has begun. `rounds` is only
+    in the record of an initial stage that was over before window 1.
     """
     return {
         "kind": "masks",
@@ -111,6 +112,7 @@ def masks_record(window: int, t_s: float, pruned: Sequence[int], changes: MaskCh
         "changed": changes.changed,
         "server_bytes": changes.server_bytes,
         "initial_over": changes.initial_over,
+        **({} if changes.rounds is None else {"rounds": changes.rounds}),
     }
 
 

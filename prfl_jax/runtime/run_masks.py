@@ -33,6 +33,7 @@ class MaskChanges:
       changed: whether the server's mask is another one.
       server_bytes: of the server's model: the values that its mask holds, and the encoded mask.
       initial_over: whether the initial stage has ended.
+      rounds: of the initial stage, where it is over at once, before window 1; else None.
     """
 
     initial: bool
@@ -41,6 +42,7 @@ class MaskChanges:
     changed: bool
     server_bytes: int
     initial_over: bool
+    rounds: int | None = None
 
 
 class RunMasks(abc.ABC):
@@ -53,9 +55,12 @@ class RunMasks(abc.ABC):
 
     Attributes:
       initial: whether the initial stage goes on, whose rounds are windows of `pruning.initial_steps` steps.
+      first_rounds: rounds at most of a stage on one client's samples, which comes before window 1; 0: none, or it is
+        over.
     """
 
     initial = False
+    first_rounds = 0
 
     def __init__(self, config: Any, method: ResolvedMethod, placement: Placement) -> None:
         assert method.submodels.server_mask is not None

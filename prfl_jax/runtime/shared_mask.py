@@ -20,7 +20,7 @@ from prfl_jax.engine.placement import ALL, Placement
 from prfl_jax.engine.state import State
 from prfl_jax.runtime.run_masks import MaskChanges, RunMasks, changed_levels
 from prfl_jax.submodel import ModelSize, find_submodel
-from prfl_jax.submodel.server_mask import MaskInputs, held_masks
+from prfl_jax.submodel.server_mask import Arrays, MaskInputs, held_masks
 from prfl_jax.system.host_offload import fetch
 from prfl_jax.transport.mask_costs import HeldWeights, held_seconds, mask_costs
 from prfl_jax.transport.round_time import round_time
@@ -33,7 +33,9 @@ class SharedMask(RunMasks):
         super().__init__(config, method, placement)
         self._postponed = False  # a change was due after a window in which nobody arrived
         self._slot = 0  # one that the last window of a chunk has dispatched
-        self._gathers = find_submodel(config.submodel).evidence is not None
+        rule, most = find_submodel(config.submodel), self.settings.initial_rounds
+        self.first_rounds = (rule.initial_rounds if most is None else most) if self._rule.first else 0
+        self._gathers = rule.evidence is not None
         self._uploads = False  # whether clients send what is gathered of their gradients
         self._time = round_time(config, method.size)
         self._change = placement.jit_global(self._changed, ALL)
@@ -84,7 +86,28 @@ class SharedMask(RunMasks):
         state, changed = self._replaced(state, window, found)
         if self._gathers:
             state, self._uploads = _forgotten(state), False
-        return state, MaskChanges(False, self.retention, self.retentions(), changed, self.server_bytes(), True)
+        return state, self.changes(changed)
+
+    def changes(self, changed: bool, rounds: int | None = None) -> MaskChanges:
+        """The change to the present mask; `rounds`: of the stage before window 1, if it was made there."""
+        return MaskChanges(
+            rounds is not None, self.retention, self.retentions(), changed, self.server_bytes(), True, rounds
+        )
+
+    def first_step(self, state: State, squares: Arrays) -> tuple[State, bool]:
+        """The next mask in the stage before window 1, and whether it is another one.
+
+        Args:
+          squares: gathered as `GRADIENT_SUMS` says.
+        """
+        return self._replaced(
+            state, 0, self._change(state.levels, state.params, ((), np.int32(0)), squares, np.int32(0))
+        )
+
+    @property
+    def held(self) -> np.ndarray:
+        """`[L]` weights of each prunable leaf that the mask holds."""
+        return self._server
 
     def retentions(self) -> np.ndarray:
         """`[M]` share of all values that clients hold: the server's."""
@@ -107,11 +130,16 @@ class SharedMask(RunMasks):
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes, as JSON can hold it."""
-        return super().to_state() | {"postponed": self._postponed, "slot": self._slot, "uploads": self._uploads}
+        return (
+            super().to_state()
+            | {"postponed": self._postponed, "slot": self._slot, "uploads": self._uploads}
+            | {"first_rounds": self.first_rounds}
+        )
 
     def from_state(self, state: dict[str, Any]) -> Self:
         """Takes over what `to_state` wrote; returns itself."""
         self._postponed, self._slot, self._uploads = state["postponed"], state["slot"], state["uploads"]
+        self.first_rounds = state["first_rounds"]
         return super().from_state(state)
 
 

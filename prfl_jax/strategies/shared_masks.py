@@ -24,6 +24,9 @@ PRUNEFL = Method(
 
 METHODS = {
     "prunefl": PRUNEFL,
+    "conventional": dataclasses.replace(
+        PRUNEFL, submodel="conventional", source="the first stage of PruneFL alone, Jiang et al. 2022"
+    ),
     "snip": dataclasses.replace(PRUNEFL, submodel="snip", source="SNIP, Lee et al. 2019, once after round 1"),
     "iterative": dataclasses.replace(
         PRUNEFL, submodel="iterative", source="iterative magnitude pruning, as in Jiang et al. 2022"

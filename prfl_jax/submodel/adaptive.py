@@ -1,6 +1,7 @@
-"""PruneFL's mask of all clients: after every `pruning.interval` windows small weights go, and some come back.
+"""PruneFL's mask of all clients (Jiang et al. 2022): small weights go, and some that pay come back.
 
-`prunefl` computes the masks. They follow from gradients that clients add up, and from the time that a weight costs.
+It changes in a stage on one client's samples before window 1, and after every `pruning.interval` windows. `prunefl`
+computes the masks. They follow from gradients that are added up, and from the time that a weight costs.
 """
 
 from __future__ import annotations
@@ -14,20 +15,29 @@ from prfl_jax.submodel.server_mask import Arrays, MaskInputs, PruningSettings, S
 
 @dataclasses.dataclass(frozen=True)
 class PruneFL(SubmodelRule):
-    """One mask for all clients, whose size follows from loss and time of a round."""
+    """One mask for all clients, whose size follows from loss and time of a round.
+
+    Attributes:
+      adaptive: whether it changes after the first stage.
+      initial_rounds: of that stage at most, unless the config gives a number (IP_MAX_ROUNDS in its public code).
+    """
+
+    adaptive: bool = True
+    initial_rounds: int = 1000
 
     @property
     def server_masks(self) -> bool:
         return True
 
     @property
-    def evidence(self) -> Importance:
+    def evidence(self) -> Importance | None:
         """Squares of each client's sum of gradients."""
-        return GRADIENT_SUMS
+        return GRADIENT_SUMS if self.adaptive else None
 
     def fit(self, network: Network, name: str) -> Submodels:
         """A full mask, and how it changes."""
-        return Submodels(network.size, server_mask=ServerMask(_step, due=_every_interval))
+        due = _every_interval if self.adaptive else _never
+        return Submodels(network.size, server_mask=ServerMask(_step, due=due, first=True))
 
 
 def _step(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:
@@ -43,5 +53,9 @@ def _every_interval(window: int, pruning: PruningSettings) -> bool:
     return window % pruning.interval == 0
 
 
+def _never(window: int, pruning: PruningSettings) -> bool:
+    return False
+
+
 # values of `submodel.name`
-PRUNEFL = PruneFL()
+PRUNEFL, CONVENTIONAL = PruneFL(), PruneFL(adaptive=False)

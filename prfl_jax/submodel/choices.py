@@ -9,7 +9,7 @@ from prfl_jax import registry
 from prfl_jax.clock import CLOSE_RULES, find_close_rule
 from prfl_jax.models.architectures import ARCHITECTURES
 from prfl_jax.registry import Registry
-from prfl_jax.submodel.adaptive import PRUNEFL
+from prfl_jax.submodel.adaptive import CONVENTIONAL, PRUNEFL
 from prfl_jax.submodel.filters import Filters
 from prfl_jax.submodel.leading import Leading
 from prfl_jax.submodel.magnitude import Magnitude
@@ -48,6 +48,7 @@ SUBMODELS: Registry[SubmodelRule] = Registry(
         "own_shares": OWN_SHARES,
         "own_sizes": OWN_SIZES,
         "prunefl": PRUNEFL,
+        "conventional": CONVENTIONAL,
         "snip": SNIP,
         "iterative": ITERATIVE,
         "full": Submodel(),
@@ -88,6 +89,8 @@ def _votes_can_be_had(flat: Mapping[str, Any]) -> None:
 def _initial_stage_waits(flat: Mapping[str, Any]) -> None:
     """A round of the initial stage ends for all clients at once: the next one begins from its masks."""
     rule, rounds, close = SUBMODELS.find(flat[_KEY]), flat["pruning.initial_rounds"], flat["window.close"]
+    if rule.shared_mask:
+        return
     if (rule.initial_rounds if rounds is None else rounds) and not find_close_rule(close).synchronous:
         fitting = " or ".join(CLOSE_RULES.with_trait(lambda one: one.synchronous))
         allowed = f"0 with submodel.name={flat[_KEY]!r} and window.close={close!r}; others with window.close={fitting}"

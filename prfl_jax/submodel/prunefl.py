@@ -84,11 +84,13 @@ class InitialPruning:
       classes: of the task; pruning begins when the accuracy on these samples is at least 1.5 / `classes`.
       every: rounds from one pruning to the next; the first is in the round in which the accuracy is reached.
       most_rounds: after so many the stage ends in any case.
+      look_every: until then the accuracy is looked at before the rounds 1, 1 + `look_every`, ...
     """
 
     classes: int
     every: int = 50
     most_rounds: int = 1000
+    look_every: int = 10
 
     def begins(self, accuracy: float) -> bool:
         """Whether the accuracy, a share, is high enough to prune from this round on."""

@@ -138,9 +138,12 @@ class ServerMask:
       due: (window, settings) -> whether the mask changes after that window, counted from 1; None: after each one in
         which clients have pruned.
       reads_before: whether `change` reads `MaskInputs.before`.
+      first: whether a stage on one client's samples comes before window 1 (`runtime/initial_pruning.py`), in which the
+        mask changes likewise, with `MaskInputs.window` 0.
     """
 
     change: Change
     initial: Change | None = None
     due: Callable[[int, PruningSettings], bool] | None = None
     reads_before: bool = False
+    first: bool = False

@@ -7,7 +7,7 @@ import functools
 import jax
 import numpy as np
 from edge_oracle import EdgeOracle
-from prfl_oracle import LAYERS, masked, mlp_gradient
+from prfl_oracle import LAYERS, masked, mlp_forward, mlp_gradient
 
 from prfl_jax.data.device import draw_batches
 
@@ -29,6 +29,51 @@ class SharedOracle(EdgeOracle):
         self.new_mask, self.held = False, {}
         self.rule = getattr(self, simulation.config.submodel.name)
         self.gradients = jax.tree.map(np.zeros_like, self.w)  # squares of sums
+
+    def run(self, windows):
+        if self.config.submodel.name in ("prunefl", "conventional") and self.config.pruning.initial_rounds != 0:
+            self.first_stage()
+        super().run(windows)
+
+    def first_stage(self):
+        """PruneFL's on client 0: over and over the same ten batches, until the number of weights has settled."""
+        config, pruning = self.config, self.config.pruning
+        x, y = jax.device_get(
+            draw_batches(self.data, self.sim.initial_keys.data, 0, 0, 10, config.local.batch_size, "unit", "none")
+        )
+        begun, sizes, biases = None, [], sum(self.w[layer]["bias"].size for layer in LAYERS)
+        self.first_s = 0.0
+        for number in range(1, pruning.initial_rounds + 1):
+            if begun is None and number % 10 == 1:
+                right = [
+                    mlp_forward(masked(self.w, self.server), a)[1].argmax(1) == b for a, b in zip(x, y, strict=True)
+                ]
+                begun = number if np.mean(right) >= 0.15 else None
+            self.first_s += 10 * self.step_s(0)
+            stale = self.rest(self.server)
+            w = masked(self.w, self.server)
+            for a, b in zip(x, y, strict=True):
+                gradient = mlp_gradient(w, a, b)[1]
+                self.gradients = jax.tree.map(lambda so_far, g: so_far + g**2, self.gradients, gradient)
+                w = jax.tree.map(lambda p, g: p - config.local.lr * g, w, masked(gradient, self.server))
+            self.w = jax.tree.map(np.add, w, stale)
+            if begun is not None and (number - begun) % pruning.interval == 0:
+                self.server = self.pruned(pruning.share)
+                sizes.append(sum(int(mask.sum()) for mask in self.server) + biases)
+                steady = [abs(b / a - 1) <= 0.1 for a, b in zip(sizes, sizes[1:], strict=False)]
+                if len(steady) >= 5 and all(steady[-5:]):
+                    break
+        self.first_rounds, self.new_mask = number, bool(sizes)
+        self.held[0] = sum(int(mask.sum()) for mask in self.server)
+
+    def step_s(self, client):
+        """Seconds of a step under the server's mask: as measured, and three passes of two operations a weight."""
+        clients, batch = self.config.clients, self.config.local.batch_size
+        held = sum(int(mask.sum()) for mask in self.server)
+        return clients.step_s[client] + clients.weight_s[0] * held + 6 * batch * held / clients.flop_s[client]
+
+    def conventional(self, number, before):
+        return None
 
     def window(self, number):
         self.down.append(self.bytes_of(self.server, self.new_mask))
@@ -71,7 +116,10 @@ class SharedOracle(EdgeOracle):
         pruning = self.config.pruning
         if number % pruning.interval:
             return None
-        removal = pruning.share * 0.5 ** (number / 10_000)
+        return self.pruned(pruning.share * 0.5 ** (number / 10_000))
+
+    def pruned(self, removal):
+        """PruneFL's step, after which squared gradients are forgotten."""
         new = [smallest_away(w, mask, removal) for w, mask in zip(self.kernels(), self.server, strict=True)]
         squares, layer_s, constant_s = self.kernels(self.gradients), *self.round_time()
         total = sum(self.gradients[layer]["bias"].sum() for layer in LAYERS)
