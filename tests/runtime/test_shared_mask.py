@@ -18,8 +18,8 @@ RUNS = {
         clients__weight_s=(1e-4, 3e-3), clients__flop_s=(8e5, 4e5, 2e5, 1e5),
     ),
     "conventional": dict(
-        pruning__initial_rounds=40, pruning__interval=4, rounds=3, clients__step_s=(1.0, 2.0, 1.5, 1.0), clients__weight_s=(1e-4,),
-        clients__flop_s=(8e5, 4e5, 2e5, 1e5),
+        pruning__initial_rounds=40, pruning__interval=4, rounds=3, clients__step_s=(1.0, 2.0, 1.5, 1.0),
+        clients__weight_s=(1e-4,), clients__flop_s=(8e5, 4e5, 2e5, 1e5),
     ),
     "snip": dict(pruning__density=0.2, rounds=4),
     "iterative": dict(pruning__density=0.1, pruning__times=3, rounds=12),
