@@ -66,6 +66,10 @@ def privacy(flat: Mapping[str, Any]) -> None:
     if SUBMODELS.find(name).evidence is not None:
         allowed = f"0 with submodel.name={name!r}: the gradients that clients upload are not covered by the accountant"
         raise refuse("privacy.noise_multiplier", noise, allowed)
+    rounds = flat["pruning.initial_rounds"]
+    if SUBMODELS.find(name).first_stage and rounds != 0:
+        allowed = f"0 {words}: what one client learns before window 1 is not covered by the accountant"
+        raise refuse("pruning.initial_rounds", rounds, allowed)
 
 
 def sent_beside(flat: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from prfl_jax.submodel import find_submodel
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, root_key
 from prfl_jax.system.notices import warn_once
+from prfl_jax.transport.mask_costs import gradient_bytes
 
 # FLOP/s of training that host time is guessed with; a GPU's is a cautious guess, nothing was measured there
 ASSUMED_FLOP_S = {"cpu": 1.0e11, "gpu": 1.0e13, "tpu": 1.0e13}
@@ -143,7 +144,7 @@ def estimate(config: Any) -> Estimate:
         windows=total,
         simulated_s=simulated_s,
         updates=updates,
-        bytes_up=clock["bytes_up"] * scale,
+        bytes_up=clock["bytes_up"] * scale + _gradients_up(config, method, total, updates),
         bytes_down=clock["bytes_down"] * scale,
         faults={kind: sum(counts) * scale for kind, counts in clock.get("faults", {}).items()},
         flop=flop,
@@ -152,6 +153,13 @@ def estimate(config: Any) -> Estimate:
         memory=memory,
         refused=refused,
     )
+
+
+def _gradients_up(config: Any, method: ResolvedMethod, windows: int, updates: float) -> float:
+    """Bytes of the gradients that clients upload for the server's mask, each time before it changes."""
+    if find_submodel(config.submodel).evidence is None or not windows:
+        return 0.0
+    return windows // config.pruning.interval * updates / windows * gradient_bytes(method.size)
 
 
 def print_needs(config: Any) -> None:

@@ -19,10 +19,10 @@ from prfl_jax.engine.method import ResolvedMethod
 from prfl_jax.engine.placement import ALL, Placement
 from prfl_jax.engine.state import State
 from prfl_jax.runtime.run_masks import MaskChanges, RunMasks, changed_levels
-from prfl_jax.submodel import ModelSize, find_submodel
+from prfl_jax.submodel import find_submodel
 from prfl_jax.submodel.server_mask import Arrays, MaskInputs, held_masks
 from prfl_jax.system.host_offload import fetch
-from prfl_jax.transport.mask_costs import HeldWeights, held_seconds, mask_costs
+from prfl_jax.transport.mask_costs import HeldWeights, gradient_bytes, held_seconds, mask_costs
 from prfl_jax.transport.round_time import round_time
 
 
@@ -34,7 +34,7 @@ class SharedMask(RunMasks):
         self._postponed = False  # a change was due after a window in which nobody arrived
         self._slot = 0  # one that the last window of a chunk has dispatched
         rule, most = find_submodel(config.submodel), self.settings.initial_rounds
-        self.first_rounds = (rule.initial_rounds if most is None else most) if self._rule.first else 0
+        self.first_rounds = (rule.initial_rounds if most is None else most) if rule.first_stage else 0
         self._gathers = rule.evidence is not None
         self._uploads = False  # whether clients send what is gathered of their gradients
         self._time = round_time(config, method.size)
@@ -141,11 +141,6 @@ class SharedMask(RunMasks):
         self._postponed, self._slot, self._uploads = state["postponed"], state["slot"], state["uploads"]
         self.first_rounds = state["first_rounds"]
         return super().from_state(state)
-
-
-def gradient_bytes(size: ModelSize) -> int:
-    """Bytes of a number for each value that a client trains, held or not: squared gradients as they are uploaded."""
-    return round((size.total - size.state) * size.bytes_per_value)
 
 
 def _forgotten(state: State) -> State:

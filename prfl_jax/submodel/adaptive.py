@@ -30,6 +30,10 @@ class PruneFL(SubmodelRule):
         return True
 
     @property
+    def first_stage(self) -> bool:
+        return True
+
+    @property
     def evidence(self) -> Importance | None:
         """Squares of each client's sum of gradients."""
         return GRADIENT_SUMS if self.adaptive else None
@@ -37,7 +41,7 @@ class PruneFL(SubmodelRule):
     def fit(self, network: Network, name: str) -> Submodels:
         """A full mask, and how it changes."""
         due = _every_interval if self.adaptive else _never
-        return Submodels(network.size, server_mask=ServerMask(_step, due=due, first=True))
+        return Submodels(network.size, server_mask=ServerMask(_step, due=due))
 
 
 def _step(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:

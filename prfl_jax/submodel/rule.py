@@ -136,6 +136,11 @@ class SubmodelRule:
         return self.server_masks and not self.masks_of_clients
 
     @property
+    def first_stage(self) -> bool:
+        """Whether a stage on one client's samples comes before window 1, of `initial_rounds` rounds at most."""
+        return False
+
+    @property
     def evidence(self) -> Importance | None:
         """What the server gathers of the clients' gradients for its mask (`Importance.of_sums`); None: nothing."""
         return None

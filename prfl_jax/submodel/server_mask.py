@@ -133,17 +133,14 @@ class ServerMask:
     """How a rule changes the server's mask after a window; traced functions, but for `due`.
 
     Attributes:
-      change: the next mask.
+      change: the next mask; also in a first stage (`SubmodelRule.first_stage`), with `MaskInputs.window` 0.
       initial: the next one in the initial stage, which comes before training; None: there is none.
       due: (window, settings) -> whether the mask changes after that window, counted from 1; None: after each one in
         which clients have pruned.
       reads_before: whether `change` reads `MaskInputs.before`.
-      first: whether a stage on one client's samples comes before window 1 (`runtime/initial_pruning.py`), in which the
-        mask changes likewise, with `MaskInputs.window` 0.
     """
 
     change: Change
     initial: Change | None = None
     due: Callable[[int, PruningSettings], bool] | None = None
     reads_before: bool = False
-    first: bool = False

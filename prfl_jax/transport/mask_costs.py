@@ -48,6 +48,11 @@ def encoded_bytes(size: ModelSize, held: np.ndarray) -> np.ndarray:
     return np.where(count == size.prunable, 0, np.minimum(-(-size.prunable // 8), 4 * count)).astype(np.int64)
 
 
+def gradient_bytes(size: ModelSize) -> int:
+    """Bytes of a number for each value that a client trains, held or not: squared gradients as they are uploaded."""
+    return round((size.total - size.state) * size.bytes_per_value)
+
+
 def mask_costs(size: ModelSize, held: HeldWeights, seconds: np.ndarray) -> Costs:
     """Costs of the next dispatches: all clients are sent the server's kept values, each sends its own.
 

@@ -17,10 +17,11 @@ from prfl_jax.engine.plan import LocalRound, make_row, stack_rows
 from prfl_jax.system.errors import UserError
 
 # each kernel and kind of sub-model, levels that change in every window, a robust rule, and optimisers of the server: of
-# sums of changes under masks and of means, what clients keep, and what is put back into models that were sent
+# sums of changes under masks and of means, what clients keep, what is put back into models that were sent, and a mask
+# that follows from gradients
 RUN = [
     *("prfl", "fedbuff", "heterofl_windowed", "fedrolex", "fedavg", "prfl_norecover", "fedyogi"),
-    *("scaffold", "fedasyn", "asyn_fl"),
+    *("scaffold", "fedasyn", "asyn_fl", "prunefl"),
 ]
 
 

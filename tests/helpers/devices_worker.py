@@ -56,6 +56,8 @@ WITH["asyn_fl"] = {
     "aggregation__name": "r2sp",
     "window__k": 4,
 }
+# what is gathered of gradients, before window 1 and during the run
+WITH["prunefl"] = {"pruning__initial_rounds": 13, "pruning__interval": 4}
 WITH["fedasyn"] = {"local__name": READS}  # its losses tell what clients have kept and what the server has sent
 MANY = {"fedbuff": {"engine__train": "pending"}, "fedasyn": {"engine__train": "pending"}}  # on several devices only
 

@@ -17,6 +17,11 @@ REFUSED = {
     "transport.upload": ("prunefl", dict(transport__upload="topk"), "whole"),
     "local.name": ("snip", dict(local__name="scaffold"), "sgd or proximal"),
     "engine.train": ("prunefl", dict(engine__train="pending"), "auto or arrival"),
+    "pruning.initial_rounds": (
+        "conventional",
+        dict(privacy__noise_multiplier=1.0, aggregation__clip_norm=1.0),
+        "0 with privacy.noise_multiplier=1.0",
+    ),
     "privacy.noise_multiplier": (
         "prunefl",
         dict(privacy__noise_multiplier=1.0, aggregation__clip_norm=1.0),
@@ -32,6 +37,13 @@ def test_what_does_not_go_with_a_shared_mask_is_refused(named):
         validate(tiny.config(method, **keys))
     text = str(caught.value)
     assert text.startswith(f"config.{named}=") and why in text and "\n" not in text
+
+
+def test_a_dry_run_counts_the_gradients_that_are_uploaded():
+    """Of four clients, twice in eight windows, as many bytes as the model's; the rest is that of `conventional`."""
+    prunefl, conventional = (estimate(tiny.config(method)) for method in ("prunefl", "conventional"))
+    assert prunefl.bytes_up - conventional.bytes_up == pytest.approx(2 * 4 * 8_000_000)
+    assert prunefl.bytes_down == conventional.bytes_down
 
 
 @pytest.mark.parametrize("method", ["snip", "iterative"])
