@@ -9,6 +9,7 @@
 `--what` is all, or one of
   --paper=prfl: table3, table4, table5, fig8, fig9, fig10
   --paper=fedmp: table3, table4, fig2, fig4, fig5, fig6, fig7, fig8, fig9, fig10, fig11, fig12, ratios, mixtures, floor
+  --paper=edge_pruning: table2, table3, fig8
 
 A run is done if its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
 preset has now; delete the file to repeat the run. An interrupted run is resumed. The same
@@ -33,7 +34,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "number of seeds (0, 1, ...) of each r
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "folder to write to; by default results/PRESET, for smoke runs/smoke (fedmp: fedmp_PRESET)",
+    "folder to write to; by default results/PRESET, for smoke runs/smoke (another paper than prfl: PAPER_PRESET)",
 )
 _ONLY = flags.DEFINE_list("only", [], "run only these methods")
 _SETTINGS = flags.DEFINE_list("settings", [], "only these settings of the preset, such as mnist_by_writer")

@@ -12,7 +12,11 @@ from prfl_jax.studies.reports import Reports
 from prfl_jax.system.errors import UserError
 
 # --paper -> the module that has its `STUDY`; imported when it is asked for
-_MODULES = {"prfl": "prfl_jax.studies.prfl.study", "fedmp": "prfl_jax.studies.fedmp.study"}
+_MODULES = {
+    "prfl": "prfl_jax.studies.prfl.study",
+    "fedmp": "prfl_jax.studies.fedmp.study",
+    "edge_pruning": "prfl_jax.studies.edge_pruning.study",
+}
 STUDIES = tuple(_MODULES)
 
 
