@@ -74,7 +74,7 @@ def reproduce(request: Request) -> int:
     left_out = []
     with InterruptGuard(shlex.join([sys.executable, *sys.argv])) as guard:
         try:
-            left_out = Runner(out, work, request.budget_s, guard).run(runs)
+            left_out = Runner(out, work, request.budget_s, guard, study.keep).run(runs)
             with guard.nothing_to_save():
                 render(study, chosen, preset, out, request.seeds)
         except Interrupted as signal:

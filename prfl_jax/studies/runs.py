@@ -18,6 +18,7 @@ from prfl_jax.config.validate import validate
 from prfl_jax.report.names import duration_text, strategy_name
 from prfl_jax.report.schema import read_report, write_report
 from prfl_jax.studies.columns import Column
+from prfl_jax.studies.study import Keep, keep_nothing
 from prfl_jax.system.errors import InUse, UserError
 from prfl_jax.system.files import check_folder
 from prfl_jax.system.signals import InterruptGuard
@@ -117,10 +118,13 @@ class Runner:
       work: folder of the workdirs; an interrupted run is resumed there.
       budget_s: no run is started that would not end within so many s from now; None: no limit.
       guard: hears of signals.
+      keep: is given a finished run's folder before it is removed, see `Study.keep`.
     """
 
-    def __init__(self, out: Path, work: Path, budget_s: float | None, guard: InterruptGuard) -> None:
-        self._out, self._work, self._guard = out, work, guard
+    def __init__(
+        self, out: Path, work: Path, budget_s: float | None, guard: InterruptGuard, keep: Keep = keep_nothing
+    ) -> None:
+        self._out, self._work, self._guard, self._keep = out, work, guard, keep
         self._ends = None if budget_s is None else time.monotonic() + budget_s
         self._speeds: list[float] = []  # FLOP/s of the runs made here
 
@@ -192,6 +196,7 @@ class Runner:
                 return None
             report = experiment.run(locked, guard=self._guard).report
             _set_aside(file)
+            self._keep(run.seed, folder, file)  # first: a run with a report is done
             write_report(file, report)
             shutil.rmtree(
                 folder, ignore_errors=True

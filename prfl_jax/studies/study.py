@@ -76,6 +76,14 @@ class Product:
     from_runs: bool = True
 
 
+# (seed, folder of a run that is over, its report's file): keeps what is wanted of the folder beside the report
+Keep = Callable[[int, Path, Path], None]
+
+
+def keep_nothing(seed: int, folder: Path, report: Path) -> None:
+    """The report alone stays of a run."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """The tables and figures of one paper.
@@ -85,12 +93,14 @@ class Study:
       products: by name, as `--what` has it.
       presets: by name, as `--preset` has it.
       prefix: of the folders in which its results lie.
+      keep: what stays of a run beside its report.
     """
 
     name: str
     products: Mapping[str, Product]
     presets: Mapping[str, Callable[[], Preset]]
     prefix: str = ""
+    keep: Keep = keep_nothing
 
     def preset(self, name: str) -> Preset:
         """A preset by its name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from prfl_jax.studies.edge_pruning import presets
+from prfl_jax.studies.edge_pruning.kept_masks import keep_masks
 from prfl_jax.studies.edge_pruning.setting import METHODS, VANILLA, Setting
 from prfl_jax.studies.study import Needs, Product, Study, deferred
 
@@ -31,4 +32,5 @@ STUDY = Study(
     },
     {"full": presets.full, "cpu": presets.cpu, "smoke": presets.smoke},
     prefix="edge_pruning_",
+    keep=keep_masks,
 )
