@@ -9,7 +9,7 @@
 `--what` is all, or one of
   --paper=prfl: table3, table4, table5, fig8, fig9, fig10
   --paper=fedmp: table3, table4, fig2, fig4, fig5, fig6, fig7, fig8, fig9, fig10, fig11, fig12, ratios, mixtures, floor
-  --paper=edge_pruning: table2, table3, fig8
+  --paper=edge_pruning: table2, table3, fig5, fig6, fig7, fig8, fig9, fig10, fig11, fig12, fig13, similarity
 
 A run is done if its report, `runs/SETTING/METHOD_seedN.json` under --out, has the config that the
 preset has now; delete the file to repeat the run. An interrupted run is resumed. The same

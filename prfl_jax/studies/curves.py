@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,19 +52,38 @@ def curve(ax: Axes, reports: Sequence[Report], label: str, colour: str, along: s
     """
     metric = Headline.shared(reports)
     curves = [r["curves"][r["final"]["model"]] for r in reports]
-    points = sorted({x for one in curves for x in one[along]})
-    rows = [[value_at(c[along], c[metric.name], x) for c in curves if c[along] and x <= c[along][-1]] for x in points]
-    known = [(x, metric.drawn([v for v in row if v is not None])) for x, row in zip(points, rows, strict=True)]
-    known = [(x, row) for x, row in known if row]
-    places, mean = [x for x, _ in known], [statistics.fmean(row) for _, row in known]
     if bad := len(diverged(reports)):
         label += f" ({bad} of {len(reports)} not finite)"
+    return band(ax, [(one[along], metric.drawn(one[metric.name])) for one in curves], label, colour)
+
+
+def band(ax: Axes, series: Sequence[tuple[Sequence[float], Sequence[float]]], label: str, colour: str) -> list[float]:
+    """Mean over the series that have come so far, and the band between least and most; returns the mean as drawn.
+
+    Args:
+      series: places in ascending order and a value at each, NaN where it is not known; a value holds until the next.
+    """
+    points = sorted({x for places, _ in series for x in places})
+    rows = [[value_at(own, values, x) for own, values in series if len(own) and x <= own[-1]] for x in points]
+    known = [(x, [v for v in row if v is not None and not math.isnan(v)]) for x, row in zip(points, rows, strict=True)]
+    known = [(x, row) for x, row in known if row]
+    places, mean = [x for x, _ in known], [statistics.fmean(row) for _, row in known]
     ax.plot(places, mean, color=colour, lw=1.6, label=label)
-    if len(curves) > 1:
+    if len(series) > 1:
         ax.fill_between(
             places, [min(row) for _, row in known], [max(row) for _, row in known], color=colour, alpha=0.15, lw=0
         )
     return mean
+
+
+def ready(ax: Axes, title: str, along: str) -> None:
+    """Title, grid and the axis along which values are drawn: `t_s` or `window`."""
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel(AXES[along])
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if along == "window":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(True, color="0.93")
 
 
 def panel(
@@ -80,12 +100,7 @@ def panel(
       thresholds: levels of the metric, drawn across.
       along: `t_s` or `window`.
     """
-    ax.set_title(title, fontsize=9)
-    ax.set_xlabel(AXES[along])
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    if along == "window":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(True, color="0.93")
+    ready(ax, title, along)
     drawn = [(curve(ax, found, label, colour, along), found)
              for (label, found), colour in zip(lines, COLOURS, strict=False) if found]  # fmt: skip
     if not drawn:
