@@ -105,7 +105,7 @@ def _density(report: Report) -> Series:
 
 def _time(report: Report) -> Series:
     curve = _curve(report)
-    return curve["window"], curve["t_s"]
+    return curve["window"], curve["model_s"]  # when the evaluated model was made
 
 
 def fig11(material: Material) -> None:
