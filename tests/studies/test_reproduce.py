@@ -11,9 +11,11 @@ import pytest
 from marked import every_fifth
 from paths import ROOT
 
+from prfl_jax.studies.edge_pruning.kept_masks import kept_masks, masks_file
 from prfl_jax.studies.prfl import make, paper, tables
 from prfl_jax.studies.prfl.study import STUDY
 from prfl_jax.studies.study import STUDIES, find_study
+from prfl_jax.submodel.layers import layer_table
 from prfl_jax.system.errors import UserError
 
 
@@ -40,7 +42,7 @@ def test_table3_by_the_script(tmp_path):
         [
             (["--what=table9"], "--what=table9"),
             (["--preset=huge"], "--preset=huge"),
-            (["--paper=fedavg"], "allowed is one of prfl, fedmp"),
+            (["--paper=fedavg"], "allowed is one of prfl, fedmp, edge_pruning"),
             (["--seeds=0"], "--seeds=0"),
             (["--paper=fedmp", "--what=table5"], "allowed with --paper=fedmp"),
             (["--paper=fedmp", "--only=prfl"], "--only=prfl: allowed are fedavg"),
@@ -72,12 +74,33 @@ def test_the_scripts_help_names_what_can_be_made():
         assert f"--paper={name}: {', '.join(find_study(name).products)}\n" in text
 
 
+def ratios_of_all_rounds(runs, file):
+    report = json.loads((runs / file).read_text())
+    assert all(sum(entry["ratios"]["tenths"]) == report["windows"] - 1 for entry in report["clients"])
+
+
+def masks_beside_the_report(runs, file):
+    report = json.loads((runs / file).read_text())
+    masks = kept_masks(masks_file(runs / file))
+    sizes = [math.prod(layer.kernel) for layer in layer_table("conv2", (28, 28, 1), 62, 0.1)]
+    held = sum(size * share[0] for size, share in zip(sizes, masks.shares.values(), strict=True))
+    fixed = report["model"]["parameters"] - sum(sizes)
+    assert (held + fixed) / report["model"]["parameters"] == pytest.approx(report["masks"]["retention"], rel=1e-5)
+
+
 @pytest.mark.slow
-def test_fedmp_by_the_script(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "what", "runs", "check"),
+    [
+        ("fedmp", "fig4", ["cnn/fedmp", "cnn_theta_0.25/fedmp"], ratios_of_all_rounds),
+        ("edge_pruning", "fig5", ["digits/layerwise", "digits_sampled/layerwise"], masks_beside_the_report),
+    ],
+)
+def test_a_paper_by_the_script(tmp_path, name, what, runs, check):
     """Two runs and their figure; then one report is deleted, and that run alone is made again."""
     call = (
-        "--paper=fedmp",
-        "--what=fig4",
+        f"--paper={name}",
+        f"--what={what}",
         "--preset=smoke",
         f"--out={tmp_path / 'out'}",
         f"--work={tmp_path / 'work'}",
@@ -85,16 +108,14 @@ def test_fedmp_by_the_script(tmp_path):
     done = script(*call)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\nrun ") == 2
-    files = sorted(
-        path.relative_to(tmp_path / "out/runs").as_posix() for path in (tmp_path / "out/runs").rglob("*.json")
-    )
-    assert files == ["cnn/fedmp_seed0.json", "cnn_theta_0.25/fedmp_seed0.json"]
-    assert "SMOKE TEST" in (tmp_path / "out/fig4.md").read_text()
-    report = json.loads((tmp_path / "out/runs" / files[0]).read_text())
-    assert all(sum(entry["ratios"]["tenths"]) == report["windows"] - 1 for entry in report["clients"])
-    before = [(tmp_path / "out/runs" / file).stat().st_mtime_ns for file in files]
-    (tmp_path / "out/runs" / files[1]).unlink()
+    folder = tmp_path / "out/runs"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.json"))
+    assert files == [f"{run}_seed0.json" for run in runs]
+    assert "SMOKE TEST" in (tmp_path / f"out/{what}.md").read_text()
+    check(folder, files[0])
+    before = [(folder / file).stat().st_mtime_ns for file in files]
+    (folder / files[1]).unlink()
     again = script(*call)
     assert again.returncode == 0 and again.stderr.count("\nrun ") == 1, again.stderr
-    after = [(tmp_path / "out/runs" / file).stat().st_mtime_ns for file in files]
+    after = [(folder / file).stat().st_mtime_ns for file in files]
     assert before[0] == after[0] and before[1] < after[1]

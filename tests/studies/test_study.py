@@ -35,7 +35,7 @@ def test_products_ask_for_their_methods_in_the_columns_order():
 
 
 def test_unknown_papers_are_refused():
-    with pytest.raises(UserError, match="--paper=fedprox: allowed is one of prfl, fedmp"):
+    with pytest.raises(UserError, match="--paper=fedprox: allowed is one of prfl, fedmp, edge_pruning"):
         find_study("fedprox")
 
 
