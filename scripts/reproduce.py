@@ -4,6 +4,7 @@
     python scripts/reproduce.py --what=all --preset=smoke
     python scripts/reproduce.py --what=all --preset=cpu --seeds=3
     python scripts/reproduce.py --paper=fedmp --what=fig8 --preset=cpu
+    python scripts/reproduce.py --paper=edge_pruning --what=table3 --preset=cpu
     python scripts/reproduce.py --what=table4 --preset=cpu --settings=mnist_by_writer --change=local.lr=1.0 --out=DIR
 
 `--what` is all, or one of

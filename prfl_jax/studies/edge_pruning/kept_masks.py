@@ -1,7 +1,7 @@
 """What is kept of a run's `masks.npz` beside its report, so that masks can be drawn: pictures, shares, similarities.
 
 Whole masks are too large to keep: those of five clients and the server are a megabyte for Conv2 of half width. Kept is
-`METHOD_seed0.masks.npz`, some ten kilobytes: of the server and of the first clients a picture of each layer and the
+`METHOD_seed0.masks.npz`, some 40 kB: of the server and of the first clients a picture of each layer and the
 share of it that they hold, and how similar the masks of the first clients are, over all weights.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prfl_jax.report.metric import Headline
@@ -27,6 +27,12 @@ def retention(report: Report) -> float:
     """Share of the model's values that the server's mask holds at the end; 1 where there are no masks."""
     masks = report.get("masks")
     return 1.0 if masks is None else float(masks["retention"])
+
+
+def initial_stage(report: Report) -> Mapping[str, Any] | None:
+    """What initial pruning came to; None where there was none."""
+    stage: Mapping[str, Any] | None = report.get("masks", {}).get("initial")
+    return stage
 
 
 def clients_retention(report: Report) -> float | None:
@@ -73,6 +79,11 @@ def _shares(values: Sequence[float | None], seeds: int, form: str = ".1f") -> st
     return spread([100 * value for value in values if value is not None], form, seeds)
 
 
+def _own_shares(values: Sequence[float | None], form: str = ".1f") -> str:
+    """As `_shares`, of what only some methods have."""
+    return NONE if all(value is None for value in values) else _shares(values, len(values), form)
+
+
 def _each(found: Sequence[Report], of: Callable[[Report], float | None], form: str = ",.0f") -> str:
     return spread([value for report in found if (value := of(report)) is not None], form, len(found))
 
@@ -88,11 +99,11 @@ def table2(material: Material) -> None:
     rows = []
     for setting in _shown(part):
         for method in setting.methods:
-            found = [r for r in part.reports.get((setting.key, method), ()) if r["masks"]["initial"] is not None]
+            found = [r for r in part.reports.get((setting.key, method), ()) if initial_stage(r) is not None]
             if not found:
                 continue
             seeds = len(found)
-            stages = [report["masks"]["initial"] for report in found]
+            stages = [stage for report in found if (stage := initial_stage(report)) is not None]
             rows.append(
                 [
                     *(setting.title, method_name(method), OURS, seeds_text(found)),
@@ -161,13 +172,13 @@ def _performance(setting: Setting, method: str, found: Sequence[Report]) -> list
     return [
         seeds_text(found),
         _shares([final_value(report) for report in found], seeds, ".2f"),
-        _shares([own_accuracy(report) for report in found], seeds, ".2f") if any(map(own_accuracy, found)) else NONE,
+        _own_shares([own_accuracy(report) for report in found], ".2f"),
         *(_each(found, lambda report, level=level: reached(report, level)) for level in setting.thresholds),  # type: ignore[misc]
         _each(found, converged_s),
         _each(found, lambda report: report["simulated_s"]),
         _each(found, lambda report: report["windows"]),
         _shares([retention(report) for report in found], seeds),
-        _shares([clients_retention(report) for report in found], seeds) if "masks" in found[0] else NONE,
+        _own_shares([clients_retention(report) for report in found]),
         _each(found, size_kib),
         _each(found, lambda report: whole_kib(retention(report))),
         f"{_client_bytes(setting, method) / 1e6:.2f}",
