@@ -135,5 +135,6 @@ def smoke() -> Preset:
         c.local.steps, c.local.batch_size, c.local.lr = 2, 5, 0.3
         c.pruning.interval, c.pruning.initial_steps, c.pruning.initial_rounds = 3, 2, 2
 
-    digits = Data("digits", "smoke test", change, 0.1, 10, 8, 20.0, (0.03, 0.06), "as short as can be")
+    own = OWN_SETTINGS | {"iterative": OWN_SETTINGS["iterative"] | {"pruning.times": 2}}
+    digits = Data("digits", "smoke test", change, 0.1, 10, 8, 20.0, (0.03, 0.06), "as short as can be", own)
     return Preset("smoke", _columns(digits), 0, mark="SMOKE TEST: these numbers mean nothing")

@@ -9,16 +9,18 @@ from typing import Any
 from prfl_jax.config.canonical import assign
 from prfl_jax.report.names import strategy_name
 from prfl_jax.studies.columns import Column
+from prfl_jax.studies.edge_pruning import paper
 from prfl_jax.studies.edge_pruning.devices import DENSE
 
 # All that are compared, in the order of tables and colours.
-METHODS = ("layerwise", "threshold", "fedavg")
+METHODS = ("layerwise", "threshold", "prunefl", "conventional", "snip", "iterative", "fedavg")
 VANILLA = "fedavg"  # never prunes
 SAMPLED_METHODS = ("layerwise", VANILLA)  # of Figs. 12 and 13
 _NAMES = {VANILLA: "FedAvg, no pruning"}
 
 # Keys that one method has otherwise than all others.
-OWN_SETTINGS: Mapping[str, Mapping[str, Any]] = {VANILLA: DENSE}
+_TARGET = {"pruning.density": paper.TABLE3["layerwise"].retention}  # of Table 3's rows with a target
+OWN_SETTINGS: dict[str, dict[str, Any]] = {VANILLA: DENSE, "snip": _TARGET, "iterative": _TARGET}
 
 
 def method_name(method: str) -> str:
