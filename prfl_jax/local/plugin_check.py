@@ -48,9 +48,9 @@ def checked_work(config: Any, work: LocalWork, model: Model, layout: Layout, lev
     def masked(task: LocalTask, given: LocalInput) -> LocalResult:
         result = work.round(task, given)
         layout = task.layout
-        squares = result.squares and tuple(
-            jnp.where(m, s, 0.0) for m, s in zip(given.masks, result.squares, strict=True)
-        )
+        squares = result.squares
+        if squares and not task.settings.sum_gradients:  # which are of all weights
+            squares = tuple(jnp.where(m, s, 0.0) for m, s in zip(given.masks, squares, strict=True))
         return result._replace(params=apply_masks(layout, result.params, given.masks), squares=squares)
 
     return dataclasses.replace(work, round=masked)
@@ -88,7 +88,13 @@ def _check_round(name: str, work: LocalWork, task: LocalTask, masks: tuple[Any, 
     _alike(name, "round", ("kept", result.kept, "a pytree like given.kept"), kept)
     if not _is(result.loss, (), jnp.float32):
         raise _refuse(name, "round", f"loss of {_words(result.loss)}", "a float32 scalar")
-    if task.settings.square_gradients:
+    if task.settings.sum_gradients:
+        *squares, rest = result.squares if isinstance(result.squares, tuple) and result.squares else (None,)
+        allowed = "a tuple of float32 in the shapes of given.masks and a scalar, as settings.sum_gradients is set"
+        _check_leaves(name, "round", tuple(squares), (task, jnp.float32), allowed)
+        if not _is(rest, (), jnp.float32):
+            raise _refuse(name, "round", f"a last entry of squares, {_words(rest)}", allowed)
+    elif task.settings.square_gradients:
         allowed = "a tuple of float32 in the shapes of given.masks, as settings.square_gradients is set"
         _check_leaves(name, "round", result.squares, (task, jnp.float32), allowed)
     elif result.squares != ():

@@ -82,7 +82,7 @@ class _Stage:
         taken = place.jit_global(lambda data, rows: (data.x[rows], data.y[rows]), ALL)(
             run.data, rows(run.data, run.sim.initial_keys.data)
         )
-        self._x, self._y = taken
+        self._batches = taken
         x, y = map(multi_process.fetch, taken)
         flat = (x.reshape(-1, *x.shape[2:]), y.reshape(-1, *y.shape[2:]))
         self._samples = make_eval_set(*flat, run.config.eval.batch_size, place)
@@ -100,15 +100,8 @@ class _Stage:
             run.check()
             if begun is None and (number - 1) % schedule.look_every == 0 and schedule.begins(self._accuracy(state)):
                 begun = number
-            params, squares = self._round(
-                state.params,
-                state.levels,
-                state.fixed,
-                (self._x, self._y),
-                squares,
-                run.sim.keys.dropout,
-                np.int32(number),
-            )
+            model = state.params, state.levels, state.fixed
+            params, squares = self._round(*model, self._batches, squares, run.sim.keys.dropout, np.int32(number))
             state, seconds = state._replace(params=params), seconds + round_s
             if begun is not None and schedule.prunes(number, begun):
                 state, again = masks.first_step(state, squares)
@@ -124,7 +117,8 @@ class _Stage:
         return state._replace(params=params), masks.changes(changed, rounds=number), seconds
 
     def _no_squares(self) -> Any:
-        return init_importance(self._sim.method.layout, GRADIENT_SUMS).total
+        layout, place = self._sim.method.layout, self._sim.placement
+        return place.jit_global(lambda: init_importance(layout, GRADIENT_SUMS).total, ALL)()
 
     def _accuracy(self, state: State) -> float:
         """Of the model under the mask, on the samples."""

@@ -39,6 +39,7 @@ class SharedMask(RunMasks):
         self._uploads = False  # whether clients send what is gathered of their gradients
         self._time = round_time(config, method.size)
         self._change = placement.jit_global(self._changed, ALL)
+        self._zeros = placement.jit_global(lambda tree: jax.tree.map(jnp.zeros_like, tree), ALL)
 
     def costs(self) -> Costs:
         """Costs of the next dispatches."""
@@ -56,7 +57,7 @@ class SharedMask(RunMasks):
         if not self._gathers or self._uploads or not self._due(window):
             return state, False
         self._uploads = True
-        return (_forgotten(state) if self._config.window.cohort else state), True
+        return (self._forgotten(state) if self._config.window.cohort else state), True
 
     def ends_chunk(self, window: int, pruned: Sequence[int]) -> bool:
         """Whether the mask or costs may change after a window."""
@@ -73,6 +74,10 @@ class SharedMask(RunMasks):
         self._slot = 0 if self._config.window.cohort else window.arrivals[0].client
         return due
 
+    def _forgotten(self, state: State) -> State:
+        """A state that has gathered nothing yet."""
+        return state._replace(importance=self._zeros(state.importance))
+
     def _due(self, window: int) -> bool:
         assert self._rule.due is not None
         return self._postponed or self._rule.due(window, self.settings)
@@ -85,7 +90,7 @@ class SharedMask(RunMasks):
         found = self._change(state.levels, state.params, (sent, place), squares, np.int32(window))
         state, changed = self._replaced(state, window, found)
         if self._gathers:
-            state, self._uploads = _forgotten(state), False
+            state, self._uploads = self._forgotten(state), False
         return state, self.changes(changed)
 
     def changes(self, changed: bool, rounds: int | None = None) -> MaskChanges:
@@ -130,19 +135,15 @@ class SharedMask(RunMasks):
 
     def to_state(self) -> dict[str, Any]:
         """Everything that changes, as JSON can hold it."""
-        return (
-            super().to_state()
-            | {"postponed": self._postponed, "slot": self._slot, "uploads": self._uploads}
-            | {"first_rounds": self.first_rounds}
-        )
+        return super().to_state() | {
+            "postponed": self._postponed,
+            "slot": self._slot,
+            "uploads": self._uploads,
+            "first_rounds": self.first_rounds,
+        }
 
     def from_state(self, state: dict[str, Any]) -> Self:
         """Takes over what `to_state` wrote; returns itself."""
         self._postponed, self._slot, self._uploads = state["postponed"], state["slot"], state["uploads"]
         self.first_rounds = state["first_rounds"]
         return super().from_state(state)
-
-
-def _forgotten(state: State) -> State:
-    """A state that has gathered nothing yet."""
-    return state._replace(importance=jax.tree.map(jnp.zeros_like, state.importance))

@@ -9,6 +9,7 @@ import tiny
 from prfl_jax.config.validate import validate
 from prfl_jax.engine.method import make_engine, resolve
 from prfl_jax.local import ClientState, LocalInput, LocalResult, LocalSettings, LocalTask, LocalWork
+from prfl_jax.local.sgd import sgd_round
 from prfl_jax.system.errors import UserError
 
 ZERO = np.float32(0.0)
@@ -47,6 +48,8 @@ def sees(task, given):
 SEES = LocalWork(sees, draws_widths=True)
 GOOD = LocalWork(uses_everything, counted=lambda task, masks, present: masks, reads_labels=True)
 SQUARES = LocalWork(with_squares)
+LIKE_SGD = LocalWork(sgd_round, sums_gradients=True)
+NO_SUMS = LocalWork(with_squares, sums_gradients=True)
 TUPLE = LocalWork(lambda task, given: (given.params, ZERO))
 RAISES = LocalWork(lambda task, given: given.nothing)
 TREE = work(lambda params: jax.tree.leaves(params))
@@ -126,6 +129,18 @@ def test_a_bad_plugin_is_refused_in_one_line(name, found, allowed):
     said = str(caught.value)
     assert said.startswith("config.local.name: ") and f"'tests.local.test_plugin_check:{name}'" in said
     assert "\n" not in said and found in said and allowed in said
+
+
+def test_sums_of_gradients_are_needed_where_the_mask_follows_from_them():
+    """They are of all weights: what the mask leaves out is not set to 0."""
+    settings = dict(pruning__initial_rounds=0, clients__weight_s=(1e-3,))
+    ran = tiny.run("prunefl", local__name=f"{__file__}:LIKE_SGD", **settings)
+    tiny.same(ran.params, tiny.run("prunefl", **settings).params)
+    assert ran.of("masks")[-1]["server"] < ran.of("masks")[0]["server"] < 1
+    with pytest.raises(UserError, match="squares.*and a scalar, as settings.sum_gradients is set"):
+        tiny.simulation("prunefl", local__name=f"{__file__}:NO_SUMS")
+    with pytest.raises(UserError, match="config.local.name=.*sgd or proximal"):
+        validate(tiny.config("prunefl", local__name=f"{__file__}:SQUARES"))
 
 
 def test_squares_are_needed_exactly_where_clients_upload_them():

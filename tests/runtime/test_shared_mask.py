@@ -78,6 +78,15 @@ def test_the_first_stage_passes_before_window_1(pair):
     assert min(unlike) >= initial["t_s"] and all(e["t_s"] < initial["t_s"] for e in others if e["t_s"] not in unlike)
 
 
+def test_a_run_may_end_within_the_first_stage():
+    """Which takes 20 s a round: at its horizon the model is W_0, and the mask is full."""
+    ran = tiny.run("conventional", clients__step_s=(2.0,) * 4, horizon_s=50.0, eval_every_s=20.0)
+    fedavg = tiny.run("fedavg", horizon_s=50.0, eval_every_s=20.0)
+    assert ran.report["ended"]["how"] == "horizon" and not ran.of("window") and not ran.of("masks")
+    assert [e["t_s"] for e in ran.of("eval")] == [0.0, 20.0, 40.0]
+    assert all(e["mask"] == fedavg.of("eval")[0]["mask"] for e in ran.of("eval"))
+
+
 # five of eight clients at a time
 IN_COHORTS = dict(
     clients__number=8, clients__up_mb_s=(2.0,) * 8, clients__down_mb_s=(8.0,) * 8, window__cohort=5, rounds=9,
