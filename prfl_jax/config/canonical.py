@@ -53,7 +53,7 @@ HASHED_IF_CHANGED = frozenset(
         *("clients.step_s", "clients.weight_s"),
         *("pruning.interval", "pruning.share", "pruning.votes", "pruning.initial_votes", "pruning.votes_above"),
         *("pruning.initial_density", "pruning.initial_rounds", "pruning.initial_steps"),
-        *("pruning.recovered", "pruning.gradients", "pruning.density", "pruning.times"),
+        *("pruning.recovered", "pruning.gradients", "pruning.density", "pruning.times", "pruning.rounds"),
     }
 )
 # of `density`, where a choice may have its own

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prfl_jax.config.defaults import ENDLESS
 from prfl_jax.config.schema import RULES
 from prfl_jax.density import prunes_by
 from prfl_jax.submodel import IMPORTANCES, SUBMODELS
@@ -41,9 +42,17 @@ def _trained_ahead(flat: Mapping[str, Any]) -> None:
         raise refuse("engine.train", "pending", allowed)
 
 
+def _rounds_are_known(flat: Mapping[str, Any]) -> None:
+    """Where the mask changes by the number of rounds, that is not left to the horizon."""
+    name, rounds = flat["submodel.name"], flat["rounds"]
+    if SUBMODELS.find(name).counts_rounds and flat["pruning.rounds"] is None and rounds >= ENDLESS:
+        allowed = f"a number with submodel.name={name!r} and rounds={rounds}, which only the horizon ends"
+        raise refuse("pruning.rounds", None, allowed)
+
+
 def _with_the_host(flat: Mapping[str, Any]) -> None:
     if flat["engine.models"] == "host" and flat["engine.devices"] > 1:
         raise refuse("engine.devices", flat["engine.devices"], "0 or 1 with engine.models='host'")
 
 
-CHECKS = (_per_client, _trained_ahead, _with_the_host)
+CHECKS = (_per_client, _trained_ahead, _rounds_are_known, _with_the_host)

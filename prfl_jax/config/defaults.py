@@ -141,7 +141,8 @@ def default_config() -> config_dict.ConfigDict:
         recovered="zero",  # zero | stale: the value of a weight that comes back, stale: the client's last one
         gradients="interval",  # interval | round: squared gradients since the last pruning, or of the pruning round
         density=0.1,  # snip, iterative: share of the weights of kernels that is left in the end
-        times=20,  # iterative: prunings, in the first half of `rounds`
+        times=20,  # iterative: prunings, in the first half of so many rounds
+        rounds=config_dict.placeholder(int),  # None: the key `rounds`
     )
     c.density = _group(
         # full | time_balance | recovery | tiers | tiers_recovery | bandit | bandit_literal | bandit_uniform: FedMP's

@@ -219,6 +219,7 @@ RULES: dict[str, Rule] = {
     "pruning.gradients": _choice("interval", "round"),
     "pruning.density": FRACTION,
     "pruning.times": _integer(1),
+    "pruning.rounds": _integer(1, optional=True),
     "density.name": _named(DENSITIES),
     "density.tiers": Rule(float, lambda v: 0 < v <= 1, "a tuple of densities in (0, 1]", many=True),
     "density.rule": _named(BALANCE_RULES),

@@ -18,6 +18,7 @@ from prfl_jax.config.defaults import ENDLESS
 from prfl_jax.config.validate import validate
 from prfl_jax.runtime.workdir import check_place, open_workdir
 from prfl_jax.startup import before_jax
+from prfl_jax.submodel import find_submodel
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import refuse_address, user_path
 
@@ -270,6 +271,8 @@ def _comparison(config: Any, report: dict[str, Any], name: str) -> Any:
     other = compared(config, name, validate).config
     if report["ended"]["how"] != "horizon":  # else the horizon is the config's own
         other.horizon_s = float(report["simulated_s"])
+    if find_submodel(other.submodel).counts_rounds and other.pruning.rounds is None:
+        other.pruning.rounds = other.rounds
     other.rounds = ENDLESS
     validate(other)
     return other

@@ -136,6 +136,11 @@ class SubmodelRule:
         return self.server_masks and not self.masks_of_clients
 
     @property
+    def counts_rounds(self) -> bool:
+        """Whether the mask changes by a number of rounds that is known before (`pruning.rounds`)."""
+        return False
+
+    @property
     def first_stage(self) -> bool:
         """Whether a stage on one client's samples comes before window 1, of `initial_rounds` rounds at most."""
         return False

@@ -34,7 +34,7 @@ class PruningSettings:
       gradients: `interval` or `round`: since when squared gradients are added up.
       density: share of the weights that can be pruned that a rule with a target keeps in the end.
       times: prunings in which iterative pruning reaches it.
-      rounds: windows of the run at most.
+      rounds: in whose first half they are.
     """
 
     clients: int
@@ -80,7 +80,8 @@ class PruningSettings:
 
 def pruning_settings(config: Any) -> PruningSettings:
     """The settings of a config."""
-    return PruningSettings(clients=config.clients.number, rounds=config.rounds, **config.pruning)
+    rounds = config.pruning.rounds or config.rounds
+    return PruningSettings(clients=config.clients.number, **{**config.pruning, "rounds": rounds})
 
 
 def least_votes(share: float, clients: int, above: bool = False) -> int:

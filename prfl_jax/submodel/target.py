@@ -7,7 +7,7 @@ the masks. Weights never come back.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from prfl_jax.submodel.rule import Network, SubmodelRule, Submodels
@@ -22,22 +22,27 @@ class ToDensity(SubmodelRule):
 
     Attributes:
       mask: how and when it changes.
-      least_rounds: (`pruning.times`) -> the fewest `rounds` in which it can.
+      counted: whether it does so in `pruning.times` steps, each at least a round, in the first half of all rounds.
     """
 
     mask: ServerMask
-    least_rounds: Callable[[int], int]
+    counted: bool
 
     @property
     def server_masks(self) -> bool:
         return True
 
+    @property
+    def counts_rounds(self) -> bool:
+        return self.counted
+
     def check(self, flat: Mapping[str, Any]) -> None:
         """There are enough rounds."""
-        rounds, times = flat["rounds"], flat["pruning.times"]
-        if rounds < (least := self.least_rounds(times)):
-            allowed = f"at least {least} with submodel.name={flat['submodel.name']!r} and pruning.times={times}"
-            raise refuse("rounds", rounds, allowed)
+        key = "rounds" if flat["pruning.rounds"] is None else "pruning.rounds"
+        rounds, times = flat[key], flat["pruning.times"]
+        if self.counted and rounds < 2 * times:
+            allowed = f"at least {2 * times} with submodel.name={flat['submodel.name']!r} and pruning.times={times}"
+            raise refuse(key, rounds, allowed)
 
     def fit(self, network: Network, name: str) -> Submodels:
         """A full mask, and how it changes."""
@@ -87,5 +92,5 @@ def _now_and_then(window: int, pruning: PruningSettings) -> bool:
 
 
 # values of `submodel.name`
-SNIP = ToDensity(ServerMask(_snip, due=_first, reads_before=True), least_rounds=lambda times: 1)
-ITERATIVE = ToDensity(ServerMask(_iterative, due=_now_and_then), least_rounds=lambda times: 2 * times)
+SNIP = ToDensity(ServerMask(_snip, due=_first, reads_before=True), counted=False)
+ITERATIVE = ToDensity(ServerMask(_iterative, due=_now_and_then), counted=True)

@@ -95,6 +95,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "pruning.gradients": ("round", ["all", 1]),
     "pruning.density": (0.05, [0.0, 1.5, NAN]),
     "pruning.times": (10, [0, 2.5, True]),
+    "pruning.rounds": (400, [0, 2.5, True]),
     "density.theta": (0.02, [0.0, 1.0, -0.1, NAN, "0.1"]),
     "density.discount": (0.95, [0.0, 1.5, -0.9, NAN]),
     "density.exploration": (0.0, [-0.1, INF, "1"]),

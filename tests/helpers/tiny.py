@@ -52,6 +52,7 @@ SETTINGS: dict[str, Any] = {
     "density.interval": 3,
     "density.patience": 1,
     "density.min_density": 0.1,
+    "pruning.times": 2,
     "window.dt_s": 3.0,
     "engine.chunk_windows": 7,
     "eval.thresholds": (0.2, 0.5),
@@ -67,7 +68,7 @@ def small_model(strategy: str) -> dict[str, Any]:
 def often(strategy: str) -> dict[str, Any]:
     """Where the server's mask is everybody's, settings with which it changes in a short run; else nothing."""
     rule = SUBMODELS.find(strategies.METHODS[strategy].submodel)
-    return {"pruning__times": 2, "pruning__interval": 3} if rule.shared_mask else {}
+    return {"pruning__interval": 3} if rule.shared_mask else {}
 
 
 def config(strategy: str = "prfl", **changes: Any) -> Any:

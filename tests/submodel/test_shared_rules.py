@@ -5,11 +5,14 @@ import tiny
 
 from prfl_jax.config.validate import validate
 from prfl_jax.runtime.dry_run import estimate
+from prfl_jax.runtime.training import _comparison
+from prfl_jax.submodel import pruning_settings
 from prfl_jax.system.errors import UserError
 
 REFUSED = {
     "window.close": ("prunefl", dict(window__close="fixed"), "all or deadline with submodel.name='prunefl'"),
     "rounds": ("iterative", dict(rounds=39, pruning__times=20), "at least 40"),
+    "pruning.rounds": ("iterative", dict(rounds=1_000_000, horizon_s=50.0), "a number with submodel.name='iterative'"),
     "pruning.density": ("snip", dict(pruning__density=0.0), "in (0, 1]"),
     "pruning.times": ("iterative", dict(pruning__times=0), "1"),
     "density.name": ("snip", dict(density__name="time_balance", transport__name="unicast"), "full"),
@@ -37,6 +40,14 @@ def test_what_does_not_go_with_a_shared_mask_is_refused(named):
         validate(tiny.config(method, **keys))
     text = str(caught.value)
     assert text.startswith(f"config.{named}=") and why in text and "\n" not in text
+
+
+def test_a_run_that_is_compared_counts_the_rounds_of_the_first():
+    """It goes on until that one's simulated second, in however many windows."""
+    report = {"ended": {"how": "rounds"}, "simulated_s": 9.0}
+    other = _comparison(tiny.config("fedavg", rounds=12), report, "iterative")
+    assert pruning_settings(other).rounds == 12 and other.rounds > 12
+    assert _comparison(tiny.config("fedavg", rounds=12), report, "snip").pruning.rounds is None
 
 
 def test_a_dry_run_counts_the_gradients_that_are_uploaded():
