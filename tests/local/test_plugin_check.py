@@ -131,6 +131,7 @@ def test_a_bad_plugin_is_refused_in_one_line(name, found, allowed):
     assert "\n" not in said and found in said and allowed in said
 
 
+@pytest.mark.slow
 def test_sums_of_gradients_are_needed_where_the_mask_follows_from_them():
     """They are of all weights: what the mask leaves out is not set to 0."""
     settings = dict(pruning__initial_rounds=0, clients__weight_s=(1e-3,))
