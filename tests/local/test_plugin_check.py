@@ -132,7 +132,7 @@ def test_a_bad_plugin_is_refused_in_one_line(name, found, allowed):
 
 
 @pytest.mark.slow
-def test_sums_of_gradients_are_needed_where_the_mask_follows_from_them():
+def test_sums_of_gradients_are_asked_of_a_plugin():
     """They are of all weights: what the mask leaves out is not set to 0."""
     settings = dict(pruning__initial_rounds=0, clients__weight_s=(1e-3,))
     ran = tiny.run("prunefl", local__name=f"{__file__}:LIKE_SGD", **settings)

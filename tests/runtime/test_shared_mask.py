@@ -96,7 +96,7 @@ IN_COHORTS = dict(
 
 
 @pytest.mark.parametrize("method", slow_except(["snip", "iterative"], "iterative"))
-def test_a_client_is_sent_the_mask_until_its_update_has_arrived(method):
+def test_a_mask_is_sent_until_an_update_has_arrived(method):
     """In cohorts each new mask goes to each client with its next model."""
     ran = tiny.run(method, **IN_COHORTS)
     size = ran.experiment.simulation.method.size
@@ -128,7 +128,7 @@ def test_a_change_waits_for_a_window_with_arrivals():
 def test_it_goes_on_from_wherever_it_was_stopped(method, tmp_path):
     settings = IN_COHORTS | dict(eval_every_s=1.0)
     whole, experiment = tiny.run(method, **settings), Experiment(tiny.config(method, **settings))
-    for stop in range(2, 40, 5):
+    for stop in range(2, {"snip": 17}.get(method, 40), 5):
         with pytest.raises(Interrupted):
             experiment.run(tmp_path / str(stop), guard=tiny.StopAt(stop), progress=False)
         again = experiment.run(tmp_path / str(stop), progress=False)
@@ -138,6 +138,8 @@ def test_it_goes_on_from_wherever_it_was_stopped(method, tmp_path):
 @pytest.mark.slow
 def test_malicious_clients_are_outvoted():
     """Attacks and robust aggregations work as under any other masks."""
-    ran = tiny.run("iterative", attack__name="nan", attack__number=1, aggregation__name="median", rounds=8)
+    ran = tiny.run(
+        "iterative", attack__name="nan", attack__number=1, aggregation__name="median", aggregation__byzantine=1
+    )
     assert ran.report["ended"]["how"] == "rounds" and ran.of("window")[-1]["rejected"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ran.params))
