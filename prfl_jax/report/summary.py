@@ -184,7 +184,9 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     entries = report["clients"]
     speeds = report["config"].get("clients", {}).get("up_mb_s")
     known = isinstance(speeds, list) and len(speeds) == report["clients_total"]
-    about = ["own masks keep", "own model"] if "masks" in report else ["lowest density", "back at density 1"]
+    about = ["lowest density", "back at density 1"]
+    if "masks" in report:
+        about = [] if _shared(report) else ["own masks keep", "own model"]
     rows = [["Client", "up MB/s", "updates", "staleness", *about]]
     for entry in thin(entries, _CLIENT_ROWS) if len(entries) > _CLIENT_ROWS else entries:
         staleness = entry["staleness_mean"]
@@ -194,7 +196,7 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
                 f"{speeds[entry['client']]:.3g}" if known else "",
                 f"{entry['updates']:,}",
                 "-" if staleness is None else f"{staleness:.2f}",
-                *_about(entry),
+                *_about(entry)[: len(about)],
             ]
         )
     if not known:
@@ -205,7 +207,7 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     pruned = [entry for entry in entries if entry["lowest_density"] < 1]
     back = [entry for entry in pruned if entry["recovered_s"] is not None]
     if masks := report.get("masks"):
-        lines += textwrap.wrap(_masks(masks), WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(_masks(masks, _shared(report)), WIDTH, initial_indent="  ", subsequent_indent="    ")
     elif not pruned:
         lines.append("  No client was pruned")
     elif len(entries) < report["clients_total"]:
@@ -221,11 +223,17 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _masks(masks: Mapping[str, Any]) -> str:
+def _shared(report: Mapping[str, Any]) -> bool:
+    """Whether clients have no masks of their own, but the server's."""
+    curve = report["masks"]["curve"]
+    return "own_models" not in report and curve["clients_min"] == curve["clients_max"] == curve["server"]
+
+
+def _masks(masks: Mapping[str, Any], shared: bool) -> str:
     """What the masks keep at the end, and the initial stage."""
     low, high = (percent_text(masks["curve"][name][-1]) for name in ("clients_min", "clients_max"))
-    line = f"The server's mask keeps {percent_text(masks['retention'])} ({masks['server_kib']:,.0f} KiB), clients' "
-    line += f"{low} to {high}"
+    line = f"The server's mask keeps {percent_text(masks['retention'])} ({masks['server_kib']:,.0f} KiB), "
+    line += "as do all clients" if shared else f"clients' {low} to {high}"
     if initial := masks["initial"]:
         line += f"; initial rounds: {initial['rounds']}, {seconds_text(initial['t_s'])}"
         line += "" if initial["ended"] else ", not ended"

@@ -162,7 +162,7 @@ def test_the_schema_wants_each_key_and_no_other(report, validator):
         (("masks", "retention"), 1.5),
         (("masks", "retention"), None),
         (("masks", "server_bytes"), 2.5),
-        (("masks", "curve", "window"), [0]),
+        (("masks", "curve", "window"), [-1]),
         (("masks", "initial", "rounds"), 0),
         (("own_models", "accuracy_mean"), 85),
         (("own_models", "worst_client"), None),

@@ -8,7 +8,7 @@ from marked import slow_except
 from prfl_oracle import masked
 from shared_oracle import SharedOracle
 
-from prfl_jax.report import comparable
+from prfl_jax.report import comparable, summary_text
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.system.signals import Interrupted
 
@@ -75,6 +75,8 @@ def test_the_first_stage_passes_before_window_1(pair):
     assert initial["rounds"] == oracle.first_rounds > 11 and initial["bytes_up"] == initial["bytes_down"] == 0
     assert initial["t_s"] == ran.of("window")[0]["start_s"] == pytest.approx(oracle.first_s)
     assert initial["retention"] == ran.report["masks"]["retention"] < 0.5
+    lines = " ".join(summary_text(ran.report).split())
+    assert "own masks keep" not in lines and f"as do all clients; initial rounds: {initial['rounds']}" in lines
     unlike = [e["t_s"] for e in others if e["mask"] != first["mask"]]
     assert min(unlike) >= initial["t_s"] and all(e["t_s"] < initial["t_s"] for e in others if e["t_s"] not in unlike)
 
