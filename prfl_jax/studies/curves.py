@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ matplotlib.rcParams["svg.hashsalt"] = "prfl_jax"  # the same figure gives the sa
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 # Okabe and Ito's palette; black for the method that a paper is about
 COLOURS = ("#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2")
+_TITLE = 64  # characters of a line of a title
 AXES = {"t_s": "simulated time (s)", "window": "round"}  # along which curves are drawn
 
 
@@ -78,7 +80,7 @@ def band(ax: Axes, series: Sequence[tuple[Sequence[float], Sequence[float]]], la
 
 def ready(ax: Axes, title: str, along: str) -> None:
     """Title, grid and the axis along which values are drawn: `t_s` or `window`."""
-    ax.set_title(title, fontsize=9)
+    ax.set_title(textwrap.fill(title, _TITLE), fontsize=9)
     ax.set_xlabel(AXES[along])
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if along == "window":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from prfl_jax.studies.tables import write_table
 
 LAYERWISE = "layerwise"
 PRUNING = tuple(method for method in METHODS if method != VANILLA)
+_TITLE = 68  # characters of a line of a title
 LAYERS = ("conv1", "dense0")  # of which pictures are drawn
 
 
@@ -54,7 +56,7 @@ def similarity(material: Material) -> None:
     rows = []
     for ax, (setting, method, matrix) in zip(panels, found, strict=True):
         image = ax.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
-        ax.set_title(f"{setting.title}\n{method_name(method)}", fontsize=7)
+        ax.set_title(f"{textwrap.fill(setting.title, _TITLE)}\n{method_name(method)}", fontsize=7)
         ax.set_xticks(range(len(matrix)))
         ax.set_yticks(range(len(matrix)))
         figure.colorbar(image, ax=ax)
@@ -154,6 +156,6 @@ def _server_masks(material: Material, name: str, wanted: Sequence[tuple[str, int
 def _image(ax: Axes, masks: KeptMasks, layer: str, whose: int, title: str) -> None:
     path = layer_of(masks, layer)
     ax.imshow(masks.pictures[path][whose], cmap="gray", interpolation="nearest", aspect="auto", vmin=0, vmax=1)
-    ax.set_title(f"{title}\n{layer}: {100 * masks.shares[path][whose]:.1f} % kept", fontsize=7)
+    ax.set_title(f"{textwrap.fill(title, _TITLE)}\n{layer}: {100 * masks.shares[path][whose]:.1f} % kept", fontsize=7)
     ax.set_xticks([])
     ax.set_yticks([])
