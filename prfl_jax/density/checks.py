@@ -24,8 +24,7 @@ def server_masks(flat: Mapping[str, Any]) -> None:
     """Of masks that clients and server choose only some have a density that a policy could decide."""
     name, submodel = flat["density.name"], flat["submodel.name"]
     rule = SUBMODELS.find(submodel)
-    by_density = rule.client_masks is not None and rule.client_masks.by_density
-    if rule.server_masks and not by_density and not find_density(name).stays_full:
+    if rule.server_masks and not rule.masks_by_density and not find_density(name).stays_full:
         full = " or ".join(DENSITIES.with_trait(lambda policy: policy.stays_full))
         raise refuse(
             "density.name", name, f"{full} with submodel.name={submodel!r}, whose masks have sizes of their own"

@@ -99,7 +99,13 @@ class Planner:
       local: `config.local`, for the learning rate; `dt_ref_s` is the reference window in s.
       p: `[M]` client weights p_i.
       ahead: where an arrival is not trained yet, all clients in flight are trained in its row.
+
+    Attributes:
+      held_pct: `[M]` density (percent) by which each client chose the masks that it has, where clients do so in some
+        rounds only; None: a density holds from the dispatch on.
     """
+
+    held_pct: np.ndarray | None = None
 
     def __init__(
         self,
@@ -124,6 +130,7 @@ class Planner:
         self._rounds = np.zeros(clients, np.int64)  # that each client has done
         self._round_s = np.zeros(clients)  # and their round times, summed
         self._in_flight: dict[int, LocalRound] = {}  # by slot
+        self._sent_pct = np.full(clients, 100)  # of each client's last dispatch
         self._ahead = ahead
         self._waiting: dict[int, LocalRound] = {}  # with `ahead`, those of them that are not trained yet
         self._sent_ahead: tuple[int, ...] = ()  # clients that the next window does not dispatch again
@@ -187,6 +194,8 @@ class Planner:
             arrived_pct.append(here.density_pct)
             if here.prunes:
                 pruned.append(arrival.client)
+                if self.held_pct is not None:
+                    self.held_pct[arrival.client] = here.density_pct
         again += on_arrival
         if again:
             rows.append(self._row(sent, arrivals))
@@ -196,7 +205,7 @@ class Planner:
         closing = dataclasses.replace(closing, slots=by_slot, optimizer_lr=self._optimizer_lr)
         rows.append(self._row(sent, arrivals, closing))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
-        dispatched = tuple(density_pct[[d.client for d in window.dispatches]].tolist()) if window.dispatches else ()
+        dispatched = tuple(int(self._sent_pct[dispatch.client]) for dispatch in window.dispatches)
         return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots, tuple(pruned))
 
     def send_ahead(self, prunes: Callable[[int], bool], copied: Callable[[dict[str, Any]], Clock]) -> Plan | None:
@@ -232,12 +241,14 @@ class Planner:
         """(slot, density in percent) of each dispatch; notes its local round as in flight."""
         out = []
         for client, index, _, time_s, *_ in dispatches:
-            slot, percent = self._places.take(client), int(density_pct[client])
+            slot, anew = self._places.take(client), prunes(client)
+            percent = int(density_pct[client] if anew or self.held_pct is None else self.held_pct[client])
+            self._sent_pct[client] = percent
             rate, costs = self.learning_rate(time_s), self.clock.costs
             own = {
                 "steps": int(costs.steps[client]),
                 "values_up": int(costs.values_up[client]),
-                "prunes": prunes(client),
+                "prunes": anew,
             }
             local_round = LocalRound(slot, client, index, rate, density_pct=percent, **own)
             self._in_flight[slot] = local_round
@@ -309,6 +320,7 @@ class Planner:
             "cycles": self._cycles.to_state(),
             "in_flight": [list(self._in_flight[slot]) for slot in sorted(self._in_flight)],
             "sent_ahead": list(self._sent_ahead),
+            "held_pct": None if self.held_pct is None else self.held_pct.tolist(),
         }
 
     def from_state(self, state: dict[str, Any], clock: Clock) -> Planner:
@@ -323,6 +335,10 @@ class Planner:
         self._cycles.from_state(state["cycles"])
         self._in_flight = {slot: LocalRound(slot, *rest) for slot, *rest in state["in_flight"]}
         self._sent_ahead = tuple(state["sent_ahead"])
+        if self.held_pct is not None:
+            self.held_pct = np.array(state["held_pct"])
+        for sent in self._in_flight.values():
+            self._sent_pct[sent.client] = sent.density_pct
         if self._ahead:  # results of training are not saved, only what they follow from
             self._waiting = dict(self._in_flight)
         return self

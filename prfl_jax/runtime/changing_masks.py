@@ -47,6 +47,7 @@ class ChangingMasks(RunMasks):
         most = self.settings.initial_rounds
         self._most = find_submodel(config.submodel).initial_rounds if most is None else most
         self.initial = self._rule.initial is not None and self._most > 0
+        self._by_density = find_submodel(config.submodel).masks_by_density
         self.rounds = 0
         self._begins = 0  # the window after which training begins
         self._periods = np.zeros(clients, np.int64)  # in which each client has pruned last
@@ -68,7 +69,11 @@ class ChangingMasks(RunMasks):
         return self.initial or bool((self._periods < self._period(window)).any())
 
     def _period(self, window: int) -> int:
-        return (window - self._begins) // self.settings.interval
+        return (window - 1 - self._begins) // self.settings.interval
+
+    def decides(self, window: int) -> bool:
+        """Whether a density that is decided after a window would be in any client's next masks."""
+        return not self._by_density or self.trains_ahead(window + 1)
 
     # What rounds cost.
 
@@ -97,7 +102,9 @@ class ChangingMasks(RunMasks):
         return bool(pruned) or self.trains_ahead(window + 1) or bool(self._owed.any())
 
     def closed(self, window: Window, pruned: Sequence[int]) -> bool:
-        """Whether clients have pruned in it."""
+        """Notes who has pruned in it; returns whether anybody has."""
+        for client in pruned:
+            self._periods[client] = self._pending[client][1]
         return bool(pruned)
 
     # How the server's mask changes.
@@ -109,7 +116,7 @@ class ChangingMasks(RunMasks):
           pruned: these clients.
         """
         for client in pruned:
-            self._held[client], self._periods[client] = self._pending.pop(client)
+            self._held[client] = self._pending.pop(client)[0]
         was_initial = self.initial
         bits = tuple(self._placement.to_clients(multi_process.fetch(own)) for own in state.clients.work.bits)
         state, changed = self._replaced(state, window, self._change[was_initial](state.levels, bits, state.params))

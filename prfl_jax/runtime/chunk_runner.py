@@ -106,12 +106,12 @@ class ChunkRunner:
             if run.at.ended is not None:
                 return
         self.arrivals_mean = sum(len(item.window.arrivals) for item in planned) / len(planned)
-        run.at.interval_due = run.planner.policy.decides_after(run.at.window)
         if run.masks is not None:
             last = planned[-1]
             run.at.pruned, run.at.masks_due = list(last.pruned), run.masks.closed(last.window, last.pruned)
             if run.masks.received(last.window.arrivals):
                 run.planner.set_costs(run.masks.costs())
+        run.at.interval_due = self._decides(run.at.window)
 
     def _plan(self) -> list[PlannedWindow]:
         """The windows of the next chunk: up to an interval's end, a grid point, the horizon or the plan's length."""
@@ -143,7 +143,12 @@ class ChunkRunner:
         """Whether nothing can be planned beyond a window: densities or masks may change after it."""
         masks, window = self.run.masks, last.window.index
         changes = masks is not None and masks.ends_chunk(window, last.pruned)
-        return changes or self.run.planner.policy.decides_after(window)
+        return changes or self._decides(window)
+
+    def _decides(self, window: int) -> bool:
+        """Whether densities are decided after a window."""
+        masks = self.run.masks
+        return self.run.planner.policy.decides_after(window) and (masks is None or masks.decides(window))
 
     def _call(self, rows: list[Any]) -> tuple[list[ChunkOutput], float]:
         """Runs rows of a plan on the devices: their outputs, and s that passed in waiting for other experiments."""

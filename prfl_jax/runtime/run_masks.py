@@ -88,6 +88,10 @@ class RunMasks(abc.ABC):
         """Forgets what a client would have uploaded."""
         return  # nothing is known of it
 
+    def decides(self, window: int) -> bool:
+        """Whether the density policy may decide after a window."""
+        return True
+
     # Windows.
 
     def prepare(self, state: State, window: int) -> tuple[State, bool]:

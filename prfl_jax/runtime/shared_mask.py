@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prfl_jax.clock import Costs, Window
+from prfl_jax.clock import Costs, Window, faults_on, find_close_rule
 from prfl_jax.engine.method import ResolvedMethod
 from prfl_jax.engine.placement import ALL, Placement
 from prfl_jax.engine.state import State
@@ -36,6 +36,8 @@ class SharedMask(RunMasks):
         rule, most = find_submodel(config.submodel), self.settings.initial_rounds
         self.first_rounds = (rule.initial_rounds if most is None else most) if rule.first_stage else 0
         self._gathers = rule.evidence is not None
+        window = config.window
+        self._partial = bool(window.cohort) or find_close_rule(window.close).cuts_off or faults_on(config)
         self._uploads = False  # whether clients send what is gathered of their gradients
         self._time = round_time(config, method.size)
         self._change = placement.jit_global(self._changed, ALL)
@@ -52,12 +54,12 @@ class SharedMask(RunMasks):
     def prepare(self, state: State, window: int) -> tuple[State, bool]:
         """Before a window after which the mask changes by gradients: these are uploaded in it.
 
-        Of a cohort only the last one's count, since no others upload any.
+        Where not all clients may arrive in it only that window's count, since no others are uploaded.
         """
         if not self._gathers or self._uploads or not self._due(window):
             return state, False
         self._uploads = True
-        return (self._forgotten(state) if self._config.window.cohort else state), True
+        return (self._forgotten(state) if self._partial else state), True
 
     def ends_chunk(self, window: int, pruned: Sequence[int]) -> bool:
         """Whether the mask or costs may change after a window."""

@@ -39,6 +39,7 @@ from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.runtime.run_masks import RunMasks
 from prfl_jax.runtime.shared_mask import SharedMask
 from prfl_jax.strategies import staleness_a
+from prfl_jax.submodel import find_submodel
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import prune
 from prfl_jax.system import multi_process
@@ -149,7 +150,10 @@ class Simulation:
         p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
         a, ahead = staleness_a(config.strategy, config.aggregation.staleness), self.method.train == "pending"
-        return Planner(clock, policy, aggregation_in_force(config.aggregation, a), config.local, dt_ref, p, ahead)
+        planner = Planner(clock, policy, aggregation_in_force(config.aggregation, a), config.local, dt_ref, p, ahead)
+        if find_submodel(config.submodel).masks_by_density:
+            planner.held_pct = policy.density_pct
+        return planner
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:
         """Clock and densities as `Planner.to_state` left them."""

@@ -45,16 +45,19 @@ class PruneFL(SubmodelRule):
 
 
 def _step(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:
+    import jax.numpy as jnp
+
     from prfl_jax.submodel.prunefl import prunefl_removal, prunefl_step
 
+    removal = prunefl_removal(jnp.maximum(inputs.window - 1, 0), pruning.share)  # its rounds are numbered from 0
     return prunefl_step(
-        inputs.weights, inputs.masks, inputs.squares, inputs.layer_s, prunefl_removal(inputs.window, pruning.share),
-        inputs.constant_s, inputs.fixed_squares,
-    )  # fmt: skip
+        inputs.weights, inputs.masks, inputs.squares, inputs.layer_s, removal, inputs.constant_s, inputs.fixed_squares
+    )
 
 
 def _every_interval(window: int, pruning: PruningSettings) -> bool:
-    return window % pruning.interval == 0
+    """As in PruneFL's public code, whose rounds are numbered from 0."""
+    return window > 1 and (window - 1) % pruning.interval == 0
 
 
 def _never(window: int, pruning: PruningSettings) -> bool:

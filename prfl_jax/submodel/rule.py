@@ -126,6 +126,11 @@ class SubmodelRule:
         return self.client_masks is not None
 
     @property
+    def masks_by_density(self) -> bool:
+        """Whether these follow from a density that a policy decides for the client."""
+        return self.client_masks is not None and self.client_masks.by_density
+
+    @property
     def server_masks(self) -> bool:
         """Whether the server sends all clients one mask, which changes in the run (`Submodels.server_mask`)."""
         return False

@@ -76,7 +76,8 @@ class EdgeOracle:
 
     def window(self, number):
         pruning = self.config.pruning
-        prunes = self.initial or (number - self.begins) % pruning.interval == 0
+        later = number - 1 - self.begins
+        prunes = self.initial or (later > 0 and later % pruning.interval == 0)
         self.down.append(self.bytes_of(self.server, self.new_mask))
         self.new_mask = False
         steps = pruning.initial_steps if self.initial else self.config.local.steps

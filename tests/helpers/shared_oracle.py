@@ -108,15 +108,19 @@ class SharedOracle(EdgeOracle):
 
     def beside(self, number):
         """Bytes that PruneFL's clients upload beside the model, a number for each value, before the mask changes."""
-        changes = self.config.submodel.name == "prunefl" and number % self.config.pruning.interval == 0
+        changes = self.config.submodel.name == "prunefl" and self.adapts(number)
         return self.bytes_of([np.ones_like(mask) for mask in self.server], False) * changes
 
     def prunefl(self, number, before):
         """Small weights go, then one after the other comes back, by squared gradient over time."""
         pruning = self.config.pruning
-        if number % pruning.interval:
+        if not self.adapts(number):
             return None
-        return self.pruned(pruning.share * 0.5 ** (number / 10_000))
+        return self.pruned(pruning.share * 0.5 ** ((number - 1) / 10_000))
+
+    def adapts(self, number):
+        """Whether PruneFL's mask changes after a window: its rounds 50, 100, ... are numbered from 0."""
+        return number > 1 and (number - 1) % self.config.pruning.interval == 0
 
     def pruned(self, removal):
         """PruneFL's step, after which squared gradients are forgotten."""

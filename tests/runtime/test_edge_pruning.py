@@ -84,9 +84,9 @@ def test_each_client_prunes_in_its_first_round_of_an_interval():
         for client, _ in window["client_bytes_down"]:
             sent[client] = window["window"]
         for client in window["arrivals"]:
-            interval = sent[client] // 4
+            interval = (sent[client] - 1) // 4
             assert ((window["window"], client) in pruned) == (interval > last[client])
-            seen += interval > last[client] and window["window"] // 4 > interval  # it ended in a later interval
+            seen += interval > last[client] and (window["window"] - 1) // 4 > interval  # it ended in a later interval
             last[client] = max(last[client], interval)
     assert seen and pruned
 
@@ -101,3 +101,29 @@ def test_it_goes_on_from_wherever_it_was_stopped(stops, tmp_path):
             experiment.run(tmp_path / str(stop), guard=tiny.StopAt(stop), progress=False)
         again = experiment.run(tmp_path / str(stop), progress=False)
         assert comparable(again.report) == comparable(whole.report)
+
+
+@pytest.mark.slow
+def test_a_density_counts_from_the_pruning_that_follows_it():
+    """Between prunings round times belong to the density that is held, so the balance of two clients settles."""
+    links = dict(clients__number=2, clients__up_mb_s=(2.0, 1.0), clients__down_mb_s=(80.0,) * 2, clients__sigma=0.0)
+    changes = dict(server__contention=False, window__close="all", density__name="time_balance", density__interval=5)
+    ran = tiny.run("prfl_personal", **links, **changes, pruning__interval=5, rounds=31, eval_every_s=1000.0)
+    decided = [record["percents"][1] for record in ran.of("interval")]
+    assert [record["window"] for record in ran.of("interval")] == [5, 10, 15, 20, 25, 30]
+    assert all(abs(percent - 52) <= 3 for percent in decided)
+    for record, percent in zip(ran.of("masks"), decided, strict=True):
+        size = ran.experiment.simulation.method.size
+        assert record["clients"][1] == pytest.approx(
+            (percent / 100 * size.prunable + size.fixed) / size.total, abs=0.01
+        )
+    sent = [window["percents"][1] for window in ran.of("window")]
+    assert sent == [100] * 5 + [percent for percent in decided for _ in range(5)][: len(sent) - 5]
+
+
+def test_a_bandit_decides_where_its_clients_prune_next():
+    ran = tiny.run("layerwise_bandit", pruning__initial_rounds=0, pruning__interval=4, rounds=14)
+    assert [record["window"] for record in ran.of("interval")] == [4, 8, 12]
+    assert [record["window"] for record in ran.of("masks")] == [5, 9, 13]
+    sent = [tuple(window["percents"]) for window in ran.of("window")]
+    assert len(set(sent[:4])) == len(set(sent[4:8])) == len(set(sent[8:12])) == 1 and len(set(sent)) == 4
