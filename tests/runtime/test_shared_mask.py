@@ -145,3 +145,14 @@ def test_malicious_clients_are_outvoted():
     )
     assert ran.report["ended"]["how"] == "rounds" and ran.of("window")[-1]["rejected"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ran.params))
+
+
+@pytest.mark.parametrize(("changes", "kept"), [({}, 1.0), (dict(faults__dropout=0.5), 0.0)])
+def test_gradients_count_that_are_uploaded(changes, kept):
+    """Where a round may fail, sums of earlier windows are not what this window's clients upload."""
+    simulation = tiny.simulation("prunefl", pruning__initial_rounds=0, pruning__interval=2, **changes)
+    masks, state = simulation.masks(), simulation.init_state(simulation.init_key)
+    state = state._replace(importance=jax.tree.map(jax.numpy.ones_like, state.importance))
+    assert not masks.prepare(state, 2)[1]
+    after, charged = masks.prepare(state, 3)
+    assert charged and all(float(total.min()) == float(total.max()) == kept for total in after.importance.total)
