@@ -1,4 +1,4 @@
-"""Draws the figure of a run with matplotlib: its metric over simulated time, and the clients' densities below."""
+"""Draws the figure of a run with matplotlib: its metric over simulated time, and below densities or masks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
 from prfl_jax.report.groups import alike, one_of_each_seed, settings, spread_on_grid
+from prfl_jax.report.masks import HeldShares, held_shares
 from prfl_jax.report.metric import Headline
 from prfl_jax.report.names import headline_name, model_name, one_model, strategy_name, title_of
 from prfl_jax.report.schema import present_version
@@ -37,12 +38,13 @@ def run_figure(
 
     The upper axes show the headline metric of both server models and of other strategies over simulated time (s), in %
     if it is a share; values that are a decade apart have a logarithmic axis. The lower axes show each client's density
-    as a step line.
+    as a step line; where masks are chosen during the run, the share that the server's holds, and the mean of the
+    clients' own in a band from the least to the most.
 
     Args:
       report_or_list: a report, whose `compare` gives the other strategies; or several reports of one metric, of which
-        the first is the run whose densities are shown. Other runs that differ only in their seed become one line, their
-        mean, in a band from their minimum to their maximum.
+        the first is the run whose densities or masks are shown. Other runs that differ only in their seed become one
+        line, their mean, in a band from their minimum to their maximum.
       path_png: the file, which is replaced.
 
     Raises:
@@ -56,7 +58,14 @@ def run_figure(
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_metric(upper, reports)
-    _draw_densities(figure, lower, reports[0])
+    held = held_shares(reports[0])
+    if held is None:
+        _draw_densities(figure, lower, reports[0])
+    else:
+        _draw_held(lower, held)
+    lower.set_ylim(0, 1.05)
+    lower.set_axisbelow(True)
+    lower.grid(True, color="0.92")
     figure.suptitle(title_of(reports[0]).encode(errors="backslashreplace").decode(), fontsize=11)
     lower.set_xlabel("simulated time (s)")
     lower.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -178,9 +187,21 @@ def _draw_densities(figure: Figure, axes: Axes, report: Mapping[str, Any]) -> No
         axes.legend([line], ["mean of the clients"], loc="lower right", fontsize=9, framealpha=0.9)
         figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="client", pad=0.01, aspect=15)
     axes.set_ylabel("density of each client")
-    axes.set_ylim(0, 1.05)
-    axes.set_axisbelow(True)
-    axes.grid(True, color="0.92")
+
+
+def _draw_held(axes: Axes, held: HeldShares) -> None:
+    axes.step(held.t_s, held.server, where="post", color=_OWN, lw=2.0, zorder=4, label="server's mask")
+    if held.clients is not None:
+        mean, least, most = held.clients
+        axes.step(
+            held.t_s, mean, where="post", color=_OTHER_CURVE, lw=1.4, ls=(0, (4, 1.5)), zorder=5,
+            label="clients' own masks, mean",
+        )  # fmt: skip
+        axes.fill_between(
+            held.t_s, least, most, step="post", color=_OTHER_CURVE, alpha=0.2, lw=0, zorder=2, label="least to most"
+        )
+    axes.legend(loc="upper right", fontsize=9, framealpha=0.9)
+    axes.set_ylabel("share of the model kept")
 
 
 def _mean_density(clients: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,3 +61,35 @@ class MaskTotals:
     def of(self, client: int) -> dict[str, float]:
         """`retention` of a client's entry."""
         return {} if self._last is None else {"retention": self._last["clients"][client]}
+
+
+class HeldShares(NamedTuple):
+    """Shares of the model's values that masks hold, each from its point of time on.
+
+    Attributes:
+      t_s: simulated s, ascending from 0, with the end of the run as last point.
+      server: in the server's mask.
+      clients: (mean, least, most) over the clients' own masks; None where they have none.
+    """
+
+    t_s: Sequence[float]
+    server: Sequence[float]
+    clients: tuple[Sequence[float], Sequence[float], Sequence[float]] | None
+
+
+def held_shares(report: Mapping[str, Any]) -> HeldShares | None:
+    """What the masks of a run held over simulated time; None where none are chosen during it."""
+    if "masks" not in report:
+        return None
+    curve = report["masks"]["curve"]
+    names = ("server",) if server_mask_alone(report) else ("server", "clients_mean", "clients_min", "clients_max")
+    before = [1.0] if curve["t_s"][0] > 0 else []  # a run begins with the whole model
+    server, *clients = ([*before, *curve[name], curve[name][-1]] for name in names)
+    t_s = [*(0.0 for _ in before), *curve["t_s"], report["simulated_s"]]
+    return HeldShares(t_s, server, (clients[0], clients[1], clients[2]) if clients else None)
+
+
+def server_mask_alone(report: Mapping[str, Any]) -> bool:
+    """Whether the clients of a run with `masks` have none of their own, but the server's."""
+    curve = report["masks"]["curve"]
+    return "own_models" not in report and curve["clients_min"] == curve["clients_max"] == curve["server"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prfl_jax.report.compare import beside
+from prfl_jax.report.masks import server_mask_alone
 from prfl_jax.report.metric import Headline
 from prfl_jax.report.names import (
     CURVE_NAMES,
@@ -186,7 +187,7 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     known = isinstance(speeds, list) and len(speeds) == report["clients_total"]
     about = ["lowest density", "back at density 1"]
     if "masks" in report:
-        about = [] if _shared(report) else ["own masks keep", "own model"]
+        about = [] if server_mask_alone(report) else ["own masks keep", "own model"]
     rows = [["Client", "up MB/s", "updates", "staleness", *about]]
     for entry in thin(entries, _CLIENT_ROWS) if len(entries) > _CLIENT_ROWS else entries:
         staleness = entry["staleness_mean"]
@@ -207,7 +208,9 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     pruned = [entry for entry in entries if entry["lowest_density"] < 1]
     back = [entry for entry in pruned if entry["recovered_s"] is not None]
     if masks := report.get("masks"):
-        lines += textwrap.wrap(_masks(masks, _shared(report)), WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            _masks(masks, server_mask_alone(report)), WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
     elif not pruned:
         lines.append("  No client was pruned")
     elif len(entries) < report["clients_total"]:
@@ -221,12 +224,6 @@ def _clients(report: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(f"  None of {len(pruned)} pruned clients is back at density 1")
     return lines
-
-
-def _shared(report: Mapping[str, Any]) -> bool:
-    """Whether clients have no masks of their own, but the server's."""
-    curve = report["masks"]["curve"]
-    return "own_models" not in report and curve["clients_min"] == curve["clients_max"] == curve["server"]
 
 
 def _masks(masks: Mapping[str, Any], shared: bool) -> str:

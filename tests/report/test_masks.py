@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import re
+from unittest import mock
 
 import jsonschema
+import numpy as np
 import pytest
 from report_records import report_of, simulated_run
 
-from prfl_jax.report import load_schema, summary_text
+from prfl_jax.report import load_schema, run_figure, summary_text, write_report
+from prfl_jax.report.html import figures, find_runs, group_runs, tables
 
 WINDOWS = ((10.0, 300, 100), (20.0, 200, 80), (30.0, 100, 60), (40.0, 90, 50))  # end in s, bytes up and down
 
@@ -187,3 +191,54 @@ def test_the_summary_has_a_line_for_masks_and_one_for_own_models(report):
     assert "  Accuracy of the clients' own models: 85.0 % on average, worst client 1 at 70.0 %" in lines
     without = summary_text(report_of(run(CHANGES[2:], own=False), 2))
     assert "6.2 % to 37.5 %\n" in without and "own models" not in without
+
+
+HELD = ([0, 10, 20, 40, 40], [1, 0.5, 0.25, 0.125, 0.125])  # of the server, with begin and end of the run
+
+
+def test_the_figure_shows_what_masks_hold(report, tmp_path):
+    """Of clients the mean in a band, where their masks are their own; in a comparison those of the first run."""
+    alone = report_of(run([{**one, "clients": [one["server"]] * 2} for one in CHANGES], own=False), 2)
+    other = report_of(simulated_run(clients=2, windows=10), 2)
+    for reports, lines, label in (
+        ([report, other], ["server's mask", "clients' own masks, mean"], "share of the model kept"),
+        ([alone], ["server's mask"], "share of the model kept"),
+        ([other, report], ["0", "1"], "density of each client"),
+    ):
+        with mock.patch("matplotlib.figure.Figure.savefig", autospec=True) as saved:
+            saved.side_effect = lambda figure, part, **how: part.write_bytes(b"")
+            run_figure(reports, tmp_path / "figure.png")
+        axes = saved.call_args.args[0].axes[1]
+        drawn = {line.get_label(): line for line in axes.get_lines()}
+        assert list(drawn)[:2] == lines and axes.get_ylabel() == label
+        if reports[0] is other:
+            continue
+        server = drawn["server's mask"]
+        assert server.get_drawstyle() == "steps-post" and tuple(map(list, server.get_data())) == HELD
+        assert len(axes.collections) == len(lines) - 1
+        if reports[0] is report:
+            assert list(drawn[lines[1]].get_ydata()) == [1, 0.5, 0.25, 0.21875, 0.21875]
+            band = axes.collections[0].get_paths()[0].vertices
+            assert {tuple(corner) for corner in np.round(band, 4)} >= {(40, 0.0625), (40, 0.375), (0, 1), (10, 0.5)}
+
+
+def test_the_page_says_what_masks_hold_where_there_are_any(report, tmp_path):
+    snip = report_of(run([change(1, "adaptive", 0.125, [0.125] * 2, over=True)], own=False), 2)
+    others = [report_of(simulated_run(clients=2, windows=10), 2), snip]
+    for name, method, made in zip("abc", ("layerwise", "fedavg", "snip"), (report, *others), strict=True):
+        write_report(tmp_path / f"{name}.json", made | {"strategy": method})
+    groups = {group.runs[0].report["strategy"]: group for group in group_runs(find_runs([str(tmp_path)]))}
+    text = tables.times([groups[method] for method in ("layerwise", "fedavg", "snip")])
+    names = ["server's mask keeps", "its size", "initial rounds", "their time", "own masks keep, mean"]
+    head = re.findall(r"<th>([^<]*)</th>", text.replace("&#x27;", "'"))
+    assert head[-6:] == [*names, "own model, mean"]
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row)[-6:] for row in text.split("<tr>")[2:]]
+    assert rows == [
+        ["12.5 %", "2 KiB", "2", "20 s", "21.9 %", "85.0 %"], ["-"] * 6, ["12.5 %", "2 KiB", "-", "-", "-", "-"]
+    ]  # fmt: skip
+    assert "mask" not in tables.times([groups["fedavg"]]).replace("MaskFedAvg", "")
+    drawn = {trace.name: trace for trace in figures.densities(groups["layerwise"].runs[0]).data}
+    server = drawn["server's mask"]
+    assert (list(server.x), list(server.y)) == (HELD[0], [100 * share for share in HELD[1]])
+    assert list(drawn["clients' own masks, least to most"].y) == [100, 50, 25, 37.5, 37.5]
+    assert len(figures.densities(groups["snip"].runs[0]).data) == 1

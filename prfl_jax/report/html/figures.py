@@ -14,6 +14,7 @@ from prfl_jax.report.groups import spread_along, spread_on_grid
 from prfl_jax.report.html.groups import Group
 from prfl_jax.report.html.runs import MOST_ARRIVALS, Run
 from prfl_jax.report.html.spread import Spread
+from prfl_jax.report.masks import HeldShares, held_shares
 from prfl_jax.report.names import headline_name
 
 MOST_CLIENTS = 50  # whose densities are drawn
@@ -228,7 +229,10 @@ def _phase(arrival: dict[str, Any], phase: str) -> tuple[float, float]:
 
 
 def densities(run: Run) -> go.Figure:
-    """The density of each client over simulated time, as step lines."""
+    """The density of each client over simulated time, as step lines; of a run with masks what these hold."""
+    held = held_shares(run.report)
+    if held is not None:
+        return _held(held)
     figure, shown = go.Figure(), run.report["clients"][:MOST_CLIENTS]
     colours = sample_colorscale("Viridis", [0.92 * k / max(1, len(shown) - 1) for k in range(len(shown))])
     for client, colour in zip(shown, colours, strict=True):
@@ -238,6 +242,24 @@ def densities(run: Run) -> go.Figure:
             line_shape="hv", line_color=colour, name=f"client {client['client']}",
         )  # fmt: skip
     figure.update_layout(xaxis_title="simulated time, s", yaxis_title="density, %", height=400)
+    return _styled(figure)
+
+
+def _held(held: HeldShares) -> go.Figure:
+    """The share that the server's mask holds; of the clients' own masks the mean, in a band from least to most."""
+    figure, percent = go.Figure(), lambda shares: [100 * share for share in shares]
+    look: dict[str, Any] = {"x": held.t_s, "mode": "lines", "line_shape": "hv"}
+    if held.clients is not None:
+        mean, least, most = map(percent, held.clients)
+        band = {**look, "line_width": 0, "legendgroup": "band", "hoverinfo": "skip"}
+        figure.add_scatter(y=least, showlegend=False, **band)
+        figure.add_scatter(
+            y=most, name="clients' own masks, least to most", fill="tonexty", fillcolor="rgba(0, 114, 178, 0.2)", **band
+        )
+        figure.add_scatter(y=mean, name="clients' own masks, mean", line_color="#0072b2", line_dash="dash", **look)
+    figure.add_scatter(y=percent(held.server), name="server's mask", line_color="#1a1a1a", showlegend=True, **look)
+    figure.update_layout(xaxis_title="simulated time, s", yaxis_title="share of the model kept, %", height=400)
+    figure.update_yaxes(range=[0, 105])
     return _styled(figure)
 
 

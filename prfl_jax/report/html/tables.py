@@ -12,10 +12,19 @@ from prfl_jax.report.html.figures import BYTES
 from prfl_jax.report.html.groups import Group
 from prfl_jax.report.html.runs import Run
 from prfl_jax.report.html.spread import Spread
-from prfl_jax.report.names import bytes_text, duration_text, headline_name, seconds_text
+from prfl_jax.report.masks import server_mask_alone
+from prfl_jax.report.names import (
+    bytes_text,
+    duration_text,
+    headline_name,
+    number_text,
+    percent_text,
+    seconds_text,
+)
 
 _WRAPS = ' class="long"'
 _AS_LONG = 0.98  # of the longest run of a group: if one is shorter, the table shows the lengths
+_NOTHING = "-"
 LONG = 80  # characters of a value; longer ones are shortened
 _STROKES = {
     "solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3",
@@ -78,7 +87,10 @@ def _grouped(
 
 
 def times(groups: Sequence[Group]) -> str:
-    """The table of time to each threshold (simulated s of the evaluation grid), with the final value and its model."""
+    """The table of time to each threshold (simulated s of the evaluation grid), with the final value and its model.
+
+    Where runs have masks that are chosen during them, it says what these keep in the end.
+    """
     runs = [run for group in groups for run in (*group.runs, *group.again)]
     metric = groups[0].metric
     levels = metric.easiest_first(list({level for run in runs for level in run.report[metric.times]}))
@@ -93,10 +105,50 @@ def times(groups: Sequence[Group]) -> str:
         models = ", ".join(sorted({headline_name(run.report) for run in runs}))
         length = Spread.of([run.report["simulated_s"] for run in runs])
         after = f", after {length.text(seconds_text)}" if length.low < _AS_LONG * length.high else ""
-        return [*cells, end.text(metric.text) + after, models]
+        return [*cells, end.text(metric.text) + after, models, *(write(runs) for _, write in kept)]
 
+    kept = [(name, write) for name, write in _KEPT if any(write([run]) != _NOTHING for run in runs)]
     head = ["method", "runs", *map(metric.level_text, levels), f"{metric.words} at the end", "of the"]
+    head += [name for name, _ in kept]
     return _grouped(head, groups, summary)
+
+
+def _of_masks(get: Callable[[Any], float | None], write: Callable[[float], str]) -> Callable[[Sequence[Run]], str]:
+    """(runs) -> their cell of what `get` finds in a report with `masks`."""
+
+    def cell(runs: Sequence[Run]) -> str:
+        found = [get(run.report) if "masks" in run.report else None for run in runs]
+        return Spread.of(found).text(write, _NOTHING)
+
+    return cell
+
+
+def _initial(key: str) -> Callable[[Any], float | None]:
+    """What the report of the initial stage says under a key; None where there was none."""
+    return lambda report: (report["masks"]["initial"] or {}).get(key)
+
+
+def _initial_s(runs: Sequence[Run]) -> str:
+    stages = [run.report["masks"]["initial"] for run in runs if "masks" in run.report]
+    open_ends = sum(stage is not None and not stage["ended"] for stage in stages)
+    said = f", {f'{open_ends} of {len(runs)} ' if len(runs) > 1 else ''}not ended" if open_ends else ""
+    return _of_masks(_initial("t_s"), seconds_text)(runs) + said
+
+
+def _own_mean(report: Any) -> float | None:
+    """The mean over all clients' own masks in the end; None where they have none."""
+    return None if server_mask_alone(report) else report["masks"]["curve"]["clients_mean"][-1]
+
+
+# columns of what masks keep in the end; one that no run fills is left out
+_KEPT: tuple[tuple[str, Callable[[Sequence[Run]], str]], ...] = (
+    ("server's mask keeps", _of_masks(lambda report: report["masks"]["retention"], percent_text)),
+    ("its size", _of_masks(lambda report: report["masks"]["server_kib"], lambda kib: f"{kib:,.0f} KiB")),
+    ("initial rounds", _of_masks(_initial("rounds"), number_text)),
+    ("their time", _initial_s),
+    ("own masks keep, mean", _of_masks(_own_mean, percent_text)),
+    ("own model, mean", _of_masks(lambda report: report.get("own_models", {}).get("accuracy_mean"), percent_text)),
+)
 
 
 def traffic(groups: Sequence[Group]) -> str:
