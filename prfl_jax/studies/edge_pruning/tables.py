@@ -37,6 +37,8 @@ def initial_stage(report: Report) -> Mapping[str, Any] | None:
 
 def clients_retention(report: Report) -> float | None:
     """Mean over the clients' own masks; None where there are none."""
+    if report.get("own_models") is None:
+        return None  # a client's entry has the server's retention
     own = [entry["retention"] for entry in report["clients"] if "retention" in entry]
     return statistics.fmean(own) if own else None
 
@@ -61,18 +63,26 @@ def converged_s(report: Report) -> float | None:
 
 @functools.cache
 def _client_bytes(setting: Setting, method: str) -> float:
-    """Bytes that each client keeps between rounds, from the shapes of the engine's state."""
+    """Bytes that each client keeps between rounds, from the shapes of the engine's state.
+
+    Gradients that the rule gathers (`SubmodelRule.evidence`) are summed up at the server there. Clients of the method
+    add them up themselves: a float32 for each value that they train.
+    """
     import jax
 
     from prfl_jax.engine.memory import state_bytes
     from prfl_jax.engine.method import make_engine, place, resolve
+    from prfl_jax.submodel import find_submodel
     from prfl_jax.system.jax_settings import fixed, root_key
 
     config = setting.config(method, 0)
     with fixed():
-        engine = make_engine(config, resolve(config, (28, 28, 1), config.model.classes), place(config))
+        resolved = resolve(config, (28, 28, 1), config.model.classes)
+        engine = make_engine(config, resolved, place(config))
         kept = state_bytes(jax.eval_shape(lambda: engine.init_state(root_key(0)))).get("kept by clients", 0)
-    return kept / float(config.clients.number)
+    gathers = find_submodel(config.submodel).evidence is not None
+    gradients = 4 * (resolved.size.total - resolved.size.state) if gathers else 0
+    return kept / float(config.clients.number) + gradients
 
 
 def _shares(values: Sequence[float | None], seeds: int, form: str = ".1f") -> str:
@@ -107,19 +117,24 @@ def table2(material: Material) -> None:
             rows.append(
                 [
                     *(setting.title, method_name(method), OURS, seeds_text(found)),
-                    spread([stage["rounds"] for stage in stages], ".3g"),
+                    spread([stage["rounds"] for stage in stages], ".4g"),
                     _shares([stage["retention"] for stage in stages], seeds),
                     spread([stage["t_s"] for stage in stages], ",.1f"),
                     _shares([retention(report) for report in found], seeds),
-                    _shares([clients_retention(report) for report in found], seeds),
+                    _own_shares([clients_retention(report) for report in found]),
                 ]
             )
             if setting.is_base and (row := paper.TABLE2.get(method)) is not None:
                 rows.append([setting.title, method_name(method), PAPER, "", *_printed_initial(method, row)])
     header = ["setting", "method", "whose", "seeds", "initial rounds", "retained after them, %", "their time, s"]
     header += ["retained in the end, %", "clients' own masks, mean, %"]
-    said = "a round of the initial stage has pruning.initial_steps local steps; seconds are simulated"
-    write_table(part.out / "table2", "Table 2: initial pruning", header, rows, notes(part, said))
+    said = (
+        "a round of the initial stage has pruning.initial_steps local steps of each client; in PruneFL and PruneFL's "
+        "first stage it has 10 steps on the samples of client 0 alone: by writer those of a group of writers, where "
+        "PruneFL's own takes one user; seconds are simulated",
+        "clients' own masks: - where clients have none, but train under the server's",
+    )
+    write_table(part.out / "table2", "Table 2: initial pruning", header, rows, notes(part, *said))
 
 
 def _printed_initial(method: str, row: paper.Initial) -> list[str]:
@@ -148,8 +163,9 @@ def table3(material: Material) -> None:
         "the paper does not define its convergence time",
         "size as it is charged: kept values and the encoded mask of the network that is trained; beside it the whole "
         "Conv2 at that retention, by the paper's encoding (4 bytes a kept value, a bitmap of all weights)",
-        "client memory: what a client keeps between rounds, from the engine's shapes (the network that is trained); "
-        "the paper's is that of a whole process",
+        "client memory: what a client keeps between rounds, of the network that is trained: its own weights, squared "
+        "gradients and masks from the engine's shapes, and in PruneFL 4 bytes for each value that it trains, the "
+        "gradients that it adds up (the simulator does so at the server); the paper's is that of a whole process",
     )
     title = "Table 3: methods of federated learning with pruning"
     write_table(part.out / "table3", title, TABLE3_HEADER, rows, notes(part, *said))

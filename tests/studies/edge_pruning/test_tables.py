@@ -49,6 +49,24 @@ def test_table3_by_hand(tmp_path):
     assert "levels in percent are 50 and 90 (the paper's: 70 and 80)" in (tmp_path / "table3.md").read_text()
 
 
+def test_methods_whose_clients_have_no_masks_of_their_own(tmp_path):
+    """An entry of a client has the server's retention then; PruneFL's clients keep a sum of gradients of each value."""
+    methods = ("prunefl", "conventional", "snip", "layerwise")
+    reports = {("mnist", method): [report([0.4, 0.9], [0.6, 0.1])] for method in methods}
+    for method in methods[:3]:
+        del reports["mnist", method][0]["own_models"]
+    given = material(tmp_path, (setting(methods=methods),), reports)
+    tables.table2(given)
+    tables.table3(given)
+    for name in ("table2", "table3"):
+        rows = [row for row in rows_of(tmp_path / f"{name}.csv") if row["whose"] == "ours"]
+        assert [row["clients' own masks, mean, %"] for row in rows] == ["-", "-", "-", "20.0"]
+    memory = [row["client memory, MB"] for row in rows]
+    assert memory[:3] == [f"{4 * values(0.1) / 1e6:.2f}", "0.00", "0.00"] and float(memory[0]) > 0
+    assert "10 steps on the samples of client 0 alone" in (tmp_path / "table2.md").read_text()
+    assert "in PruneFL 4 bytes for each value that it trains" in (tmp_path / "table3.md").read_text()
+
+
 def test_both_of_prunefls_printed_retentions():
     assert tables._printed_initial("prunefl", paper.TABLE2["prunefl"])[3] == "13.4 (Table 3: 8.6)"
     assert tables._printed("prunefl", paper.TABLE3["prunefl"])[8] == "8.6 (Table 2: 13.4)"
