@@ -14,6 +14,8 @@ from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.aggregate.server_check import check_server_optimizer
 from prfl_jax.aggregate.server_optimizers import step_rule
 from prfl_jax.clock import find_close_rule
+from prfl_jax.config.comparison import compared
+from prfl_jax.config.validate import validate
 from prfl_jax.data import NORMALIZATIONS
 from prfl_jax.density import prunes, uploads_squares
 from prfl_jax.engine.engine import Engine, EngineConfig, at_once
@@ -28,6 +30,7 @@ from prfl_jax.local.optimizer_check import check_optimizer
 from prfl_jax.local.plugin_check import checked_work
 from prfl_jax.local.settings_from_config import settings_from_config
 from prfl_jax.models import STATES, build_model, make_loss
+from prfl_jax.models.build import Model
 from prfl_jax.models.channel_search import find_channels
 from prfl_jax.models.checked_module import Sizes
 from prfl_jax.models.products import precision_name
@@ -128,32 +131,19 @@ def resolve(
             f"{', '.join(model.flop.unknown)}; allowed: (), or a model without that"
         )
     rule, name = find_submodel(config.submodel), config.submodel.name
-    stays = leaves_that_stay(config, model)
-    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels, stays=stays, state=rule.masks_state)
-    if prunes(config) and not layout.prunable:
-        raise UserError(
-            f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "
-            f"for config.submodel.name={name!r}; allowed: a model with such weights, or config.density.name=full"
-        )
-    least = to_percent(config.density.min_density) if rule.scored else 100
+    layout, size, stays = _lay_out(config, model)
     channels = functools.cache(lambda: find_channels(model))
     network = Network(
         shapes=layout.param_shapes(),
-        size=layout.model_size(model, config.model.size_mb, least, config.local.batch_size, stays),
+        size=size,
         layers=lambda: layer_table(config.model.name, sample.shape, model.classes, config.model.width),  # type: ignore[arg-type]
         channels=channels,
         masked=tuple(layout.paths[i] for i in layout.prunable),
         order=model.flop.order,
     )
     submodels = rule.fit(network, name)
-    rule.check_fitted(submodels.size, pruning_settings(config))
-    if rule.scored:
-        check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
-    check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
-    check_state(config, model)
-    check_server_optimizer(config.aggregation, model.shapes())
+    _check_choices(config, model, layout, submodels.size)
     work = find_local(config.local.name)
-    check_optimizer(config.local, settings_from_config(config, work), model.shapes())
     importance = IMPORTANCES.find(config.submodel.importance)
     target_loss = make_loss(config.model.loss)
     check_task(config.task.name, task, sample, (model.classes, data_classes), target_loss)
@@ -181,6 +171,47 @@ def resolve(
         stays=stays,
         widths=find_widths(config, axis, model, layout, submodels, work, channels),
     )
+
+
+def _lay_out(config: Any, model: Model) -> tuple[Layout, ModelSize, frozenset[str]]:
+    """(which leaves have masks, what the model costs, paths of leaves that no client sends); computes nothing."""
+    rule, stays = find_submodel(config.submodel), leaves_that_stay(config, model)
+    layout = Layout.of(model.shapes(), prune=rule.partial, channels=rule.channels, stays=stays, state=rule.masks_state)
+    if prunes(config) and not layout.prunable:
+        raise UserError(
+            f"config.model.name: {config.model.name!r} has no weight of rank 2 or more, so there is nothing to prune "
+            f"for config.submodel.name={config.submodel.name!r}; allowed: a model with such weights, or "
+            "config.density.name=full"
+        )
+    least = to_percent(config.density.min_density) if rule.scored else 100
+    return layout, layout.model_size(model, config.model.size_mb, least, config.local.batch_size, stays), stays
+
+
+def _check_choices(config: Any, model: Model, layout: Layout, size: ModelSize) -> None:
+    """Checks the choices with the model; traces what comes from a user's file, and computes nothing."""
+    rule = find_submodel(config.submodel)
+    rule.check_fitted(size, pruning_settings(config))
+    if rule.scored:
+        check_scores(config.submodel, rule, [layout.shapes[i] for i in layout.prunable])
+    check_kernel(config.aggregation, find_aggregation(config.aggregation.name), layout, model.shapes(), slots(config))
+    check_state(config, model)
+    check_server_optimizer(config.aggregation, model.shapes())
+    check_optimizer(config.local, settings_from_config(config, find_local(config.local.name)), model.shapes())
+
+
+def check_compared(config: Any, model: Model) -> None:
+    """Checks the strategies that a run is compared with, with its model, before it is trained.
+
+    Raises:
+      UserError: one of them could not be resolved; the text names the strategy.
+    """
+    for name in config.compare:
+        try:
+            other = compared(config, name, validate).config
+            layout, size, _ = _lay_out(other, model)
+            _check_choices(other, model, layout, size)
+        except UserError as error:
+            raise UserError(f"config.compare={name!r} cannot run ({error}); or give config.compare=()") from None
 
 
 def make_engine(

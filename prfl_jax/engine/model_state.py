@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prfl_jax.aggregate import AGGREGATIONS, find_aggregation
-from prfl_jax.config.comparison import compared
-from prfl_jax.config.validate import validate
 from prfl_jax.models import STATES, check_statistics
 from prfl_jax.models.build import Model, flat_paths
 from prfl_jax.models.variables import STATE
@@ -83,16 +81,3 @@ def check_state(config: Any, model: Model) -> None:
                 f"config.{key}={value!r}: allowed with a model without statistics, {why}; {has} "
                 "(take GroupNorm or LayerNorm)"
             )
-
-
-def check_compared(config: Any, model: Model) -> None:
-    """`check_state` of the strategies that a run is compared with, before it is trained.
-
-    Raises:
-      UserError: as `check_state`; the text names the strategy.
-    """
-    for name in config.compare:
-        try:
-            check_state(compared(config, name, validate).config, model)
-        except UserError as error:
-            raise UserError(f"config.compare={name!r} cannot run ({error}); or give config.compare=()") from None

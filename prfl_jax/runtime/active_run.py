@@ -69,9 +69,9 @@ class ActiveRun:
         if self._watch is not None:
             self._watch(record)
 
-    def end(self, how: str) -> None:
+    def end(self, how: str, detail: str | None = None) -> None:
         """Notes that the run has ended, unless it had before; `how` is one of `ended.how` in `schema.json`."""
-        self.at.ended = self.at.ended or {"how": how, "detail": None, "client": None}
+        self.at.ended = self.at.ended or {"how": how, "detail": detail, "client": None}
 
     def fail(self, detail: str, client: int | None = None) -> None:
         """Ends the run because of a value that is not finite, whatever else ended it.

@@ -13,6 +13,7 @@ import numpy as np
 
 from prfl_jax.clock import KINDS, Clock, Costs, Window, clock_from_config, faults_on
 from prfl_jax.density import DensityPolicy, RunningDensities, make_density
+from prfl_jax.runtime.first_stage import first_stage
 from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.size_from_config import model_size_from_config
@@ -101,6 +102,8 @@ def _no_collector() -> Iterator[None]:
 
 def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, Any]:
     begin = time.perf_counter()
+    size = size or model_size_from_config(config)
+    stage = first_stage(config, size)
     clients = config.clients.number
     updates, staleness = np.zeros(clients, dtype=np.int64), np.zeros(clients, dtype=np.int64)
     waiting = np.zeros(clients)
@@ -140,5 +143,6 @@ def _run_clock(config: Any, windows: int, size: ModelSize | None) -> dict[str, A
         **counted,
         "host_s": time.perf_counter() - begin,
         "note": "no training: densities follow from round times only (recovery and the stop rule need accuracies), "
-        "and computing takes a sub-model's overall density of the FLOP, where training takes each layer's own",
+        "and computing takes a sub-model's overall density of the FLOP, where training takes each layer's own"
+        + (f"; a first stage is not in it: {stage.text}" if stage.rounds else ""),
     }

@@ -11,17 +11,18 @@ import numpy as np
 
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
-from prfl_jax.clock import rule_from_config
+from prfl_jax.clock import after, rule_from_config
 from prfl_jax.data.targets import check_targets
 from prfl_jax.density import OF_SERVER, evidence_needed, find_density
 from prfl_jax.engine.memory import sample_bytes, state_bytes
-from prfl_jax.engine.method import ResolvedMethod, check_fits, make_engine, place, resolve
-from prfl_jax.engine.model_state import check_compared
+from prfl_jax.engine.method import ResolvedMethod, check_compared, check_fits, make_engine, place, resolve
 from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
+from prfl_jax.runtime.first_stage import BATCHES, FirstStage, first_stage
 from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.submodel import find_submodel
+from prfl_jax.submodel.prunefl import InitialPruning
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, root_key
 from prfl_jax.system.notices import warn_once
@@ -43,7 +44,9 @@ class Estimate:
       notes: what looks strange in the data, a line each.
       clients: training samples of each client.
       holdout, test: held-out and test samples.
-      windows, simulated_s, updates, bytes_up, bytes_down: of the whole run, scaled from a clock without recovery.
+      first_stage: of the server's mask, before window 1.
+      windows, simulated_s, updates, bytes_up, bytes_down: of the whole run after a first stage of that length, scaled
+        from a clock without recovery; if the horizon lies within it, of a run without it, so at most.
       faults: by kind, scaled likewise; empty where there can be none.
       flop: of training and evaluating.
       state: bytes on the device by part.
@@ -58,6 +61,7 @@ class Estimate:
     clients: tuple[int, ...]
     holdout: int
     test: int
+    first_stage: FirstStage
     windows: int
     simulated_s: float
     updates: float
@@ -94,16 +98,18 @@ def estimate(config: Any) -> Estimate:
     turns = min(_ROUNDS * len(clients), 10 * _CLOCK_WINDOWS) if rule_from_config(config).arrivals else 0
     windows = min(max(_CLOCK_WINDOWS, turns), config.rounds)
     clock = run_clock(config, windows, method.size)
-    total = config.rounds
+    stage, total, horizon_s = first_stage(config, method.size), config.rounds, config.horizon_s
+    if horizon_s is not None and not _within(stage, horizon_s):
+        horizon_s -= stage.seconds
     if clock["windows"] < windows:  # all clients leave
         total = windows = clock["windows"]
     # the first window may wait for all; the others are alike
     first, rest = clock["first_window_s"], clock["simulated_s"] - clock["first_window_s"]
-    if config.horizon_s is not None:
-        if config.horizon_s < first:
+    if horizon_s is not None:
+        if horizon_s < first:
             total = 0
         elif rest > 0:
-            total = min(total, math.floor(1 + (config.horizon_s - first) / (rest / (windows - 1))))
+            total = min(total, math.floor(1 + (horizon_s - first) / (rest / (windows - 1))))
         elif windows == 1:
             total = 1
     scale = total / windows
@@ -111,8 +117,8 @@ def estimate(config: Any) -> Estimate:
     simulated_s = clock["simulated_s"] * scale
     if total > windows:
         simulated_s = first + rest * (total - 1) / max(windows - 1, 1)
-    if config.horizon_s is not None:
-        simulated_s = min(simulated_s, config.horizon_s)
+    if horizon_s is not None:
+        simulated_s = min(simulated_s, horizon_s)
 
     flop_sample = method.model.flop.total(config.local.batch_size)
     flop = 3 * flop_sample * config.local.steps * config.local.batch_size * updates
@@ -126,6 +132,8 @@ def estimate(config: Any) -> Estimate:
     held_out = each * bool(needed & OF_SERVER) + len(clients) * find_density(config.density.name).recovers
     flop += flop_sample * each * (len(split.test) + anew) * evaluations
     flop += flop_sample * (len(split.holdout) + anew) * intervals * held_out
+    rounds = stage.rounds_until(config.horizon_s)
+    flop += flop_sample * BATCHES * config.local.batch_size * (3 * rounds + rounds / InitialPruning.look_every)
     placement = place(config)
     shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
     samples = sample_bytes(dataset, split, config.model.state)
@@ -141,6 +149,7 @@ def estimate(config: Any) -> Estimate:
         clients=clients,
         holdout=len(split.holdout),
         test=len(split.test),
+        first_stage=stage,
         windows=total,
         simulated_s=simulated_s,
         updates=updates,
@@ -153,6 +162,11 @@ def estimate(config: Any) -> Estimate:
         memory=memory,
         refused=refused,
     )
+
+
+def _within(stage: FirstStage, horizon_s: float | None) -> bool:
+    """Whether a run may end within its first stage."""
+    return horizon_s is not None and bool(stage.rounds) and not after(horizon_s, stage.seconds)
 
 
 def _gradients_up(config: Any, method: ResolvedMethod, windows: int, updates: float) -> float:
@@ -192,6 +206,10 @@ def describe(config: Any, found: Estimate | None = None) -> str:
     unless = " if nobody recovers" if find_density(config.density.name).recovers else ""
     if find_submodel(config.submodel).server_masks:
         unless = " if nothing is pruned"
+    stage, within = e.first_stage, _within(e.first_stage, config.horizon_s)
+    about = "at most" if within else "about"
+    if stage.rounds and config.horizon_s is not None and not within:
+        unless += " and the first stage has all its rounds"
     model = e.method.model
     fixed = model.num_fixed()
     steps = round_costs(config, size, np.full(len(e.clients), 100)).steps
@@ -210,21 +228,22 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         *([("fixed values", f"{fixed:,}, drawn from the seed everywhere, never sent")] if fixed else []),
         *([("narrower networks", _shares(e.method.shares))] if e.method.shares else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
-        ("windows", f"{e.windows:,}, about {e.simulated_s:,.0f} simulated s{unless}"),
+        *([("first stage", stage.text + "; the run may end within it" * within)] if stage.rounds else []),
+        ("windows", f"{'at most ' * within}{e.windows:,}, {about} {e.simulated_s:,.0f} simulated s{unless}"),
         *(
             []
             if not steps.any()
             else [("local steps", f"{min(steps)} to {max(steps)} of {config.local.steps}, by client")]
         ),
-        ("client updates", f"about {e.updates:,.0f}{unless}"),
-        ("bytes up", f"about {bytes_text(e.bytes_up)}{unless}"),
-        ("bytes down", f"about {bytes_text(e.bytes_down)}{unless}"),
+        ("client updates", f"{about} {e.updates:,.0f}{unless}"),
+        ("bytes up", f"{about} {bytes_text(e.bytes_up)}{unless}"),
+        ("bytes down", f"{about} {bytes_text(e.bytes_down)}{unless}"),
         *([("faults", "about " + ", ".join(f"{v:,.0f} {k}" for k, v in e.faults.items()))] if e.faults else []),
         ("memory, state", f"{bytes_text(memory)}: " + ", ".join(f"{k} {bytes_text(v)}" for k, v in e.state.items())),
         ("memory, samples", bytes_text(e.samples)),
         ("memory, all", e.memory.removeprefix("memory: ")),
         ("checkpoint", f"{bytes_text(memory)} before compression, {config.checkpoint.keep} are kept"),
-        ("host time", f"{guess}, evaluation included{unless}"),
+        ("host time", f"{guess}, evaluation{' and first stage' if stage.rounds else ''} included{unless}"),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]

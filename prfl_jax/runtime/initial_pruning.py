@@ -27,6 +27,7 @@ from prfl_jax.local.sgd import sgd_round
 from prfl_jax.runtime.active_run import ActiveRun
 from prfl_jax.runtime.evaluated_models import EvaluatedModels
 from prfl_jax.runtime.evaluation_grid import EvaluationGrid
+from prfl_jax.runtime.first_stage import BATCHES, CLIENT, round_seconds
 from prfl_jax.runtime.records import masks_record
 from prfl_jax.runtime.shared_mask import SharedMask
 from prfl_jax.runtime.simulation import Simulation
@@ -36,15 +37,13 @@ from prfl_jax.submodel.prunefl import InitialPruning
 from prfl_jax.submodel.scores import GRADIENT_SUMS
 from prfl_jax.submodel.server_mask import held_masks
 from prfl_jax.system import multi_process
-from prfl_jax.transport.mask_costs import held_seconds
-
-CLIENT, BATCHES = 0, 10  # whose samples, and how many batches of them (PruneFL's IP_DATA_BATCH)
 
 
 def prune_initially(run: ActiveRun, grid: EvaluationGrid) -> None:
     """Does the stage: the server's model and mask, the clock's first second, costs, and the record of the masks.
 
-    A run that is stopped within it begins it again; it is the same then, since it is drawn from the seed alone.
+    A run that is stopped within it begins it again; it is the same then, since it is drawn from the seed alone. Where
+    its horizon lies within it the run ends there with W_0 and a full mask, since nobody has been sent another one.
 
     Args:
       grid: answers the points of time that pass with W_0.
@@ -53,13 +52,15 @@ def prune_initially(run: ActiveRun, grid: EvaluationGrid) -> None:
       Interrupted: a signal came; the run is as it was before.
     """
     masks, horizon = run.sim.masks(), run.config.horizon_s
-    assert isinstance(masks, SharedMask)
+    assert isinstance(masks, SharedMask) and isinstance(run.masks, SharedMask)
     with run.time.spent("steady"):
         state, changes, seconds = _Stage(run, masks).run()
     beyond = horizon is not None and after(seconds, horizon)
     grid.answer(horizon if beyond else seconds, inclusive=beyond or not seconds)  # type: ignore[arg-type]
-    if beyond:
-        run.end("horizon")
+    if beyond and run.at.ended is None:
+        run.end("horizon", f"within the first stage, round {changes.rounds} of at most {masks.first_rounds}")
+        changes = dataclasses.replace(run.masks.changes(False, changes.rounds), initial_over=False)
+        run.write(masks_record(0, horizon, [], changes))  # type: ignore[arg-type]
     if run.at.ended is not None:
         return
     run.state, run.masks, masks.first_rounds = state, masks, 0
@@ -127,8 +128,7 @@ class _Stage:
 
     def _round_s(self) -> float:
         """Simulated s of a round under the present mask."""
-        held = np.tile(self._masks.held, (self._config.clients.number, 1))
-        return float(held_seconds(self._config, self._sim.method.size, held, BATCHES)[CLIENT])
+        return round_seconds(self._config, self._sim.method.size, self._masks.held)
 
 
 def local_round(

@@ -33,8 +33,8 @@ class SharedMask(RunMasks):
         super().__init__(config, method, placement)
         self._postponed = False  # a change was due after a window in which nobody arrived
         self._slot = 0  # one that the last window of a chunk has dispatched
-        rule, most = find_submodel(config.submodel), self.settings.initial_rounds
-        self.first_rounds = (rule.initial_rounds if most is None else most) if rule.first_stage else 0
+        rule = find_submodel(config.submodel)
+        self.first_rounds = rule.first_rounds(self.settings)
         self._gathers = rule.evidence is not None
         window = config.window
         self._partial = bool(window.cohort) or find_close_rule(window.close).cuts_off or faults_on(config)

@@ -149,7 +149,7 @@ def train(
                 refuse_address("--seeds, --vary: --workdir", folder)
                 return _train_several(several, user_path("--workdir", folder), guard, tensorboard)
             with guard.nothing_to_save():
-                from prfl_jax.engine.model_state import check_compared
+                from prfl_jax.engine.method import check_compared
                 from prfl_jax.runtime.experiment import Experiment
 
                 experiment = Experiment(config)  # before the folder: a mistake found here leaves nothing behind
@@ -199,7 +199,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
         report = _set_beside(config, report, others, path)
         folder.put()
         print(summary_text(report, others or None))
-        masks = f", {MASKS_FILE}" if "masks" in report else ""
+        masks = f", {MASKS_FILE}" if experiment.simulation.method.submodels.server_mask is not None else ""
         print(f"\nreport.json, metrics.jsonl, figure.png, final_model.npz{masks}: {folder.address}")
     return 1 if report["ended"]["how"] == "not_finite" else 0
 

@@ -150,6 +150,11 @@ class SubmodelRule:
         """Whether a stage on one client's samples comes before window 1, of `initial_rounds` rounds at most."""
         return False
 
+    def first_rounds(self, pruning: PruningSettings) -> int:
+        """Rounds of that stage at most; 0: there is none."""
+        most = pruning.initial_rounds
+        return (self.initial_rounds if most is None else most) if self.first_stage else 0
+
     @property
     def evidence(self) -> Importance | None:
         """What the server gathers of the clients' gradients for its mask (`Importance.of_sums`); None: nothing."""

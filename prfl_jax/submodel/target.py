@@ -37,12 +37,16 @@ class ToDensity(SubmodelRule):
         return self.counted
 
     def check(self, flat: Mapping[str, Any]) -> None:
-        """There are enough rounds."""
+        """There are enough rounds, and the last pruning is in one that comes, unless a horizon ends the run."""
         key = "rounds" if flat["pruning.rounds"] is None else "pruning.rounds"
         rounds, times = flat[key], flat["pruning.times"]
         if self.counted and rounds < 2 * times:
             allowed = f"at least {2 * times} with submodel.name={flat['submodel.name']!r} and pruning.times={times}"
             raise refuse(key, rounds, allowed)
+        last = times * (rounds // (2 * times)) + 1  # the window of the last pruning (`iterative_due`)
+        if self.counted and flat["horizon_s"] is None and flat["rounds"] < last:
+            allowed = f"at least {last}, in which the last pruning is with pruning.rounds={rounds}; or a horizon_s"
+            raise refuse("rounds", flat["rounds"], allowed)
 
     def fit(self, network: Network, name: str) -> Submodels:
         """A full mask, and how it changes."""

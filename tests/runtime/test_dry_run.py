@@ -12,6 +12,7 @@ from paths import ROOT
 import prfl_jax
 from prfl_jax.aggregate import AGGREGATIONS
 from prfl_jax.local import LOCAL_WORKS
+from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.runtime.dry_run import describe, estimate
 from prfl_jax.runtime.training import train
 from prfl_jax.strategies.table import METHODS
@@ -85,3 +86,25 @@ def test_narrower_networks_are_told():
     assert "sub-models are trained with 0.5 or all of the channels" in describe(config)
     config.engine.widths = ()
     assert "narrower networks" not in describe(config)
+
+
+def test_the_first_stage_of_a_shared_mask_is_counted():
+    """Its rounds are ten steps of 5 s of the first client: of a horizon that is later the windows have the rest."""
+    keys = dict(clients__step_s=(5.0, 1.0, 1.0, 1.0), rounds=50, pruning__initial_rounds=3)
+    whole, none, beyond = (
+        tiny.config("conventional", **{**keys, **more})
+        for more in (dict(horizon_s=400.0), dict(horizon_s=250.0, pruning__initial_rounds=0), dict(horizon_s=150.0))
+    )
+    told, alike = estimate(whole), estimate(none)
+    assert (told.first_stage.rounds, told.first_stage.seconds, alike.first_stage.rounds) == (3, 150.0, 0)
+    assert (told.windows, told.simulated_s, told.bytes_up) == (alike.windows, alike.simulated_s, alike.bytes_up)
+    sample = told.method.model.flop.total(10)
+    assert told.flop - alike.flop == pytest.approx(100 * sample * 3.1 * 3)  # 100 samples, looked at in each tenth round
+    said = " ".join(describe(whole).split())
+    assert "first stage at most 3 rounds, 150 simulated s, before window 1 windows" in said
+    assert f"windows {told.windows}, about" in said and "first stage has all its rounds" in said
+    said = " ".join(describe(beyond).split())
+    assert "the run may end within it windows at most" in said and "updates at most" in said
+    assert "first stage" not in describe(none)
+    notes = [run_clock(config, 2, told.method.size)["note"] for config in (whole, none)]
+    assert [told.first_stage.text in note for note in notes] == [True, False]

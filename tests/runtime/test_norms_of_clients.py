@@ -8,7 +8,7 @@ import pytest
 import tiny
 from marked import slow
 
-from prfl_jax.engine.model_state import check_compared
+from prfl_jax.engine.method import check_compared
 from prfl_jax.models import client_model, load_model
 from prfl_jax.models.variables import CLIENTS, STATE
 from prfl_jax.report import read_metrics

@@ -82,10 +82,13 @@ def test_the_first_stage_passes_before_window_1(pair):
 
 
 def test_a_run_may_end_within_the_first_stage():
-    """Which takes 20 s a round: at its horizon the model is W_0, and the mask is full."""
+    """Which takes 20 s a round: at its horizon the model is W_0, and the mask is full; and it says so."""
     ran = tiny.run("conventional", clients__step_s=(2.0,) * 4, horizon_s=50.0, eval_every_s=20.0)
     fedavg = tiny.run("fedavg", horizon_s=50.0, eval_every_s=20.0)
-    assert ran.report["ended"]["how"] == "horizon" and not ran.of("window") and not ran.of("masks")
+    ended, (record,) = ran.report["ended"], ran.of("masks")
+    assert ended["how"] == "horizon" and ended["detail"] == "within the first stage, round 3 of at most 1000"
+    assert not ran.of("window") and record["server"] == 1.0 and not record["initial_over"]
+    assert ran.report["masks"]["initial"].items() >= {"rounds": 3, "ended": False, "t_s": 50.0}.items()
     assert [e["t_s"] for e in ran.of("eval")] == [0.0, 20.0, 40.0]
     assert all(e["mask"] == fedavg.of("eval")[0]["mask"] for e in ran.of("eval"))
 

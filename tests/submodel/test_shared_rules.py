@@ -4,14 +4,17 @@ import pytest
 import tiny
 
 from prfl_jax.config.validate import validate
+from prfl_jax.engine.method import check_compared
 from prfl_jax.runtime.dry_run import estimate
-from prfl_jax.runtime.training import _comparison
-from prfl_jax.submodel import pruning_settings
+from prfl_jax.runtime.training import _comparison, train
+from prfl_jax.submodel import PruningSettings, pruning_settings
+from prfl_jax.submodel.target import ITERATIVE
 from prfl_jax.system.errors import UserError
 
 REFUSED = {
     "window.close": ("prunefl", dict(window__close="fixed"), "all or deadline with submodel.name='prunefl'"),
     "rounds": ("iterative", dict(rounds=39, pruning__times=20), "at least 40"),
+    "rounds below the last pruning": ("iterative", dict(rounds=500, pruning__rounds=1000), "at least 501"),
     "pruning.rounds": ("iterative", dict(rounds=1_000_000, horizon_s=50.0), "a number with submodel.name='iterative'"),
     "pruning.density": ("snip", dict(pruning__density=0.0), "in (0, 1]"),
     "pruning.times": ("iterative", dict(pruning__times=0), "1"),
@@ -39,7 +42,14 @@ def test_what_does_not_go_with_a_shared_mask_is_refused(named):
     with pytest.raises(UserError) as caught:
         validate(tiny.config(method, **keys))
     text = str(caught.value)
-    assert text.startswith(f"config.{named}=") and why in text and "\n" not in text
+    assert text.startswith(f"config.{named.split()[0]}=") and why in text and "\n" not in text
+
+
+def test_iterative_pruning_may_end_in_the_last_window():
+    """Or nowhere, where a horizon ends the run."""
+    for keys in (dict(rounds=501), dict(rounds=3, horizon_s=9.0)):
+        validate(tiny.config("iterative", pruning__rounds=1000, **keys))
+    assert [w for w in range(1, 1001) if ITERATIVE.mask.due(w, PruningSettings(4, times=2))][-1] == 501
 
 
 def test_a_run_that_is_compared_counts_the_rounds_of_the_first():
@@ -63,3 +73,13 @@ def test_a_density_without_a_weight_for_each_layer_is_refused(method):
     for make in (lambda config: tiny.simulation(method, pruning__density=1e-4), estimate):
         with pytest.raises(UserError, match=r"config.pruning.density=0.0001: keeps 1 of the 9,528.*at least 0.00021"):
             make(tiny.config(method, pruning__density=1e-4))
+
+
+def test_a_density_that_a_compared_method_cannot_have():
+    """It is found before anything is trained, though the run itself has no weight that could be pruned."""
+    config, model = tiny.config("fedavg", compare=("snip",)), tiny.simulation("fedavg").method.model
+    check_compared(config, model)
+    config.pruning.density = 1e-4
+    for check in (lambda: check_compared(config, model), lambda: train(config, "x.py", None, dry_run=True)):
+        with pytest.raises(UserError, match=r"config.compare='snip' cannot run \(config.pruning.density=0.0001: keeps 1"):
+            check()
