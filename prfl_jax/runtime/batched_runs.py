@@ -22,10 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from prfl_jax.config.canonical import config_hash, to_dict
+from prfl_jax.config.comparison import compared
+from prfl_jax.config.validate import validate
 from prfl_jax.data.device import DeviceData, to_device
 from prfl_jax.engine.engine import Engine, EngineConfig
 from prfl_jax.engine.memory import check_memory, sample_bytes
-from prfl_jax.engine.method import looks_at_all, slots, slots_key
+from prfl_jax.engine.method import check_compared, looks_at_all, slots, slots_key
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.engine.state import ChunkOutput, State
 from prfl_jax.runtime.active_run import Watch
@@ -134,11 +136,9 @@ def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
             raise UserError(f"config.engine.devices={config.engine.devices}: allowed with --seeds or --vary is 0 or 1")
         if config.engine.clients == "map":
             raise UserError("config.engine.clients='map': allowed with --seeds or --vary is auto or vmap")
-        if find_submodel(config.submodel).server_masks:
-            raise UserError(
-                f"config.submodel.name={config.submodel.name!r}: allowed with --seeds or --vary is a rule whose masks "
-                "follow from densities; give one --config.seed after another"
-            )
+        _refuse_server_masks(config, f"config.submodel.name={config.submodel.name!r}")
+        for name in config.compare:  # which runs when these are done
+            _refuse_server_masks(compared(config, name, validate).config, f"config.compare={name!r}")
         if config.engine.widths:
             raise UserError(
                 f"config.engine.widths={shown(tuple(config.engine.widths))}: allowed with --seeds or --vary is ()"
@@ -155,10 +155,20 @@ def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
     for simulation in simulations:
         simulation.experiments = len(simulations)
     simulations[0].memory()  # raises where it would not fit
+    for simulation in simulations:
+        check_compared(simulation.config, simulation.method.model)
     batch = BatchedRuns(simulations)
     for number, simulation in enumerate(simulations):
         simulation.batch, simulation.number = batch, number
     return simulations
+
+
+def _refuse_server_masks(config: Any, named: str) -> None:
+    if find_submodel(config.submodel).server_masks:
+        raise UserError(
+            f"{named}: allowed with --seeds or --vary is a rule whose masks follow from densities; give one "
+            "--config.seed after another"
+        )
 
 
 class BatchedSimulation(Simulation):

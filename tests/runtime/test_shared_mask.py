@@ -1,5 +1,7 @@
 """Whole runs with one mask for all clients against the rules written out in float64 (`shared_oracle.py`)."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from shared_oracle import SharedOracle
 
 from prfl_jax.report import comparable, summary_text
 from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.runtime.training import train
 from prfl_jax.system.signals import Interrupted
 
 RUNS = {
@@ -91,6 +94,16 @@ def test_a_run_may_end_within_the_first_stage():
     assert ran.report["masks"]["initial"].items() >= {"rounds": 3, "ended": False, "t_s": 50.0}.items()
     assert [e["t_s"] for e in ran.of("eval")] == [0.0, 20.0, 40.0]
     assert all(e["mask"] == fedavg.of("eval")[0]["mask"] for e in ran.of("eval"))
+
+
+@pytest.mark.slow
+def test_the_last_line_names_the_files_that_there_are(tmp_path, capsys):
+    """Also of a mask that never changed."""
+    config = tiny.config("prunefl", pruning__initial_rounds=0, rounds=1)
+    assert train(config, "x.py", str(tmp_path / "run")) == 0
+    named = capsys.readouterr().out.splitlines()[-1].rpartition(": ")[0].split(", ")
+    assert "masks.npz" in named and "masks" not in json.loads((tmp_path / "run/report.json").read_text())
+    assert all((tmp_path / "run" / name).exists() for name in named)
 
 
 # five of eight clients at a time

@@ -5,6 +5,7 @@ import tiny
 
 from prfl_jax.config.validate import validate
 from prfl_jax.engine.method import check_compared
+from prfl_jax.runtime.batched_runs import join
 from prfl_jax.runtime.dry_run import estimate
 from prfl_jax.runtime.training import _comparison, train
 from prfl_jax.submodel import PruningSettings, pruning_settings
@@ -81,5 +82,11 @@ def test_a_density_that_a_compared_method_cannot_have():
     check_compared(config, model)
     config.pruning.density = 1e-4
     for check in (lambda: check_compared(config, model), lambda: train(config, "x.py", None, dry_run=True)):
-        with pytest.raises(UserError, match=r"config.compare='snip' cannot run \(config.pruning.density=0.0001: keeps 1"):
+        with pytest.raises(UserError, match=r"config.compare=.snip. cannot run \(config.pruning.density=.*keeps 1"):
             check()
+
+
+def test_several_at_once_are_not_compared_with_a_shared_mask():
+    """Which is found before they are trained."""
+    with pytest.raises(UserError, match="config.compare='snip': allowed with --seeds or --vary is a rule whose masks"):
+        join([tiny.config("fedavg", compare=("snip",), seed=seed) for seed in (0, 1)])
