@@ -45,8 +45,8 @@ class Estimate:
       clients: training samples of each client.
       holdout, test: held-out and test samples.
       first_stage: of the server's mask, before window 1.
-      windows, simulated_s, updates, bytes_up, bytes_down: of the whole run after a first stage of that length, scaled
-        from a clock without recovery; if the horizon lies within it, of a run without it, so at most.
+      windows, simulated_s, updates, bytes_up, bytes_down: of the whole run after a first stage of that length, whose
+        seconds do not count, scaled from a clock without recovery; if the horizon lies within it, of a run without it.
       faults: by kind, scaled likewise; empty where there can be none.
       flop: of training and evaluating.
       state: bytes on the device by part.
@@ -208,7 +208,8 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         unless = " if nothing is pruned"
     stage, within = e.first_stage, _within(e.first_stage, config.horizon_s)
     about = "at most" if within else "about"
-    if stage.rounds and config.horizon_s is not None and not within:
+    later = " after the first stage" if stage.rounds and not within else ""
+    if later and config.horizon_s is not None and e.windows < config.rounds:
         unless += " and the first stage has all its rounds"
     model = e.method.model
     fixed = model.num_fixed()
@@ -229,7 +230,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
         *([("narrower networks", _shares(e.method.shares))] if e.method.shares else []),
         ("model for the clock", bytes_text(size.total * size.bytes_per_value)),
         *([("first stage", stage.text + "; the run may end within it" * within)] if stage.rounds else []),
-        ("windows", f"{'at most ' * within}{e.windows:,}, {about} {e.simulated_s:,.0f} simulated s{unless}"),
+        ("windows", f"{'at most ' * within}{e.windows:,}, {about} {e.simulated_s:,.0f} simulated s{later}{unless}"),
         *(
             []
             if not steps.any()
