@@ -85,7 +85,8 @@ def held_shares(report: Mapping[str, Any]) -> HeldShares | None:
     names = ("server",) if server_mask_alone(report) else ("server", "clients_mean", "clients_min", "clients_max")
     before = [1.0] if curve["t_s"][0] > 0 else []  # a run begins with the whole model
     server, *clients = ([*before, *curve[name], curve[name][-1]] for name in names)
-    t_s = [*(0.0 for _ in before), *curve["t_s"], report["simulated_s"]]
+    end_s = max(report["simulated_s"], curve["t_s"][-1])  # a first stage may end later than the last window: none
+    t_s = [*(0.0 for _ in before), *curve["t_s"], end_s]
     return HeldShares(t_s, server, (clients[0], clients[1], clients[2]) if clients else None)
 
 

@@ -173,7 +173,7 @@ def _gradients_up(config: Any, method: ResolvedMethod, windows: int, updates: fl
     """Bytes of the gradients that clients upload for the server's mask, each time before it changes."""
     if find_submodel(config.submodel).evidence is None or not windows:
         return 0.0
-    return windows // config.pruning.interval * updates / windows * gradient_bytes(method.size)
+    return (windows - 1) // config.pruning.interval * updates / windows * gradient_bytes(method.size)
 
 
 def print_needs(config: Any) -> None:

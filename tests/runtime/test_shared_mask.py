@@ -11,6 +11,7 @@ from prfl_oracle import masked
 from shared_oracle import SharedOracle
 
 from prfl_jax.report import comparable, summary_text
+from prfl_jax.report.masks import held_shares
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.runtime.training import train
 from prfl_jax.system.signals import Interrupted
@@ -92,6 +93,7 @@ def test_a_run_may_end_within_the_first_stage():
     assert ended["how"] == "horizon" and ended["detail"] == "within the first stage, round 3 of at most 1000"
     assert not ran.of("window") and record["server"] == 1.0 and not record["initial_over"]
     assert ran.report["masks"]["initial"].items() >= {"rounds": 3, "ended": False, "t_s": 50.0}.items()
+    assert held_shares(ran.report)[:2] == ([0.0, 50.0, 50.0], [1.0, 1.0, 1.0])
     assert [e["t_s"] for e in ran.of("eval")] == [0.0, 20.0, 40.0]
     assert all(e["mask"] == fedavg.of("eval")[0]["mask"] for e in ran.of("eval"))
 

@@ -66,6 +66,8 @@ def test_a_dry_run_counts_the_gradients_that_are_uploaded():
     prunefl, conventional = (estimate(tiny.config(method)) for method in ("prunefl", "conventional"))
     assert prunefl.bytes_up - conventional.bytes_up == pytest.approx(2 * 4 * 8_000_000)
     assert prunefl.bytes_down == conventional.bytes_down
+    short = [estimate(tiny.config(method, rounds=3)).bytes_up for method in ("prunefl", "conventional")]
+    assert short[0] == short[1]  # the first change is after window 4
 
 
 @pytest.mark.parametrize("method", ["snip", "iterative"])
