@@ -21,6 +21,7 @@ from prfl_jax.clock import Arrival, Clock, Costs, Dispatch, Failure, Repeat, Win
 from prfl_jax.clock.faults import LEFT
 from prfl_jax.density import DensityPolicy
 from prfl_jax.engine.plan import LocalRound, Plan, make_row
+from prfl_jax.engine.round_densities import RoundDensities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +102,8 @@ class Planner:
       ahead: where an arrival is not trained yet, all clients in flight are trained in its row.
 
     Attributes:
-      held_pct: `[M]` density (percent) by which each client chose the masks that it has, where clients do so in some
-        rounds only; None: a density holds from the dispatch on.
+      densities: of the clients' rounds; where they count otherwise than from the dispatch on, to be replaced at once.
     """
-
-    held_pct: np.ndarray | None = None
 
     def __init__(
         self,
@@ -123,6 +121,7 @@ class Planner:
         self._choice = find_aggregation(aggregation.name)
         self._rule = clock.rule
         clients = len(p)
+        self.densities = RoundDensities(clients)
         self._cycles = Cycles(clients)
         self._places = Slots(clients, clock.rule.cohort)
         self._upcoming: collections.deque[Window] = collections.deque()
@@ -130,7 +129,6 @@ class Planner:
         self._rounds = np.zeros(clients, np.int64)  # that each client has done
         self._round_s = np.zeros(clients)  # and their round times, summed
         self._in_flight: dict[int, LocalRound] = {}  # by slot
-        self._sent_pct = np.full(clients, 100)  # of each client's last dispatch
         self._ahead = ahead
         self._waiting: dict[int, LocalRound] = {}  # with `ahead`, those of them that are not trained yet
         self._sent_ahead: tuple[int, ...] = ()  # clients that the next window does not dispatch again
@@ -192,10 +190,9 @@ class Planner:
             coefficient = closing.arrivals[len(arrived_pct)] if closing.arrivals else 0.0
             arrivals.append(here._replace(coefficient=coefficient))
             arrived_pct.append(here.density_pct)
+            self.densities.arrive(here)
             if here.prunes:
                 pruned.append(arrival.client)
-                if self.held_pct is not None:
-                    self.held_pct[arrival.client] = here.density_pct
         again += on_arrival
         if again:
             rows.append(self._row(sent, arrivals))
@@ -205,7 +202,7 @@ class Planner:
         closing = dataclasses.replace(closing, slots=by_slot, optimizer_lr=self._optimizer_lr)
         rows.append(self._row(sent, arrivals, closing))
         staleness = tuple(window.index - 1 - a.version for a in window.arrivals)
-        dispatched = tuple(int(self._sent_pct[dispatch.client]) for dispatch in window.dispatches)
+        dispatched = self.densities.of(window.dispatches)
         return PlannedWindow(window, tuple(rows), dispatched, staleness, closing.slots, tuple(pruned))
 
     def send_ahead(self, prunes: Callable[[int], bool], copied: Callable[[dict[str, Any]], Clock]) -> Plan | None:
@@ -242,8 +239,7 @@ class Planner:
         out = []
         for client, index, _, time_s, *_ in dispatches:
             slot, anew = self._places.take(client), prunes(client)
-            percent = int(density_pct[client] if anew or self.held_pct is None else self.held_pct[client])
-            self._sent_pct[client] = percent
+            percent = self.densities.send(client, int(density_pct[client]), anew)
             rate, costs = self.learning_rate(time_s), self.clock.costs
             own = {
                 "steps": int(costs.steps[client]),
@@ -320,7 +316,7 @@ class Planner:
             "cycles": self._cycles.to_state(),
             "in_flight": [list(self._in_flight[slot]) for slot in sorted(self._in_flight)],
             "sent_ahead": list(self._sent_ahead),
-            "held_pct": None if self.held_pct is None else self.held_pct.tolist(),
+            "densities": self.densities.to_state(),
         }
 
     def from_state(self, state: dict[str, Any], clock: Clock) -> Planner:
@@ -335,10 +331,7 @@ class Planner:
         self._cycles.from_state(state["cycles"])
         self._in_flight = {slot: LocalRound(slot, *rest) for slot, *rest in state["in_flight"]}
         self._sent_ahead = tuple(state["sent_ahead"])
-        if self.held_pct is not None:
-            self.held_pct = np.array(state["held_pct"])
-        for sent in self._in_flight.values():
-            self._sent_pct[sent.client] = sent.density_pct
+        self.densities.from_state(state["densities"], self._in_flight.values())
         if self._ahead:  # results of training are not saved, only what they follow from
             self._waiting = dict(self._in_flight)
         return self

@@ -31,6 +31,7 @@ from prfl_jax.engine.method import check_fits, make_engine, place, resolve, slot
 from prfl_jax.engine.placement import ALL, OWN
 from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
 from prfl_jax.engine.planner import Planner
+from prfl_jax.engine.round_densities import RoundDensities
 from prfl_jax.robustness.attacks import malicious_clients
 from prfl_jax.robustness.privacy import check_installed
 from prfl_jax.runtime.changing_masks import ChangingMasks
@@ -137,22 +138,18 @@ class Simulation:
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)
         return check_fits(self.config, self.method, self.placement, shapes, samples)
 
-    @property
-    def samples_per_round(self) -> int:
-        return self.config.local.steps * self.config.local.batch_size
-
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
         config, clients = self.config, self.config.clients.number
         policy = make_density(config.density, clients, config.stop_early, seed=config.seed)
         clock = clock_from_config(config, self.costs(policy.density_pct), self._faults)
         sizes = np.array([len(c) for c in self.split.clients], float)
-        p = client_weights(config.aggregation.client_weight, np.full(clients, float(self.samples_per_round)), sizes)
+        samples = np.full(clients, float(config.local.steps * config.local.batch_size))  # of a round
+        p = client_weights(config.aggregation.client_weight, samples, sizes)
         dt_ref = config.local.lr_dt_ref_s or config.window.dt_s
         a, ahead = staleness_a(config.strategy, config.aggregation.staleness), self.method.train == "pending"
         planner = Planner(clock, policy, aggregation_in_force(config.aggregation, a), config.local, dt_ref, p, ahead)
-        if find_submodel(config.submodel).masks_by_density:
-            planner.held_pct = policy.density_pct
+        planner.densities = RoundDensities(clients, find_submodel(config.submodel).masks_by_density)
         return planner
 
     def restored_planner(self, state: dict[str, Any]) -> Planner:

@@ -49,7 +49,7 @@ def test_channels_count_as_the_small_networks_kernels(strategy):
 
 
 def test_own_masks_count_what_they_hold():
-    ran = tiny.run("layerwise", rounds=5, clients__weight_s=(WEIGHT_S,), pruning__initial_rounds=0, pruning__interval=2)
+    ran = tiny.run("layerwise", rounds=6, clients__weight_s=(WEIGHT_S,), pruning__initial_rounds=0, pruning__interval=2)
     first, *_, last = ran.of("window")
     np.testing.assert_allclose(first["train_s"], 2 * ALL * WEIGHT_S)
     shares = ran.of("masks")[-1]["clients"]
