@@ -54,6 +54,7 @@ class Data:
 
         def change(c: Any) -> None:
             c.clients.number, c.window.cohort = c.data.writers, paper.SAMPLED
+            c.engine.devices = 1  # where what a drawn client keeps stays
             c.pruning.initial_density = 1.0 - paper.STOP_SPARSITY
 
         made = self._setting(methods, change)
