@@ -211,6 +211,8 @@ def long_run(method):
         work["density__min_density"] = 0.6
     if SUBMODELS.find(METHODS[method].submodel).shared_mask:  # this network is small
         work["pruning__density"] = 0.3
+    if SUBMODELS.find(METHODS[method].submodel).masks_by_density:  # prune more than once, and not in the end alone
+        work["pruning__interval"] = 10
     return tiny.run(method, rounds=rounds, eval_every_s=30.0, **work)
 
 
