@@ -13,7 +13,8 @@ from prfl_jax.submodel import IMPORTANCES, find_submodel, pruning_settings, to_p
 
 def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
     """The settings of all local rounds of a run."""
-    own = find_submodel(config.submodel).client_masks if work.own_masks else None
+    rule = find_submodel(config.submodel)
+    own = rule.client_masks if work.own_masks else None
     schedule = LR_SCHEDULES.find(config.local.lr_schedule)
     return LocalSettings(
         steps=config.local.steps,
@@ -22,7 +23,7 @@ def settings_from_config(config: Any, work: LocalWork) -> LocalSettings:
         prox_mu=prox_mu_in_force(config.local.name, config.local.prox_mu),
         unroll=config.engine.unroll,
         square_gradients=prunes(config) and IMPORTANCES.find(config.submodel.importance).from_clients,
-        sum_gradients=find_submodel(config.submodel).evidence is not None,
+        sum_gradients=rule.evidence is not None,
         widths=tuple(map(to_percent, config.density.tiers)) if work.draws_widths else (),
         optimizer=OPTIMIZERS.find(config.local.optimizer).with_args(config.local.optimizer_args),
         clip_grad_norm=config.local.clip_grad_norm,

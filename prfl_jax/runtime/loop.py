@@ -39,7 +39,7 @@ from prfl_jax.system.host_timer import HostTimer
 from prfl_jax.system.jax_settings import check_settings, settings
 from prfl_jax.system.signals import Interrupted, InterruptGuard
 
-FORMAT = 12  # of a checkpoint's host values
+FORMAT = 13  # of a checkpoint's host values
 
 
 class Loop:

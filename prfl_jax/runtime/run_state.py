@@ -42,6 +42,3 @@ class RunState:
     train_loss: dict[str, float] = dataclasses.field(default_factory=dict)
     ended: dict[str, Any] | None = None
     total_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.masks_due |= bool(self.pruned)  # all that an earlier version saved of it

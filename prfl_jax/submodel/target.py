@@ -54,16 +54,16 @@ class ToDensity(SubmodelRule):
 
     def check_fitted(self, size: ModelSize, pruning: PruningSettings) -> None:
         """Each layer can keep a weight."""
-        if (count := held_at(size, pruning.density)) < (layers := len(size.layers)):
+        if (count := held_at(size.prunable, pruning.density)) < (layers := len(size.layers)):
             raise UserError(
                 f"config.pruning.density={pruning.density}: keeps {count} of the {size.prunable:,} weights that can be "
                 f"pruned; allowed is at least {layers / size.prunable:.2g}: one weight for each of the {layers} layers"
             )
 
 
-def held_at(size: ModelSize, density: float) -> int:
+def held_at(prunable: int, density: float) -> int:
     """Weights that are held at that density of all that can be pruned."""
-    return round(density * size.prunable)
+    return round(density * prunable)
 
 
 def _snip(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:
@@ -72,7 +72,7 @@ def _snip(inputs: MaskInputs, pruning: PruningSettings) -> Arrays:
     from prfl_jax.submodel.shared_masks import snip_masks
 
     updates = tuple(after - before for after, before in zip(inputs.weights, inputs.before, strict=True))
-    count = round(pruning.density * sum(mask.size for mask in inputs.masks))
+    count = held_at(sum(mask.size for mask in inputs.masks), pruning.density)
     return snip_masks(inputs.before, updates, jnp.int32(count))
 
 
