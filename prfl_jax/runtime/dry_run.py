@@ -21,7 +21,7 @@ from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
 from prfl_jax.runtime.first_stage import BATCHES, FirstStage, first_stage
 from prfl_jax.runtime.round_costs import round_costs
-from prfl_jax.submodel import find_submodel
+from prfl_jax.submodel import find_submodel, pruning_settings
 from prfl_jax.submodel.prunefl import InitialPruning
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, root_key
@@ -171,9 +171,8 @@ def _within(stage: FirstStage, horizon_s: float | None) -> bool:
 
 def _gradients_up(config: Any, method: ResolvedMethod, windows: int, updates: float) -> float:
     """Bytes of the gradients that clients upload for the server's mask, each time before it changes."""
-    if find_submodel(config.submodel).evidence is None or not windows:
-        return 0.0
-    return (windows - 1) // config.pruning.interval * updates / windows * gradient_bytes(method.size)
+    times = find_submodel(config.submodel).gradient_uploads(windows, pruning_settings(config))
+    return times * updates / windows * gradient_bytes(method.size) if times else 0.0
 
 
 def print_needs(config: Any) -> None:

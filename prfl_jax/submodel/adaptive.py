@@ -38,6 +38,10 @@ class PruneFL(SubmodelRule):
         """Squares of each client's sum of gradients."""
         return GRADIENT_SUMS if self.adaptive else None
 
+    def gradient_uploads(self, windows: int, pruning: PruningSettings) -> int:
+        """As many as those for which `_every_interval` holds."""
+        return max(windows - 1, 0) // pruning.interval if self.adaptive else 0
+
     def fit(self, network: Network, name: str) -> Submodels:
         """A full mask, and how it changes."""
         due = _every_interval if self.adaptive else _never

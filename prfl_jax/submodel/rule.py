@@ -160,6 +160,10 @@ class SubmodelRule:
         """What the server gathers of the clients' gradients for its mask (`Importance.of_sums`); None: nothing."""
         return None
 
+    def gradient_uploads(self, windows: int, pruning: PruningSettings) -> int:
+        """Windows of so many in which each client uploads what `evidence` gathers."""
+        return 0
+
     @property
     def by_magnitude(self) -> bool:
         """Whether a sub-model holds the weights of largest magnitude at its dispatch."""
