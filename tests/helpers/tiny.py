@@ -119,6 +119,15 @@ class StopAt(InterruptGuard):
             raise Interrupted(signal.SIGTERM)
 
 
+def stopped_and_resumed(experiment: Experiment, folder: Any, checks: int) -> Finished:
+    """Runs an experiment, which has to be stopped at the n-th check, and then to its end from there."""
+    try:
+        experiment.run(folder, guard=StopAt(checks), progress=False)
+    except Interrupted:
+        return experiment.run(folder, progress=False)
+    raise AssertionError(f"the run ended before check {checks}")
+
+
 @functools.cache
 def run(strategy: str = "prfl", **changes: Any) -> Ran:
     """Runs `config(strategy, **changes)`, once a session for the same arguments; not to be changed by tests."""

@@ -10,7 +10,6 @@ from prfl_oracle import masked
 
 from prfl_jax.report import comparable
 from prfl_jax.runtime.experiment import Experiment
-from prfl_jax.system.signals import Interrupted
 
 PRUNING = dict(pruning__interval=3, pruning__initial_steps=4, local__lr=0.5, rounds=11)
 RUNS = {
@@ -97,9 +96,7 @@ def test_it_goes_on_from_wherever_it_was_stopped(stops, tmp_path):
     """Also between a window that was looked at, in which nobody prunes, and its chunk."""
     whole, experiment = tiny.run("layerwise", **IN_WINDOWS), Experiment(tiny.config("layerwise", **IN_WINDOWS))
     for stop in stops:
-        with pytest.raises(Interrupted):
-            experiment.run(tmp_path / str(stop), guard=tiny.StopAt(stop), progress=False)
-        again = experiment.run(tmp_path / str(stop), progress=False)
+        again = tiny.stopped_and_resumed(experiment, tmp_path / str(stop), stop)
         assert comparable(again.report) == comparable(whole.report)
 
 

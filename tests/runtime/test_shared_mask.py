@@ -14,7 +14,6 @@ from prfl_jax.report import comparable, summary_text
 from prfl_jax.report.masks import held_shares
 from prfl_jax.runtime.experiment import Experiment
 from prfl_jax.runtime.training import train
-from prfl_jax.system.signals import Interrupted
 
 RUNS = {
     # times with which the first layer's weights come back more easily than the second's
@@ -149,9 +148,7 @@ def test_it_goes_on_from_wherever_it_was_stopped(method, tmp_path):
     settings = IN_COHORTS | dict(eval_every_s=1.0)
     whole, experiment = tiny.run(method, **settings), Experiment(tiny.config(method, **settings))
     for stop in range(2, {"snip": 17}.get(method, 40), 5):
-        with pytest.raises(Interrupted):
-            experiment.run(tmp_path / str(stop), guard=tiny.StopAt(stop), progress=False)
-        again = experiment.run(tmp_path / str(stop), progress=False)
+        again = tiny.stopped_and_resumed(experiment, tmp_path / str(stop), stop)
         assert comparable(again.report) == comparable(whole.report)
 
 
