@@ -120,6 +120,19 @@ def test_files_classes_and_signatures_are_small():
     assert [problem for path in SOURCES for problem in too_large(path)] == []
 
 
+def test_one_module_asks_jax_for_its_devices():
+    """So that programs can be compiled for a machine that is not here (`accelerator.compiling_for`)."""
+    asks = ("default_backend", "devices", "local_devices", "device_count", "local_device_count")
+    found = {
+        name(path)
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in asks and isinstance(node.value, ast.Name)
+        if node.value.id == "jax"
+    }
+    assert found == {"prfl_jax.system.accelerator"}
+
+
 def test_names_of_tests_can_be_scanned():
     found = [
         node.name

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from prfl_jax.benchmarks.timing import against
 from prfl_jax.benchmarks.workload import SIZES, Windows, Workload
 from prfl_jax.engine.plan import Plan, make_row
+from prfl_jax.system import accelerator
 
 METHOD = (
     "Ten Conv2 clients train five steps of 20 images each, in one window in which all arrive or in ten windows with "
@@ -50,7 +49,7 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
       repeats: measured runs.
     """
     work = SIZES[size]
-    named = ways(work.clients, jax.default_backend() != "cpu")
+    named = ways(work.clients, not accelerator.on_cpu())
     made = {name: Windows(work, most=work.clients, **settings) for name, settings in named.items()}
     for together in (True, False):
         seconds: dict[str, list[float]] = {name: [] for name in made}

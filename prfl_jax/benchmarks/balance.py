@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from prfl_jax.benchmarks.timing import against
 from prfl_jax.benchmarks.workload import SIZES, Windows
 from prfl_jax.engine.plan import make_row
+from prfl_jax.system import accelerator
 
 METHOD = (
     "One window: k of ten Conv2 clients, drawn at random for each run, train five steps of 20 images; nothing is "
@@ -32,7 +32,7 @@ def rows(size: str, repeats: int) -> Iterator[dict[str, Any]]:
       size: `full`, or `small` for a smoke test.
       repeats: measured runs.
     """
-    work, there = SIZES[size], len(jax.devices())
+    work, there = SIZES[size], len(accelerator.devices())
     counts = sorted({1, *(count for count in (2, 4, there) if count <= min(there, work.clients))})
     windows = {count: Windows(work, count) for count in counts}
     rng = np.random.default_rng(0)

@@ -25,6 +25,7 @@ from prfl_jax.engine.method import resolve
 from prfl_jax.models.build import flat_paths
 from prfl_jax.submodel.levels import compute_levels
 from prfl_jax.submodel.split import split_model
+from prfl_jax.system import accelerator
 
 METHOD = (
     "Kernels that are compared take turns, every second turn in reverse order, after one turn that is discarded; "
@@ -120,7 +121,7 @@ class KernelSuite:
         tasks |= self._beside
         leaves = flat_paths(chunks["local_training"].state.params)
         params = {key: np.asarray(leaf) for key, leaf in leaves.items()}
-        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        device = "cuda" if accelerator.backend() == "gpu" else "cpu"
         options: dict[str, Any] = {"steps": work.steps, "batch_size": work.batch_size, "lr": work.lr, "device": device}
         options["threads"] = (os.cpu_count() or 1) if self.judged else 1
         missing = ""

@@ -21,6 +21,7 @@ from prfl_jax.engine.method import make_engine, resolve
 from prfl_jax.engine.placement import ALL, Placement
 from prfl_jax.engine.plan import LocalRound, Plan, make_row, stack_rows
 from prfl_jax.submodel.masks import apply_masks, level_masks, pack
+from prfl_jax.system import accelerator
 from prfl_jax.system.jax_settings import key_of
 
 INPUT_SHAPE, CLASSES = (28, 28, 1), 62
@@ -139,7 +140,7 @@ class Windows:
 
     def __init__(self, work: Workload, devices: int = 1, most: int = 1, **engine: Any) -> None:
         self._work, self._most, self._rounds = work, most, [0] * work.clients
-        self._placement = placement = Placement(work.clients, tuple(jax.devices()[:devices]))
+        self._placement = placement = Placement(work.clients, accelerator.devices()[:devices])
         config = work.config("fedavg")
         config.engine.update(engine)
         self._engine = make_engine(config, resolve(config, INPUT_SHAPE, CLASSES), placement)

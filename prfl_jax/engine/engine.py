@@ -39,6 +39,7 @@ from prfl_jax.submodel.layout import Layout, empty_bits
 from prfl_jax.submodel.masks import apply_masks, full_levels, level_masks, pack
 from prfl_jax.submodel.rule import Submodels
 from prfl_jax.submodel.scores import Importance
+from prfl_jax.system import accelerator
 from prfl_jax.system.host_offload import host_memory, put_all
 from prfl_jax.transport import WHOLE, Upload
 
@@ -109,7 +110,7 @@ class Engine:
         placement: Placement | None = None,
     ) -> None:
         self.model, self.layout, self.config = model, layout, config
-        self.placement = placement or Placement(num_clients, tuple(jax.devices()[:1]))
+        self.placement = placement or Placement(num_clients, accelerator.devices()[:1])
         self._ahead, self._submodels = config.train == "pending", submodels
         if self._ahead and (config.local.square_gradients or config.local.sum_gradients):
             raise ValueError("squared gradients of clients are kept only as they arrive")

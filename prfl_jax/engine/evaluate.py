@@ -15,6 +15,7 @@ from prfl_jax.data.device import preprocess
 from prfl_jax.engine.placement import ALL, AXIS, Placement
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
+from prfl_jax.system import accelerator
 from prfl_jax.system.host_offload import fetch
 from prfl_jax.tasks import CLASSIFICATION, Scores, Task
 
@@ -98,7 +99,7 @@ class Evaluator:
         matmul: str | None = None,
         task: Task = CLASSIFICATION,
     ) -> None:
-        self.placement = placement = placement or Placement(1, tuple(jax.devices()[:1]))
+        self.placement = placement = placement or Placement(1, accelerator.devices()[:1])
 
         def score(logits: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
             """(labels, whether each counts, whether it is predicted, loss and more of each target)."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from prfl_jax.data import Dataset, Split
@@ -11,6 +9,7 @@ from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.state import State
 from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.host_memory import host_available
 
@@ -90,12 +89,12 @@ def check_memory(
     counted = {**parts, "samples": samples, "a checkpoint's copies": saving}
     made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in counted.items())
     checks = []
-    if placement.devices[0].platform == "cpu":  # all devices are the host
+    if accelerator.on_cpu():  # all devices are the host
         checks.append(("this machine", each * placement.count + saving, host_available()))
     else:
         if at_once is not None:
             each += copies * at_once * parts.get("server model", 0) - stacked
-        free = [device_available(device) for device in placement.devices]
+        free = [accelerator.free_bytes(device) for device in placement.devices]
         known = [count for count in free if count is not None]
         checks.append(("each device", each, min(known) if known else None))
         if at_once is not None:
@@ -103,7 +102,7 @@ def check_memory(
         else:
             checks.append(("the host, for checkpoints", saving, host_available()))
     advice = ADVICE
-    if placement.devices[0].platform != "cpu" and at_once is None and placement.count == experiments == 1:
+    if not accelerator.on_cpu() and at_once is None and placement.count == experiments == 1:
         advice += ", or engine.models=host"
     for where, need, there in checks:
         if there is not None and need > there:
@@ -113,11 +112,3 @@ def check_memory(
             )
     (where, need, there), *_ = checks
     return f"memory: {bytes_text(need)} on {where}" + (f" of {bytes_text(there)}" if there else "") + f" ({made_of})"
-
-
-def device_available(device: Any) -> int | None:
-    """Bytes free on an accelerator; None where it does not report them."""
-    stats = device.memory_stats()
-    if not stats or "bytes_limit" not in stats:
-        return None
-    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))

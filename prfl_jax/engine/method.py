@@ -7,8 +7,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.aggregate.plugin_check import check_kernel
 from prfl_jax.aggregate.server_check import check_server_optimizer
@@ -49,7 +47,7 @@ from prfl_jax.submodel import (
 from prfl_jax.submodel.importance import check_scores
 from prfl_jax.submodel.layers import layer_table
 from prfl_jax.submodel.layout import Layout
-from prfl_jax.system import multi_process
+from prfl_jax.system import accelerator, multi_process
 from prfl_jax.system.errors import UserError
 from prfl_jax.tasks import IMAGES, SampleSpec, Task, check_task, find_task
 from prfl_jax.transport import find_upload
@@ -147,7 +145,7 @@ def resolve(
     importance = IMPORTANCES.find(config.submodel.importance)
     target_loss = make_loss(config.model.loss)
     check_task(config.task.name, task, sample, (model.classes, data_classes), target_loss)
-    axis, train, on_cpu = config.engine.clients, config.engine.train, jax.default_backend() == "cpu"
+    axis, train, on_cpu = config.engine.clients, config.engine.train, accelerator.on_cpu()
     if axis == "auto":
         axis = "map" if on_cpu else "vmap"
     if train == "auto":
@@ -165,7 +163,7 @@ def resolve(
         work=work,
         clients_axis=axis,
         train=train,
-        matmul=precision_name(config.engine.matmul, jax.default_backend()),
+        matmul=precision_name(config.engine.matmul, accelerator.backend()),
         target_loss=target_loss,
         task=task,
         stays=stays,

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prfl_jax.engine.plan import Plan
-from prfl_jax.system import multi_process
+from prfl_jax.system import accelerator, multi_process
 from prfl_jax.system.errors import UserError
 
 AXIS = "clients"
@@ -48,14 +48,14 @@ class Placement:
         Raises:
           UserError: there are fewer devices than wanted.
         """
-        there = jax.devices()
+        there = accelerator.devices()
         if wanted > len(there):
             more = "; with --xla_force_host_platform_device_count=N in XLA_FLAGS a CPU counts as N"
             raise UserError(
                 f"config.engine.devices={wanted}: allowed is at most {len(there)}, which is what JAX finds here"
-                f"{more if jax.default_backend() == 'cpu' else ''}"
+                f"{more if accelerator.on_cpu() else ''}"
             )
-        if not wanted and multi_process.alone() and there[0].platform == "cpu" and not everyone:
+        if not wanted and multi_process.alone() and accelerator.on_cpu() and not everyone:
             wanted = 1
         count = min(wanted or len(there), clients)
         if not multi_process.alone() and count < len(there):

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from prfl_jax.models.checked_module import Module, batch_of, draw, refused
 from prfl_jax.models.inputs import TOKENS
 from prfl_jax.models.traced import lowest_float
 from prfl_jax.models.variables import Params
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 from prfl_jax.tasks import IMAGES, SEQUENCES
 
@@ -144,7 +144,7 @@ class BatchChecks:
             other = np.array(others)
             other[position] = x[position]
             found = _distance(base[position], self._out(tree, other)[position])
-            floor = 0.0 if jax.default_backend() == "cpu" else 5e-7 * _largest(base)
+            floor = 0.0 if accelerator.on_cpu() else 5e-7 * _largest(base)
             if found > max(10 * noise, floor):
                 raise self._depends(
                     f"outputs of the {self._kind.one} at position {position} of {len(x)} change by {found:.2g} with "

@@ -19,6 +19,7 @@ from jax import lax
 
 from prfl_jax.models import conv_forms
 from prfl_jax.models.products import dot_general
+from prfl_jax.system import accelerator
 
 # From these on, a row of the kernel is worth a product of its own: rows, and kw x channels. Three rows lose 2.6 %
 # (VGG-11), five gain 3 % (Conv2).
@@ -104,7 +105,7 @@ def matmul_conv(
             a, w, (((1,), (0,)), ((), ())), precision=precision, preferred_element_type=preferred_element_type
         )
 
-    if jax.default_backend() != "cpu" or preferred_element_type is not None:
+    if not accelerator.on_cpu() or preferred_element_type is not None:
         return conv_forms.joined(lhs, rhs, pads, out, times, strides, dilation)
     if strides == dilation == (1, 1) and (form := _fewer_multiplications(lhs.shape, rhs.shape, pads, out)):
         return form(lhs, rhs, pads, out, times)

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from prfl_jax.system import accelerator
+
 
 @jax.custom_vjp
 def _product(a: jax.Array, w: jax.Array) -> jax.Array:
@@ -55,7 +57,7 @@ def dot_general(
     """
     (contract_lhs, contract_rhs), _ = dimension_numbers
     plain = (
-        jax.default_backend() == "cpu"
+        accelerator.on_cpu()
         and lhs.ndim == rhs.ndim == 2
         and tuple(contract_lhs) == (1,)
         and tuple(contract_rhs) == (0,)

@@ -35,7 +35,7 @@ from prfl_jax.runtime.experiment import Experiment, Finished
 from prfl_jax.runtime.simulation import Simulation
 from prfl_jax.runtime.workdir import open_workdir
 from prfl_jax.submodel import find_submodel
-from prfl_jax.system import console, multi_process
+from prfl_jax.system import accelerator, console, multi_process
 from prfl_jax.system.errors import UserError, shown
 from prfl_jax.system.jax_settings import fixed
 from prfl_jax.system.signals import Interrupted, InterruptGuard
@@ -146,7 +146,7 @@ def join(configs: Sequence[Any]) -> list[BatchedSimulation]:
         if config.engine.models == "host":
             raise UserError("config.engine.models='host': allowed with --seeds or --vary is device")
         config.engine.devices = 1
-        if jax.default_backend() == "cpu" and not config.engine.group:
+        if accelerator.on_cpu() and not config.engine.group:
             config.engine.group = 1  # a core is filled by one arrival of each
         prepared.append(config)
     simulations: list[BatchedSimulation] = []

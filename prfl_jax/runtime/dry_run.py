@@ -23,6 +23,7 @@ from prfl_jax.runtime.first_stage import BATCHES, FirstStage, first_stage
 from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.submodel import find_submodel, pruning_settings
 from prfl_jax.submodel.prunefl import InitialPruning
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, root_key
 from prfl_jax.system.notices import warn_once
@@ -199,7 +200,7 @@ def describe(config: Any, found: Estimate | None = None) -> str:
     """
     e = found or estimate(config)
     size, memory = e.method.size, sum(e.state.values())
-    backend = jax.default_backend()
+    backend = accelerator.backend()
     speed = ASSUMED_FLOP_S.get(backend, 1e12)
     guess = f"about {duration_text(e.flop / speed)} at {speed:.0e} FLOP/s assumed for this {backend}"
     unless = " if nobody recovers" if find_density(config.density.name).recovers else ""

@@ -43,7 +43,7 @@ from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel import find_submodel
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import prune
-from prfl_jax.system import multi_process
+from prfl_jax.system import accelerator, multi_process
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.jax_settings import fixed, key_of
 from prfl_jax.system.notices import warn_once
@@ -63,7 +63,7 @@ class Simulation:
     @fixed()
     def __init__(self, config: Any, clients_axis: str | None = None) -> None:
         self.config = config
-        if config.engine.deterministic and jax.default_backend() == "gpu":
+        if config.engine.deterministic and accelerator.backend() == "gpu":
             if "--xla_gpu_deterministic_ops=true" not in os.environ.get("XLA_FLAGS", ""):
                 raise UserError(
                     "config.engine.deterministic=True: allowed with XLA_FLAGS=--xla_gpu_deterministic_ops=true "

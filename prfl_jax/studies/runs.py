@@ -220,11 +220,10 @@ def _set_aside(file: Path) -> None:
 
 def assumed_flop_s() -> float:
     """FLOP/s before any run was made here."""
-    import jax
-
     from prfl_jax.runtime.dry_run import ASSUMED_FLOP_S
+    from prfl_jax.system import accelerator
 
-    return CAREFUL * ASSUMED_FLOP_S.get(jax.default_backend(), 1e12)
+    return CAREFUL * ASSUMED_FLOP_S.get(accelerator.backend(), 1e12)
 
 
 def share_done(run: Run, work: Path) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prfl_jax.system import provenance
+from prfl_jax.system import accelerator, provenance
 from prfl_jax.system.jax_settings import settings
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
@@ -34,7 +34,7 @@ def compiled_for() -> list[str]:
     They are the processor's, less those that XLA_FLAGS takes away (`--xla_cpu_max_isa`). Empty for an accelerator, and
     where the program does not say.
     """
-    if jax.default_backend() != "cpu":
+    if not accelerator.on_cpu():
         return []
     try:
         compiled = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((8,), np.float32)).compile()
@@ -68,8 +68,8 @@ def instruction_set(abilities: Sequence[str]) -> str | None:
 def numeric_machine() -> dict[str, Any]:
     """What the last bits of a number depend on, beside the settings."""
     return {
-        "backend": jax.default_backend(),
-        "kind": jax.devices()[0].device_kind,
+        "backend": accelerator.backend(),
+        "kind": accelerator.devices()[0].device_kind,
         "processor": f"{provenance.processor()} ({provenance.model_number()})",
         "instructions": instruction_set(compiled_for()),
         **{f"version of {name}": version for name, version in provenance.versions(("jax", "jaxlib", "flax")).items()},
@@ -84,11 +84,11 @@ def machine_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 def device() -> dict[str, Any]:
     """The accelerator and the host."""
-    first = jax.devices()[0]
+    first = accelerator.devices()[0]
     return {
-        "backend": jax.default_backend(),
+        "backend": accelerator.backend(),
         "kind": first.device_kind,
-        "count": jax.device_count(),
+        "count": len(accelerator.devices()),
         "processes": jax.process_count(),
         **provenance.machine(),
         "instructions": instruction_set(compiled_for()),
@@ -108,7 +108,7 @@ def flags() -> dict[str, Any]:
 
 def peak_memory_mb() -> float | None:
     """Peak MB of the device where it reports them (GPU, TPU), else of this process."""
-    stats = jax.devices()[0].memory_stats()
+    stats = accelerator.devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

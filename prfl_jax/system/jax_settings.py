@@ -19,6 +19,7 @@ import flax
 import jax
 import numpy as np
 
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 
 GENERATOR = "threefry2x32"
@@ -69,7 +70,7 @@ def fixed() -> Iterator[None]:
 
 def _check_backend() -> None:
     try:
-        jax.devices()
+        accelerator.devices()
     except RuntimeError as error:
         said = (str(error).strip().splitlines() or ["no device"])[0][:300]
         asked = jax.config.values["jax_platforms"]

@@ -13,6 +13,7 @@ from prfl_jax.engine import memory
 from prfl_jax.engine.placement import Placement
 from prfl_jax.runtime.dry_run import print_needs
 from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.signals import Interrupted
 
@@ -43,8 +44,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(monkeypatch, ca
 
 
 class Device:
-    platform = "gpu"
-
     def __init__(self, limit):
         self._limit = limit
 
@@ -57,6 +56,7 @@ def test_an_accelerators_own_memory_counts(monkeypatch):
     sim = tiny.simulation("prfl", clients__number=4)
     shapes = jax.eval_shape(sim.engine.init_state, sim.init_key)
     parts = memory.state_bytes(shapes)
+    monkeypatch.setattr(accelerator, "backend", lambda: "gpu")
     stacks = parts["models in flight"] + parts["buffer"]
     each = sum(parts.values()) - stacks // 2 + 50  # two devices share the stacks, each has the images
     fits = Placement(4, (Device(each + 1000), Device(10**9)))
@@ -74,6 +74,7 @@ def test_models_with_the_host_are_counted_there(monkeypatch):
     sim = tiny.simulation("prfl", engine__models="host")
     shapes = jax.eval_shape(sim.engine.init_state, sim.init_key)
     parts = memory.state_bytes(shapes)
+    monkeypatch.setattr(accelerator, "backend", lambda: "gpu")
     stacks, whole = parts["models in flight"] + parts["buffer"], sum(parts.values())
     saving = round(2.2 * whole)
     here = whole - stacks + 50 + 2 * 3 * parts["server model"]

@@ -15,6 +15,7 @@ from prfl_jax.engine.method import resolve
 from prfl_jax.report import comparable
 from prfl_jax.runtime.batched_runs import run_batched
 from prfl_jax.runtime.experiment import Experiment
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.signals import Interrupted
 
@@ -153,5 +154,5 @@ def test_clients_own_gradients_are_kept_for_arrivals_only():
     ],
 )
 def test_which_way_is_taken(backend, method, changes, train):
-    with mock.patch.object(jax, "default_backend", lambda: backend):
+    with mock.patch.object(accelerator, "backend", lambda: backend):
         assert resolve(tiny.config(method, **changes), (28, 28, 1), 10).train == train
