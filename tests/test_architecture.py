@@ -15,7 +15,7 @@ MOST_NAME = 60  # characters of a test function
 
 # From the top down; an arrow (import) may go to the same layer or to a lower one. BUILD.md says why it is so.
 LAYERS = (
-    ("studies", "benchmarks", "sweep"),
+    ("studies", "benchmarks", "sweep", "compile_check"),
     ("runtime",),
     ("engine",),
     ("report",),
@@ -186,6 +186,7 @@ OTHER_MEANINGS = {
     ("prfl_jax.benchmarks.kernels", "size == 'full'"): "the size of a benchmark",
     ("prfl_jax.benchmarks.suite", "request.size == 'full'"): "the size of a benchmark",
     ("prfl_jax.benchmarks.timing", "row.bound_on == 'median'"): "the statistic of a timing",
+    ("prfl_jax.compile_check.hlo", "one.code == 'constant'"): "an instruction of a compiled program",
     ("prfl_jax.config.cli", "text.strip().lower() == 'none'"): "the text of Python's None",
     ("prfl_jax.data.femnist.builder", "'all' not in files"): "LEAF's folder of all images",
 }

@@ -18,8 +18,7 @@ import numpy as np
 from prfl_jax.aggregate.maskfedavg import fedavg, maskfedavg
 from prfl_jax.benchmarks.timing import Row, Task, Timed, alternate
 from prfl_jax.benchmarks.torch_process import TorchProcess, TorchUnavailable
-from prfl_jax.benchmarks.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, scores, slots
-from prfl_jax.data.device import DeviceData
+from prfl_jax.benchmarks.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, device_data, scores, slots
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
 from prfl_jax.engine.method import resolve
 from prfl_jax.models.build import flat_paths
@@ -60,7 +59,7 @@ class KernelSuite:
         self.torch: dict[str, Any] | str = "not started"
         self._race, self._beside = race, dict(beside or {})
         self._host_data = self.work.host_data()
-        self._data = DeviceData(**{key: jnp.asarray(value) for key, value in self._host_data.items()})
+        self._data = device_data(self._host_data)
         self.method = resolve(self.work.config("prfl"), INPUT_SHAPE, CLASSES)
 
     def rows(self) -> Iterator[Row]:
@@ -183,4 +182,4 @@ class KernelSuite:
         test = make_eval_set(images, labels, config.eval.batch_size)
         evaluate = Evaluator(self.method.model, self.method.loss, "unit", CLASSES, matmul=self.method.matmul)
         call = partial(evaluate, chunks.state.params, test)
-        return self._alone("evaluation", call, note=f"{n} images, {test.x.shape[1]} a call, results on the host")
+        return self._alone("evaluation", call, note=f"{n} images, {test.y.shape[1]} a call, results on the host")

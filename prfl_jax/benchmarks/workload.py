@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 from prfl_jax import strategies
 from prfl_jax.config.defaults import default_config
-from prfl_jax.data.device import DeviceData
+from prfl_jax.data.device import DeviceData, on_device
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import STATE_SPEC
 from prfl_jax.engine.method import make_engine, resolve
@@ -70,6 +70,12 @@ class Workload:
             "index": rng.permutation(n).astype(np.int32).reshape(self.clients, self.images),
             "size": np.full(self.clients, self.images, np.int32),
         }
+
+
+def device_data(host: dict[str, np.ndarray]) -> DeviceData:
+    """Returns what `Workload.host_data` gives, on the device."""
+    x, y = on_device(host["x"], host["y"])
+    return DeviceData(x, y, *jax.tree.map(jnp.asarray, (host["index"], host["size"])))
 
 
 SIZES = {
@@ -148,7 +154,7 @@ class Windows:
         words = np.asarray(jax.random.key_data(init_key))
         make = placement.jit_global(lambda words: self._engine.init_state(key_of(words)), STATE_SPEC)
         self._state = make(words)
-        data = DeviceData(**{name: jnp.asarray(values) for name, values in work.host_data().items()})
+        data = device_data(work.host_data())
         self._data = data if devices == 1 else placement.put(data, ALL)
         wrap = placement.jit_global(lambda words: jax.tree.map(key_of, words), ALL)
         self._keys = wrap(jax.tree.map(lambda key: np.asarray(jax.random.key_data(key)), keys))

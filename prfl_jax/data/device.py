@@ -17,6 +17,7 @@ import numpy as np
 from prfl_jax.data.client_split import Split
 from prfl_jax.data.dataset import Dataset
 from prfl_jax.data.pixels import AUGMENTATIONS, NORMALIZATIONS
+from prfl_jax.data.rows import Rows
 from prfl_jax.tasks import IMAGES, kind_of
 
 CROP_PADDING = 4  # pixels on each side
@@ -28,8 +29,8 @@ class DeviceData(NamedTuple):
     """The clients' samples, once, and who holds which.
 
     Attributes:
-        x: the samples that some client holds: images `[N, H, W, C]` uint8, numbers `[N, T, ...]` float32 or tokens
-            `[N, T]` int32.
+        x: the samples that some client holds, `Rows` of images `[H, W, C]` uint8, numbers `[T, ...]` float32 or tokens
+            `[T]` int32.
         y: `[N]` int32; of sequences also `[N, T]`.
         index: `[M, L]` int32 rows of `x`; after a client's last one the row repeats 0.
         size: `[M]` int32, how many entries of each row of `index` count.
@@ -38,7 +39,7 @@ class DeviceData(NamedTuple):
         background: `[C]` int32, from `find_background`; -1: none is known.
     """
 
-    x: jax.Array
+    x: Rows
     y: jax.Array
     index: jax.Array  # type: ignore[assignment]  # hides tuple.index
     size: jax.Array
@@ -63,7 +64,7 @@ def find_background(x: np.ndarray) -> np.ndarray:
 
 
 def to_device(
-    dataset: Dataset, split: Split, images: tuple[jax.Array, jax.Array] | None = None, malicious: Sequence[int] = ()
+    dataset: Dataset, split: Split, images: tuple[Rows, jax.Array] | None = None, malicious: Sequence[int] = ()
 ) -> DeviceData:
     """Copy what the clients hold to the default device; samples that no client holds stay on the host.
 
@@ -79,7 +80,7 @@ def to_device(
     for row, client in zip(index, split.clients, strict=True):
         row[: len(client)] = np.searchsorted(held, client)
     counts = np.stack([dataset.labels(rows) for rows in split.clients])
-    x, y = images or (jnp.asarray(dataset.x_train[held]), jnp.asarray(dataset.y_train[held]))
+    x, y = images or on_device(dataset.x_train[held], dataset.y_train[held])
     return DeviceData(
         x,
         y,
@@ -89,6 +90,11 @@ def to_device(
         jnp.asarray(np.isin(np.arange(len(sizes)), malicious)),
         jnp.asarray(find_background(dataset.x_train)),
     )
+
+
+def on_device(x: np.ndarray, y: np.ndarray) -> tuple[Rows, jax.Array]:
+    """Samples and their targets on the default device."""
+    return jax.tree.map(jnp.asarray, (Rows.of(x), y))
 
 
 def _mix(word: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ from prfl_jax.data.device import DeviceData
 from prfl_jax.engine.arrivals import ArrivalStep
 from prfl_jax.engine.client import Client, Keys
 from prfl_jax.engine.client_memory import Memories, stacked
-from prfl_jax.engine.groups import SlotGroups, at_once
+from prfl_jax.engine.groups import SlotGroups
 from prfl_jax.engine.placement import ALL, OWN, Placement
 from prfl_jax.engine.plan import Plan
 from prfl_jax.engine.state import OUTPUT_SPEC, PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State, Trained
@@ -43,7 +43,7 @@ from prfl_jax.system import accelerator
 from prfl_jax.system.host_offload import host_memory, put_all
 from prfl_jax.transport import WHOLE, Upload
 
-__all__ = ["PLAN_SPEC", "STACKED", "STATE_SPEC", "ChunkOutput", "Engine", "EngineConfig", "State", "Trained", "at_once"]
+__all__ = ["PLAN_SPEC", "STACKED", "STATE_SPEC", "ChunkOutput", "Engine", "EngineConfig", "State", "Trained"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +51,8 @@ class EngineConfig:
     """What a chunk does, besides the plan.
 
     Args:
-      clients: `map` (trained one after another) or `vmap` (a group at once).
       train: `arrival` (each as it arrives) or `pending` (when one arrives, all that are in flight and not trained yet).
-      group: clients in a group of `vmap`; 0: as many as a device has slots, or `HOST_GROUP` of models with the host.
+      group: clients that are trained at once (`group_size`); 0: one after another, under `map`.
       store: type of the models in flight and in the buffer; a client starts from what was stored. Updates trained
         ahead of their arrival are kept as they are.
       models: `device` or `host`, whose memory those are in.
@@ -69,7 +68,6 @@ class EngineConfig:
       upload: which part of their updates clients send.
     """
 
-    clients: str
     train: str
     group: int
     store: str
@@ -126,7 +124,7 @@ class Engine:
         kernel = config.aggregation.device
         self._kernel = kernel if config.optimizer is None else TellsHeld(kernel)
         slots = self.placement.slots
-        groups = SlotGroups(slots, 0 if config.clients == "map" else at_once(config.group, slots, config.models))
+        groups = SlotGroups(slots, config.group)
         filtered = config.update_filter is not None
         self._arrivals = ArrivalStep(
             client, self._memories, self._kernel, self.placement, groups, filtered, self._ahead,

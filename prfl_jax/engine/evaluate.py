@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from prfl_jax.data.device import preprocess
+from prfl_jax.data.rows import Rows
 from prfl_jax.engine.placement import ALL, AXIS, Placement
 from prfl_jax.models.build import Model
 from prfl_jax.models.losses import Loss
@@ -23,9 +24,9 @@ SAMPLES_PER_CALL = 1000  # of one device call; about two seconds for the largest
 
 
 class EvalSet(NamedTuple):
-    """Samples `[pieces, B, ...]` and targets `[pieces, B]` or `[pieces, B, T]` int32, padded with target -1."""
+    """Samples `[pieces, B]` and targets `[pieces, B]` or `[pieces, B, T]` int32, padded with target -1."""
 
-    x: jax.Array
+    x: Rows
     y: jax.Array
 
 
@@ -49,20 +50,24 @@ def samples_each(samples: int, batch_size: int, devices: int) -> int:
     return -(-min(batch_size, samples) // devices)
 
 
-def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
-    """Copies samples to the device in pieces of one shape; several devices share the samples of a piece evenly.
+def in_pieces(x: np.ndarray, y: np.ndarray, batch_size: int, count: int) -> EvalSet:
+    """Arranges samples in pieces of one shape, on the host; `count` devices share the samples of a piece evenly.
 
     Args:
       x, y: samples `[N, ...]` and targets `[N]` or `[N, T]`.
       batch_size: samples of a piece, at most.
     """
-    count = 1 if placement is None else placement.count
     size = samples_each(len(x), batch_size, count) * count
     pieces = -(-len(x) // size)
     padding = pieces * size - len(x)
     x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
     y = np.concatenate([y.astype(np.int32), np.full((padding, *y.shape[1:]), -1, np.int32)])
-    made = EvalSet(x.reshape(pieces, size, *x.shape[1:]), y.reshape(pieces, size, *y.shape[1:]))  # type: ignore[arg-type]
+    return EvalSet(Rows.of(x.reshape(pieces, size, *x.shape[1:]), 2), y.reshape(pieces, size, *y.shape[1:]))  # type: ignore[arg-type]
+
+
+def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Placement | None = None) -> EvalSet:
+    """Copies samples to the devices, `in_pieces`."""
+    made = in_pieces(x, y, batch_size, 1 if placement is None else placement.count)
     if placement is None:
         return jax.tree.map(jnp.asarray, made)
     return placement.put(made, PartitionSpec(None, AXIS))
@@ -140,7 +145,7 @@ class Evaluator:
             losses, extra = jax.tree.map(placement.gather, (sums.losses, sums.extra))
             return Sums(correct, samples, losses, extra)
 
-        self._pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
+        self.pieces = placement.jit(pieces, (ALL, PartitionSpec(None, AXIS), ALL, ALL), ALL)
 
         def take(stack: Any, slot: Any) -> Any:
             return jax.tree.map(lambda leaf: fetch(leaf, slot).astype(jnp.float32), stack)  # stored with fewer bits
@@ -149,7 +154,7 @@ class Evaluator:
 
     def warm_up(self, params: Any, data: EvalSet) -> None:
         """Compiles for data of this shape without evaluating any."""
-        jax.block_until_ready(self._pieces(params, data, np.int32(0), np.int32(0)))
+        jax.block_until_ready(self.pieces(params, data, np.int32(0), np.int32(0)))
 
     def __call__(self, params: Any, data: EvalSet, check: Callable[[], None] = lambda: None) -> Scores:
         """Scores of one model on all of `data`.
@@ -165,7 +170,7 @@ class Evaluator:
         loss, extra = 0.0, dict[str, float]()
         for first in range(0, total, step):
             check()
-            sums = jax.device_get(self._pieces(params, data, np.int32(first), np.int32(min(first + step, total))))
+            sums = jax.device_get(self.pieces(params, data, np.int32(first), np.int32(min(first + step, total))))
             correct, count = correct + sums.correct, count + sums.samples
             loss += float(sums.losses.sum(dtype=np.float64))
             for name, values in sums.extra.items():

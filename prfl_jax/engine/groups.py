@@ -10,13 +10,28 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from prfl_jax.system import accelerator
+
 AXIS = "group"  # the clients of a group that are trained at once
-HOST_GROUP = 8  # a group has all its models on the device at once
+MOST = 8  # clients of a group: each takes several models' memory beside its own, and a larger group is no faster
+TILE = 8  # rows that a TPU computes at once
 
 
-def at_once(group: int, slots: int, models: str) -> int:
-    """How many clients `vmap` trains at once (`EngineConfig.group`)."""
-    return min(group or (HOST_GROUP if models == "host" else slots), slots)
+def group_size(asked: int, slots: int, waiting: int) -> int:
+    """How many clients `vmap` trains at once.
+
+    Groups of equal size that `waiting` clients fill; on a TPU its tile.
+
+    Args:
+      asked: `engine.group`; 0: chosen here.
+      slots: of a device; no group is larger.
+      waiting: how many clients are to be trained at a time, at a guess.
+    """
+    if asked:
+        return min(asked, slots)
+    groups = -(-waiting // MOST)
+    size = TILE if accelerator.backend() == "tpu" else -(-waiting // groups)
+    return min(size, slots)
 
 
 @dataclasses.dataclass(frozen=True)

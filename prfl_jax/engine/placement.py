@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from prfl_jax.engine.plan import Plan
 from prfl_jax.system import accelerator, multi_process
@@ -186,6 +186,23 @@ class Placement:
             return jax.tree.map(one, part)
 
         return jax.tree.map(leaf, shardings, tree, is_leaf=lambda item: isinstance(item, NamedSharding))
+
+    def shapes(self, tree: Any, spec: Any, elsewhere: Any = None) -> Any:
+        """Shapes that stand for arrays as `put` would place them, for a program that is compiled and not run.
+
+        Args:
+          elsewhere: with one device, shardings of what is not on it (a prefix of the pytree; None: on the device).
+        """
+        own = SingleDeviceSharding(self.devices[0]) if self.count == 1 else None
+
+        def place(sharding: Any, part: Any) -> Any:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding or own), part
+            )
+
+        if elsewhere is None:
+            elsewhere = own if self.count == 1 else self._shardings(spec)
+        return jax.tree.map(place, elsewhere, tree, is_leaf=lambda item: item is None or isinstance(item, Sharding))
 
     def _shardings(self, specs: Any) -> Any:
         return jax.tree.map(

@@ -24,7 +24,8 @@ import numpy as np
 from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.config.comparison import compared
 from prfl_jax.config.validate import validate
-from prfl_jax.data.device import DeviceData, to_device
+from prfl_jax.data.device import DeviceData, on_device, to_device
+from prfl_jax.data.rows import Rows
 from prfl_jax.engine.engine import Engine, EngineConfig
 from prfl_jax.engine.memory import check_memory, sample_bytes
 from prfl_jax.engine.method import check_compared, looks_at_all, slots, slots_key
@@ -349,20 +350,23 @@ def _shared_data(simulations: Sequence[BatchedSimulation]) -> tuple[DeviceData, 
         np.array_equal(one.dataset.x_train, first.x_train) and np.array_equal(one.dataset.y_train, first.y_train)
         for one in simulations
     )
-    held = (jnp.asarray(first.x_train), jnp.asarray(first.y_train)) if common else None
+    held = on_device(first.x_train, first.y_train) if common else None
     each = [to_device(one.dataset, one.split, held, one.malicious) for one in simulations]
     longest = max(data.index.shape[1] for data in each)
     samples = max(len(data.x) for data in each)
 
     def padded(data: DeviceData) -> DeviceData:
         more = samples - len(data.x)
+        x, y = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, more), *[(0, 0)] * (leaf.ndim - 1))), (data.x, data.y))
         return data._replace(
-            x=jnp.pad(data.x, ((0, more), *[(0, 0)] * (data.x.ndim - 1))),
-            y=jnp.pad(data.y, ((0, more), *[(0, 0)] * (data.y.ndim - 1))),
+            x=x,
+            y=y,
             index=jnp.pad(data.index, ((0, 0), (0, longest - data.index.shape[1]))),
         )
 
-    own = [data if not common else data._replace(x=data.x[:0], y=data.y[:0]) for data in map(padded, each)]
+    own = list(map(padded, each))
+    if common:
+        own = [data._replace(x=Rows(data.x.values[:0], data.x.shape), y=data.y[:0]) for data in own]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
     if held is not None:
         stacked = stacked._replace(x=held[0], y=held[1])

@@ -1,8 +1,4 @@
-"""Exact choices of the largest scores on the device, over all leaves together or in each layer, by bisection.
-
-For floats >= 0 the order of the bit patterns is the order of the values, so 31 counts find a threshold; nothing is
-sorted. Ties go by position, so the counts are exact.
-"""
+"""Exact choices of the largest scores on the device, over all leaves together or in each layer; ties by position."""
 
 from __future__ import annotations
 
@@ -13,24 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prfl_jax.submodel.levels import score_keys
+from prfl_jax.submodel.thresholds import count as number_of
+from prfl_jax.submodel.thresholds import first_ties, highest_key, score_keys
 
 Arrays = tuple[jax.Array, ...]
-
-
-def highest_key(holds: Callable[[jax.Array], jax.Array], shape: tuple[int, ...] = ()) -> jax.Array:
-    """The highest int32 key (`score_keys`) for which a condition holds, by bisection; for several at once.
-
-    Args:
-      holds: from keys `[*shape]` to booleans `[*shape]`; true for key 0, and for no key above one where it is false.
-      shape: of the keys that are looked for.
-    """
-
-    def narrow(bit: jax.Array, key: jax.Array) -> jax.Array:
-        higher = key | (jnp.int32(1) << (30 - bit))
-        return jnp.where(holds(higher), higher, key)
-
-    return lax.fori_loop(0, 31, narrow, jnp.zeros(shape, jnp.int32))
 
 
 def _keys(scores: Arrays, among: Arrays | None) -> Arrays:
@@ -39,12 +21,6 @@ def _keys(scores: Arrays, among: Arrays | None) -> Arrays:
     if among is None:
         return keys
     return tuple(jnp.where(here.reshape(-1), key, -1) for key, here in zip(keys, among, strict=True))
-
-
-def _first_ties(key: jax.Array, threshold: jax.Array, ties: jax.Array) -> jax.Array:
-    """Whether each key is above the threshold, or one of the first so many that are equal to it."""
-    rank = jnp.cumsum(key == threshold, dtype=jnp.int32)  # 1, 2, ... among the ties
-    return (key > threshold) | ((key == threshold) & (rank <= ties))
 
 
 def _shaped(flags: Any, scores: Arrays) -> Arrays:
@@ -65,20 +41,20 @@ def largest(scores: Arrays, count: jax.Array, among: Arrays | None = None) -> Ar
     keys = _keys(scores, among)
 
     def number(flags: Callable[[jax.Array], jax.Array]) -> Any:
-        return sum(jnp.sum(flags(key), dtype=jnp.int32) for key in keys)
+        return sum(number_of(flags(key)) for key in keys)
 
     threshold = highest_key(lambda least: number(lambda key: key >= least) >= count)
     above, reach = number(lambda key: key > threshold), number(lambda key: key >= threshold)
 
-    def first_ties() -> Arrays:
+    def split_ties() -> Arrays:
         left, out = count - above, []
         for key in keys:
-            out.append(_first_ties(key, threshold, left))
-            left = left - jnp.sum(key == threshold, dtype=jnp.int32)
+            out.append(first_ties(key, threshold, left))
+            left = left - number_of(key == threshold)
         return tuple(out)
 
     # positions are counted, which is slow, only where some ties are chosen and others are not
-    chosen = lax.cond(reach > count, first_ties, lambda: tuple(key >= threshold for key in keys))
+    chosen = lax.cond(reach > count, split_ties, lambda: tuple(key >= threshold for key in keys))
     return _shaped(chosen, scores)
 
 
@@ -97,13 +73,13 @@ def largest_by_layer(scores: Arrays, counts: jax.Array, among: Arrays | None = N
 
     def number(flags: Callable[[jax.Array, jax.Array], jax.Array], thresholds: jax.Array) -> jax.Array:
         each = (flags(key, threshold) for key, threshold in zip(keys, thresholds, strict=True))
-        return jnp.stack([jnp.sum(flag, dtype=jnp.int32) for flag in each])
+        return jnp.stack(list(map(number_of, each)))
 
     thresholds = highest_key(lambda least: number(jnp.greater_equal, least) >= counts, counts.shape)
     left, reach = counts - number(jnp.greater, thresholds), number(jnp.greater_equal, thresholds)
     chosen = lax.cond(
         jnp.any(reach > counts),
-        lambda: tuple(_first_ties(*item) for item in zip(keys, thresholds, left, strict=True)),
+        lambda: tuple(first_ties(*item) for item in zip(keys, thresholds, left, strict=True)),
         lambda: tuple(key >= threshold for key, threshold in zip(keys, thresholds, strict=True)),
     )
     return _shaped(chosen, scores)

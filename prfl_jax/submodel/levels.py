@@ -1,172 +1,154 @@
 """Prunes (Algorithm 1, line 23): turns importance scores into nested sub-models, one level per weight.
 
 Each layer first keeps its own top `min_percent` share, then the best of all layers
-together are added up to each density's exact count, so no layer empties. Thresholds
-come from histograms of the scores' bit patterns (for floats >= 0 the order of the
-patterns is the order of the values): one pass over the high 16 bits, one over the low
-15 bits inside the few bins that matter. Ties are broken by position, so the counts
-are exact.
+together are added up to each density's exact count, so no layer empties. Ties are broken
+by position, so the counts are exact. Thresholds are found by bisection on the device
+(`thresholds.py`), on a CPU by sorting (`host_thresholds.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prfl_jax.submodel.host_thresholds import SortedKeys, histogram
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.split import count_levels
+from prfl_jax.submodel.thresholds import Cut, count, find_cut, first_ties, score_keys
+from prfl_jax.system import accelerator
 
-HIGH, LOW = 1 << 16, 1 << 15
-_LOW_BITS = 15
-
-
-def score_keys(score: jax.Array) -> jax.Array:
-    """Scores >= 0 `[...]` float32 to int32 keys `[n]` of the same order."""
-    clean = jnp.maximum(score.reshape(-1).astype(jnp.float32), 0.0)  # also turns -0 into 0
-    return lax.bitcast_convert_type(clean + 0.0, jnp.int32)
+Arrays = tuple[jax.Array, ...]
+NOWHERE = 101  # the level of a weight that no density includes
 
 
-def _find_bins(histogram: jax.Array, need: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The bin in which the `need`-th largest lies, and how many of that bin are needed.
+def _find_cuts(keys: Arrays, base: tuple[int, ...], need: jax.Array) -> tuple[Cut, Cut]:
+    """The cuts of each leaf's own `base` largest `[leaves]`, and of the `need` largest `[K]` of all that are left."""
+    own = jnp.asarray(base, jnp.int32)
 
-    Args:
-      histogram: counts by ascending key `[bins]`.
-      need: `[K]`, each between 1 and the sum of the histogram, or 0 for "none".
+    def in_leaves(compare: Callable[..., Any], thresholds: jax.Array) -> jax.Array:
+        return jnp.stack([count(compare(key, t)) for key, t in zip(keys, thresholds, strict=True)])
 
-    Returns:
-      (bin `[K]`, needed from it `[K]`).
-    """
-    at_least = jnp.cumsum(histogram[::-1])[::-1]  # how many in this bin or above
-    # the last bin whose tail still reaches need
-    bins = jnp.sum(at_least[None, :] >= need[:, None], axis=1, dtype=jnp.int32) - 1
-    bins = jnp.maximum(bins, 0)
-    return bins, need - (at_least[bins] - histogram[bins])
+    def left(compare: Callable[..., Any], thresholds: jax.Array) -> jax.Array:
+        total = jnp.zeros(thresholds.shape, jnp.int32)
+        for key, kept in zip(keys, base, strict=True):  # a leaf's own are its largest
+            number = lax.map(lambda least, key=key: count(compare(key, least)), thresholds)
+            total += jnp.maximum(number - kept, 0)
+        return total
+
+    return find_cut(in_leaves, own), find_cut(left, need)
 
 
-def _select(keys: tuple[jax.Array, ...], alive: tuple[jax.Array | None, ...], need: jax.Array) -> tuple[jax.Array, ...]:
-    """The largest `need[k]` of all alive keys together, nested over k.
-
-    Args:
-      keys: int32 `[n]` per leaf, >= 0.
-      alive: bool `[n]` per leaf, or None for all.
-      need: int32 `[K]`, ascending.
-
-    Returns:
-      Per leaf int32 `[n]`: the index of the first k that selects it; K where none does.
-    """
-    count = need.shape[0]
-    high_histogram = jnp.zeros(HIGH, jnp.int32)
-    for key, ok in zip(keys, alive, strict=True):
-        bins = key >> _LOW_BITS
-        bins = bins if ok is None else jnp.where(ok, bins, HIGH)
-        high_histogram = high_histogram.at[bins].add(1, mode="drop")
-    high, rest = _find_bins(high_histogram, need)
-    # Several k may share a bin: the first one owns its row of the second histogram.
-    owner = jnp.argmax(high[None, :] == high[:, None], axis=1)
-    row_of_bin = jnp.full(HIGH, count, jnp.int32).at[high].set(owner.astype(jnp.int32))
-    low_histogram = jnp.zeros((count, LOW), jnp.int32)
-    for key, ok in zip(keys, alive, strict=True):
-        row = row_of_bin[key >> _LOW_BITS]
-        row = row if ok is None else jnp.where(ok, row, count)
-        low_histogram = low_histogram.at[row, key & (LOW - 1)].add(1, mode="drop")
-    low, ties_needed = jax.vmap(lambda h, r: tuple(x[0] for x in _find_bins(h, r[None])))(low_histogram[owner], rest)
-    threshold = (high << _LOW_BITS) | low
-    # need 0 selects nothing: a key no score reaches
-    threshold = jnp.where(need > 0, threshold, jnp.iinfo(jnp.int32).max)
-    ties = low_histogram[owner, low]
-    partial_tie = (need > 0) & (ties_needed < ties)
-
-    first = []
-    for key in keys:
-        below = jnp.sum(key[:, None] < threshold[None, :], axis=1, dtype=jnp.int32)
-        first.append(below)
-    excluded = lax.cond(
-        jnp.any(partial_tie),
-        lambda: _late_ties(keys, alive, threshold, ties_needed, partial_tie),
-        lambda: tuple(jnp.zeros(key.shape, jnp.int32) for key in keys),
+def _levels_above(keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> Arrays:
+    """Levels int8 `[n]` a leaf: of what lies above each leaf's own cut, and between those `[K]` of all that is left."""
+    chosen = lax.cond(
+        jnp.any(own.some),
+        lambda: tuple(map(first_ties, keys, own.key, own.ties)),
+        lambda: tuple(key >= least for key, least in zip(keys, own.key, strict=True)),
     )
-    out = []
-    for f, extra, ok in zip(first, excluded, alive, strict=True):
-        index = f + extra
-        out.append(index if ok is None else jnp.where(ok, index, count))
-    return tuple(out)
+    below = tuple(sum((key < least).astype(jnp.int8) for least in rest.key) for key in keys)
+    late = lax.cond(
+        jnp.any(rest.some),
+        lambda: _late_ties(keys, chosen, rest),
+        lambda: tuple(jnp.zeros(key.shape, jnp.int8) for key in keys),
+    )
+    # the number of densities that leave a weight out -> the least that includes it
+    table = jnp.concatenate([density_pct.astype(jnp.int8), jnp.asarray([NOWHERE], jnp.int8)])
+
+    def level(is_own: jax.Array, index: Any) -> jax.Array:
+        found = jnp.full(index.shape, NOWHERE, jnp.int8)
+        for k in range(len(density_pct) - 1, -1, -1):
+            found = jnp.where(index <= k, table[k], found)
+        return jnp.where(is_own, table[0], found)
+
+    return tuple(level(c, b + e) for c, b, e in zip(chosen, below, late, strict=True))
 
 
-def _late_ties(
-    keys: tuple[jax.Array, ...],
-    alive: tuple[jax.Array | None, ...],
-    threshold: jax.Array,
-    ties_needed: jax.Array,
-    partial_tie: jax.Array,
-) -> tuple[jax.Array, ...]:
-    """For each weight, by how many k it is left out although its key equals their threshold."""
+def _late_ties(keys: Arrays, chosen: Arrays, cut: Cut) -> Arrays:
+    """For each weight, by how many k it is left out although its key equals their threshold; int8 `[n]` a leaf."""
 
-    def one(k: jax.Array, excluded: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        def count_out() -> tuple[jax.Array, ...]:
+    def one(k: jax.Array, excluded: Arrays) -> Arrays:
+        def count_out() -> Arrays:
             before = jnp.int32(0)
             out = []
-            for key, ok, sofar in zip(keys, alive, excluded, strict=True):
-                tie = key == threshold[k]
-                tie = tie if ok is None else tie & ok
+            for key, own, so_far in zip(keys, chosen, excluded, strict=True):
+                tie = (key == cut.key[k]) & ~own
                 rank = before + jnp.cumsum(tie.astype(jnp.int32))  # 1, 2, ... among the ties
-                out.append(sofar + (tie & (rank > ties_needed[k])).astype(jnp.int32))
+                out.append(so_far + (tie & (rank > cut.ties[k])).astype(jnp.int8))
                 before = rank[-1]
             return tuple(out)
 
-        return lax.cond(partial_tie[k], count_out, lambda: excluded)
+        return lax.cond(cut.some[k], count_out, lambda: excluded)
 
-    start = tuple(jnp.zeros(key.shape, jnp.int32) for key in keys)
-    return lax.fori_loop(0, threshold.shape[0], one, start)
+    start = tuple(jnp.zeros(key.shape, jnp.int8) for key in keys)
+    return lax.fori_loop(0, cut.key.shape[0], one, start)
 
 
 @partial(jax.jit, static_argnames=("base",))
-def compute_levels(
-    scores: tuple[jax.Array, ...], density_pct: jax.Array, counts: jax.Array, *, base: tuple[int, ...]
-) -> tuple[jax.Array, ...]:
+def compute_levels(scores: Arrays, density_pct: jax.Array, counts: jax.Array, *, base: tuple[int, ...]) -> Arrays:
     """Levels of every weight for all densities at once.
 
     Args:
       scores: importance >= 0, one array a prunable leaf, in its shape.
-      percents: int32 `[K]`, the distinct densities in use, ascending.
+      density_pct: int32 `[K]`, the densities in use, ascending.
       counts: int32 `[K]`, weights each keeps in all (`ModelSize.count`), ascending, at least `sum(base)`.
       base: weights each leaf keeps in every sub-model (`ModelSize.base_counts`).
 
     Returns:
-      int8 arrays in the leaves' shapes: the smallest density that includes the
-      weight; 101 where none does.
+      int8 arrays in the leaves' shapes: the smallest density that includes the weight; 101 where none does.
     """
     keys = tuple(score_keys(score) for score in scores)
-    in_base = tuple(
-        _select((key,), (None,), jnp.asarray([n], jnp.int32))[0] == 0 for key, n in zip(keys, base, strict=True)
-    )
-    rest = _select(keys, tuple(~b for b in in_base), counts - sum(base))
-    # index K (none) reads 101
-    table = jnp.concatenate([density_pct.astype(jnp.int32), jnp.asarray([101], jnp.int32)]).astype(jnp.int8)
-    return tuple(
-        jnp.where(b, table[0], table[r]).reshape(score.shape) for b, r, score in zip(in_base, rest, scores, strict=True)
-    )
+    own, rest = _find_cuts(keys, base, counts - sum(base))
+    return _shaped(_levels_above(keys, own, rest, density_pct), scores)
+
+
+def _shaped(levels: Arrays, scores: Sequence[Any]) -> Arrays:
+    return tuple(level.reshape(score.shape) for level, score in zip(levels, scores, strict=True))
 
 
 @partial(jax.jit, static_argnames=("base",))
-def _counted_levels(
-    scores: tuple[jax.Array, ...], density_pct: jax.Array, counts: jax.Array, *, base: tuple[int, ...]
-) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
+def counted_levels(
+    scores: Arrays, density_pct: jax.Array, counts: jax.Array, *, base: tuple[int, ...]
+) -> tuple[Arrays, jax.Array, jax.Array]:
     """`compute_levels`, `[K, leaves]` how many weights each density holds, and whether all scores are finite.
 
     One call, since a method that prunes in every window waits for each.
     """
-    finite = jnp.stack([jnp.isfinite(score).all() for score in scores]).all()
     levels = compute_levels(scores, density_pct, counts, base=base)
-    return levels, count_levels(levels, density_pct), finite
+    return levels, count_levels(levels, density_pct), _finite(scores)
 
 
-def prune(
-    scores: tuple[jax.Array, ...], density_pct: np.ndarray, size: ModelSize
-) -> tuple[tuple[jax.Array, ...], np.ndarray]:
+def _finite(scores: Arrays) -> jax.Array:
+    return jnp.stack([jnp.isfinite(score).all() for score in scores]).all()
+
+
+@jax.jit
+def _finite_keys(scores: Arrays) -> tuple[Arrays, jax.Array]:
+    return tuple(score_keys(score) for score in scores), _finite(scores)
+
+
+@jax.jit
+def _levels_on_host(scores: Arrays, keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> Arrays:
+    return _shaped(_levels_above(keys, own, rest, density_pct), scores)
+
+
+def counted_levels_on_host(
+    scores: Arrays, density_pct: np.ndarray, counts: np.ndarray, *, base: tuple[int, ...]
+) -> tuple[Arrays, np.ndarray, bool]:
+    """`counted_levels` where the device is the host: the same, in a tenth of the time."""
+    keys, finite = _finite_keys(scores)
+    own, rest = SortedKeys([np.asarray(key) for key in keys]).cuts(base, counts - sum(base))
+    levels = _levels_on_host(scores, keys, Cut(*own), Cut(*rest), density_pct)
+    held = [np.cumsum(histogram(np.asarray(level)))[density_pct] for level in levels]
+    return levels, np.stack(held, axis=1), bool(finite)
+
+
+def prune(scores: Arrays, density_pct: np.ndarray, size: ModelSize) -> tuple[Arrays, np.ndarray]:
     """Levels of a new generation of nested sub-models, from scores that are on the device.
 
     Args:
@@ -181,12 +163,11 @@ def prune(
       FloatingPointError: a score is not finite.
       RuntimeError: the counts on the device differ from those the clock charges.
     """
-    # One shape for every generation: the densities in use and 100, padded with 100.
-    used = sorted({int(p) for p in density_pct} | {100})
-    padded = used + [100] * (len(density_pct) + 1 - len(used))
+    padded = padded_densities(density_pct)
     counts = [size.count(p) for p in padded]
+    find = counted_levels_on_host if accelerator.on_cpu() else counted_levels
     percents = np.asarray(padded, np.int32)
-    levels, held, finite = _counted_levels(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
+    levels, held, finite = find(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
     if not finite:
         raise FloatingPointError("an importance score is not finite")
     held = np.asarray(held)  # [K, leaves]
@@ -196,3 +177,14 @@ def prune(
     whole = flop.sum() or 1.0
     share = {p: float(flop @ (held[k] / np.asarray(size.layers)) / whole) for k, p in enumerate(padded)}
     return levels, np.array([share[int(p)] for p in density_pct])
+
+
+def padded_densities(density_pct: np.ndarray) -> list[int]:
+    """The densities in use and 100, ascending, padded with 100 to one length for every generation of M clients."""
+    used = sorted({int(p) for p in density_pct} | {100})
+    return used + [100] * (number_of_densities(len(density_pct)) - len(used))
+
+
+def number_of_densities(clients: int) -> int:
+    """How many different densities M clients can have, 100 included."""
+    return min(clients + 1, 100)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prfl_jax.submodel.largest import highest_key, largest_by_layer
-from prfl_jax.submodel.levels import score_keys
+from prfl_jax.submodel.largest import largest_by_layer
 from prfl_jax.submodel.shared_masks import count_held, magnitudes
 from prfl_jax.submodel.sparse_growth import grow
+from prfl_jax.submodel.thresholds import highest_key, score_keys
 
 _LARGEST = jnp.iinfo(jnp.int32).max
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prfl_jax.submodel.largest import Arrays, highest_key
-from prfl_jax.submodel.levels import score_keys
+from prfl_jax.submodel.largest import Arrays
 from prfl_jax.submodel.shared_masks import count_held, remove_smallest
+from prfl_jax.submodel.thresholds import highest_key, score_keys
 
 REMOVAL, HALF_LIFE = 0.3, 10_000  # MAX_DEC_DIFF; ADJ_HALF_LIFE, rounds
 SETTLED_CHANGES, SETTLED_BY = 5, 0.1  # prev_num; IP_THR

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from prfl_jax.submodel.layout import Layout
+from prfl_jax.submodel.thresholds import count
 
 
 @partial(jax.jit, static_argnames=("layout",))
@@ -64,14 +65,14 @@ def merge_increments(increments: Any, index: jax.Array) -> Any:
 
 @jax.jit
 def count_levels(levels: tuple[jax.Array, ...], density_pct: jax.Array) -> jax.Array:
-    """Weights each sub-model holds in each leaf: int32 `[K, leaves]`, one histogram of the levels.
+    """Weights each sub-model holds in each leaf: int32 `[K, leaves]`.
 
     The differences along K are the sizes of the increments, which is what the delta
     split sends; the clock's byte counts are checked against them.
     """
 
     def of_leaf(level: jax.Array) -> jax.Array:
-        histogram = jnp.zeros(102, jnp.int32).at[level.reshape(-1).astype(jnp.int32)].add(1)
-        return jnp.cumsum(histogram)[density_pct]
+        flat, percents = level.reshape(-1), density_pct.astype(jnp.int8)
+        return lax.map(lambda percent: count(flat <= percent), percents)
 
     return jnp.stack([of_leaf(level) for level in levels], axis=1)

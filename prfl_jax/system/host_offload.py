@@ -38,10 +38,15 @@ def fetch(stack: jax.Array, slots: Any) -> jax.Array:
 
 
 def put(stack: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
-    """The stack with `new` at one slot or at several, in the stack's own type; what has no slot is dropped."""
+    """The stack with `new` at one slot or at several, in the stack's own type; what has no slot is dropped.
+
+    No slot may come twice. XLA is told so: else it makes a sort of each write on a GPU with deterministic operations.
+    """
     new = new.astype(stack.dtype)
     if not on_host(stack):
-        return stack.at[slots].set(new, mode="drop")
+        if jnp.ndim(slots):  # padding too has to be unique
+            slots = jnp.where(slots < len(stack), slots, len(stack) + jnp.arange(len(slots), dtype=slots.dtype))
+        return stack.at[slots].set(new, mode="drop", unique_indices=True)
     if jnp.ndim(slots):
         return lax.fori_loop(0, len(slots), lambda k, stack: put(stack, slots[k], new[k]), stack)
     there = jnp.minimum(slots, len(stack) - 1)

@@ -19,7 +19,7 @@ import prfl_jax  # noqa: E402
 from prfl_jax import strategies  # noqa: E402
 from prfl_jax.aggregate import AggregationWeights  # noqa: E402
 from prfl_jax.config.defaults import default_config  # noqa: E402
-from prfl_jax.data.device import DeviceData  # noqa: E402
+from prfl_jax.data.device import DeviceData, on_device  # noqa: E402
 from prfl_jax.engine.client import split_keys  # noqa: E402
 from prfl_jax.engine.engine import STATE_SPEC  # noqa: E402
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set  # noqa: E402
@@ -44,9 +44,10 @@ def main() -> None:
         layer, name = path.split("/")
         params.setdefault(layer, {})[name] = leaf
     state = state._replace(params=placement.put(params, ALL))
+    x, y = on_device(work.x, np.asarray(work.y, np.int32))
     data = DeviceData(
-        x=jnp.asarray(work.x),
-        y=jnp.asarray(work.y, jnp.int32),
+        x=x,
+        y=y,
         index=jnp.asarray(work.index, jnp.int32),
         size=jnp.full(work.users, work.index.shape[1], jnp.int32),
     )

@@ -218,7 +218,7 @@ def test_to_device_keeps_what_clients_hold():
     dataset = load(cfg, 0)
     shared = split(dataset, cfg, 10, 20, 0)
     data = D.to_device(dataset, shared)
-    assert data.x.dtype == jnp.uint8 and data.x.shape == (3600, 28, 28, 1)
+    assert data.x.values.dtype == jnp.uint8 and data.x[:].shape == (3600, 28, 28, 1)
     assert data.index.dtype == data.size.dtype == data.y.dtype == jnp.int32
     for client, rows in enumerate(shared.clients):
         size = int(data.size[client])

@@ -14,6 +14,7 @@ from paths import HELPERS, ROOT
 from prfl_jax.aggregate import AggregationWeights
 from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.plan import LocalRound, make_row, stack_rows
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 
 # each kernel and kind of sub-model, levels that change in every window, a robust rule, and optimisers of the server: of
@@ -97,14 +98,8 @@ def test_more_devices_than_there_are_is_refused():
     assert Placement.of(3).count == min(3, jax.device_count())
 
 
-def test_cores_are_devices_where_every_window_has_all_clients(monkeypatch):
-    class Core:
-        platform = "cpu"
-
-    class Card:
-        platform = "gpu"
-
-    for kind, everyone, expected in ((Core, True, 2), (Core, False, 1), (Card, True, 2), (Card, False, 2)):
-        monkeypatch.setattr(jax, "devices", lambda kind=kind: [kind(), kind()])
-        assert Placement.of(5, everyone=everyone).count == expected
-        assert Placement.of(5, 2, everyone=everyone).count == 2  # what the user asks for counts
+def test_cores_are_devices_where_every_window_has_all_clients():
+    for backend, everyone, expected in (("cpu", True, 2), ("cpu", False, 1), ("gpu", True, 2), ("gpu", False, 2)):
+        with accelerator.compiling_for(accelerator.Target(backend, (object(), object()), None)):
+            assert Placement.of(5, everyone=everyone).count == expected
+            assert Placement.of(5, 2, everyone=everyone).count == 2  # what the user asks for counts

@@ -24,7 +24,7 @@ def test_what_is_counted_is_what_lies_there(monkeypatch):
     state = sim.init_state(sim.init_key)
     real = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert sum(memory.state_bytes(state).values()) == real
-    images = sum(leaf.nbytes for leaf in (sim.device_data().x, sim.eval_sets()[0].x))
+    images = sum(leaf.nbytes for leaf in jax.tree.leaves((sim.device_data().x, sim.eval_sets()[0].x)))
     assert images == 28 * 28 * (360 + 200)
     text = sim.memory()
     assert text.startswith(f"memory: {(3.2 * real + images) / 1e6:.4g} MB on this machine of 1,000 GB")

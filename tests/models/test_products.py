@@ -134,7 +134,7 @@ def test_training_and_evaluation_compute_all_products_in_it(method, axis):
     plan = stack_rows([empty_row(4)], MAX_ROWS)
     rows = (simulation.engine.run_rows, state, simulation.device_data(), plan, np.int32(1), simulation.keys)
     test, _ = simulation.eval_sets()
-    evaluation = (simulation.evaluator._pieces, state.params, test, np.int32(0), np.int32(1))
+    evaluation = (simulation.evaluator.pieces, state.params, test, np.int32(0), np.int32(1))
     for function, *arguments in (rows, evaluation):
         found = [e.params["precision"] for e in tiny.equations(function, *arguments) if "precision" in e.params]
         assert len(found) >= 2 and set(found) == {(lax.Precision.HIGH, lax.Precision.HIGH)}

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prfl_jax.submodel.levels import compute_levels, score_keys
+from prfl_jax.submodel.levels import compute_levels, counted_levels_on_host
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.split import count_levels
+from prfl_jax.submodel.thresholds import score_keys
 
 SHAPES = ((9, 4), (3, 2, 5, 7), (1, 2), (40, 6))
 WEIGHTS = tuple(int(np.prod(shape)) for shape in SHAPES)
@@ -43,6 +44,10 @@ def levels_of(scores, density_pct):
     counts = [size.count(percent) for percent in padded]
     arguments = np.array(padded, np.int32), np.array(counts, np.int32)
     levels = compute_levels(tuple(scores), *arguments, base=size.base_counts())
+    on_host, held, finite = counted_levels_on_host(tuple(map(jnp.asarray, scores)), *arguments, base=size.base_counts())
+    for one, other in zip(levels, on_host, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert held.sum(1).tolist() == counts and finite == all(np.isfinite(score).all() for score in scores)
     return [np.asarray(level) for level in levels], padded, counts, size.base_counts()
 
 
