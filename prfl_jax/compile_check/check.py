@@ -111,15 +111,16 @@ def _report(request: Request, machine: Machine, count: int, config: Any, name: s
     target = accelerator.Target(machine.backend, machine.of(count), machine.memory)
     with fixed(), accelerator.compiling_for(target):
         parts = Parts.of(config)
-        try:
-            said, refused = parts.memory(), None
-        except UserError as error:
-            said, refused = None, str(error)
         rows = []
         for program, lower in parts.programs():
             if not request.programs or program in request.programs:
                 console.say(f"compiling {program}")
                 rows.append({"program": program, **_compiled(lower, machine.memory)})
+        chunk = next((row for row in rows if row["program"] == "chunk" and not row["error"]), None)
+        try:
+            said, refused = parts.memory(chunk and chunk["peak"] - chunk["arguments"]), None
+        except UserError as error:
+            said, refused = None, str(error)
         device = target.devices[0].device_kind
     return {
         "schema_version": SCHEMA_VERSION,
@@ -155,6 +156,7 @@ def _compiled(lower: Any, memory: int) -> dict[str, Any]:
     import jax
 
     from prfl_jax.compile_check.hlo import Program
+    from prfl_jax.engine.chunk_program import Taken
 
     begun = time.monotonic()
     lowered = lower()
@@ -166,19 +168,10 @@ def _compiled(lower: Any, memory: int) -> dict[str, Any]:
         times["compiling_s"] = round(time.monotonic() - begun, 1)
         return {**times, "error": _first_line(error), "fits": False, **_UNKNOWN}
     times["compiling_s"] = round(time.monotonic() - begun, 1)
-    sizes, cost = compiled.memory_analysis(), Program(compiled.as_text()).cost()
-    parts = {
-        "arguments": sizes.argument_size_in_bytes,
-        "outputs": sizes.output_size_in_bytes,
-        "aliased": sizes.alias_size_in_bytes,
-        "temporaries": sizes.temp_size_in_bytes,
-        "code": sizes.generated_code_size_in_bytes,
-    }
-    peak = sum(parts.values()) - 2 * parts["aliased"]
-    host = sizes.host_argument_size_in_bytes + sizes.host_output_size_in_bytes - sizes.host_alias_size_in_bytes
+    taken, cost = Taken.by(compiled), Program(compiled.as_text()).cost()
     return {
-        **times, "error": None, "fits": peak <= memory, "peak": peak, **parts,
-        "host": host + sizes.host_temp_size_in_bytes, **dataclasses.asdict(cost),
+        **times, "error": None, "fits": taken.peak <= memory, "peak": taken.peak, **taken._asdict(),
+        **dataclasses.asdict(cost),
     }  # fmt: skip
 
 

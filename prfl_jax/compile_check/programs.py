@@ -13,14 +13,14 @@ from jax.sharding import PartitionSpec
 
 from prfl_jax import data as data_room
 from prfl_jax.data.device import to_device
+from prfl_jax.engine.chunk_program import lower_chunk, state_shapes
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import Engine
 from prfl_jax.engine.evaluate import Evaluator, in_pieces
 from prfl_jax.engine.memory import sample_bytes
 from prfl_jax.engine.method import ResolvedMethod, check_fits, make_engine, place, resolve, slots
 from prfl_jax.engine.placement import ALL, AXIS, Placement
-from prfl_jax.engine.plan import MAX_ROWS, empty_row, stack_rows
-from prfl_jax.engine.state import PLAN_SPEC, STATE_SPEC, State
+from prfl_jax.engine.state import STATE_SPEC, State
 from prfl_jax.submodel.importance import mean_squares
 from prfl_jax.submodel.levels import counted_levels, number_of_densities
 from prfl_jax.system.jax_settings import key_of
@@ -58,26 +58,24 @@ class Parts:
         placement = place(config)
         return cls(config, dataset, split, method, placement, make_engine(config, method, placement))
 
-    def memory(self) -> str:
+    def memory(self, training: int | None) -> str:
         """The line about memory that a run would print there.
+
+        Args:
+          training: bytes that the chunk takes itself; None: that is guessed.
 
         Raises:
           UserError: it would be refused.
         """
-        shapes = jax.eval_shape(self.engine.init_state, split_keys(0)[0])
+        shapes = jax.eval_shape(lambda: self.engine.init_state(split_keys(0)[0]))
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)
-        return check_fits(self.config, self.method, self.placement, shapes, samples)
-
-    def state(self) -> State:
-        """Shapes of the state, placed."""
-        shapes = jax.eval_shape(self.engine.init_state, split_keys(0)[0])
-        return self.placement.shapes(shapes, STATE_SPEC, self.engine.out_shardings)
+        return check_fits(self.config, self.method, self.placement, shapes, samples, training)
 
     def programs(self) -> Iterator[tuple[str, Lower]]:
         """(name, its lowering) of initialisation, the chunk, evaluation, and pruning if the method prunes."""
-        state = self.state()
+        state = state_shapes(self.engine)
         yield "initialisation", self._initialisation
-        yield "chunk", lambda: self._chunk(state)
+        yield "chunk", self._chunk
         yield "evaluation", lambda: self._evaluation(state.params)
         if self.method.importance is not None and self.method.scores is not None:
             yield "pruning", lambda: self._pruning(state)
@@ -89,14 +87,9 @@ class Parts:
         )
         return made.lower(self.placement.shapes(words, ALL))
 
-    def _chunk(self, state: State) -> Any:
-        place = self.placement
-        data = place.shapes(jax.eval_shape(lambda: to_device(self.dataset, self.split)), ALL)
-        plan = place.split_plan(stack_rows([empty_row(slots(self.config))], MAX_ROWS))
-        keys = jax.eval_shape(lambda: split_keys(0)[1])
-        return self.engine.run_chunk.lower(
-            state, data, place.shapes(plan, PLAN_SPEC), np.int32(0), place.shapes(keys, ALL)
-        )
+    def _chunk(self) -> Any:
+        data = jax.eval_shape(lambda: to_device(self.dataset, self.split))
+        return lower_chunk(self.engine, data, slots(self.config))
 
     def _evaluation(self, params: Any) -> Any:
         method, test = self.method, self.split.test

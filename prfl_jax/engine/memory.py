@@ -58,8 +58,8 @@ def check_memory(
     key: str = "clients.number",
     *,
     experiments: int = 1,
-    at_once: int | None = None,
-    copies: int = 2,
+    training: int = 0,
+    on_host: bool = False,
     looks_at_all: bool = False,
 ) -> str:
     """One line about a run's memory.
@@ -69,8 +69,8 @@ def check_memory(
       samples: bytes of the samples, of which each device has a copy.
       key: of the config that gives the number of slots.
       experiments: how many such states a process has (`batched_runs.py`); a chunk stacks them, so each exists twice.
-      at_once: models stacked over clients are in the host's memory, and so many of them on the device at a time.
-      copies: of each of these: as sent, as trained, and whole where the aggregation restores what was not sent.
+      training: bytes that a chunk takes on each device beside all this, as its compiler says or at a guess.
+      on_host: models stacked over clients are in the host's memory.
       looks_at_all: an aggregation is given all models at once, in float32, on each device, and orders them.
 
     Raises:
@@ -84,25 +84,28 @@ def check_memory(
         slots = placement.slots * placement.count
         parts["all models at once"] = 2 * experiments * slots * one.get("server model", 0)
     samples *= experiments
+    if training:
+        parts["training"] = training * placement.count
     whole, stacked = sum(parts.values()), sum(parts.get(name, 0) for name in STACKS)
-    each = whole - stacked + stacked // placement.count + samples  # masks, a few percent, as if each had all
+    shared = stacked + parts.get("training", 0)
+    each = whole - shared + shared // placement.count + samples  # masks, a few percent, as if each had all
     counted = {**parts, "samples": samples, "a checkpoint's copies": saving}
     made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in counted.items())
     checks = []
     if accelerator.on_cpu():  # all devices are the host
         checks.append(("this machine", each * placement.count + saving, host_available()))
     else:
-        if at_once is not None:
-            each += copies * at_once * parts.get("server model", 0) - stacked
+        if on_host:
+            each -= stacked
         free = [accelerator.free_bytes(device) for device in placement.devices]
         known = [count for count in free if count is not None]
         checks.append(("each device", each, min(known) if known else None))
-        if at_once is not None:
+        if on_host:
             checks.append(("the host", stacked + saving, host_available()))
         else:
             checks.append(("the host, for checkpoints", saving, host_available()))
     advice = ADVICE
-    if not accelerator.on_cpu() and at_once is None and placement.count == experiments == 1:
+    if not accelerator.on_cpu() and not on_host and placement.count == experiments == 1:
         advice += ", or engine.models=host"
     for where, need, there in checks:
         if there is not None and need > there:

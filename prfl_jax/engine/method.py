@@ -20,7 +20,7 @@ from prfl_jax.engine.engine import Engine, EngineConfig
 from prfl_jax.engine.evaluate import samples_each
 from prfl_jax.engine.find_widths import find_widths
 from prfl_jax.engine.groups import group_size
-from prfl_jax.engine.memory import check_memory
+from prfl_jax.engine.memory import check_memory, state_bytes
 from prfl_jax.engine.model_state import check_state, leaves_that_stay
 from prfl_jax.engine.placement import Placement
 from prfl_jax.engine.widths import Widths
@@ -277,23 +277,27 @@ def slots(config: Any) -> int:
     return config.window.cohort or config.clients.number
 
 
-def check_fits(config: Any, method: ResolvedMethod, placement: Placement, shapes: Any, samples: int) -> str:
+def check_fits(
+    config: Any, method: ResolvedMethod, placement: Placement, shapes: Any, samples: int, training: int | None = None
+) -> str:
     """`check_memory` of a run by itself: one line about what it keeps in memory.
 
     Args:
       shapes: of its state.
       samples: bytes of all samples.
+      training: bytes that its chunk takes beside them on each device; None: not compiled yet, models at least.
 
     Raises:
       UserError: it would not fit.
     """
-    restores = find_aggregation(config.aggregation.name).restores
-    at_a_time = None
-    if config.engine.models != "device":
-        at_a_time = max(1, group_of(config, method, placement))
+    on_host = config.engine.models == "host"
+    if training is None:
+        # each client that is trained has its model as sent, as trained, and whole if the aggregation restores it
+        copies = 3 if find_aggregation(config.aggregation.name).restores else 2
+        training = copies * max(1, group_of(config, method, placement)) * state_bytes(shapes)["server model"]
     return check_memory(
         shapes, samples, placement, slots_key(config),
-        at_once=at_a_time, copies=3 if restores else 2, looks_at_all=looks_at_all(config),
+        training=training, on_host=on_host, looks_at_all=looks_at_all(config),
     )  # fmt: skip
 
 

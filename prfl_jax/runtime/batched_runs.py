@@ -26,6 +26,7 @@ from prfl_jax.config.comparison import compared
 from prfl_jax.config.validate import validate
 from prfl_jax.data.device import DeviceData, on_device, to_device
 from prfl_jax.data.rows import Rows
+from prfl_jax.engine.chunk_program import state_shapes
 from prfl_jax.engine.engine import Engine, EngineConfig
 from prfl_jax.engine.memory import check_memory, sample_bytes
 from prfl_jax.engine.method import check_compared, looks_at_all, slots, slots_key
@@ -217,8 +218,8 @@ class BatchedSimulation(Simulation):
         """None: the batch holds the data of all experiments."""
         return None
 
-    def memory(self) -> str:
-        """As `Simulation.memory`, of all experiments."""
+    def memory(self, chunk: Any = None) -> str:
+        """As `Simulation.memory`, of all experiments; what their chunk takes itself is not counted."""
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)
         return check_memory(
@@ -230,9 +231,9 @@ class BatchedSimulation(Simulation):
         """s that the last chunk waited for the other experiments."""
         return self._waited_s
 
-    def executable(self, state: State, data: Any, initial: bool = False) -> Callable[..., tuple[State, ChunkOutput]]:
+    def executable(self, initial: bool = False) -> Callable[..., tuple[State, ChunkOutput]]:
         """The chunk of all experiments, as a function of this one's state and plan."""
-        self.batch.compile(state)
+        self.batch.compile()
 
         def chunk(state: State, data: Any, plan: Plan, rows: np.int32, keys: Any) -> tuple[State, ChunkOutput]:
             asked = time.monotonic()
@@ -269,7 +270,7 @@ class BatchedRuns:
         self.began = 0.0  # `time.monotonic` at the start of the last call of the device
         self._count = len(simulations)
 
-    def compile(self, state: State) -> None:
+    def compile(self) -> None:
         """Compiles the chunk of all experiments, once."""
         with self._condition:
             if self._executable is not None:
@@ -281,6 +282,7 @@ class BatchedRuns:
                 after, seen = run(stacked, data, plan, rows, keys)
                 return tuple(_part(after, i) for i in range(self._count)), seen
 
+            state = state_shapes(self._engine)
             plan = self._joined([stack_rows([empty_row(self._slots)], MAX_ROWS)] * self._count)
             lowered = jax.jit(chunks, donate_argnums=(0,)).lower(
                 (state,) * self._count, self._data, plan, np.int32(0), self._keys

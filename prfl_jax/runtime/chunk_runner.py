@@ -51,13 +51,14 @@ class ChunkRunner:
         self.arrivals_mean: float | None = None
         self._sizer = ChunkSizer(run.config.engine.chunk_s)
 
-    def compile(self) -> None:
-        """Compiles the chunk for the run's state and data."""
+    def compile(self) -> Any:
+        """Compiles the chunk for the run's state and data; returns it."""
         run = self.run
         initial = run.masks is not None and run.masks.initial
-        self._chunk = run.sim.executable(run.state, run.data, initial)
+        self._chunk = run.sim.executable(initial)
         self._keys = run.sim.initial_keys if initial else run.sim.keys
         self._keeps_losses = bool(self.run.planner.policy.needs & OF_TRAINING)
+        return self._chunk
 
     def prepare(self) -> None:
         """Charges what masks need of the next window; trains its clients if they prune, to know what they upload."""

@@ -12,10 +12,12 @@ import numpy as np
 from prfl_jax import data as data_room
 from prfl_jax.aggregate import find_aggregation
 from prfl_jax.clock import after, rule_from_config
+from prfl_jax.data.device import to_device
 from prfl_jax.data.targets import check_targets
 from prfl_jax.density import OF_SERVER, evidence_needed, find_density
+from prfl_jax.engine.chunk_program import Taken, lower_chunk
 from prfl_jax.engine.memory import sample_bytes, state_bytes
-from prfl_jax.engine.method import ResolvedMethod, check_compared, check_fits, make_engine, place, resolve
+from prfl_jax.engine.method import ResolvedMethod, check_compared, check_fits, make_engine, place, resolve, slots
 from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text, duration_text
 from prfl_jax.runtime.clock_only import run_clock
@@ -77,8 +79,11 @@ class Estimate:
 
 
 @fixed()
-def estimate(config: Any) -> Estimate:
+def estimate(config: Any, compiled: bool = False) -> Estimate:
     """Runs the clock alone for up to 400 windows with densities from round times (no client recovers).
+
+    Args:
+      compiled: compile the chunk, to know what memory it takes itself; else that is guessed.
 
     Raises:
       UserError: the config is not possible, or its data cannot be had.
@@ -136,11 +141,16 @@ def estimate(config: Any) -> Estimate:
     rounds = stage.rounds_until(config.horizon_s)
     flop += flop_sample * BATCHES * config.local.batch_size * (3 * rounds + rounds / InitialPruning.look_every)
     placement = place(config)
-    shapes = jax.eval_shape(lambda: make_engine(config, method, placement).init_state(root_key(0)))
+    engine = make_engine(config, method, placement)
+    shapes = jax.eval_shape(lambda: engine.init_state(root_key(0)))
     samples = sample_bytes(dataset, split, config.model.state)
     refused = None
     try:
         memory = check_fits(config, method, placement, shapes, samples)
+        if compiled:
+            data = jax.eval_shape(lambda: to_device(dataset, split))
+            training = Taken.by(lower_chunk(engine, data, slots(config)).compile()).beside
+            memory = check_fits(config, method, placement, shapes, samples, training)
     except UserError as why:
         memory, refused = "does not fit", why
     return Estimate(
@@ -182,7 +192,7 @@ def print_needs(config: Any) -> None:
     Raises:
       UserError: as `estimate`, or, after the print, a run would be refused for its memory.
     """
-    found = estimate(config)
+    found = estimate(config, compiled=True)
     print(describe(config, found))
     check_compared(config, found.method.model)
     if found.refused is not None:

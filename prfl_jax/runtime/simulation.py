@@ -23,13 +23,14 @@ from prfl_jax.clock import Clock, Costs, clock_from_config, fault_files, faults_
 from prfl_jax.data.device import to_device
 from prfl_jax.data.targets import check_targets
 from prfl_jax.density import evidence_needed, make_density
+from prfl_jax.engine.chunk_program import Taken, lower_chunk
 from prfl_jax.engine.client import split_keys
 from prfl_jax.engine.engine import PLAN_SPEC, STACKED, STATE_SPEC, ChunkOutput, State
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
 from prfl_jax.engine.memory import sample_bytes
 from prfl_jax.engine.method import check_fits, make_engine, place, resolve, slots
 from prfl_jax.engine.placement import ALL, OWN
-from prfl_jax.engine.plan import MAX_ROWS, Plan, empty_row, stack_rows
+from prfl_jax.engine.plan import Plan
 from prfl_jax.engine.planner import Planner
 from prfl_jax.engine.round_densities import RoundDensities
 from prfl_jax.robustness.attacks import malicious_clients
@@ -128,15 +129,19 @@ class Simulation:
         """Host seconds that the last chunk waited for other runs of a batch (`batched_runs.py`); alone none."""
         return 0.0
 
-    def memory(self) -> str:
+    def memory(self, chunk: Any = None) -> str:
         """One line about what a run keeps in memory.
+
+        Args:
+          chunk: the compiled one, which tells what it takes itself; None: that is guessed.
 
         Raises:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)
-        return check_fits(self.config, self.method, self.placement, shapes, samples)
+        training = None if chunk is None else Taken.by(chunk).beside
+        return check_fits(self.config, self.method, self.placement, shapes, samples, training)
 
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
@@ -174,18 +179,17 @@ class Simulation:
 
     # Device side.
 
-    def executable(self, state: State, data: Any, initial: bool = False) -> Any:
-        """The compiled chunk; one for every chunk length, kept for the next run of this object.
+    def executable(self, initial: bool = False) -> Any:
+        """The compiled chunk, kept for the next run of this object; it is made from shapes.
 
         Args:
           initial: with the steps of the initial stage (`pruning.initial_steps`).
         """
         if initial not in self._executables:
-            plan = stack_rows([empty_row(slots(self.config))], MAX_ROWS)
-            plan = self.device_plan(plan)
             steps = self.config.pruning.initial_steps
             engine = make_engine(self.config, self.method, self.placement, steps) if initial else self.engine
-            self._executables[initial] = engine.run_chunk.lower(state, data, plan, np.int32(0), self.keys).compile()
+            data = jax.eval_shape(lambda: to_device(self.dataset, self.split, malicious=self.malicious))
+            self._executables[initial] = lower_chunk(engine, data, slots(self.config)).compile()
         return self._executables[initial]
 
     def init_state(self, key: jax.Array) -> State:

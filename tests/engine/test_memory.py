@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from prfl_jax.engine import memory
+from prfl_jax.engine.chunk_program import Taken
 from prfl_jax.engine.placement import Placement
 from prfl_jax.runtime.dry_run import print_needs
 from prfl_jax.runtime.experiment import Experiment
@@ -26,8 +27,13 @@ def test_what_is_counted_is_what_lies_there(monkeypatch):
     assert sum(memory.state_bytes(state).values()) == real
     images = sum(leaf.nbytes for leaf in jax.tree.leaves((sim.device_data().x, sim.eval_sets()[0].x)))
     assert images == 28 * 28 * (360 + 200)
+    guess = 2 * memory.state_bytes(state)["server model"]  # of the client that is trained
     text = sim.memory()
-    assert text.startswith(f"memory: {(3.2 * real + images) / 1e6:.4g} MB on this machine of 1,000 GB")
+    assert text.startswith(f"memory: {(3.2 * real + images + guess) / 1e6:.4g} MB on this machine of 1,000 GB")
+    chunk = sim.executable()
+    taken = Taken.by(chunk)
+    assert taken.arguments == pytest.approx(real + images * 360 / 560, rel=0.1)  # and plans
+    assert sim.memory(chunk).startswith(f"memory: {(3.2 * real + images + taken.beside) / 1e6:.4g} MB on")
     assert "models in flight" in text and "buffer" in text and "samples 0.439 MB" in text
     assert f"a checkpoint's copies {2.2 * real / 1e6:.4g} MB" in text
 
@@ -77,20 +83,23 @@ def test_models_with_the_host_are_counted_there(monkeypatch):
     monkeypatch.setattr(accelerator, "backend", lambda: "gpu")
     stacks, whole = parts["models in flight"] + parts["buffer"], sum(parts.values())
     saving = round(2.2 * whole)
-    here = whole - stacks + 50 + 2 * 3 * parts["server model"]
+    model = parts["server model"]
+    here = whole - stacks + 50 + 2 * 3 * model
     device = Placement(4, (Device(here + 1000),))
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving)
-    assert memory.check_memory(shapes, 50, device, at_once=3).startswith("memory: ")
+    assert memory.check_memory(shapes, 50, device, training=2 * 3 * model, on_host=True).startswith("memory: ")
     with pytest.raises(UserError, match="each device would need"):
-        memory.check_memory(shapes, 50, device, at_once=3, copies=3)  # one more model of each client, whole
+        memory.check_memory(
+            shapes, 50, device, training=3 * 3 * model, on_host=True
+        )  # each client's whole model too
     with pytest.raises(UserError, match="engine.models=host"):
         memory.check_memory(shapes, 50, device)
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving - 1)
     with pytest.raises(UserError, match="the host would need"):
-        memory.check_memory(shapes, 50, device, at_once=3)
+        memory.check_memory(shapes, 50, device, training=2 * 3 * model, on_host=True)
     monkeypatch.setattr(memory, "host_available", lambda: 10**12)
     with pytest.raises(UserError, match="each device would need"):
-        memory.check_memory(shapes, 50, Placement(4, (Device(here + 999),)), at_once=3)
+        memory.check_memory(shapes, 50, Placement(4, (Device(here + 999),)), training=2 * 3 * model, on_host=True)
 
 
 def test_several_experiments_are_counted_twice_and_saved_once(monkeypatch):

@@ -113,7 +113,7 @@ def test_the_engine_sends_the_largest_present_weights():
     simulation = tiny.simulation("fiarse")
     method, planner = simulation.method, simulation.new_planner()
     state, data, partial = simulation.init_state(simulation.init_key), simulation.device_data(), []
-    chunk = simulation.executable(state, data)
+    chunk = simulation.executable()
     for number in range(1, 4):
         weights = [np.array(jax.tree.leaves(state.params)[i]) for i in method.layout.prunable]
         planned = planner.take()

@@ -125,6 +125,7 @@ def test_a_signal_inside_a_long_chunk_does_not_wait_for_its_end(experiment, whol
             state, seen = run(*inputs)
             return state, seen._replace(losses=Late(seen.losses))
 
+        chunk.memory_analysis = run.memory_analysis
         return chunk
 
     with monkeypatch.context() as patch:

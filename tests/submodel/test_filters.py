@@ -135,7 +135,7 @@ def test_a_run_sends_the_largest_present_channels():
     method, planner = simulation.method, simulation.new_planner()
     groups, layout = find_channels(method.model), method.layout
     state, data, partial = simulation.init_state(simulation.init_key), simulation.device_data(), {}
-    chunk, statistics = simulation.executable(state, data), 0
+    chunk, statistics = simulation.executable(), 0
     for number in range(1, 4):
         params = jax.tree.map(np.array, state.params)
         planned = planner.take()

@@ -127,7 +127,7 @@ def windows():
     simulation = tiny.simulation("fedrolex")
     planner, state = simulation.new_planner(), simulation.init_state(simulation.init_key)
     data, seen = simulation.device_data(), []
-    chunk = simulation.executable(state, data)
+    chunk = simulation.executable()
     for number in range(1, 7):
         planned = planner.take()
         plan = stack_rows(planned.rows, MAX_ROWS)
