@@ -107,6 +107,13 @@ def _mix(word: jax.Array) -> jax.Array:
     return word ^ (word >> 16)
 
 
+def integer_sqrt(n: jax.Array) -> jax.Array:
+    """The largest root whose square is at most `n` (uint32 below 2^31), on every device the same."""
+    root = jnp.sqrt(n.astype(jnp.float32)).astype(jnp.uint32)  # off by one at most, however a device rounds
+    root = root - (root * root > n)
+    return root + ((root + 1) * (root + 1) <= n)
+
+
 def _shuffled(key: jax.Array, position: jax.Array, n: jax.Array) -> jax.Array:
     """Entries at `position` (`[B]` uint32, below `n`) of a keyed permutation of `0 .. n-1`.
 
@@ -116,7 +123,7 @@ def _shuffled(key: jax.Array, position: jax.Array, n: jax.Array) -> jax.Array:
     of the client's images, and cannot depend on how far the index list is padded.
     """
     words = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
-    a = jnp.sqrt(n.astype(jnp.float32)).astype(jnp.uint32) + 1
+    a = integer_sqrt(n) + 1
     b = (n + a - 1) // a
 
     def two_rounds(r: Any, cell: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

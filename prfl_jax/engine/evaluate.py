@@ -20,7 +20,9 @@ from prfl_jax.system import accelerator
 from prfl_jax.system.host_offload import fetch
 from prfl_jax.tasks import CLASSIFICATION, Scores, Task
 
-SAMPLES_PER_CALL = 1000  # of one device call; about two seconds for the largest model on two CPU cores
+# Samples of one device call, after which the host waits and a signal is seen: about two seconds for the largest model
+# on two CPU cores, and less on an accelerator.
+SAMPLES_PER_CALL, ON_ACCELERATOR = 1_000, 20_000
 
 
 class EvalSet(NamedTuple):
@@ -75,7 +77,7 @@ def make_eval_set(x: np.ndarray, y: np.ndarray, batch_size: int, placement: Plac
 
 def pieces_at_once(size: int) -> int:
     """Number of pieces of `size` samples that one device call evaluates."""
-    return max(1, SAMPLES_PER_CALL // size)
+    return max(1, (SAMPLES_PER_CALL if accelerator.on_cpu() else ON_ACCELERATOR) // size)
 
 
 class Evaluator:

@@ -20,7 +20,7 @@ from jax import lax
 from prfl_jax.submodel.host_thresholds import SortedKeys, histogram
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.split import count_levels
-from prfl_jax.submodel.thresholds import Cut, count, find_cut, first_ties, score_keys
+from prfl_jax.submodel.thresholds import Cut, count, count_each, find_cut, first_ties, score_keys
 from prfl_jax.system import accelerator
 
 Arrays = tuple[jax.Array, ...]
@@ -37,8 +37,7 @@ def _find_cuts(keys: Arrays, base: tuple[int, ...], need: jax.Array) -> tuple[Cu
     def left(compare: Callable[..., Any], thresholds: jax.Array) -> jax.Array:
         total = jnp.zeros(thresholds.shape, jnp.int32)
         for key, kept in zip(keys, base, strict=True):  # a leaf's own are its largest
-            number = lax.map(lambda least, key=key: count(compare(key, least)), thresholds)
-            total += jnp.maximum(number - kept, 0)
+            total += jnp.maximum(count_each(compare, key, thresholds) - kept, 0)
         return total
 
     return find_cut(in_leaves, own), find_cut(left, need)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from prfl_jax.submodel.layout import Layout
-from prfl_jax.submodel.thresholds import count
+from prfl_jax.submodel.thresholds import count_each
 
 
 @partial(jax.jit, static_argnames=("layout",))
@@ -73,6 +73,6 @@ def count_levels(levels: tuple[jax.Array, ...], density_pct: jax.Array) -> jax.A
 
     def of_leaf(level: jax.Array) -> jax.Array:
         flat, percents = level.reshape(-1), density_pct.astype(jnp.int8)
-        return lax.map(lambda percent: count(flat <= percent), percents)
+        return count_each(jnp.less_equal, flat, percents)
 
     return jnp.stack([of_leaf(level) for level in levels], axis=1)

@@ -52,6 +52,13 @@ def count(flags: jax.Array) -> jax.Array:
     return jnp.sum(jnp.sum(rows, axis=0, dtype=jnp.int8), dtype=jnp.int32)
 
 
+def count_each(compare: Callable[..., Any], values: jax.Array, thresholds: jax.Array) -> jax.Array:
+    """How many values `[n]` compare so with each threshold `[K]`, int32 `[K]`."""
+    if accelerator.on_cpu():
+        return lax.map(lambda threshold: count(compare(values, threshold)), thresholds)
+    return jnp.sum(compare(values[None], thresholds[:, None]), axis=1, dtype=jnp.int32)  # in one operation
+
+
 def highest_key(holds: Callable[[jax.Array], jax.Array], shape: tuple[int, ...] = ()) -> jax.Array:
     """The highest int32 key (`score_keys`) for which a condition holds, by bisection; for several at once.
 

@@ -14,6 +14,7 @@ from marked import slow, slow_except
 from prfl_jax.config.defaults import default_config
 from prfl_jax.data import Split, load, split
 from prfl_jax.data import device as D
+from prfl_jax.data.rows import Rows
 from prfl_jax.system.errors import UserError
 
 KEY = jax.random.key(11)
@@ -233,3 +234,22 @@ def test_to_device_with_a_client_that_holds_nothing():
     dataset = load(default_config().data, 0)
     data = D.to_device(dataset, Split((np.array([5, 9]), np.array([], np.int64)), np.array([]), np.arange(0), {}))
     assert data.index.shape == (2, 2) and data.size.tolist() == [2, 0] and len(data.x) == 2
+
+
+def test_integer_square_roots():
+    """Of squares and their neighbours, where a float's root may round up, and of the largest numbers."""
+    roots = np.array([1, 2, 3, 10, 4095, 4096, 4097, 30_000, 46_339, 46_340], np.int64)
+    numbers = np.unique(np.concatenate([roots**2 - 1, roots**2, roots**2 + 1, [2, 3, 2**31 - 1]]))
+    found = jax.jit(D.integer_sqrt)(jnp.asarray(numbers, jnp.uint32))
+    assert np.asarray(found).tolist() == [math.isqrt(n) for n in numbers]
+
+
+def test_rows_are_samples():
+    x = np.arange(2 * 5 * 3 * 4, dtype=np.uint8).reshape(2, 5, 3, 4)
+    one, two = Rows.of(jnp.asarray(x)), Rows.of(jnp.asarray(x), leading=2)
+    assert one.values.shape == (2, 60) and two.values.shape == (2, 5, 12)
+    index = jnp.array([[1, 0], [0, 0]])
+    np.testing.assert_array_equal(one[index], x[np.asarray(index)])
+    np.testing.assert_array_equal(two[1], x[1])
+    np.testing.assert_array_equal(np.asarray(two), x)
+    assert len(one) == 2 and jax.tree.map(lambda v: v + 1, one).shape == (5, 3, 4)

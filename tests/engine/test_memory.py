@@ -89,9 +89,7 @@ def test_models_with_the_host_are_counted_there(monkeypatch):
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving)
     assert memory.check_memory(shapes, 50, device, training=2 * 3 * model, on_host=True).startswith("memory: ")
     with pytest.raises(UserError, match="each device would need"):
-        memory.check_memory(
-            shapes, 50, device, training=3 * 3 * model, on_host=True
-        )  # each client's whole model too
+        memory.check_memory(shapes, 50, device, training=3 * 3 * model, on_host=True)  # each client's whole model too
     with pytest.raises(UserError, match="engine.models=host"):
         memory.check_memory(shapes, 50, device)
     monkeypatch.setattr(memory, "host_available", lambda: stacks + saving - 1)

@@ -1,0 +1,117 @@
+"""scripts/compile_check.py: its flags, and programs for an H100 where the compiler is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import ROOT
+
+from prfl_jax.compile_check import plugins
+from prfl_jax.compile_check.check import Request, run_check
+from prfl_jax.compile_check.targets import TARGETS
+from prfl_jax.config.cli import load_config
+from prfl_jax.system.errors import UserError
+
+COMPILERS = "PRFL_COMPILERS"  # names the folder; .ci/run fills it
+SCRIPT = ROOT / "scripts" / "compile_check.py"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"target": None}, "--target=None: allowed is v5e, v6e, h100, h200"),
+        ({"target": "a100"}, "--target=a100"),
+        ({"target": "h100", "devices": 3}, "--devices=3: allowed for --target=h100 is 1, 2, 4, 8"),
+        ({"target": "v5e", "devices": 8}, "--devices=8: allowed for --target=v5e is 1, 2, 4"),
+        ({"target": "h100", "programs": ["chunks"]}, "--programs=chunks: allowed are initialisation, chunk"),
+    ],
+)
+def test_flags_that_are_not_allowed(flags, words):
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        run_check(Request(**flags), load_config(ROOT / "configs/quickstart.py"), "quickstart.py")
+
+
+def test_models_with_the_host_cannot_be_checked_on_a_gpu():
+    config = load_config(ROOT / "configs/quickstart.py", [("engine.models", "host")])
+    with pytest.raises(UserError, match="config.engine.models='host': allowed with --target=h100 is device"):
+        run_check(Request("h100"), config, "quickstart.py")
+
+
+def test_a_number_of_clients_that_the_config_does_not_allow():
+    with pytest.raises(UserError, match="clients"):
+        run_check(Request("h100", clients=0), load_config(ROOT / "configs/quickstart.py"), "quickstart.py")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_compiler_is_that_of_this_jax(name):
+    """JAX's own metadata names it; without CUDA's libraries."""
+    (wanted,) = plugins.wanted(TARGETS[name])
+    assert wanted.startswith("jax-cuda" if TARGETS[name].backend == "gpu" else "libtpu") and "[" not in wanted
+
+
+def check(tmp_path, *arguments):
+    """(exit code, report, what was said) of the script for an H100; skipped where there is no compiler."""
+    folder = os.environ.get(COMPILERS)
+    if not folder or not plugins.installed(TARGETS["h100"], Path(folder)):
+        pytest.skip(f"{COMPILERS} names no folder with the compiler: scripts/compile_check.py --target=h100 --install")
+    out = tmp_path / "report.json"
+    command = [sys.executable, str(SCRIPT), "--target=h100", f"--compilers={folder}", f"--out={out}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    return done.returncode, json.loads(out.read_text()) if out.exists() else None, done.stdout + done.stderr
+
+
+def by_program(report):
+    return {row["program"]: row for row in report["programs"]}
+
+
+@pytest.mark.slow
+def test_the_quickstart_compiles_for_an_h100(tmp_path):
+    code, report, said = check(tmp_path, f"--config={ROOT / 'configs/quickstart.py'}")
+    assert code == 0, said
+    rows = by_program(report)
+    assert set(rows) == {"initialisation", "chunk", "evaluation", "pruning"}
+    chunk = rows["chunk"]
+    assert chunk["peak"] <= 1.5e9  # Conv2 with ten clients
+    assert chunk["moved"] > chunk["temporaries"] > 5 * 26.4e6 and chunk["operations"] > 50  # five clients at once
+    assert "memory: " in report["memory_line"] and report["clients_axis"] == "vmap"
+    assert f"| chunk | {chunk['compiling_s']} |" in said
+
+
+@pytest.mark.slow
+def test_deterministic_operations_cost_no_more(tmp_path, monkeypatch):
+    config = f"--config={ROOT / 'configs/quickstart.py'}"
+    _, plain, _ = check(tmp_path, config, "--programs=chunk")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    _, fixed, _ = check(tmp_path, config, "--programs=chunk")
+    plain, fixed = by_program(plain)["chunk"], by_program(fixed)["chunk"]
+    assert fixed["moved"] <= 1.1 * plain["moved"] and fixed["peak"] <= 1.1 * plain["peak"]
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_one_line(tmp_path):
+    code, report, said = check(
+        tmp_path, f"--config={ROOT / 'configs/quickstart.py'}", "--programs=chunk", "--config.model.width=12"
+    )
+    assert code == 1 and not by_program(report)["chunk"]["fits"] and report["memory_line"] is None
+    assert "h100: chunk needs" in said and "which has 84.94 GB" in said
+    assert "config.clients.number=10: each device would need" in report["refused"]
+
+
+@pytest.mark.slow
+def test_vgg11_compiles_for_an_h100(tmp_path):
+    rng = np.random.default_rng(0)
+    data = tmp_path / "images.npz"
+    images = {"x_train": (400, 32, 32, 3), "x_test": (100, 32, 32, 3)}
+    arrays = {name: rng.integers(0, 256, shape, np.uint8) for name, shape in images.items()}
+    labels = {name.replace("x", "y"): rng.integers(0, 10, shape[0]) for name, shape in images.items()}
+    np.savez(data, **arrays, **labels)
+    given = f"--config={ROOT / 'configs/cifar10.py'}", f"--config.data.name={data}", "--config.data.partition=iid"
+    code, report, said = check(tmp_path, *given, "--programs=chunk")
+    assert code == 0, said
+    assert by_program(report)["chunk"]["peak"] < 3e9
