@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prfl_jax.system import huge_pages
+
 
 class WorkerFailed(Exception):
     """A worker could not be started, or has ended; the text says why."""
@@ -44,7 +46,8 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env={**os.environ, **(environment or {})},
+                # as a user would start it; prfl_jax asks for huge pages by itself
+                env={**huge_pages.without(os.environ), **(environment or {})},
                 start_new_session=True,
             )
         except OSError as error:

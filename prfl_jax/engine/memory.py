@@ -51,6 +51,11 @@ def sample_bytes(dataset: Dataset, split: Split, state: str = "average") -> int:
     return each * (copies * sum(len(client) for client in split.clients) + len(split.test))
 
 
+def _host_bytes() -> int | None:
+    """Bytes available on the host; None where programs are compiled for another machine."""
+    return None if accelerator.elsewhere() else host_available()
+
+
 def check_memory(
     state: State,
     samples: int,
@@ -93,7 +98,7 @@ def check_memory(
     made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in counted.items())
     checks = []
     if accelerator.on_cpu():  # all devices are the host
-        checks.append(("this machine", each * placement.count + saving, host_available()))
+        checks.append(("this machine", each * placement.count + saving, _host_bytes()))
     else:
         if on_host:
             each -= stacked
@@ -101,9 +106,9 @@ def check_memory(
         known = [count for count in free if count is not None]
         checks.append(("each device", each, min(known) if known else None))
         if on_host:
-            checks.append(("the host", stacked + saving, host_available()))
+            checks.append(("the host", stacked + saving, _host_bytes()))
         else:
-            checks.append(("the host, for checkpoints", saving, host_available()))
+            checks.append(("the host, for checkpoints", saving, _host_bytes()))
     advice = ADVICE
     if not accelerator.on_cpu() and not on_host and placement.count == experiments == 1:
         advice += ", or engine.models=host"

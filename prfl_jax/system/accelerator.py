@@ -56,6 +56,11 @@ def devices() -> tuple[Any, ...]:
     return tuple(jax.devices()) if target is None else target.devices
 
 
+def elsewhere() -> bool:
+    """Whether programs are made for a machine that is not here."""
+    return _target.get() is not None
+
+
 def on_cpu() -> bool:
     """Whether programs are made for the host's processor."""
     return backend() == "cpu"

@@ -1,4 +1,4 @@
-"""First import of every script: makes the standard streams safe to write to, and Ctrl-C during imports quiet.
+"""First import of every script: huge pages, standard streams that are safe to write to, Ctrl-C quiet during imports.
 
 What is imported afterwards takes seconds, in which Python's KeyboardInterrupt would show a traceback or be taken for
 an error of a package that is being imported.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+
+from prfl_jax.system import huge_pages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +27,26 @@ def _interrupted(signum: int, frame: FrameType | None) -> None:
 
 def _imports(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if _of_imports(frame):
             return True
         frame = frame.f_back
     return False
 
 
+def _imported_by_a_program() -> bool:
+    """Whether the module that imports this one is the program that runs, not imported itself (by a test)."""
+    frame = sys._getframe()
+    while frame is not None and (frame.f_globals is globals() or _of_imports(frame)):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and frame.f_globals.get("__name__") == "__main__"
+
+
+def _of_imports(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib")
+
+
+if _imported_by_a_program():
+    huge_pages.start_again()
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
     signal.signal(signal.SIGINT, _interrupted)
 from prfl_jax.system import console  # noqa: E402 - after the handler

@@ -8,7 +8,9 @@ import sys
 from common import Work, channel, serve
 
 from prfl_jax.startup import before_jax
+from prfl_jax.system import huge_pages
 
+huge_pages.start_again()  # as every script does
 before_jax()
 
 import jax  # noqa: E402
