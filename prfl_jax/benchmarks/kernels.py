@@ -22,7 +22,7 @@ from prfl_jax.benchmarks.workload import CLASSES, INPUT_SHAPE, SIZES, Chunks, de
 from prfl_jax.engine.evaluate import Evaluator, make_eval_set
 from prfl_jax.engine.method import resolve
 from prfl_jax.models.build import flat_paths
-from prfl_jax.submodel.levels import compute_levels
+from prfl_jax.submodel.levels import find_levels
 from prfl_jax.submodel.split import split_model
 from prfl_jax.system import accelerator
 
@@ -67,14 +67,14 @@ class KernelSuite:
         size, layout = self.method.size, self.method.layout
         shapes = [layout.shapes[i] for i in layout.prunable]
         density_pct = self.work.density_pct()
-        counts = jnp.asarray([size.count(int(p)) for p in density_pct], jnp.int32)
-        find = jax.jit(partial(compute_levels, base=size.base_counts()))
+        counts = np.asarray([size.count(int(p)) for p in density_pct], np.int32)
+        find = partial(find_levels, base=size.base_counts())
         note = f"{sum(size.layers)} weights, {len(density_pct)} densities"
         for name, tied in (("levels", False), ("levels_tied", True)):
             values = scores(shapes, tied)
             note += ", eleven distinct scores" * tied
-            yield self._alone(name, partial(find, values, jnp.asarray(density_pct), counts), LEVELS_S, note)
-        levels = find(scores(shapes, False), jnp.asarray(density_pct), counts)
+            yield self._alone(name, partial(find, values, density_pct, counts), LEVELS_S, note)
+        levels, _, _ = find(scores(shapes, False), density_pct, counts)
         chunks = Chunks(self.work, "prfl", self._data, levels)
         yield from self._local_training(chunks, levels)
         yield from self._aggregation(chunks)

@@ -147,6 +147,14 @@ def counted_levels_on_host(
     return levels, np.stack(held, axis=1), bool(finite)
 
 
+def find_levels(
+    scores: Arrays, density_pct: np.ndarray, counts: np.ndarray, *, base: tuple[int, ...]
+) -> tuple[Arrays, Any, Any]:
+    """`counted_levels`, on a CPU by its faster way."""
+    find = counted_levels_on_host if accelerator.on_cpu() else counted_levels
+    return find(scores, density_pct, counts, base=base)
+
+
 def prune(scores: Arrays, density_pct: np.ndarray, size: ModelSize) -> tuple[Arrays, np.ndarray]:
     """Levels of a new generation of nested sub-models, from scores that are on the device.
 
@@ -164,9 +172,8 @@ def prune(scores: Arrays, density_pct: np.ndarray, size: ModelSize) -> tuple[Arr
     """
     padded = padded_densities(density_pct)
     counts = [size.count(p) for p in padded]
-    find = counted_levels_on_host if accelerator.on_cpu() else counted_levels
     percents = np.asarray(padded, np.int32)
-    levels, held, finite = find(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
+    levels, held, finite = find_levels(scores, percents, np.asarray(counts, np.int32), base=size.base_counts())
     if not finite:
         raise FloatingPointError("an importance score is not finite")
     held = np.asarray(held)  # [K, leaves]
