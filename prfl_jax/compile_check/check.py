@@ -118,7 +118,7 @@ def _report(request: Request, machine: Machine, count: int, config: Any, name: s
                 rows.append({"program": program, **_compiled(lower, machine.memory)})
         chunk = next((row for row in rows if row["program"] == "chunk" and not row["error"]), None)
         try:
-            said, refused = parts.memory(chunk and chunk["peak"] - chunk["arguments"]), None
+            said, refused = parts.memory(None if chunk is None else chunk["peak"] - chunk["arguments"]), None
         except UserError as error:
             said, refused = None, str(error)
         device = target.devices[0].device_kind

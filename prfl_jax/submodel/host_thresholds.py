@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,37 @@ class SortedKeys:
             return sum(np.maximum(self.number(leaf, thresholds, strict) - own[leaf], 0) for leaf in leaves)  # type: ignore[return-value]
 
         return _cut(in_leaves, own), _cut(left, np.asarray(need, np.int64))
+
+
+def settle_ties(
+    keys: Sequence[np.ndarray],
+    levels: Sequence[np.ndarray],
+    places: Sequence[np.ndarray],
+    own: Any,
+    rest: Any,
+    by_index: np.ndarray,
+) -> list[np.ndarray]:
+    """Levels in which of the scores that are equal to a threshold only the first are taken.
+
+    Args:
+      keys, levels: `[n]` a leaf, the latter with all of them taken.
+      places: of the scores that are equal to a threshold which takes some, ascending.
+      own, rest: the `Cut`s of each leaf's own and of all that is left.
+      by_index: int8 `[K + 1]`, the level of what k of the cuts leave out.
+    """
+    before, out = np.zeros(len(rest.key), np.int64), []
+    for leaf, (key, level, at) in enumerate(zip(keys, levels, places, strict=True)):
+        found, equal = key[at], key[at] == own.key[leaf]
+        is_own = (found > own.key[leaf]) | (equal & (np.cumsum(equal) <= own.ties[leaf]))
+        left_out_by = np.sum(found[:, None] < rest.key, axis=1)
+        for k in np.flatnonzero(rest.some):
+            tie = (found == rest.key[k]) & ~is_own
+            left_out_by += tie & (before[k] + np.cumsum(tie) > rest.ties[k])
+            before[k] += np.count_nonzero(tie)
+        settled = np.array(level)
+        settled[at] = np.where(is_own, by_index[0], by_index[left_out_by])
+        out.append(settled)
+    return out
 
 
 def histogram(levels: np.ndarray) -> np.ndarray:

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prfl_jax.submodel.host_thresholds import SortedKeys, histogram
+from prfl_jax.submodel.host_thresholds import SortedKeys, histogram, settle_ties
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.split import count_levels
 from prfl_jax.submodel.thresholds import Cut, count, count_each, find_cut, first_ties, score_keys
 from prfl_jax.system import accelerator
 
 Arrays = tuple[jax.Array, ...]
+MANY_TIES = 0.05  # of all scores; so many are settled on the device
 NOWHERE = 101  # the level of a weight that no density includes
 
 
@@ -50,22 +51,28 @@ def _levels_above(keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> 
         lambda: tuple(map(first_ties, keys, own.key, own.ties)),
         lambda: tuple(key >= least for key, least in zip(keys, own.key, strict=True)),
     )
-    below = tuple(sum((key < least).astype(jnp.int8) for least in rest.key) for key in keys)
     late = lax.cond(
         jnp.any(rest.some),
         lambda: _late_ties(keys, chosen, rest),
         lambda: tuple(jnp.zeros(key.shape, jnp.int8) for key in keys),
     )
-    # the number of densities that leave a weight out -> the least that includes it
-    table = jnp.concatenate([density_pct.astype(jnp.int8), jnp.asarray([NOWHERE], jnp.int8)])
+    return tuple(
+        _level(is_own, _left_out_by(key, rest) + more, density_pct)
+        for key, is_own, more in zip(keys, chosen, late, strict=True)
+    )
 
-    def level(is_own: jax.Array, index: Any) -> jax.Array:
-        found = jnp.full(index.shape, NOWHERE, jnp.int8)
-        for k in range(len(density_pct) - 1, -1, -1):
-            found = jnp.where(index <= k, table[k], found)
-        return jnp.where(is_own, table[0], found)
 
-    return tuple(level(c, b + e) for c, b, e in zip(chosen, below, late, strict=True))
+def _left_out_by(key: jax.Array, cut: Cut) -> Any:
+    """By how many k each weight is left out, all that are equal to a threshold being taken."""
+    return sum((key < least).astype(jnp.int8) for least in cut.key)
+
+
+def _level(is_own: jax.Array, left_out_by: jax.Array, density_pct: jax.Array) -> jax.Array:
+    """The least density that includes each weight."""
+    found = jnp.full(left_out_by.shape, NOWHERE, jnp.int8)
+    for k in range(len(density_pct) - 1, -1, -1):
+        found = jnp.where(left_out_by <= k, density_pct[k].astype(jnp.int8), found)
+    return jnp.where(is_own, density_pct[0].astype(jnp.int8), found)
 
 
 def _late_ties(keys: Arrays, chosen: Arrays, cut: Cut) -> Arrays:
@@ -132,8 +139,19 @@ def _finite_keys(scores: Arrays) -> tuple[Arrays, jax.Array]:
 
 
 @jax.jit
-def _levels_on_host(scores: Arrays, keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> Arrays:
-    return _shaped(_levels_above(keys, own, rest, density_pct), scores)
+def _with_all_ties(keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> tuple[Arrays, Arrays]:
+    """(levels if all scores equal to a threshold were taken, which scores are equal to one that takes some)."""
+    levels, ties = [], []
+    for key, least, some in zip(keys, own.key, own.some, strict=True):
+        levels.append(_level(key >= least, _left_out_by(key, rest), density_pct))
+        tie = some & (key == least)
+        for k in range(len(density_pct)):
+            tie |= rest.some[k] & (key == rest.key[k])
+        ties.append(tie)
+    return tuple(levels), tuple(ties)
+
+
+_by_position = jax.jit(_levels_above)
 
 
 def counted_levels_on_host(
@@ -141,10 +159,18 @@ def counted_levels_on_host(
 ) -> tuple[Arrays, np.ndarray, bool]:
     """`counted_levels` where the device is the host: the same, in a tenth of the time."""
     keys, finite = _finite_keys(scores)
-    own, rest = SortedKeys([np.asarray(key) for key in keys]).cuts(base, counts - sum(base))
-    levels = _levels_on_host(scores, keys, Cut(*own), Cut(*rest), density_pct)
+    on_host = [np.asarray(key) for key in keys]
+    own, rest = (Cut(*cut) for cut in SortedKeys(on_host).cuts(base, counts - sum(base)))
+    levels, ties = _with_all_ties(keys, own, rest, density_pct)
+    if own.some.any() or rest.some.any():
+        places = [np.flatnonzero(tie) for tie in ties]
+        if sum(map(len, places)) > MANY_TIES * sum(key.size for key in on_host):
+            levels = _by_position(keys, own, rest, density_pct)
+        else:
+            by_index = np.append(density_pct, NOWHERE).astype(np.int8)
+            levels = tuple(map(jnp.asarray, settle_ties(on_host, levels, places, own, rest, by_index)))
     held = [np.cumsum(histogram(np.asarray(level)))[density_pct] for level in levels]
-    return levels, np.stack(held, axis=1), bool(finite)
+    return _shaped(levels, scores), np.stack(held, axis=1), bool(finite)
 
 
 def find_levels(

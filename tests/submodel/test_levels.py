@@ -1,5 +1,7 @@
 """Prune_model (Algorithm 1, line 23): levels from scores, against a sort in NumPy."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prfl_jax.submodel import levels as levels_room
 from prfl_jax.submodel.levels import compute_levels, counted_levels_on_host
 from prfl_jax.submodel.size import ModelSize
 from prfl_jax.submodel.split import count_levels
@@ -44,10 +47,14 @@ def levels_of(scores, density_pct):
     counts = [size.count(percent) for percent in padded]
     arguments = np.array(padded, np.int32), np.array(counts, np.int32)
     levels = compute_levels(tuple(scores), *arguments, base=size.base_counts())
-    on_host, held, finite = counted_levels_on_host(tuple(map(jnp.asarray, scores)), *arguments, base=size.base_counts())
-    for one, other in zip(levels, on_host, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert held.sum(1).tolist() == counts and finite == all(np.isfinite(score).all() for score in scores)
+    for many in (-1.0, 2.0):  # ties settled on the device, on the host
+        with mock.patch.object(levels_room, "MANY_TIES", many):
+            on_host, held, finite = counted_levels_on_host(
+                tuple(map(jnp.asarray, scores)), *arguments, base=size.base_counts()
+            )
+        for one, other in zip(levels, on_host, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert held.sum(1).tolist() == counts and finite == all(np.isfinite(score).all() for score in scores)
     return [np.asarray(level) for level in levels], padded, counts, size.base_counts()
 
 
