@@ -110,8 +110,6 @@ class Simulation:
         self._scores = jax.jit(self._importance_scores)
         self._own_files = registry.sources(config)
 
-    # Host side.
-
     @staticmethod
     def _warn(lines: Iterable[str]) -> None:
         """Prints warnings, each once in a process, from one process of a run."""

@@ -149,6 +149,7 @@ class _Lowered:
             assert (seen.verdicts, seen.kept) == ((), ())  # which would be two more to read
             return state, seen._replace(losses=CountingLosses(seen.losses, counts))
 
+        call.memory_analysis = compiled.memory_analysis
         return call
 
 
