@@ -11,7 +11,7 @@ from prfl_jax.models import STATES
 from prfl_jax.report.names import bytes_text
 from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
-from prfl_jax.system.host_memory import host_available
+from prfl_jax.system.host_memory import host_available, resident
 
 STACKS = ("models in flight", "trained ahead", "buffer", "kept by clients", "sent beside models")  # by client or slot
 WRITING = 1.2  # of a checkpoint's size: what Orbax holds besides while it writes it (0.9 to 1.3 of it were measured)
@@ -119,4 +119,7 @@ def check_memory(
                 f"has {bytes_text(there)}; take fewer {key}, {advice}"
             )
     (where, need, there), *_ = checks
-    return f"memory: {bytes_text(need)} on {where}" + (f" of {bytes_text(there)}" if there else "") + f" ({made_of})"
+    so_far = resident() if accelerator.on_cpu() else None
+    beside = f", beside {bytes_text(so_far)} that the process takes already" if so_far else ""
+    of = f" of {bytes_text(there)}" if there else ""
+    return f"memory: {bytes_text(need)} on {where}{of} ({made_of}){beside}"

@@ -1,4 +1,4 @@
-"""The memory that is available on this machine, in bytes (no JAX)."""
+"""The memory that this machine has and this process takes, in bytes (no JAX)."""
 
 from __future__ import annotations
 
@@ -17,4 +17,13 @@ def host_available() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (OSError, ValueError, AttributeError):
+        return None
+
+
+def resident() -> int | None:
+    """Bytes of memory that this process takes now; None where the system does not report it."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as line:
+            return os.sysconf("SC_PAGE_SIZE") * int(line.read().split()[1])
+    except (OSError, ValueError, IndexError):
         return None
