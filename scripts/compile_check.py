@@ -6,9 +6,9 @@
 Nothing is run, so it says nothing of results or of seconds; a TPU's compiler estimates cycles. The table has the chunk
 of windows, evaluation, pruning and the initial state: seconds to compile, memory of each device, operations, bytes
 moved (a row that dispatches, trains and takes one client or group and closes its window). The exit code is 1 if a
-program does not compile or does not fit.
+program does not compile or does not fit, or a run would be refused for its memory.
 
-The compiler's packages, some 200 MB for GPUs and for TPUs each, are fetched into a folder of their own the first time
+The compiler's packages, a download of some 200 MB for GPUs and for TPUs each, are fetched into a folder of their own the first time
 (`--compilers`), in the version that belongs to the installed JAX; no driver and no CUDA library is needed.
 """
 
@@ -24,7 +24,7 @@ from prfl_jax.config import cli
 _TARGET = flags.DEFINE_string("target", None, "the accelerator: v5e | v6e | h100 | h200")
 _OUT = flags.DEFINE_string("out", None, "the JSON file to write; by default none")
 _CLIENTS = flags.DEFINE_integer("clients", None, "number of clients, in place of the config's")
-_DEVICES = flags.DEFINE_integer("devices", None, "number of devices, by default 1")
+_DEVICES = flags.DEFINE_integer("devices", None, "number of devices, by default engine.devices or 1")
 _PROGRAMS = flags.DEFINE_list("programs", [], "initialisation, chunk, evaluation, pruning; by default all")
 _COMPILERS = flags.DEFINE_string("compilers", None, "folder of the compilers, by default ~/.cache/prfl_jax/compilers")
 _INSTALL = flags.DEFINE_bool("install", False, "only fetch the compiler")

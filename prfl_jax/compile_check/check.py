@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from prfl_jax.config.validate import validate
 from prfl_jax.report.names import bytes_text
 from prfl_jax.system import console, provenance
 from prfl_jax.system.errors import UserError
-from prfl_jax.system.files import output_file, user_path, write_text
+from prfl_jax.system.files import check_folder, output_file, user_path, write_text
 
 SCHEMA_VERSION = 1
 PROGRAMS = ("initialisation", "chunk", "evaluation", "pruning")
@@ -45,25 +46,46 @@ class Request:
     compilers: str | None = None
     install: bool = False
 
-    def check(self) -> tuple[Machine, int, Path]:
-        """(the target, how many devices, the folder of compilers).
+    def check(self) -> tuple[Machine, Path | None, Path]:
+        """(the target, the JSON file, the folder of compilers).
 
         Raises:
           UserError: a flag has a value that is not allowed.
         """
         if self.target not in TARGETS:
             raise UserError(f"--target={self.target}: allowed is {', '.join(TARGETS)}")
-        machine, count = TARGETS[self.target], 1 if self.devices is None else self.devices
-        if count not in machine.devices:
+        machine = TARGETS[self.target]
+        if self.devices is not None and self.devices not in machine.devices:
             raise UserError(
-                f"--devices={count}: allowed for --target={self.target} is {', '.join(map(str, machine.devices))}"
+                f"--devices={self.devices}: allowed for --target={self.target} is "
+                f"{', '.join(map(str, machine.devices))}"
             )
         for name in self.programs:
             if name not in PROGRAMS:
                 raise UserError(f"--programs={name}: allowed are {', '.join(PROGRAMS)}")
-        if self.out is not None:
-            output_file("--out", self.out, f"{self.target}.json")
-        return machine, count, user_path("--compilers", self.compilers or plugins.DEFAULT)
+        out = None if self.out is None else output_file("--out", self.out, f"{self.target}.json")
+        folder = user_path("--compilers", self.compilers or plugins.DEFAULT)
+        if os.pathsep in str(folder):
+            raise UserError(f"--compilers={self.compilers}: allowed is a folder without {os.pathsep!r} in its name")
+        check_folder("--compilers", folder)
+        return machine, out, folder
+
+    def count(self, config: Any) -> int:
+        """How many devices: the flag, the config's `engine.devices`, or one.
+
+        Raises:
+          UserError: there are no so many clients, or the config asks for another number than there may be.
+        """
+        count, machine = self.devices or config.engine.devices or 1, TARGETS[self.target or ""]
+        if count not in machine.devices:
+            raise UserError(
+                f"config.engine.devices={count}: allowed for --target={self.target} is "
+                f"{', '.join(map(str, machine.devices))}"
+            )
+        there = config.window.cohort or config.clients.number
+        if count > there:
+            raise UserError(f"--devices={count}: allowed is at most {there}, the number of clients at a time")
+        return count
 
 
 def run_check(request: Request, config: Any, name: str) -> int:
@@ -74,15 +96,15 @@ def run_check(request: Request, config: Any, name: str) -> int:
       name: of its file.
 
     Returns:
-      0; 1 if a program does not compile or does not fit.
+      0; 1 if a program does not compile or does not fit, or a run would be refused for its memory.
 
     Raises:
       UserError: a flag or the config is not possible, or the compiler cannot be had.
     """
-    machine, count, under = request.check()
+    machine, out, under = request.check()
     if request.clients is not None:
         config.clients.number = request.clients
-    config.engine.devices = count
+    config.engine.devices = count = request.count(config)
     validate(config)
     if config.engine.models == "host" and not machine.host_memory:
         raise UserError(
@@ -93,29 +115,33 @@ def run_check(request: Request, config: Any, name: str) -> int:
     if request.install:
         print(folder)
         return 0
-    plugins.start_again(machine, folder)
+    plugins.start_again(machine, folder, deterministic=config.engine.deterministic)
     report = _report(request, machine, count, config, name)
     print(_table(report))
-    if request.out is not None:
-        write_text(Path(request.out), json.dumps(report, indent=1, allow_nan=False) + "\n")
-        print(request.out)
-    return int(any(row["error"] or not row["fits"] for row in report["programs"]))
+    if out is not None:
+        write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        print(out)
+    return int(bool(report["refused"]) or any(row["error"] or not row["fits"] for row in report["programs"]))
 
 
 def _report(request: Request, machine: Machine, count: int, config: Any, name: str) -> dict[str, Any]:
+    begun, found = time.monotonic(), plugins.devices(machine, count)  # the first to import JAX
+
     from prfl_jax.compile_check.programs import Parts
     from prfl_jax.system import accelerator, environment
     from prfl_jax.system.jax_settings import fixed
 
-    begun = time.monotonic()
-    target = accelerator.Target(machine.backend, machine.of(count), machine.memory)
+    target = accelerator.Target(machine.backend, found, machine.memory)
     with fixed(), accelerator.compiling_for(target):
         parts = Parts.of(config)
         rows = []
-        for program, lower in parts.programs():
-            if not request.programs or program in request.programs:
-                console.say(f"compiling {program}")
-                rows.append({"program": program, **_compiled(lower, machine.memory)})
+        programs = dict(parts.programs())
+        for program in request.programs:
+            if program not in programs:
+                raise UserError(f"--programs={program}: allowed with this config are {', '.join(programs)}")
+        for program in request.programs or programs:
+            console.say(f"compiling {program}")
+            rows.append({"program": program, **_compiled(programs[program], machine.memory)})
         chunk = next((row for row in rows if row["program"] == "chunk" and not row["error"]), None)
         try:
             said, refused = parts.memory(None if chunk is None else chunk["peak"] - chunk["arguments"]), None

@@ -12,7 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from prfl_jax.compile_check.targets import Machine
 from prfl_jax.system import console
@@ -75,13 +77,44 @@ def install(machine: Machine, under: Path) -> Path:
     return folder
 
 
-def start_again(machine: Machine, folder: Path) -> None:
-    """Starts this process anew with the compiler on its path; returns if it was started so."""
+def devices(machine: Machine, count: int) -> tuple[Any, ...]:
+    """JAX's descriptions of `count` devices; nothing is said of drivers that are not there.
+
+    Raises:
+      UserError: JAX does not find the compiler's package.
+    """
+    console.flush()
+    with tempfile.TemporaryFile() as aside:
+        kept = os.dup(2)
+        os.dup2(aside.fileno(), 2)  # the plugins write there themselves
+        try:
+            from prfl_jax.system import accelerator
+
+            accelerator.devices()  # JAX loads its plugins
+            return machine.of(count)
+        except (NotImplementedError, RuntimeError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"--compilers: JAX does not take the compiler in {os.environ.get(_STARTED)} ({said}); allowed is a "
+                "folder on PYTHONPATH, which this script sets unless Python is told to ignore it (-E, -I)"
+            ) from None
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start_again(machine: Machine, folder: Path, deterministic: bool = False) -> None:
+    """Starts this process anew with the compiler on its path; returns if it was started so.
+
+    Args:
+      deterministic: as `engine.deterministic` of a run.
+    """
     if os.environ.get(_STARTED) == str(folder):
         return
     path = os.pathsep.join(part for part in (str(folder), os.environ.get("PYTHONPATH", "")) if part)
     environment = {**os.environ, **machine.environment, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     environment[_STARTED] = str(folder)
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of a missing driver
+    if deterministic:
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -218,7 +218,7 @@ class BatchedSimulation(Simulation):
         """None: the batch holds the data of all experiments."""
         return None
 
-    def memory(self, chunk: Any = None) -> str:
+    def memory(self) -> str:
         """As `Simulation.memory`, of all experiments; what their chunk takes itself is not counted."""
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)

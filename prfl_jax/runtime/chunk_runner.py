@@ -51,23 +51,17 @@ class ChunkRunner:
         self.arrivals_mean: float | None = None
         self._sizer = ChunkSizer(run.config.engine.chunk_s)
 
-    def compile(self) -> list[str]:
-        """Compiles the chunk, unless the run has ended; returns the line about memory.
-
-        State and samples need not be there yet, so what would not fit is refused before they are.
-
-        Raises:
-          UserError: it would not fit.
-        """
+    def compile(self) -> None:
+        """Compiles the chunk, if that is not done, for the run's stage."""
         run = self.run
-        if run.at.ended is not None:
-            return []
         initial = run.masks is not None and run.masks.initial
+        run.time.seconds["compile"] += run.sim.compiled_s  # before the run, to know its memory
+        run.at.total_s += run.sim.compiled_s
         with run.time.spent("compile"):
             self._chunk = run.sim.executable(initial)
+        run.sim.compiled_s = 0.0
         self._keys = run.sim.initial_keys if initial else run.sim.keys
         self._keeps_losses = bool(self.run.planner.policy.needs & OF_TRAINING)
-        return [run.sim.memory(self._chunk)]
 
     def prepare(self) -> None:
         """Charges what masks need of the next window; trains its clients if they prune, to know what they upload."""

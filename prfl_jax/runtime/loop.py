@@ -115,7 +115,6 @@ class Loop:
             if active.masks is not None:
                 active.planner.set_costs(active.masks.costs())
             self._metrics.truncate_at(0)
-            messages = [*self._chunks.compile(), *messages]
             with active.time.spent("steady"):
                 active.state = jax.block_until_ready(sim.init_state(sim.init_key))
         else:
@@ -125,12 +124,13 @@ class Loop:
             active.planner, active.masks = sim.restored_planner(found.host["planner"]), sim.masks(found.host["masks"])
             if multi_process.leads():
                 self._metrics.truncate_at(found.host["metrics_bytes"])
-            messages = [*self._chunks.compile(), *messages]
             active.state = sim.to_devices(found.state)
             messages = [*messages, f"resumed after window {active.at.window} ({active.at.time_s:,.0f} simulated s)"]
         for data in filter(None, (active.test, active.signal)):
             with active.time.spent("compile"):
                 sim.evaluator.warm_up(whole(active.state.params, active.state.fixed), data)
+        if active.at.ended is None:
+            self._chunks.compile()
         return messages
 
     def _check_same_run(self, host: dict[str, Any]) -> list[str]:

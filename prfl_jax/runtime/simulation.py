@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -99,6 +100,7 @@ class Simulation:
             method.matmul, method.task,
         )  # fmt: skip
         self._executables: dict[bool, Any] = {}
+        self.compiled_s = 0.0  # host seconds that no run has counted yet
         # keys as plain words: those can be given to devices of several processes
         self._init_state = self.placement.jit_global(
             lambda words: self.engine.init_state(key_of(words)), STATE_SPEC, self.engine.out_shardings
@@ -127,19 +129,17 @@ class Simulation:
         """Host seconds that the last chunk waited for other runs of a batch (`batched_runs.py`); alone none."""
         return 0.0
 
-    def memory(self, chunk: Any = None) -> str:
-        """One line about what a run keeps in memory.
-
-        Args:
-          chunk: the compiled one, which tells what it takes itself; None: that is guessed.
+    def memory(self) -> str:
+        """One line about what a run keeps in memory; compiles the chunk, which tells what it takes itself.
 
         Raises:
           UserError: it would not fit.
         """
         shapes = jax.eval_shape(self.engine.init_state, self.init_key)
         samples = sample_bytes(self.dataset, self.split, self.config.model.state)
-        training = None if chunk is None else Taken.by(chunk).beside
-        return check_fits(self.config, self.method, self.placement, shapes, samples, training)
+        fits = functools.partial(check_fits, self.config, self.method, self.placement, shapes, samples)
+        fits()  # at a guess, so that what is far too large is not compiled
+        return fits(Taken.by(self.executable()).beside)
 
     def new_planner(self) -> Planner:
         """Clock and densities at time 0."""
@@ -187,7 +187,9 @@ class Simulation:
             steps = self.config.pruning.initial_steps
             engine = make_engine(self.config, self.method, self.placement, steps) if initial else self.engine
             data = jax.eval_shape(lambda: to_device(self.dataset, self.split, malicious=self.malicious))
+            begin = time.monotonic()
             self._executables[initial] = lower_chunk(engine, data, slots(self.config)).compile()
+            self.compiled_s += time.monotonic() - begin
         return self._executables[initial]
 
     def init_state(self, key: jax.Array) -> State:

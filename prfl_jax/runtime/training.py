@@ -184,6 +184,7 @@ def _train(experiment: Any, folder: Any, guard: Any, tensorboard: bool) -> int:
 
     config, path = experiment.config, folder.path
     if multi_process.leads():
+        print(experiment.memory, file=sys.stderr)
         _say_not_taken_over({"": config})
     report = experiment.run(folder, guard=guard, watch=_watch(path, config, tensorboard)).report
     others: dict[str, dict[str, Any]] = {}

@@ -34,11 +34,16 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _imported_by_a_program() -> bool:
-    """Whether the module that imports this one is the program that runs, not imported itself (by a test)."""
-    frame = sys._getframe()
+    """Whether the module that imports this one is the program that runs, not run or imported by another one."""
+    frame: FrameType | None = sys._getframe()
     while frame is not None and (frame.f_globals is globals() or _of_imports(frame)):
-        frame = frame.f_back  # type: ignore[assignment]
-    return frame is not None and frame.f_globals.get("__name__") == "__main__"
+        frame = frame.f_back
+    if frame is None or frame.f_globals.get("__name__") != "__main__":
+        return False
+    while (frame := frame.f_back) is not None:
+        if frame.f_code.co_filename != "<frozen runpy>":  # which runs `python -m` from its first line
+            return False
+    return True
 
 
 def _of_imports(frame: FrameType) -> bool:

@@ -32,10 +32,19 @@ def without(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_again() -> None:
-    """Starts this process again with the variable, unless it is set or of no use. For programs, at their first line."""
+    """Starts this process again with the variable, unless it is set or of no use. For programs, at their first line.
+
+    A program that is read from a pipe cannot be read again and goes on as it is, as where starting fails.
+    """
     environment = environment_with(os.environ)
-    if environment is not None and sys.executable:
+    if environment is None or not os.path.isfile(sys.argv[0]):
+        return
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    except (OSError, ValueError):  # no interpreter, or too much in the environment
+        return
 
 
 def _glibc() -> bool:

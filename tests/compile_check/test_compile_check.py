@@ -30,6 +30,10 @@ SCRIPT = ROOT / "scripts" / "compile_check.py"
         ({"target": "h100", "devices": 3}, "--devices=3: allowed for --target=h100 is 1, 2, 4, 8"),
         ({"target": "v5e", "devices": 8}, "--devices=8: allowed for --target=v5e is 1, 2, 4"),
         ({"target": "h100", "programs": ["chunks"]}, "--programs=chunks: allowed are initialisation, chunk"),
+        ({"target": "h100", "devices": 8, "clients": 6}, "--devices=8: allowed is at most 6"),
+        ({"target": "h100", "compilers": "a:b"}, "--compilers=a:b: allowed is a folder without ':' in its name"),
+        ({"target": "h100", "compilers": "/dev/null/x"}, "--compilers=/dev/null/x: Not a directory; allowed is"),
+        ({"target": "h100", "out": "nowhere/x.json"}, "--out=nowhere/x.json: allowed is a file in a folder"),
     ],
 )
 def test_flags_that_are_not_allowed(flags, words):
@@ -40,6 +44,12 @@ def test_flags_that_are_not_allowed(flags, words):
 def test_models_with_the_host_cannot_be_checked_on_a_gpu():
     config = load_config(ROOT / "configs/quickstart.py", [("engine.models", "host")])
     with pytest.raises(UserError, match="config.engine.models='host': allowed with --target=h100 is device"):
+        run_check(Request("h100"), config, "quickstart.py")
+
+
+def test_a_number_of_devices_that_a_target_does_not_have():
+    config = load_config(ROOT / "configs/quickstart.py", [("engine.devices", "3")])
+    with pytest.raises(UserError, match="config.engine.devices=3: allowed for --target=h100 is 1, 2, 4, 8"):
         run_check(Request("h100"), config, "quickstart.py")
 
 
@@ -84,11 +94,22 @@ def test_the_quickstart_compiles_for_an_h100(tmp_path):
 
 
 @pytest.mark.slow
-def test_deterministic_operations_cost_no_more(tmp_path, monkeypatch):
+def test_a_program_that_the_method_has_not_and_a_compiler_that_is_not_found(tmp_path):
+    config = f"--config={ROOT / 'configs/quickstart.py'}"
+    code, _, said = check(tmp_path, config, "--config.strategy=fedbuff", "--programs=pruning")
+    allowed = "allowed with this config are initialisation, chunk, evaluation"
+    assert code == 2 and f"--programs=pruning: {allowed}" in said and "Traceback" not in said
+    command = [sys.executable, "-E", str(SCRIPT), "--target=h100", config, f"--compilers={os.environ[COMPILERS]}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "--compilers: JAX does not take the compiler" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_deterministic_operations_cost_no_more(tmp_path):
     config = f"--config={ROOT / 'configs/quickstart.py'}"
     _, plain, _ = check(tmp_path, config, "--programs=chunk")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
-    _, fixed, _ = check(tmp_path, config, "--programs=chunk")
+    _, fixed, _ = check(tmp_path, config, "--programs=chunk", "--config.engine.deterministic")
     plain, fixed = by_program(plain)["chunk"], by_program(fixed)["chunk"]
     assert fixed["moved"] <= 1.1 * plain["moved"] and fixed["peak"] <= 1.1 * plain["peak"]
 
@@ -99,6 +120,7 @@ def test_what_does_not_fit_is_one_line(tmp_path):
         tmp_path, f"--config={ROOT / 'configs/quickstart.py'}", "--programs=chunk", "--config.model.width=12"
     )
     assert code == 1 and not by_program(report)["chunk"]["fits"] and report["memory_line"] is None
+    assert "cuda" not in said.lower()  # of a driver that is not there
     assert "h100: chunk needs" in said and "which has 84.94 GB" in said
     assert "config.clients.number=10: each device would need" in report["refused"]
 

@@ -174,9 +174,10 @@ def chunks_of(windows, config):
     ],
 )
 def test_one_call_and_one_read_for_each_chunk(changes):
-    experiment = Experiment(tiny.config("prfl", **changes))
-    counting = CountingChunk(experiment.simulation.engine.run_chunk)
-    experiment.simulation.engine.run_chunk = counting
+    simulation = tiny.simulation("prfl", **changes)
+    counting = CountingChunk(simulation.engine.run_chunk)
+    simulation.engine.run_chunk = counting
+    experiment = Experiment(simulation.config, simulation)
     ran = tiny.run_experiment(experiment)
     chunks = chunks_of(ran.of("window"), experiment.config)
     assert 1 < chunks < experiment.config.rounds

@@ -27,13 +27,10 @@ def test_what_is_counted_is_what_lies_there(monkeypatch):
     assert sum(memory.state_bytes(state).values()) == real
     images = sum(leaf.nbytes for leaf in jax.tree.leaves((sim.device_data().x, sim.eval_sets()[0].x)))
     assert images == 28 * 28 * (360 + 200)
-    guess = 2 * memory.state_bytes(state)["server model"]  # of the client that is trained
-    text = sim.memory()
-    assert text.startswith(f"memory: {(3.2 * real + images + guess) / 1e6:.4g} MB on this machine of 1,000 GB")
-    chunk = sim.executable()
-    taken = Taken.by(chunk)
+    text, taken = sim.memory(), Taken.by(sim.executable())
     assert taken.arguments == pytest.approx(real + images * 360 / 560, rel=0.1)  # and plans
-    assert sim.memory(chunk).startswith(f"memory: {(3.2 * real + images + taken.beside) / 1e6:.4g} MB on")
+    whole = 3.2 * real + images + taken.beside
+    assert text.startswith(f"memory: {whole / 1e6:.4g} MB on this machine of 1,000 GB")
     assert "models in flight" in text and "buffer" in text and "samples 0.439 MB" in text
     assert f"a checkpoint's copies {2.2 * real / 1e6:.4g} MB" in text
 

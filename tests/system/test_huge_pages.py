@@ -54,3 +54,7 @@ def test_a_program_starts_again_and_an_import_does_not(tmp_path):
     assert said(str(tmp_path / "program.py"), "--flag=a b", "") == f"{expected} --flag=a b"
     assert said("-m", "program", "x") == f"{expected} x"
     assert said("-c", "import program") == "None"
+    whole = f"import runpy; print(1); runpy.run_path({str(tmp_path / 'program.py')!r}, run_name='__main__')"
+    assert said("-c", whole).split() == ["1", "None"]
+    piped = subprocess.run([sys.executable], input=PROGRAM, capture_output=True, text=True, check=True, env=clean)
+    assert piped.stdout.strip() == "None"  # it cannot be read twice
