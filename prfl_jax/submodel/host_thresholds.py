@@ -69,7 +69,8 @@ def settle_ties(
     """Levels in which of the scores that are equal to a threshold only the first are taken.
 
     Args:
-      keys, levels: `[n]` a leaf, the latter with all of them taken.
+      keys: `[n]` a leaf.
+      levels: in the leaves' shapes, with all of them taken.
       places: of the scores that are equal to a threshold which takes some, ascending.
       own, rest: the `Cut`s of each leaf's own and of all that is left.
       by_index: int8 `[K + 1]`, the level of what k of the cuts leave out.
@@ -84,7 +85,7 @@ def settle_ties(
             left_out_by += tie & (before[k] + np.cumsum(tie) > rest.ties[k])
             before[k] += np.count_nonzero(tie)
         settled = np.array(level)
-        settled[at] = np.where(is_own, by_index[0], by_index[left_out_by])
+        settled.reshape(-1)[at] = np.where(is_own, by_index[0], by_index[left_out_by])
         out.append(settled)
     return out
 

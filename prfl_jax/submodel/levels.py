@@ -139,7 +139,7 @@ def _finite_keys(scores: Arrays) -> tuple[Arrays, jax.Array]:
 
 
 @jax.jit
-def _with_all_ties(keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> tuple[Arrays, Arrays]:
+def _with_all_ties(scores: Arrays, keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> tuple[Arrays, Arrays]:
     """(levels if all scores equal to a threshold were taken, which scores are equal to one that takes some)."""
     levels, ties = [], []
     for key, least, some in zip(keys, own.key, own.some, strict=True):
@@ -148,10 +148,12 @@ def _with_all_ties(keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) ->
         for k in range(len(density_pct)):
             tie |= rest.some[k] & (key == rest.key[k])
         ties.append(tie)
-    return tuple(levels), tuple(ties)
+    return _shaped(tuple(levels), scores), tuple(ties)
 
 
-_by_position = jax.jit(_levels_above)
+@jax.jit
+def _by_position(scores: Arrays, keys: Arrays, own: Cut, rest: Cut, density_pct: jax.Array) -> Arrays:
+    return _shaped(_levels_above(keys, own, rest, density_pct), scores)
 
 
 def counted_levels_on_host(
@@ -161,16 +163,16 @@ def counted_levels_on_host(
     keys, finite = _finite_keys(scores)
     on_host = [np.asarray(key) for key in keys]
     own, rest = (Cut(*cut) for cut in SortedKeys(on_host).cuts(base, counts - sum(base)))
-    levels, ties = _with_all_ties(keys, own, rest, density_pct)
+    levels, ties = _with_all_ties(scores, keys, own, rest, density_pct)
     if own.some.any() or rest.some.any():
         places = [np.flatnonzero(tie) for tie in ties]
         if sum(map(len, places)) > MANY_TIES * sum(key.size for key in on_host):
-            levels = _by_position(keys, own, rest, density_pct)
+            levels = _by_position(scores, keys, own, rest, density_pct)
         else:
             by_index = np.append(density_pct, NOWHERE).astype(np.int8)
             levels = tuple(map(jnp.asarray, settle_ties(on_host, levels, places, own, rest, by_index)))
     held = [np.cumsum(histogram(np.asarray(level)))[density_pct] for level in levels]
-    return _shaped(levels, scores), np.stack(held, axis=1), bool(finite)
+    return levels, np.stack(held, axis=1), bool(finite)
 
 
 def find_levels(
