@@ -94,7 +94,7 @@ def test_the_quickstart_compiles_for_an_h100(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_program_that_the_method_has_not_and_a_compiler_that_is_not_found(tmp_path):
+def test_a_program_or_a_compiler_that_is_not_there(tmp_path):
     config = f"--config={ROOT / 'configs/quickstart.py'}"
     code, _, said = check(tmp_path, config, "--config.strategy=fedbuff", "--programs=pruning")
     allowed = "allowed with this config are initialisation, chunk, evaluation"
