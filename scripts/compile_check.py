@@ -8,8 +8,8 @@ of windows, evaluation, pruning and the initial state: seconds to compile, memor
 moved (a row that dispatches, trains and takes one client or group and closes its window). The exit code is 1 if a
 program does not compile or does not fit, or a run would be refused for its memory.
 
-The compiler's packages, a download of some 200 MB for GPUs and for TPUs each, are fetched into a folder of their own the
-first time (`--compilers`), in the version that belongs to the installed JAX; no driver and no CUDA library is needed.
+The compiler's packages, a download of some 200 MB for GPUs and for TPUs each, are fetched into a folder of their own
+the first time (`--compilers`), in the version that belongs to the installed JAX; no driver and no CUDA library is needed.
 """
 
 from __future__ import annotations
