@@ -9,7 +9,8 @@ moved (a row that dispatches, trains and takes one client or group and closes it
 program does not compile or does not fit, or a run would be refused for its memory.
 
 The compiler's packages, a download of some 200 MB for GPUs and for TPUs each, are fetched into a folder of their own
-the first time (`--compilers`), in the version that belongs to the installed JAX; no driver and no CUDA library is needed.
+(`--compilers`) the first time, in the version that belongs to the installed JAX. No driver and no CUDA library is
+needed.
 """
 
 from __future__ import annotations

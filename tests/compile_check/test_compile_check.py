@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import tiny
 from paths import ROOT
 
 from prfl_jax.compile_check import plugins
 from prfl_jax.compile_check.check import Request, run_check
+from prfl_jax.compile_check.programs import Parts
 from prfl_jax.compile_check.targets import TARGETS
 from prfl_jax.config.cli import load_config
+from prfl_jax.engine import chunk_program
+from prfl_jax.engine.memory import state_bytes
+from prfl_jax.system import accelerator
 from prfl_jax.system.errors import UserError
 
 COMPILERS = "PRFL_COMPILERS"  # names the folder; .ci/run fills it
@@ -137,3 +144,77 @@ def test_vgg11_compiles_for_an_h100(tmp_path):
     code, report, said = check(tmp_path, *given, "--programs=chunk")
     assert code == 0, said
     assert by_program(report)["chunk"]["peak"] < 3e9
+
+
+@pytest.fixture
+def this_cpu(monkeypatch):
+    """An H100 whose compiler is this CPU's, of 1 GB; returns a function that changes that."""
+
+    def use(memory):
+        monkeypatch.setitem(TARGETS, "h100", dataclasses.replace(TARGETS["h100"], backend="cpu", memory=memory))
+
+    monkeypatch.setattr(plugins, "install", lambda machine, under: under)
+    monkeypatch.setattr(plugins, "start_again", lambda machine, folder, deterministic: None)
+    monkeypatch.setattr(plugins, "devices", lambda machine, count: accelerator.devices()[:count])
+    use(10**9)
+    return use
+
+
+def test_the_report(this_cpu, tmp_path, capsys):
+    out, config = tmp_path / "report.json", tiny.config("prfl")
+    assert run_check(Request("h100", out=str(out), compilers=str(tmp_path / "there")), config, "tiny.py") == 0
+    report, said = json.loads(out.read_text()), capsys.readouterr().out
+    rows = by_program(report)
+    assert list(rows) == ["initialisation", "chunk", "evaluation", "pruning"]
+    for row in rows.values():
+        assert row["error"] is None and row["fits"] and row["operations"] > 0 and row["moved"] > 0
+        assert row["peak"] == row["arguments"] + row["outputs"] - row["aliased"] + row["temporaries"] + row["code"]
+        assert f"| {row['program']} | {row['compiling_s']} |" in said
+    state = sum(state_bytes(chunk_program.state_shapes(Parts.of(config).engine)).values())
+    assert rows["chunk"]["arguments"] == pytest.approx(state + 360 * 784, rel=0.1)  # samples, and plans
+    assert report["devices"] == 1 and report["clients"] == 4 and report["memory_line"] in said
+
+
+def test_what_does_not_fit_or_compile_is_said(this_cpu, monkeypatch, tmp_path, capsys):
+    this_cpu(10**5)
+    given = {"programs": ["chunk"], "clients": 4, "compilers": str(tmp_path / "there")}
+    assert run_check(Request("h100", **given), tiny.config("prfl"), "tiny.py") == 1
+    assert "h100: chunk needs" in capsys.readouterr().out
+
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large\nand more")
+
+    monkeypatch.setattr(Parts, "programs", lambda self: iter([("chunk", Lowered)]))
+    this_cpu(10**9)
+    assert run_check(Request("h100", **given), tiny.config("prfl"), "tiny.py") == 1
+    assert "h100: chunk does not compile: RESOURCE_EXHAUSTED: too large\n" in capsys.readouterr().out
+
+
+def test_only_the_compiler(this_cpu, tmp_path, capsys):
+    assert run_check(Request("h100", install=True, compilers=str(tmp_path)), tiny.config(), "tiny.py") == 0
+    assert capsys.readouterr().out == f"{tmp_path}\n"
+
+
+def test_a_compiler_is_installed_once(monkeypatch, tmp_path):
+    """Both parts of JAX's plugin, without what they require besides; pip's error is one line."""
+    asked = []
+
+    def pip(command, **_):
+        asked.append(command)
+        code = len(asked) == 1
+        return subprocess.CompletedProcess(
+            command, int(code), "", "WARNING: x\nERROR: no such version\n" if code else ""
+        )
+
+    monkeypatch.setattr(plugins.subprocess, "run", pip)
+    machine = TARGETS["h100"]
+    with pytest.raises(UserError, match="cannot be installed in .*: ERROR: no such version"):
+        plugins.install(machine, tmp_path)
+    folder = plugins.folder_of(machine, tmp_path)
+    folder.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(plugins.shutil, "rmtree", lambda *_, **__: None)  # pip makes the folder
+        assert plugins.install(machine, tmp_path) == folder and plugins.install(machine, tmp_path) == folder
+    assert len(asked) == 2 and "--no-deps" in asked[1]
+    assert [part.partition("<")[0] for part in asked[1][-2:]] == ["jax-cuda12-plugin", "jax-cuda12-pjrt"]
