@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ MOST_BYTES = 2 * 1024**3  # the programs not used for longest go first
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _MOST, _LEAST_S = "JAX_COMPILATION_CACHE_MAX_SIZE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 HOST_DEVICES = "--xla_force_host_platform_device_count"
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def before_jax(processes: int = 1) -> None:
@@ -40,6 +41,11 @@ def a_device_per_core() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if HOST_DEVICES not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {HOST_DEVICES}={provenance.cores()}".strip()
+
+
+def deterministic_operations(environment: MutableMapping[str, str]) -> None:
+    """Makes a JAX that starts in this environment compute the same bits each time on a GPU."""
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
 def orbax_once() -> None:

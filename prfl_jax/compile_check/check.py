@@ -17,7 +17,7 @@ from prfl_jax.config.canonical import config_hash, to_dict
 from prfl_jax.config.validate import validate
 from prfl_jax.report.names import bytes_text
 from prfl_jax.system import console, provenance
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 from prfl_jax.system.files import check_folder, output_file, user_path, write_text
 
 SCHEMA_VERSION = 1
@@ -32,7 +32,7 @@ class Request:
       target: which accelerator.
       out: the JSON file; None: none is written.
       clients: takes the place of `clients.number`; None: as the config says.
-      devices: how many; None: one.
+      devices: how many; None: `engine.devices`, or one where that is 0.
       programs: names; if empty, all that the method has.
       compilers: folder of the compilers' packages.
       install: only fetch the compiler.
@@ -192,17 +192,13 @@ def _compiled(lower: Any, memory: int) -> dict[str, Any]:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         times["compiling_s"] = round(time.monotonic() - begun, 1)
-        return {**times, "error": _first_line(error), "fits": False, **_UNKNOWN}
+        return {**times, "error": first_line(error)[:300], "fits": False, **_UNKNOWN}
     times["compiling_s"] = round(time.monotonic() - begun, 1)
     taken, cost = Taken.by(compiled), Program(compiled.as_text()).cost()
     return {
         **times, "error": None, "fits": taken.peak <= memory, "peak": taken.peak, **taken._asdict(),
         **dataclasses.asdict(cost),
     }  # fmt: skip
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def _table(report: dict[str, Any]) -> str:

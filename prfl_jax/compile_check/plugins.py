@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from prfl_jax.compile_check.targets import Machine
+from prfl_jax.startup import deterministic_operations
 from prfl_jax.system import console
-from prfl_jax.system.errors import UserError
+from prfl_jax.system.errors import UserError, first_line
 
 DEFAULT = "~/.cache/prfl_jax/compilers"
 _STARTED = "PRFL_JAX_COMPILER"  # the folder with which this process was started
@@ -92,11 +93,11 @@ def devices(machine: Machine, count: int) -> tuple[Any, ...]:
 
             accelerator.devices()  # JAX loads its plugins
             return machine.of(count)
-        except (NotImplementedError, RuntimeError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except RuntimeError as error:
             raise UserError(
-                f"--compilers: JAX does not take the compiler in {os.environ.get(_STARTED)} ({said}); allowed is a "
-                "folder on PYTHONPATH, which this script sets unless Python is told to ignore it (-E, -I)"
+                f"--compilers: JAX does not take the compiler in {os.environ.get(_STARTED)} "
+                f"({first_line(error)}); allowed is a folder on PYTHONPATH, which this script sets unless Python is "
+                "told to ignore it (-E, -I)"
             ) from None
         finally:
             os.dup2(kept, 2)
@@ -115,6 +116,6 @@ def start_again(machine: Machine, folder: Path, deterministic: bool = False) -> 
     environment = {**os.environ, **machine.environment, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     environment[_STARTED] = str(folder)
     if deterministic:
-        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+        deterministic_operations(environment)
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -41,6 +41,7 @@ from prfl_jax.runtime.checkpoint import host_copy
 from prfl_jax.runtime.round_costs import round_costs
 from prfl_jax.runtime.run_masks import RunMasks
 from prfl_jax.runtime.shared_mask import SharedMask
+from prfl_jax.startup import DETERMINISTIC
 from prfl_jax.strategies import staleness_a
 from prfl_jax.submodel import find_submodel
 from prfl_jax.submodel.importance import mean_squares
@@ -66,9 +67,9 @@ class Simulation:
     def __init__(self, config: Any, clients_axis: str | None = None) -> None:
         self.config = config
         if config.engine.deterministic and accelerator.backend() == "gpu":
-            if "--xla_gpu_deterministic_ops=true" not in os.environ.get("XLA_FLAGS", ""):
+            if DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
                 raise UserError(
-                    "config.engine.deterministic=True: allowed with XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+                    f"config.engine.deterministic=True: allowed with XLA_FLAGS={DETERMINISTIC} "
                     "set before JAX starts, as scripts/train.py does"
                 )
         check_installed(config.privacy.noise_multiplier)

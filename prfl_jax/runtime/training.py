@@ -17,7 +17,7 @@ from prfl_jax.config.comparison import compared, not_taken_over
 from prfl_jax.config.defaults import ENDLESS
 from prfl_jax.config.validate import validate
 from prfl_jax.runtime.workdir import check_place, open_workdir
-from prfl_jax.startup import before_jax
+from prfl_jax.startup import before_jax, deterministic_operations
 from prfl_jax.submodel import find_submodel
 from prfl_jax.system.errors import UserError
 from prfl_jax.system.files import refuse_address, user_path
@@ -121,8 +121,7 @@ def train(
         raise UserError("--seeds, --vary: allowed in one process, without --coordinator")
     before_jax(together.count if together is not None else 1)
     if config.engine.deterministic:
-        # must be there before JAX starts
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+        deterministic_operations(os.environ)
     folder = workdir or f"runs/{Path(config_path).stem}-{config.seed}-{config_hash(config)}"
     check_place(folder)
     if dry_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,9 +100,8 @@ def histogram(levels: np.ndarray) -> np.ndarray:
     return found[:128]
 
 
-def _cut(number: object, need: np.ndarray) -> tuple[np.ndarray, ...]:
+def _cut(number: Callable[[np.ndarray, bool], np.ndarray], need: np.ndarray) -> tuple[np.ndarray, ...]:
     """`find_cut`; `number` is called with (keys, whether strictly above)."""
-    assert callable(number)
     key = np.zeros(need.shape, np.int32)
     for bit in range(30, -1, -1):
         higher = key | np.int32(1 << bit)
